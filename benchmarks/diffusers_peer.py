@@ -1,0 +1,49 @@
+"""Diffusers' models with our weights: the second opinion of the tests and the opponent of the benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.vae import CausalVAE
+
+KEYMAP = Path(__file__).parent.parent / "tests" / "data" / "manifests" / "keymap_original_to_diffusers.json"
+FULL_HIDDEN_SIZE = 3072  # the row ranges of the key map are those of the released model
+
+
+def transformer_peer(model: HunyuanVideoTransformer) -> HunyuanVideoTransformer3DModel:
+    """The same transformer in Diffusers."""
+    config = model.config
+    peer = HunyuanVideoTransformer3DModel(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        num_attention_heads=config.num_heads,
+        attention_head_dim=config.head_dim,
+        num_layers=config.num_double_blocks,
+        num_single_layers=config.num_single_blocks,
+        num_refiner_layers=config.num_refiner_blocks,
+        mlp_ratio=config.mlp_ratio,
+        patch_size=config.patch_size[1],
+        patch_size_t=config.patch_size[0],
+        guidance_embeds=config.guidance_embed,
+        text_embed_dim=config.text_dim,
+        pooled_projection_dim=config.pooled_dim,
+        rope_theta=config.rope_theta,
+        rope_axes_dim=config.rope_dims,
+    )
+    keymap = json.loads(KEYMAP.read_text())["map"]
+    ours = model.state_dict()
+    theirs = {}
+    for name in peer.state_dict():
+        source = keymap[name]
+        tensor = ours[source["from"]]
+        if "rows" in source:
+            scaled = [[row * config.hidden_size // FULL_HIDDEN_SIZE for row in rows] for rows in source["rows"]]
+            tensor = torch.cat([tensor[first:end] for first, end in scaled])
+        theirs[name] = tensor
+    peer.load_state_dict(theirs, strict=True)
+    return peer.eval().requires_grad_(False)

@@ -1,0 +1,36 @@
+"""`python3 sample_video.py`: text to video with the official flags. `hunyuan-video generate` is the same in our own words."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import replace
+
+from hunyuan_video.apps import official
+from hunyuan_video.cli import run_guarded
+
+
+def main() -> None:
+    args = official.build_parser().parse_args()
+    request = official.translate(args)
+
+    from hunyuan_video.video import check_writable
+
+    check_writable(request.output.out / f"check{request.output.suffix}")
+
+    import torch
+
+    from hunyuan_video.apps.generate import make_video
+    from hunyuan_video.pipeline import HunyuanVideo
+
+    if request.reproduce:
+        torch.use_deterministic_algorithms(True)
+    pipe = HunyuanVideo.load(request.found, request.runtime)
+    for number in range(request.num_videos):
+        seed = None if request.sampling.seed is None else request.sampling.seed + number
+        print(make_video(pipe, request.prompt, replace(request.sampling, seed=seed), request.output))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(run_guarded(main))

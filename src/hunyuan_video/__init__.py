@@ -1,0 +1,28 @@
+"""HunyuanVideo: text to video.
+
+    from hunyuan_video import HunyuanVideo, Sampling, save_video
+
+    pipe = HunyuanVideo.load()
+    video = pipe("A cat walks on the grass, realistic style.")
+    save_video(video.frames, "cat.mp4", metadata=video.settings)
+"""
+
+from typing import TYPE_CHECKING
+
+from hunyuan_video.config import Runtime, Sampling
+
+if TYPE_CHECKING:
+    from hunyuan_video.pipeline import HunyuanVideo
+    from hunyuan_video.video import save_video
+
+__all__ = ["HunyuanVideo", "Runtime", "Sampling", "save_video"]
+
+_LAZY = {"HunyuanVideo": "hunyuan_video.pipeline", "save_video": "hunyuan_video.video"}  # they import torch; `import hunyuan_video` does not
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _LAZY:
+        raise AttributeError(f"module 'hunyuan_video' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

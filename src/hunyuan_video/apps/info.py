@@ -1,0 +1,54 @@
+"""What this installation is and has."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from hunyuan_video import weights
+from hunyuan_video.models import attention
+from hunyuan_video.models.attention import AttentionFn
+
+PACKAGES = ("hunyuan-video", "torch", "transformers", "safetensors", "av")
+
+
+def report(root: Path | None) -> str:
+    """Versions, devices, attention kernels and weights, as text for a person."""
+    lines = ["Versions", f"  python {platform.python_version()} on {platform.platform()}"]
+    lines += [f"  {package} {version(package)}" for package in PACKAGES]
+
+    lines += ["", "Devices", f"  cpu ({torch.get_num_threads()} threads)"]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        lines.append(f"  cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if torch.backends.mps.is_available():
+        lines.append("  mps")
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lines += ["", "Attention"]
+    lines += [f"  {name} on {device}: {_usable(kernel, device)}" for name, kernel in (("sdpa", attention.sdpa), ("matmul", attention.matmul))]
+
+    lines += ["", "Weights"]
+    found = weights.locate(root or weights.DEFAULT_ROOT)
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        path = getattr(found, name)
+        lines.append(f"  {name:<15} {'found  ' if path.exists() else 'missing'}  {path}")
+    if found.missing():
+        lines += [f"  embedded        found    {weights.EMBEDDED}", f"  {weights.HOW_TO_GET}"]
+    return "\n".join(lines)
+
+
+def _usable(kernel: AttentionFn, device: torch.device) -> str:
+    """Tries it, in every dtype: what a library claims and what runs differ."""
+    works = []
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        q = torch.zeros(1, 16, 1, 64, device=device, dtype=dtype)
+        try:
+            kernel(q, q, q, None)
+        except RuntimeError:
+            continue
+        works.append(str(dtype).removeprefix("torch."))
+    return ", ".join(works) or "not usable"

@@ -1,0 +1,191 @@
+"""The official command line: every flag and default of the reference's parser, translated to our settings.
+
+Flags that were dead or broken there work here; those whose other values would only break the released weights are refused with a
+sentence. Imports no torch: everything is checked before any weight is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hunyuan_video import weights
+from hunyuan_video.config import SIZE_MULTIPLE, DType, Output, Runtime, Sampling, check_prompt
+
+DEFAULT_DIT_WEIGHT = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt"
+DTYPES: dict[str, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+# Facts about the released weights that the reference has flags for. Any other value would load wrong or not at all.
+FIXED = {
+    "latent_channels": 16,
+    "rope_theta": 256,
+    "text_encoder": "llm",
+    "tokenizer": "llm",
+    "text_states_dim": 4096,
+    "text_len": 256,
+    "prompt_template": "dit-llm-encode",
+    "prompt_template_video": "dit-llm-encode-video",
+    "hidden_state_skip_layer": 2,
+    "apply_final_norm": False,
+    "text_encoder_2": "clipL",
+    "tokenizer_2": "clipL",
+    "text_states_dim_2": 768,
+    "text_len_2": 77,
+    "denoise_type": "flow",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sample_video.py", description="HunyuanVideo text to video, with the official flags.", allow_abbrev=False)
+    precisions = tuple(DTYPES)
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", choices=("HYVideo-T/2-cfgdistill", "HYVideo-T/2"), default="HYVideo-T/2-cfgdistill")
+    model.add_argument("--latent-channels", type=int, default=16)
+    model.add_argument("--precision", choices=precisions, default="bf16", help="of the transformer")
+    model.add_argument("--rope-theta", type=int, default=256)
+    model.add_argument("--vae", choices=("884-16c-hy",), default="884-16c-hy")
+    model.add_argument("--vae-precision", choices=precisions, default="fp16")
+    model.add_argument("--vae-tiling", action="store_true", default=True, help="always on, as in the reference")
+    model.add_argument("--text-encoder", choices=("clipL", "llm"), default="llm")
+    model.add_argument("--text-encoder-precision", choices=precisions, default="fp16")
+    model.add_argument("--text-states-dim", type=int, default=4096)
+    model.add_argument("--text-len", type=int, default=256)
+    model.add_argument("--tokenizer", choices=("clipL", "llm"), default="llm")
+    model.add_argument("--prompt-template", default="dit-llm-encode")
+    model.add_argument("--prompt-template-video", default="dit-llm-encode-video")
+    model.add_argument("--hidden-state-skip-layer", type=int, default=2)
+    model.add_argument("--apply-final-norm", action="store_true")
+    model.add_argument("--text-encoder-2", choices=("clipL",), default="clipL")
+    model.add_argument("--text-encoder-precision-2", choices=precisions, default="fp16")
+    model.add_argument("--text-states-dim-2", type=int, default=768)
+    model.add_argument("--tokenizer-2", choices=("clipL",), default="clipL")
+    model.add_argument("--text-len-2", type=int, default=77)
+
+    schedule = parser.add_argument_group("denoising schedule")
+    schedule.add_argument("--denoise-type", default="flow")
+    schedule.add_argument("--flow-shift", type=float, default=7.0)
+    schedule.add_argument("--flow-reverse", action="store_true", help="from noise to data: what this program always does")
+    schedule.add_argument("--flow-solver", choices=("euler",), default="euler")
+    schedule.add_argument("--use-linear-quadratic-schedule", action="store_true")
+    schedule.add_argument("--linear-schedule-end", type=int, default=25, help="steps in the linear part of that schedule")
+
+    inference = parser.add_argument_group("inference")
+    inference.add_argument("--model-base", help="root of all weights (default: $MODEL_BASE, else ckpts)")
+    inference.add_argument("--dit-weight", default=DEFAULT_DIT_WEIGHT, help="file or folder (default: under --model-base)")
+    inference.add_argument("--model-resolution", choices=("540p", "720p"), default="540p", help="the released weights serve both")
+    inference.add_argument("--load-key", choices=("module", "ema"), default="module")
+    inference.add_argument("--use-cpu-offload", action="store_true")
+    inference.add_argument("--batch-size", type=int, default=1)
+    inference.add_argument("--infer-steps", type=int, default=50)
+    inference.add_argument("--disable-autocast", action="store_true", help="this program never uses autocast")
+    inference.add_argument("--save-path", default="./results")
+    inference.add_argument("--save-path-suffix", default="")
+    inference.add_argument("--name-suffix", default="")
+    inference.add_argument("--num-videos", type=int, default=1)
+    inference.add_argument("--video-size", type=int, nargs="+", default=[720, 1280], help="height width, or one number for both")
+    inference.add_argument("--video-length", type=int, default=129)
+    inference.add_argument("--prompt")
+    inference.add_argument("--seed-type", choices=("file", "random", "fixed", "auto"), default="auto")
+    inference.add_argument("--seed", type=int)
+    inference.add_argument("--neg-prompt")
+    inference.add_argument("--cfg-scale", type=float, default=1.0)
+    inference.add_argument("--embedded-cfg-scale", type=float, default=6.0)
+    inference.add_argument("--use-fp8", action="store_true")
+    inference.add_argument("--reproduce", action="store_true", help="use deterministic algorithms only")
+
+    parallel = parser.add_argument_group("parallel")
+    parallel.add_argument("--ulysses-degree", type=int, default=1)
+    parallel.add_argument("--ring-degree", type=int, default=1)
+    return parser
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    prompt: str
+    sampling: Sampling
+    runtime: Runtime
+    output: Output
+    found: weights.Weights
+    num_videos: int
+    reproduce: bool
+
+
+def translate(args: argparse.Namespace) -> Request:
+    """Check every flag and find the weights.
+
+    Raises:
+        ValueError, FileNotFoundError: one sentence saying what came, what is right, and what to do.
+    """
+    for name, value in FIXED.items():
+        if (given := getattr(args, name)) != value:
+            raise ValueError(f"{_flag(name)} is {given}; the released weights need {value}, so leave the flag out.")
+    if args.prompt is None:
+        raise ValueError("--prompt is missing; describe the video in a sentence or two.")
+    check_prompt(args.prompt, "--prompt")
+    if args.batch_size != 1:
+        raise ValueError(f"--batch-size is {args.batch_size}; videos are made one at a time, so ask for several with --num-videos.")
+    if args.num_videos < 1:
+        raise ValueError(f"--num-videos is {args.num_videos}; it must be 1 or more.")
+    if args.text_encoder_precision != args.text_encoder_precision_2:
+        raise ValueError("--text-encoder-precision and --text-encoder-precision-2 differ; both encoders run in one precision.")
+    if args.ulysses_degree != 1 or args.ring_degree != 1:
+        raise ValueError(f"--ulysses-degree {args.ulysses_degree} --ring-degree {args.ring_degree} need several GPUs under torchrun; this command uses one, so leave them at 1.")
+    root = Path(args.model_base or os.environ.get("MODEL_BASE") or weights.DEFAULT_ROOT)
+    transformer = None if args.dit_weight == DEFAULT_DIT_WEIGHT else Path(args.dit_weight)
+    return Request(
+        prompt=args.prompt,
+        sampling=_sampling(args),
+        runtime=Runtime(
+            dtype=_dtype(args.precision, "bf16"),
+            vae_dtype=_dtype(args.vae_precision, "fp16"),
+            text_dtype=_dtype(args.text_encoder_precision, "fp16"),
+            offload="models" if args.use_cpu_offload else "none",
+            fp8=args.use_fp8,
+        ),
+        output=Output(out=Path(f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path), name_suffix=args.name_suffix),
+        found=weights.find(root, transformer, args.load_key),
+        num_videos=args.num_videos,
+        reproduce=args.reproduce,
+    )
+
+
+def _sampling(args: argparse.Namespace) -> Sampling:
+    if len(args.video_size) > 2:
+        raise ValueError(f"--video-size has {len(args.video_size)} numbers; give height and width, or one number for both.")
+    # Rounded up, as in the reference; only sizes above 0 mean anything.
+    height, width = (-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE for size in (args.video_size[0], args.video_size[-1]))
+    return Sampling(
+        height=height,
+        width=width,
+        num_frames=args.video_length,
+        num_steps=args.infer_steps,
+        shift=args.flow_shift,
+        schedule="linear-quadratic" if args.use_linear_quadratic_schedule else "shift",
+        linear_steps=args.linear_schedule_end if args.use_linear_quadratic_schedule else None,
+        guidance=args.embedded_cfg_scale if args.model == "HYVideo-T/2-cfgdistill" else None,
+        cfg_scale=max(1.0, args.cfg_scale),
+        negative_prompt=args.neg_prompt or None,  # the reference takes its own negative prompt for an empty one
+        seed=_seed(args.seed_type, args.seed),
+    )
+
+
+def _seed(kind: str, seed: int | None) -> int | None:
+    if kind == "file":
+        raise ValueError("--seed-type file would read seeds beside the prompts of a file, which this command does not take; use --seed.")
+    if kind == "fixed" and seed is None:
+        raise ValueError("--seed-type fixed needs --seed.")
+    return None if kind == "random" else seed
+
+
+def _dtype(given: str, official: str) -> DType:
+    """The official default means the official dtype on a GPU, and on a CPU whatever is best there: float16 would take hours."""
+    return "auto" if given == official else DTYPES[given]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

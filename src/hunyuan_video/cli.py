@@ -1,0 +1,240 @@
+"""The command `hunyuan-video`. Imports torch only inside commands, and after everything the user typed has been checked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from hunyuan_video import weights
+from hunyuan_video.config import Output, Runtime, Sampling, check_prompt
+
+log = logging.getLogger("hunyuan_video")
+
+Flat = tyro.conf.arg(name="")  # a nested config's fields become flags without a prefix
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make videos from prompts."""
+
+    prompt: tyro.conf.Positional[str] = ""
+    """what to show, in a sentence or two"""
+    sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
+    output: Annotated[Output, Flat] = field(default_factory=Output)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    num_videos: int = 1
+    """how many videos of each prompt, with seeds counting up"""
+    prompts_file: Path | None = None
+    """a text file with one prompt a line, instead of PROMPT"""
+    weights: Path | None = None
+    """root of the weights (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
+    save_state: Path | None = None
+    """keep the state of the run in this .safetensors file after every step"""
+    resume: Path | None = None
+    """continue from a file that --save-state wrote; all settings come from it"""
+
+    def run(self) -> None:
+        from hunyuan_video.video import check_writable
+
+        if self.resume is not None:
+            return self._resume()
+        prompts = self._prompts()
+        if self.num_videos < 1:
+            raise ValueError(f"num_videos is {self.num_videos}; it must be 1 or more.")
+        if self.save_state is not None and len(prompts) * self.num_videos > 1:
+            raise ValueError(f"--save-state keeps the state of one video, but {len(prompts) * self.num_videos} were asked for.")
+        check_writable(self.output.out / f"check{self.output.suffix}")
+        if self.save_state is not None:
+            check_writable(self.save_state)
+        found = _find_weights(self.weights)
+
+        from hunyuan_video.apps.generate import make_video
+        from hunyuan_video.pipeline import HunyuanVideo
+
+        pipe = HunyuanVideo.load(found, self.runtime)
+        for prompt in prompts:
+            for number in range(self.num_videos):
+                seed = None if self.sampling.seed is None else self.sampling.seed + number
+                path = make_video(pipe, prompt, replace(self.sampling, seed=seed), self.output, save_state=self.save_state)
+                print(path)
+
+    def _resume(self) -> None:
+        assert self.resume is not None
+        if self.prompt or self.prompts_file:
+            raise ValueError("--resume continues the video in its file, prompt and settings included; give no prompt with it.")
+        from hunyuan_video.apps.generate import resume
+
+        print(resume(self.resume, self.weights))
+
+    def _prompts(self) -> list[str]:
+        if self.prompts_file is None:
+            check_prompt(self.prompt)
+            return [self.prompt]
+        if self.prompt:
+            raise ValueError("A prompt and --prompts-file were given; give one of them.")
+        try:
+            lines = self.prompts_file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.prompts_file} is not a text file in UTF-8.") from error
+        prompts = [line.strip() for line in lines if line.strip()]
+        if not prompts:
+            raise ValueError(f"{self.prompts_file} has no prompt; it needs one a line.")
+        for number, prompt in enumerate(prompts, start=1):
+            check_prompt(prompt, f"Prompt {number} of {self.prompts_file}")
+        return prompts
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Make the video of a file again from the settings inside it, and compare the frames."""
+
+    file: tyro.conf.Positional[Path]
+    output: Annotated[Output, Flat] = field(default_factory=Output)
+    weights: Path | None = None
+    """root of the weights that made the file"""
+
+    def run(self) -> None:
+        from hunyuan_video.apps.generate import replay
+
+        path, identical = replay(self.file, self.weights, self.output)
+        print(path)
+        print("The frames are identical." if identical else "The frames differ: the device, its thread count or a library version is not the same.")
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Make a video of latents that `generate --format latents` wrote."""
+
+    file: tyro.conf.Positional[Path]
+    output: Annotated[Output, Flat] = field(default_factory=Output)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    weights: Path | None = None
+    """root of the weights that made the latents"""
+
+    def run(self) -> None:
+        from hunyuan_video.apps.generate import decode
+
+        print(decode(self.file, self.weights, self.runtime, self.output))
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what this installation is and has: versions, devices, attention kernels, weights."""
+
+    weights: Path | None = None
+    """root of the weights to look for"""
+
+    def run(self) -> None:
+        from hunyuan_video.apps.info import report
+
+        print(report(self.weights))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge the embedded miniature on prompts it was not trained on, and print the table of docs/embedded-model.md."""
+
+    out: Path = Path("results/evaluation")
+    """folder for the judge, the table and the contact sheet"""
+    num_clips: int = 128
+    """clips of each split"""
+    seed: int = 0
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    weights: Path | None = None
+
+    def run(self) -> None:
+        from hunyuan_video.apps.evaluate import main as evaluate
+        from hunyuan_video.pipeline import HunyuanVideo
+
+        print(evaluate(HunyuanVideo.load(_find_weights(self.weights), self.runtime), self.out, self.num_clips, self.seed))
+
+
+def _find_weights(root: Path | None) -> weights.Weights:
+    """As `weights.find_or_embedded`, saying so if it is the miniature that nobody asked for."""
+    found = weights.find_or_embedded(root)
+    if found.is_embedded:
+        log.info("No official weights in ./%s: using the embedded miniature. %s.", weights.DEFAULT_ROOT, weights.HOW_TO_GET)
+    return found
+
+
+COMMANDS: dict[str, Any] = {"generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "evaluate": Evaluate}
+TRAINING = ("text", "vae", "cache", "transformer")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Returns 0, 1 for a failure while working, 2 for a wrong request, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    return run_guarded(lambda: _dispatch(arguments[0], arguments[1:]))
+
+
+def run_guarded(work: Callable[[], None]) -> int:
+    """Run a command: what the user can mend becomes one sentence, not a traceback."""
+    try:
+        work()
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("HUNYUAN_VIDEO_TRACEBACK"):
+            raise
+        print(f"hunyuan-video: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror.lower()}."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _dispatch(name: str, arguments: list[str]) -> None:
+    if name == "train" and arguments and arguments[0] in TRAINING:
+        from hunyuan_video.training import commands
+
+        return commands.run(arguments[0], arguments[1:])
+    if name not in COMMANDS:
+        given = f"train {arguments[0]}" if name == "train" and arguments else name
+        raise ValueError(f"There is no command {given!r}; `hunyuan-video --help` lists them.")
+    command = COMMANDS[name]
+    default = None
+    if command is Generate:
+        root = _weights_argument(arguments)
+        default = Generate(sampling=weights.find_or_embedded(root).sampling(), weights=root)
+    tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}").run()
+
+
+def _weights_argument(arguments: list[str]) -> Path | None:
+    """The weights that `arguments` name, before they are parsed: the defaults of all other flags come with the weights."""
+    for position, argument in enumerate(arguments):
+        if argument == "--weights" and position + 1 < len(arguments):
+            return Path(arguments[position + 1])
+        if argument.startswith("--weights="):
+            return Path(argument.partition("=")[2])
+    return Path(os.environ["MODEL_BASE"]) if "MODEL_BASE" in os.environ else None
+
+
+def _usage() -> str:
+    lines = [f"  {name:<12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines.append(f"  {'train':<12} Train a part of the miniature: {', '.join(TRAINING)}.")
+    return "\n".join(
+        ["usage: hunyuan-video COMMAND [OPTIONS]", "", "Text to video with HunyuanVideo.", "", *lines, "", "`hunyuan-video COMMAND --help` lists a command's options."]
+    )
+
+
+def console() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

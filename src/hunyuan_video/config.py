@@ -1,0 +1,152 @@
+"""What a user may set: frozen, flat, validated where the value enters. Imports no torch.
+
+`Sampling` is what to make; `Runtime` is how to make it (it may change speed, memory and rounding, never what was asked for).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+# Verbatim from the official release; used when classifier-free guidance is on and no negative prompt is given.
+OFFICIAL_NEGATIVE_PROMPT = (
+    "Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, bad teeth, bad eyes, bad limbs, distortion"
+)
+MAX_SEED = 2**63 - 1
+SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
+MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
+
+
+def _require(correct: bool, sentence: str) -> None:
+    if not correct:
+        raise ValueError(sentence)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One video to make. The defaults are the official ones; a weights folder may bring its own in `generation_config.json`."""
+
+    height: int = 720
+    """pixels, a multiple of 16"""
+    width: int = 1280
+    """pixels, a multiple of 16"""
+    num_frames: int = 129
+    """4n + 1; 1 makes a single image"""
+    num_steps: int = 50
+    """denoising steps"""
+    shift: float = 7.0
+    """flow shift: larger spends more steps on layout and motion, fewer on detail"""
+    schedule: Literal["shift", "linear-quadratic"] = "shift"
+    """how the noise levels are spaced; linear-quadratic ignores the shift"""
+    linear_steps: int | None = None
+    """linear-quadratic only: how many of the steps are linear (default: half)"""
+    solver: Literal["euler"] = "euler"
+    guidance: float | None = 6.0
+    """embedded guidance scale, for weights distilled with one; none for weights without"""
+    cfg_scale: float = 1.0
+    """classifier-free guidance in two passes; 1 is off, and the negative prompt is then unused"""
+    negative_prompt: str | None = None
+    """what to steer away from when cfg_scale is above 1 (default: the official one)"""
+    seed: int | None = None
+    """0 or more; the same seed gives the same video (default: random, and recorded in the file)"""
+    noise: Literal["cpu", "official"] = "cpu"
+    """cpu: float32 noise drawn on the CPU, so a seed means the same on every device; official: float16 on the compute device, as the
+    official code draws it"""
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            _require(
+                value > 0 and value % SIZE_MULTIPLE == 0,
+                f"{name} is {value}; it must be a positive multiple of {SIZE_MULTIPLE}, such as {max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE}.",
+            )
+        near = max(0, round((self.num_frames - 1) / 4)) * 4 + 1
+        _require(self.num_frames > 0 and self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as {near}.")
+        _require(self.num_steps >= 1, f"num_steps is {self.num_steps}; it must be 1 or more.")
+        _require(0 < self.shift < float("inf"), f"shift is {self.shift}; it must be above 0 (the official value is 7).")
+        _require(
+            self.linear_steps is None or self.num_steps / 40 <= self.linear_steps < self.num_steps,
+            f"linear_steps is {self.linear_steps}; it must be below num_steps, {self.num_steps}, and at least a fortieth of it.",
+        )
+        _require(
+            self.schedule == "shift" or self.num_steps >= 2,
+            "A linear-quadratic schedule needs num_steps of 2 or more.",
+        )
+        _require(
+            self.guidance is None or 0 <= self.guidance < float("inf"),
+            f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or none for weights without it.",
+        )
+        _require(1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
+        _require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
+        if self.negative_prompt is not None:
+            check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)
+
+
+def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = False) -> None:
+    """Refuse what cannot be a prompt: empty, or so long that it must be a mistake."""
+    _require(empty_ok or bool(prompt.strip()), f"{name} is empty; describe the video in a sentence or two.")
+    _require(
+        len(prompt) <= MAX_PROMPT_CHARACTERS,
+        f"{name} has {len(prompt)} characters; the limit is {MAX_PROMPT_CHARACTERS}, and the model reads about the first 1,000.",
+    )
+
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to compute. Changes speed, memory and rounding, never what was asked for."""
+
+    device: str = "auto"
+    """auto (CUDA if there is one, else cpu), cpu, cuda, cuda:1 …"""
+    dtype: DType = "auto"
+    """of the transformer; auto: bfloat16 on CUDA, float32 on CPU"""
+    vae_dtype: DType = "auto"
+    """auto: float16 on CUDA, float32 on CPU"""
+    text_dtype: DType = "auto"
+    """auto: float16 on CUDA, float32 on CPU"""
+    attention: Literal["sdpa", "matmul"] = "sdpa"
+    """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences"""
+    vae_tiling: bool = True
+    """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
+    offload: Literal["none", "models"] = "none"
+    """models: keep each model on the device only while it works"""
+    fp8: bool = False
+    """keep the transformer blocks' weights in 8 bits (float8_e4m3fn with one scale each): half the memory of bfloat16"""
+
+    def __post_init__(self) -> None:
+        kind, _, index = self.device.partition(":")
+        _require(
+            kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
+            f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where videos go and in what form."""
+
+    out: Path = Path("results")
+    """folder for the files; made if it is missing"""
+    format: Literal["mp4", "webm", "gif", "png", "latents"] = "mp4"
+    """mp4: H.264; webm: AV1; png: a folder of frames, or one image; latents: undecoded, for `hunyuan-video decode`"""
+    crf: int | None = None
+    """quality of mp4 (0-51) and webm (0-63); smaller is better and larger (default: a good one)"""
+    fps: int = 24
+    metadata: bool = True
+    """store prompt and settings inside the file, so that `hunyuan-video replay` can make it again"""
+    name_suffix: str = ""
+    """appended to the name of every file"""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.fps <= 240, f"fps is {self.fps}; it must be between 1 and 240 (HunyuanVideo is trained at 24).")
+        limit = {"mp4": 51, "webm": 63}.get(self.format)
+        if self.crf is not None:
+            _require(limit is not None, f"crf is {self.crf}, but {self.format} has no such setting; use it with mp4 or webm.")
+            _require(0 <= self.crf <= (limit or 0), f"crf is {self.crf}; for {self.format} it must be between 0 and {limit}.")
+
+    @property
+    def suffix(self) -> str:
+        return ".safetensors" if self.format == "latents" else f".{self.format}"

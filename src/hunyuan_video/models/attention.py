@@ -1,0 +1,52 @@
+"""Attention kernels: functions `(q, k, v, mask) -> out` that a block holds and a transform may replace.
+
+Letters: B batch, L query tokens, S key tokens, H heads, D head dimension. Every kind takes and returns `[B, L, H, D]`, scales by
+1/sqrt(D), is not causal and has no dropout.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class AttentionFn(Protocol):
+    """`mask` is True where a query may attend to a key; None means everywhere, which keeps every backend's fast path open."""
+
+    def __call__(
+        self,
+        q: Float[Tensor, "B L H D"],
+        k: Float[Tensor, "B S H D"],
+        v: Float[Tensor, "B S H D"],
+        mask: Bool[Tensor, "B #L S"] | None,
+    ) -> Float[Tensor, "B L H D"]: ...
+
+
+def sdpa(
+    q: Float[Tensor, "B L H D"],
+    k: Float[Tensor, "B S H D"],
+    v: Float[Tensor, "B S H D"],
+    mask: Bool[Tensor, "B #L S"] | None,
+) -> Float[Tensor, "B L H D"]:
+    """PyTorch's scaled_dot_product_attention: flash on CUDA when there is no mask, a blocked kernel on CPU."""
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=None if mask is None else mask.unsqueeze(1)
+    )
+    return out.transpose(1, 2)
+
+
+def matmul(
+    q: Float[Tensor, "B L H D"],
+    k: Float[Tensor, "B S H D"],
+    v: Float[Tensor, "B S H D"],
+    mask: Bool[Tensor, "B #L S"] | None,
+) -> Float[Tensor, "B L H D"]:
+    """Softmax between two matrix products, as in the paper. Materializes the L x S scores, so it is for short sequences, where it is
+    faster than `sdpa` on CPU, above all in the backward pass."""
+    scores = (q * q.shape[-1] ** -0.5).transpose(1, 2) @ k.permute(0, 2, 3, 1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
+    return (scores.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2)

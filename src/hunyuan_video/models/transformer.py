@@ -1,0 +1,462 @@
+"""The HunyuanVideo diffusion transformer: latents and text in, velocity out.
+
+Dual-stream blocks give image and text tokens their own weights and one joint attention; single-stream blocks then run both as one
+sequence (image first, text last). Parameter names are the official checkpoint's, so a state dict loads as it is, strictly.
+
+Letters: B batch, C latent channels, T H W latent frames, height, width; N image tokens, L text tokens, S = N + L; D hidden size,
+R rows of modulation (1, or 2 where some frames are given clean).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hunyuan_video.models.attention import AttentionFn, sdpa
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of the transformer. The defaults are the released 13B model, HYVideo-T/2-cfgdistill."""
+
+    in_channels: int = 16
+    out_channels: int = 16
+    hidden_size: int = 3072
+    num_heads: int = 24
+    mlp_ratio: float = 4.0
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    num_double_blocks: int = 20
+    num_single_blocks: int = 40
+    num_refiner_blocks: int = 2
+    rope_dims: tuple[int, int, int] = (16, 56, 56)
+    rope_theta: float = 256.0
+    text_dim: int = 4096
+    pooled_dim: int = 768
+    guidance_embed: bool = True
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of num_heads {self.num_heads}.")
+        if sum(self.rope_dims) != self.head_dim or any(dim % 2 for dim in self.rope_dims):
+            raise ValueError(f"rope_dims {self.rope_dims} must be even numbers that add up to the head dimension, {self.head_dim}.")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+
+def split_head(head_dim: int) -> tuple[int, int, int]:
+    """How every released size splits a head's features into time, height and width: 7/16 for each side, the rest for time."""
+    side = head_dim * 7 // 16 // 2 * 2
+    return head_dim - 2 * side, side, side
+
+
+class Rope(NamedTuple):
+    """Rotary position tables, float32, one value per pair of neighbouring features: [tokens, 1, head_dim / 2]."""
+
+    cos: Float[Tensor, "N 1 half"]
+    sin: Float[Tensor, "N 1 half"]
+
+    def with_text(self, num_tokens: int) -> Rope:
+        """Extended by `num_tokens` rotations of zero. Text carries no position: the LLM already encoded its order."""
+        pad = self.cos.new_zeros(num_tokens, 1, self.cos.shape[-1])
+        return Rope(torch.cat([self.cos, pad + 1]), torch.cat([self.sin, pad]))
+
+
+@lru_cache(maxsize=8)
+def rope_table(grid: tuple[int, int, int], dims: tuple[int, int, int], theta: float, device: torch.device) -> Rope:
+    """Tables for a token grid (T, H/2, W/2), row-major. Each axis turns its own share of the features by its own integer position."""
+    angles = []
+    for axis, dim in enumerate(dims):
+        frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        angle = torch.outer(torch.arange(grid[axis], dtype=torch.float32), frequencies)
+        shape = [1, 1, 1, -1]
+        shape[axis] = grid[axis]
+        angles.append(angle.view(shape).expand(*grid, -1))
+    table = rearrange(torch.cat(angles, dim=-1), "T H W half -> (T H W) 1 half")
+    return Rope(table.cos().to(device), table.sin().to(device))
+
+
+def apply_rope(x: Float[Tensor, "B S heads dim"], rope: Rope) -> Float[Tensor, "B S heads dim"]:
+    """Rotate neighbouring pairs (x0, x1) in float32, where a bfloat16 angle would be off by whole pixels, and cast back."""
+    x0, x1 = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    rotated = torch.stack([x0 * rope.cos - x1 * rope.sin, x1 * rope.cos + x0 * rope.sin], dim=-1)
+    return rotated.flatten(-2).type_as(x)
+
+
+def timestep_table(t: Float[Tensor, " B"], dim: int) -> Float[Tensor, "B dim"]:
+    """Sinusoids of t, cosines first, in float32; an odd `dim` ends in a zero. The frequencies are exp(-log …) and not a power because
+    guidance reaches 6000, where the last bit of a frequency moves the output by 1e-4."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angle = t.float()[:, None] * frequencies
+    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=-1), (0, dim % 2))
+
+
+class TimestepEmbedder(nn.Module):
+    """A scalar per sample (t or guidance, 0…1000 and beyond) to a vector."""
+
+    def __init__(self, hidden_size: int, frequency_dim: int = 256):
+        super().__init__()
+        self.frequency_dim = frequency_dim
+        self.mlp = nn.Sequential(nn.Linear(frequency_dim, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+
+    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        return self.mlp(timestep_table(t, self.frequency_dim).to(self.mlp[0].bias.dtype))
+
+
+class TextProjection(nn.Module):
+    """Two linears around a SiLU; the names of the two differ between the places it stands in."""
+
+    def __init__(self, in_dim: int, hidden_size: int, names: tuple[str, str]):
+        super().__init__()
+        self.names = names
+        self.add_module(names[0], nn.Linear(in_dim, hidden_size))
+        self.add_module(names[1], nn.Linear(hidden_size, hidden_size))
+
+    def forward(self, x: Float[Tensor, "B in"]) -> Float[Tensor, "B D"]:
+        first, second = (self.get_submodule(name) for name in self.names)
+        return second(F.silu(first(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Latents to tokens: one linear map per 1x2x2 patch, row-major over (T, H/2, W/2)."""
+
+    def __init__(self, patch_size: tuple[int, int, int], in_channels: int, hidden_size: int):
+        super().__init__()
+        self.proj = nn.Conv3d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N D"]:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    def __init__(self, hidden_size: int, mlp_dim: int, activation: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, mlp_dim)
+        self.fc2 = nn.Linear(mlp_dim, hidden_size)
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+class RMSNorm(nn.Module):
+    """Normalizes in float32, casts back, and only then applies the weight, as the released weights were trained."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
+        return F.rms_norm(x.float(), (x.shape[-1],), eps=1e-6).type_as(x) * self.weight
+
+
+class Context(NamedTuple):
+    """What every block sees besides its tokens."""
+
+    vec: Float[Tensor, "B R D"]  # SiLU of the conditioning vector; R = 2 adds a first row for frames that are given clean
+    num_clean: int  # image tokens modulated by that first row
+    rope: Rope
+    mask: Bool[Tensor, "B 1 S"] | None  # True = real token; None where all are
+
+
+class Modulation(nn.Module):
+    """The conditioning vector to `num_chunks` shifts, scales and gates that broadcast over tokens."""
+
+    def __init__(self, hidden_size: int, num_chunks: int):
+        super().__init__()
+        self.num_chunks = num_chunks
+        self.linear = nn.Linear(hidden_size, num_chunks * hidden_size)
+
+    def forward(self, ctx: Context) -> tuple[Float[Tensor, "B #S D"], ...]:
+        """For text tokens, and for image tokens where no frame is clean: one row for all tokens."""
+        return self.linear(ctx.vec[:, -1:]).chunk(self.num_chunks, dim=-1)
+
+    def per_token(self, ctx: Context, num_tokens: int) -> tuple[Float[Tensor, "B #S D"], ...]:
+        """For a sequence that starts with the image tokens: clean ones get a row of their own."""
+        if not ctx.num_clean:
+            return self(ctx)
+        clean, noisy = self.linear(ctx.vec).split(1, dim=1)
+        rows = torch.cat([clean.expand(-1, ctx.num_clean, -1), noisy.expand(-1, num_tokens - ctx.num_clean, -1)], dim=1)
+        return rows.chunk(self.num_chunks, dim=-1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without parameters, then x * (1 + scale) + shift."""
+    return torch.addcmul(shift, F.layer_norm(x, (x.shape[-1],), eps=1e-6), 1 + scale)
+
+
+class DoubleStreamBlock(nn.Module):
+    """Image and text with separate weights and one joint attention."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        dim, mlp_dim = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+        self.num_heads = config.num_heads
+        self.attention: AttentionFn = sdpa
+
+        self.img_mod = Modulation(dim, 6)
+        self.img_attn_qkv = nn.Linear(dim, 3 * dim)
+        self.img_attn_q_norm = RMSNorm(config.head_dim)
+        self.img_attn_k_norm = RMSNorm(config.head_dim)
+        self.img_attn_proj = nn.Linear(dim, dim)
+        self.img_mlp = MLP(dim, mlp_dim, gelu_tanh)
+
+        self.txt_mod = Modulation(dim, 6)
+        self.txt_attn_qkv = nn.Linear(dim, 3 * dim)
+        self.txt_attn_q_norm = RMSNorm(config.head_dim)
+        self.txt_attn_k_norm = RMSNorm(config.head_dim)
+        self.txt_attn_proj = nn.Linear(dim, dim)
+        self.txt_mlp = MLP(dim, mlp_dim, gelu_tanh)
+
+    def forward(
+        self, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L D"]]:
+        img_shift1, img_scale1, img_gate1, img_shift2, img_scale2, img_gate2 = self.img_mod.per_token(ctx, img.shape[1])
+        txt_shift1, txt_scale1, txt_gate1, txt_shift2, txt_scale2, txt_gate2 = self.txt_mod(ctx)
+
+        img_q, img_k, img_v = split_heads(self.img_attn_qkv(modulate(img, img_shift1, img_scale1)), self.num_heads)
+        txt_q, txt_k, txt_v = split_heads(self.txt_attn_qkv(modulate(txt, txt_shift1, txt_scale1)), self.num_heads)
+        img_q = apply_rope(self.img_attn_q_norm(img_q), ctx.rope)
+        img_k = apply_rope(self.img_attn_k_norm(img_k), ctx.rope)
+        txt_q, txt_k = self.txt_attn_q_norm(txt_q), self.txt_attn_k_norm(txt_k)
+
+        q, k, v = torch.cat([img_q, txt_q], 1), torch.cat([img_k, txt_k], 1), torch.cat([img_v, txt_v], 1)
+        img_attn, txt_attn = self.attention(q, k, v, ctx.mask).flatten(2).split([img.shape[1], txt.shape[1]], dim=1)
+
+        img = torch.addcmul(img, img_gate1, self.img_attn_proj(img_attn))
+        img = torch.addcmul(img, img_gate2, self.img_mlp(modulate(img, img_shift2, img_scale2)))
+        txt = torch.addcmul(txt, txt_gate1, self.txt_attn_proj(txt_attn))
+        txt = torch.addcmul(txt, txt_gate2, self.txt_mlp(modulate(txt, txt_shift2, txt_scale2)))
+        return img, txt
+
+
+class SingleStreamBlock(nn.Module):
+    """Image and text as one sequence; attention and MLP side by side, in one linear before and one after."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        dim, mlp_dim = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+        self.num_heads = config.num_heads
+        self.widths = (3 * dim, mlp_dim)
+        self.attention: AttentionFn = sdpa
+        self.linear1 = nn.Linear(dim, 3 * dim + mlp_dim)
+        self.linear2 = nn.Linear(dim + mlp_dim, dim)
+        self.q_norm = RMSNorm(config.head_dim)
+        self.k_norm = RMSNorm(config.head_dim)
+        self.modulation = Modulation(dim, 3)
+
+    def forward(self, x: Float[Tensor, "B S D"], ctx: Context) -> Float[Tensor, "B S D"]:
+        """`ctx.rope` covers the whole sequence here: see `Rope.with_text`."""
+        shift, scale, gate = self.modulation.per_token(ctx, x.shape[1])
+        qkv, mlp = self.linear1(modulate(x, shift, scale)).split(self.widths, dim=-1)
+        q, k, v = split_heads(qkv, self.num_heads)
+        q, k = apply_rope(self.q_norm(q), ctx.rope), apply_rope(self.k_norm(k), ctx.rope)
+        attn = self.attention(q, k, v, ctx.mask).flatten(2)
+        return torch.addcmul(x, gate, self.linear2(torch.cat([attn, gelu_tanh(mlp)], dim=-1)))
+
+
+def split_heads(qkv: Float[Tensor, "B S three_D"], num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    return rearrange(qkv, "B S (three heads dim) -> three B S heads dim", three=3, heads=num_heads).unbind(0)
+
+
+class RefinerBlock(nn.Module):
+    """A plain pre-norm transformer block over text; the conditioning only gates it."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention: AttentionFn = sdpa
+        self.norm1 = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.self_attn_qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.self_attn_proj = nn.Linear(hidden_size, hidden_size)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.mlp = MLP(hidden_size, int(hidden_size * mlp_ratio), F.silu)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+
+    def forward(
+        self, x: Float[Tensor, "B L D"], c: Float[Tensor, "B D"], mask: Bool[Tensor, "B L L"] | None
+    ) -> Float[Tensor, "B L D"]:
+        attn_gate, mlp_gate = self.adaLN_modulation(c).unsqueeze(1).chunk(2, dim=-1)
+        q, k, v = split_heads(self.self_attn_qkv(self.norm1(x)), self.num_heads)
+        x = torch.addcmul(x, attn_gate, self.self_attn_proj(self.attention(q, k, v, mask).flatten(2)))
+        return torch.addcmul(x, mlp_gate, self.mlp(self.norm2(x)))
+
+
+class RefinerBlocks(nn.Module):
+    """Only a level of the official names: `txt_in.individual_token_refiner.blocks`."""
+
+    def __init__(self, blocks: list[RefinerBlock]):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+
+class TokenRefiner(nn.Module):
+    """LLM states to text tokens. `embed` is what does not depend on t, and is done once per prompt."""
+
+    def __init__(self, text_dim: int, hidden_size: int, num_heads: int, num_blocks: int, mlp_ratio: float = 4.0):
+        super().__init__()
+        self.input_embedder = nn.Linear(text_dim, hidden_size)
+        self.t_embedder = TimestepEmbedder(hidden_size)
+        self.c_embedder = TextProjection(text_dim, hidden_size, ("linear_1", "linear_2"))
+        self.individual_token_refiner = RefinerBlocks([RefinerBlock(hidden_size, num_heads, mlp_ratio) for _ in range(num_blocks)])
+
+    def embed(
+        self, states: Float[Tensor, "B L text_dim"], mask: Bool[Tensor, "B L"] | None
+    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"]]:
+        if mask is None:
+            mean = states.float().mean(dim=1)
+        else:
+            mean = (states.float() * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return self.input_embedder(states), self.c_embedder(mean.type_as(states))
+
+    def forward(
+        self, x: Float[Tensor, "B L D"], context: Float[Tensor, "B D"], t: Float[Tensor, " B"], mask: Bool[Tensor, "B L"] | None
+    ) -> Float[Tensor, "B L D"]:
+        c = self.t_embedder(t) + context
+        pairs = None
+        if mask is not None:
+            pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
+            pairs[:, :, 0] = True  # padding queries attend to the first token: a row without any key would be NaN
+        for block in self.individual_token_refiner.blocks:
+            x = block(x, c, pairs)
+        return x
+
+
+class FinalLayer(nn.Module):
+    """Tokens to the values of their patches."""
+
+    def __init__(self, hidden_size: int, out_dim: int):
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, out_dim)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+
+    def forward(self, img: Float[Tensor, "B N D"], vec: Float[Tensor, "B D"]) -> Float[Tensor, "B N out"]:
+        shift, scale = self.adaLN_modulation(vec).unsqueeze(1).chunk(2, dim=-1)
+        return self.linear(modulate(img, shift, scale))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Everything a prompt and a guidance scale mean to the transformer: computed once, used at every step."""
+
+    txt: Float[Tensor, "B L D"]
+    context: Float[Tensor, "B D"]
+    pooled: Float[Tensor, "B D"]
+    guidance: Float[Tensor, "B D"] | None
+    mask: Bool[Tensor, "B L"] | None  # None where every token is real
+
+
+class HunyuanVideoTransformer(nn.Module):
+    """Velocity (noise minus data) of noisy latents, given text.
+
+        condition = model.condition(states, mask, pooled, guidance)     # once per video
+        velocity = model(x, t, condition)                               # every step
+
+    `trunk` is a plain function of the model, embedded tokens in and out, so that what concerns the whole stack can wrap it. It is not
+    a bound method: that would be a reference cycle, which keeps 26 GB alive after `del model`.
+    """
+
+    def __init__(self, config: TransformerConfig = TransformerConfig()):  # noqa: B008 (frozen)
+        super().__init__()
+        self.config = config
+        dim = config.hidden_size
+        self.img_in = PatchEmbed(config.patch_size, config.in_channels, dim)
+        self.txt_in = TokenRefiner(config.text_dim, dim, config.num_heads, config.num_refiner_blocks, config.mlp_ratio)
+        self.time_in = TimestepEmbedder(dim)
+        self.vector_in = TextProjection(config.pooled_dim, dim, ("in_layer", "out_layer"))
+        self.guidance_in = TimestepEmbedder(dim) if config.guidance_embed else None
+        self.double_blocks = nn.ModuleList(DoubleStreamBlock(config) for _ in range(config.num_double_blocks))
+        self.single_blocks = nn.ModuleList(SingleStreamBlock(config) for _ in range(config.num_single_blocks))
+        self.final_layer = FinalLayer(dim, config.out_channels * math.prod(config.patch_size))
+        self.trunk = trunk
+
+    def condition(
+        self,
+        states: Float[Tensor, "B L text_dim"],
+        mask: Bool[Tensor, "B L"],
+        pooled: Float[Tensor, "B pooled_dim"],
+        guidance: Float[Tensor, " B"] | None = None,
+    ) -> Condition:
+        """Embed text states (real tokens before padding, `mask` True = real), the pooled vector and `guidance` (the scale times 1000).
+
+        Padding is trimmed, which is exact; a mask is kept only if the prompts of the batch differ in length.
+
+        Raises:
+            ValueError: guidance is missing on a model that embeds it, or given to one that does not; or a prompt has no token.
+        """
+        if (guidance is None) != (self.guidance_in is None):
+            has, given = ("no guidance embedding", "one was given") if self.guidance_in is None else ("a guidance embedding", "none was given")
+            raise ValueError(f"This model has {has}, but {given}; check the guidance setting against the weights.")
+        lengths = mask.sum(dim=1)
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if shortest == 0:
+            raise ValueError("A prompt has no text token at all; every prompt needs at least one.")
+        states, trimmed = states[:, :longest], None if shortest == longest else mask[:, :longest]
+        txt, context = self.txt_in.embed(states, trimmed)
+        return Condition(
+            txt=txt,
+            context=context,
+            pooled=self.vector_in(pooled),
+            guidance=None if guidance is None or self.guidance_in is None else self.guidance_in(guidance),
+            mask=trimmed,
+        )
+
+    def forward(
+        self, x: Float[Tensor, "B C T H W"], t: Float[Tensor, " B"], condition: Condition, clean_frames: int = 0
+    ) -> Float[Tensor, "B out T H W"]:
+        """The velocity at `x`, whose noise level is `t` in 0…1000 (float32, fractions allowed).
+
+        The first `clean_frames` latent frames hold data without noise (image to video, "token replace"): their tokens are modulated
+        as at t = 0 and without guidance.
+        """
+        pt, ph, pw = self.config.patch_size
+        grid = (x.shape[2] // pt, x.shape[3] // ph, x.shape[4] // pw)
+        img = self.img_in(x.to(self.img_in.proj.weight.dtype))
+        txt = self.txt_in(condition.txt, condition.context, t, condition.mask)
+
+        vec = self.time_in(t) + condition.pooled
+        if condition.guidance is not None:
+            vec = vec + condition.guidance
+        rows = [vec]
+        if clean_frames:
+            rows = [self.time_in(torch.zeros_like(t)) + condition.pooled, vec]
+        mask = condition.mask
+        if mask is not None:
+            mask = F.pad(mask, (img.shape[1], 0), value=True).unsqueeze(1)
+        ctx = Context(
+            vec=F.silu(torch.stack(rows, dim=1)),  # once here instead of once in each of 60 blocks
+            num_clean=clean_frames // pt * grid[1] * grid[2],
+            rope=rope_table(grid, self.config.rope_dims, self.config.rope_theta, img.device),
+            mask=mask,
+        )
+        img = self.trunk(self, img, txt, ctx)
+        out = self.final_layer(img, vec)
+        return rearrange(
+            out, "B (T H W) (c pt ph pw) -> B c (T pt) (H ph) (W pw)", T=grid[0], H=grid[1], W=grid[2], pt=pt, ph=ph, pw=pw
+        )
+
+
+def trunk(model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context) -> Float[Tensor, "B N D"]:
+    """All blocks: embedded image and text tokens in, image tokens out."""
+    for block in model.double_blocks:
+        img, txt = block(img, txt, ctx)
+    x = torch.cat([img, txt], dim=1)
+    ctx = ctx._replace(rope=ctx.rope.with_text(txt.shape[1]))
+    for block in model.single_blocks:
+        x = block(x, ctx)
+    return x[:, : img.shape[1]]

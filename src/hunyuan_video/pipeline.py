@@ -1,0 +1,248 @@
+"""The pipeline: a prompt goes in, frames come out.
+
+    pipe = HunyuanVideo.load()
+    video = pipe("A cat walks on the grass, realistic style.", Sampling(seed=0))
+    save_video(video.frames, "cat.mp4", metadata=video.settings)
+
+Underneath is a generator, `steps`, that yields after every piece of work: a progress bar, a preview, cancelling and saving the state
+are all a `for` loop over it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from hunyuan_video import checkpoint, sampling, weights
+from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
+from hunyuan_video.models import attention
+from hunyuan_video.models.text import TextEncoder, TextFeatures, load_text_encoder
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.transforms.tiling import TileSizes, tiled_decode
+from hunyuan_video.video import to_frames
+
+log = logging.getLogger(__name__)
+
+LARGE_FILE = 2**31  # a part stored in more bytes than this is computed in bfloat16 on CPU, too: float32 would not fit most machines
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on."""
+
+    stage: Literal["encode", "denoise", "decode"]
+    step: int
+    total: int
+    settings: dict[str, Any]
+    latents: Float[Tensor, "1 C T H W"] | None = None
+    frames: UInt8[np.ndarray, "T H W 3"] | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames, the latents they were decoded from, and everything needed to make them again."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    latents: Float[Tensor, "1 C T H W"]
+    settings: dict[str, Any]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of `Runtime.device`, which must exist.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    exists = {"cpu": True, "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    if not exists[device.type]:
+        raise ValueError(f"device is {name!r}, but this machine has none; `hunyuan-video info` lists what it has.")
+    return device
+
+
+def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: torch.dtype) -> torch.dtype:
+    """The dtype of one part. float16 is never chosen for a CPU: there it is 40 times slower than bfloat16."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type != "cpu":
+        return on_accelerator
+    files = [part] if part.is_file() else part.iterdir()
+    return torch.bfloat16 if sum(file.stat().st_size for file in files) > LARGE_FILE else torch.float32
+
+
+class HunyuanVideo:
+    """The loaded model. `defaults` is the `Sampling` its weights were made for."""
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder,
+        transformer: HunyuanVideoTransformer,
+        vae: CausalVAE,
+        *,
+        device: torch.device | str = "cpu",
+        runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
+        defaults: Sampling = Sampling(),  # noqa: B008 (frozen)
+        fingerprint: str = "",
+    ):
+        self.text_encoder = text_encoder
+        self.transformer = transformer
+        self.vae = vae
+        self.device = torch.device(device)
+        self.runtime = runtime
+        self.defaults = defaults
+        self.fingerprint = fingerprint
+
+    @classmethod
+    def load(cls, root: str | Path | weights.Weights | None = None, runtime: Runtime = Runtime()) -> HunyuanVideo:  # noqa: B008 (frozen)
+        """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature.
+
+        Raises:
+            FileNotFoundError: weights are missing; says where they were looked for and how to get them.
+            ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there.
+        """
+        device = resolve_device(runtime.device)
+        found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
+        home = torch.device("cpu") if runtime.offload == "models" else device
+        dtype = resolve_dtype(runtime.dtype, found.transformer, device, torch.bfloat16)
+        vae_dtype = resolve_dtype(runtime.vae_dtype, found.vae, device, torch.float16)
+        text_dtype = resolve_dtype(runtime.text_dtype, found.text_encoder, device, torch.float16)
+
+        text_encoder = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, home)
+        transformer = checkpoint.load_transformer(found.transformer, dtype, home, found.load_key)
+        vae = checkpoint.load_vae(found.vae, vae_dtype, home)
+        for module in transformer.modules():
+            if hasattr(module, "attention"):
+                module.attention = getattr(attention, runtime.attention)
+        return cls(
+            text_encoder, transformer, vae, device=device, runtime=runtime, defaults=found.sampling(), fingerprint=found.fingerprint()
+        )
+
+    def __call__(self, prompt: str, sampling: Sampling | None = None) -> Video:
+        """Make one video. `sampling` defaults to what the weights were made for."""
+        latents, last = None, None
+        for last in self.steps(prompt, sampling):
+            latents = last.latents if last.latents is not None else latents
+        assert last is not None and last.frames is not None and latents is not None
+        return Video(last.frames, latents, last.settings)
+
+    def steps(self, prompt: str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None) -> Iterator[Step]:
+        """Make one video, yielding after text encoding, every denoising step, and decoding (the last one holds the frames).
+
+        `resume` is (steps done, latents after them) of an interrupted run with the same prompt and sampling: the rest is then exactly
+        what it would have been.
+
+        Raises:
+            ValueError: the prompt or the settings do not fit the model. Nothing has been computed then.
+        """
+        check_prompt(prompt)
+        options = self._complete(sampling or self.defaults)
+        settings = self._settings(prompt, options)
+        shape = self.latent_shape(options)
+        if resume is not None and tuple(resume[1].shape) != shape:
+            raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
+
+        velocity = self._velocity(prompt, options)
+        yield Step("encode", 1, 1, settings)
+        sigmas = self.sigmas(options)
+        done, latents = resume or (0, self._noise(shape, options))
+        if done > 0:
+            yield Step("denoise", done, options.num_steps, settings, latents)
+        solve = sampling.SOLVERS[options.solver]
+        with torch.no_grad(), on_device(self.transformer, self.device):
+            for index, latents in enumerate(solve(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
+                yield Step("denoise", index, options.num_steps, settings, latents)
+        frames = self.decode(latents)
+        digest = hashlib.sha256(frames.tobytes()).hexdigest()
+        yield Step("decode", 1, 1, settings | {"frames_sha256": digest}, latents, frames)
+
+    def latent_shape(self, options: Sampling) -> tuple[int, int, int, int, int]:
+        config = self.vae.config
+        time, side = config.time_compression_ratio, config.spatial_compression_ratio
+        return (1, config.latent_channels, (options.num_frames - 1) // time + 1, options.height // side, options.width // side)
+
+    def sigmas(self, options: Sampling) -> list[float]:
+        """Noise levels from 1 to 0, one more than there are steps."""
+        if options.schedule == "linear-quadratic":
+            return sampling.linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
+        return sampling.shifted_sigmas(options.num_steps, options.shift).tolist()
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
+        """Latents as sampled (scaled) to frames."""
+        config = self.vae.config
+        with on_device(self.vae, self.device):
+            z = latents.to(self.device) / config.scaling_factor + config.shift_factor
+            z = z.to(next(self.vae.parameters()).dtype)
+            pixels = tiled_decode(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.decode(z)
+        return to_frames(pixels[0].float())
+
+    def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
+        with on_device(self.text_encoder, self.device):
+            features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
+        return features.to(self.device, next(self.transformer.parameters()).dtype)
+
+    def _complete(self, options: Sampling) -> Sampling:
+        """Every open choice made, so that what is recorded is what was used."""
+        has_guidance = self.transformer.config.guidance_embed
+        if has_guidance and options.guidance is None:
+            raise ValueError("guidance is none, but these weights need an embedded guidance scale (the official value is 6).")
+        if not has_guidance and options.guidance is not None:
+            raise ValueError(f"guidance is {options.guidance}, but these weights have no embedded guidance; use cfg_scale, and none for guidance.")
+        if options.seed is None:
+            options = replace(options, seed=secrets.randbelow(2**31))
+        if options.negative_prompt is None and options.cfg_scale > 1:
+            options = replace(options, negative_prompt=OFFICIAL_NEGATIVE_PROMPT)
+        return options
+
+    def _settings(self, prompt: str, options: Sampling) -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            "sampling": asdict(options),
+            "runtime": asdict(self.runtime),
+            "model": self.fingerprint,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "hunyuan_video": version("hunyuan-video"),
+            "torch": torch.__version__,
+        }
+
+    def _noise(self, shape: tuple[int, ...], options: Sampling) -> Tensor:
+        assert options.seed is not None
+        if options.noise == "official":
+            return sampling.official_noise(shape, options.seed, self.device)
+        return sampling.initial_noise(shape, options.seed).to(self.device)
+
+    def _velocity(self, prompt: str, options: Sampling) -> sampling.Velocity:
+        """The model as a function of latents and noise level; text is encoded and embedded once, here."""
+        with_negative = options.cfg_scale > 1
+        prompts = [prompt, options.negative_prompt or ""] if with_negative else [prompt]
+        features = self.encode_text(prompts, options)
+        model, dtype = self.transformer, features.states.dtype
+        # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
+        guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
+
+        def branch(row: int) -> sampling.Velocity:
+            with torch.no_grad(), on_device(model, self.device):
+                condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
+
+            def velocity(x: Tensor, sigma: float) -> Tensor:
+                t = torch.full((1,), sigma, device=self.device) * 1000  # float32, as in the official scheduler
+                return model(x, t, condition)
+
+            return velocity
+
+        return sampling.classifier_free_guidance(branch(0), branch(1), options.cfg_scale) if with_negative else branch(0)

@@ -1,0 +1,203 @@
+"""Train the miniature's VAE: the encoder is constructed (see `pca`), so only the decoder learns, to undo it.
+
+First only the trunk (the convolutions after each enlargement) is trained, a fifth of the work, then the whole decoder. Both see full
+clips: statistics of GroupNorm and the borders are different in crops, and cost 1 dB when the decoder has only seen those.
+
+Everything random follows from (seed, step), so a run that was killed continues as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hunyuan_video.models.vae import CausalVAE, Chunks, Decoder, ResBlock, VAEConfig
+from hunyuan_video.training import pca, world
+from hunyuan_video.training.run import Every, Run, random_generator
+
+log = logging.getLogger(__name__)
+
+# Narrow, one ResBlock a level, few GroupNorm groups. Its latents have RMS 1 by construction, so nothing is left to scale.
+MINIATURE = VAEConfig(block_out_channels=(16, 32, 64, 64), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
+
+
+@dataclass(frozen=True)
+class VAETraining:
+    """How to train the miniature VAE's decoder on rendered clips."""
+
+    pca: Path
+    """file with the principal components (see `pca.fit`); the encoder is made of it"""
+    trunk_steps: int = 500
+    trunk_batch: int = 2
+    trunk_learning_rate: float = 3e-3
+    num_steps: int = 7000
+    """steps of the whole decoder, one full clip each"""
+    learning_rate: float = 2e-3
+    """kept for the first half of the steps, then falling linearly to zero"""
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    num_frames: int = 17
+    size: int = 64
+    seed: int = 0
+    eval_clips: int = 16
+    eval_every: int = 500
+    checkpoint_seconds: float = 90.0
+
+    def __post_init__(self) -> None:
+        if self.trunk_steps < 0 or self.num_steps < 1 or self.trunk_batch < 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError(f"num_steps and trunk_batch must be positive, trunk_steps not negative, ema_decay in [0, 1); got {self}")
+
+
+def train(config: VAETraining, folder: str | Path) -> float:
+    """Train, or continue, in `folder`; leave `vae/config.json` and `vae/pytorch_model.safetensors` there. Returns held-out PSNR in dB."""
+    basis = pca.PcaBasis.load(config.pca)
+    torch.manual_seed(config.seed)
+    vae = CausalVAE(MINIATURE)
+    pca.build_encoder(vae, basis)
+    master = vae.decoder  # float32; the network that computes is a bfloat16 copy, much faster on a CPU with such instructions
+    average = copy.deepcopy(master).requires_grad_(False)
+    # The fused kernel updates all of the many small tensors in one call.
+    optimizer = torch.optim.AdamW(master.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+
+    run, done, checkpoint_due = Run(folder, config), 0, Every(config.checkpoint_seconds)
+    if (state := run.load()) is not None:
+        done = int(state["step"])
+        master.load_state_dict(state["decoder"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    total = config.trunk_steps + config.num_steps
+    worker: Decoder | None = None
+    for step in run.steps(done, total):
+        in_trunk = step < config.trunk_steps
+        if worker is None or step == config.trunk_steps:
+            worker = copy.deepcopy(master).bfloat16()
+            if in_trunk:
+                keep_trunk(worker)
+        set_lr(optimizer, learning_rate(config, step))
+        clips = render_batch(config, step, config.trunk_batch if in_trunk else 1)
+        latents = pca.encode(basis, clips)
+        # post_quant_conv is the identity and stays so: the decoder's first convolution can do what it could.
+        loss = reconstruction_loss(worker(latents.bfloat16()).float(), pca.to_pixels(clips))
+        loss.backward()
+        norm = apply_gradients(worker, master, optimizer)
+        # An average over 500 steps would hold on to the random start for as long, so it begins short.
+        decay = min(config.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(master.parameters()), 1 - decay)
+
+        completed = step + 1
+        if completed % 20 == 0:
+            run.log(completed, loss=loss.item(), gradient_norm=norm, lr=optimizer.param_groups[0]["lr"])
+        if checkpoint_due() or completed == total:
+            run.save(completed, {"decoder": master.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()})
+        if completed % config.eval_every == 0 and completed < total:
+            run.log(completed, psnr=evaluate(with_decoder(vae, average), config, config.eval_clips))
+            save_vae(with_decoder(vae, average), Path(folder) / "vae")
+    finished = with_decoder(vae, average).half().float()  # judge what is stored
+    save_vae(finished, Path(folder) / "vae")
+    psnr = evaluate(finished, config, 4 * config.eval_clips)
+    run.log(total, psnr=psnr)
+    run.close()
+    log.info("held-out PSNR %.2f dB", psnr)
+    return psnr
+
+
+class Shortcut(nn.Module):
+    """What is left of a ResBlock without its residual branch."""
+
+    def __init__(self, block: ResBlock) -> None:
+        super().__init__()
+        self.conv_shortcut = block.conv_shortcut
+
+    def forward(self, x: Chunks) -> Chunks:
+        return x if self.conv_shortcut is None else list(self.conv_shortcut(x))
+
+
+def keep_trunk(decoder: Decoder) -> None:
+    """Remove a decoder's residual branches and attention in place. What stays keeps its name."""
+    decoder.mid_block = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    for block in decoder.up_blocks:
+        block.resnets = nn.ModuleList([Shortcut(resnet) for resnet in block.resnets])
+
+
+def learning_rate(config: VAETraining, step: int) -> float:
+    """Each stage warms up by itself; the second one stays level for half of its steps and then falls to zero."""
+    if step < config.trunk_steps:
+        return config.trunk_learning_rate * min(1.0, (step + 1) / config.warmup_steps)
+    step -= config.trunk_steps
+    return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps, 2 * (1 - step / config.num_steps))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def apply_gradients(worker: nn.Module, master: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float = 1.0) -> float:
+    """Step the float32 master with the bfloat16 worker's gradients, and hand the new weights back. Returns the gradient's norm."""
+    masters = dict(master.named_parameters())
+    pairs = [(parameter, masters[name]) for name, parameter in worker.named_parameters()]
+    for parameter, target in pairs:
+        target.grad = None if parameter.grad is None else parameter.grad.float()
+        parameter.grad = None
+    norm = nn.utils.clip_grad_norm_([target for _, target in pairs], max_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        torch._foreach_copy_([parameter for parameter, _ in pairs], [target for _, target in pairs])
+    return norm.item()
+
+
+def reconstruction_loss(x: Float[Tensor, "B C F H W"], target: Float[Tensor, "B C F H W"]) -> Float[Tensor, ""]:
+    """L1 + 2 MSE, and half the L1 of the spatial gradient so that edges are worth more than their few pixels."""
+    error = x - target
+    gradient = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
+    return error.abs().mean() + 2 * error.square().mean() + 0.5 * gradient
+
+
+def render_clips(config: VAETraining, seeds: Sequence[int], split: world.Split) -> UInt8[Tensor, "B F H W 3"]:
+    scenes = [world.sample_scene(seed, split) for seed in seeds]
+    return torch.stack([torch.from_numpy(world.render(scene, config.size, config.size, config.num_frames)) for scene in scenes])
+
+
+def render_batch(config: VAETraining, step: int, batch: int) -> UInt8[Tensor, "B F H W 3"]:
+    """The training clips of one step, rendered now: a thousandth of the step's time, so none is ever seen twice."""
+    seeds = torch.randint(2**31, (batch,), generator=random_generator(config.seed, "scene", step))
+    return render_clips(config, seeds.tolist(), "train")
+
+
+def with_decoder(vae: CausalVAE, decoder: Decoder) -> CausalVAE:
+    """A copy of `vae` with another decoder's weights."""
+    result = copy.deepcopy(vae)
+    result.decoder.load_state_dict(decoder.state_dict())
+    return result
+
+
+@torch.no_grad()
+def evaluate(vae: CausalVAE, config: VAETraining, num_clips: int) -> float:
+    """Mean PSNR per clip, in dB, of encoding and decoding scenes whose words were never rendered in training."""
+    values = []
+    for seed in range(num_clips):
+        x = pca.to_pixels(render_clips(config, [seed], "held_out"))
+        error = vae.decode(vae.encode(x).mode()).clamp(-1, 1) - x
+        values.append(-10 * F.mse_loss(error / 2, torch.zeros_like(error)).log10())
+    return torch.stack(values).mean().item()
+
+
+def save_vae(vae: CausalVAE, folder: Path) -> None:
+    """Write the official folder layout, in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"_class_name": "AutoencoderKLCausal3D", "act_fn": "silu", "mid_block_add_attention": True, **asdict(vae.config)}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    save_file({name: tensor.half().contiguous() for name, tensor in vae.state_dict().items()}, folder / "pytorch_model.safetensors")

@@ -1,0 +1,87 @@
+"""Shared by all tests: goldens, and a tiny random model of the real architecture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+
+DATA = Path(__file__).parent / "data"
+
+torch.set_num_threads(2)
+
+
+@dataclass
+class Golden:
+    """Tensors that the reference implementation produced, and how close one must come to them."""
+
+    tensors: dict[str, torch.Tensor]
+    info: dict[str, Any]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.tensors[name]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {name.removeprefix("sd."): tensor for name, tensor in self.tensors.items() if name.startswith("sd.")}
+
+    def check(self, actual: torch.Tensor, name: str, tolerance: str = "out") -> None:
+        allowed = self.info["tolerance"][tolerance]
+        torch.testing.assert_close(actual, self.tensors[name], atol=allowed["atol"], rtol=allowed["rtol"], check_dtype=False)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    def load(name: str) -> Golden:
+        folder = DATA / "golden"
+        return Golden(load_file(folder / f"{name}.safetensors"), json.loads((folder / f"{name}.json").read_text()))
+
+    return load
+
+
+def manifest(name: str) -> dict[str, list[int]]:
+    """Every tensor name and shape of a released checkpoint."""
+    return json.loads((DATA / "manifests" / f"{name}.json").read_text())["tensors"]
+
+
+def golden_config(config: dict[str, Any]) -> TransformerConfig:
+    """The reference's names for sizes, in ours."""
+    return TransformerConfig(
+        in_channels=config["in_channels"],
+        out_channels=config["out_channels"],
+        hidden_size=config["hidden_size"],
+        num_heads=config["heads_num"],
+        mlp_ratio=config["mlp_width_ratio"],
+        num_double_blocks=config["mm_double_blocks_depth"],
+        num_single_blocks=config["mm_single_blocks_depth"],
+        rope_dims=tuple(config["rope_dim_list"]),
+        guidance_embed=config["guidance_embed"],
+        text_dim=config["text_states_dim"],
+        pooled_dim=config["text_states_dim_2"],
+    )
+
+
+TINY = TransformerConfig(
+    in_channels=4, out_channels=4, hidden_size=32, num_heads=2, num_double_blocks=1, num_single_blocks=2, rope_dims=(4, 6, 6), text_dim=24, pooled_dim=20
+)
+
+
+def randomize(module: torch.nn.Module, seed: int = 0, std: float = 0.1) -> torch.nn.Module:
+    """Fresh non-zero weights everywhere, so that no layer can hide a mistake behind a zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.data.normal_(0, std, generator=generator)
+    return module.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tiny_transformer() -> HunyuanVideoTransformer:
+    model = HunyuanVideoTransformer(TINY)
+    randomize(model)
+    return model
