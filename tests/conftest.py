@@ -15,8 +15,6 @@ from hunyuan_video.models.transformer import HunyuanVideoTransformer, Transforme
 
 DATA = Path(__file__).parent / "data"
 
-torch.set_num_threads(2)
-
 
 @dataclass
 class Golden:
@@ -48,6 +46,11 @@ def golden():
 def manifest(name: str) -> dict[str, list[int]]:
     """Every tensor name and shape of a released checkpoint."""
     return json.loads((DATA / "manifests" / f"{name}.json").read_text())["tensors"]
+
+
+def manifest_layers(name: str) -> set[str]:
+    """The layer names of a released list."""
+    return set(json.loads((DATA / "manifests" / f"{name}.json").read_text())["layers"])
 
 
 def golden_config(config: dict[str, Any]) -> TransformerConfig:
@@ -85,3 +88,11 @@ def tiny_transformer() -> HunyuanVideoTransformer:
     model = HunyuanVideoTransformer(TINY)
     randomize(model)
     return model
+
+
+@pytest.fixture(scope="session")
+def official_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete `ckpts/` of a tiny random model; tests must not change it."""
+    from tiny_checkpoint import save_official_tree
+
+    return save_official_tree(tmp_path_factory.mktemp("official") / "ckpts")

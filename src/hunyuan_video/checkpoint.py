@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.transforms import fp8
 
 
 def read_state_dict(path: Path) -> dict:
@@ -92,12 +93,16 @@ def fill(model: nn.Module, state: dict[str, Tensor], path: Path, dtype: torch.dt
     if problems:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
         raise ValueError(f"{path} does not fit the model: {shown}.")
-    model.load_state_dict({name: state[name].to(device, dtype) for name in expected}, strict=True, assign=True)
-    model.eval().requires_grad_(False)
+    kept = {name: torch.float8_e4m3fn if tensor.dtype == torch.float8_e4m3fn else dtype for name, tensor in expected.items()}
+    model.load_state_dict({name: state[name].to(device, kept[name]) for name in expected}, strict=True, assign=True)
+    model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 
 
 def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module") -> HunyuanVideoTransformer:
-    """The diffusion transformer from an official checkpoint: `.pt` under "module" or "ema", bare, or `.safetensors`."""
+    """The diffusion transformer from an official checkpoint: `.pt` under "module" or "ema", bare, or `.safetensors`.
+
+    The official FP8 file (`*_fp8.pt`, its scales in `*_fp8_map.pt` beside it) stays in 8 bits.
+    """
     state = unwrap(read_state_dict(path), path, load_key)
     try:
         config = transformer_config(state)
@@ -105,6 +110,15 @@ def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_
         raise ValueError(f"{path} is not a HunyuanVideo transformer in the official layout: it has no {error}.") from error
     with torch.device("meta"):
         model = HunyuanVideoTransformer(config)
+    quantized = {name.removesuffix(".weight") for name, tensor in state.items() if tensor.dtype == torch.float8_e4m3fn}
+    if quantized:
+        scales_path = path.with_name(f"{path.stem}_map{path.suffix}")
+        if not scales_path.is_file():
+            raise FileNotFoundError(f"{path} has 8-bit weights, whose scales must be in {scales_path}: fetch that file, too.")
+        scales = read_state_dict(scales_path)
+        if quantized != scales.keys():
+            raise ValueError(f"{scales_path} has scales for {len(scales)} layers, but {path} has {len(quantized)} in 8 bits; they do not belong together.")
+        fp8.fit(model, scales)
     fill(model, state, path, dtype, device)
     return model
 

@@ -153,7 +153,8 @@ class Evaluate:
         from hunyuan_video.apps.evaluate import main as evaluate
         from hunyuan_video.pipeline import HunyuanVideo
 
-        print(evaluate(HunyuanVideo.load(_find_weights(self.weights), self.runtime), self.out, self.num_clips, self.seed))
+        pipe = HunyuanVideo.load(_find_weights(self.weights), self.runtime)
+        print(evaluate(lambda prompt, seed: pipe(prompt, replace(pipe.defaults, seed=seed)).frames, pipe.reconstruct, self.out, self.num_clips, self.seed))
 
 
 def _find_weights(root: Path | None) -> weights.Weights:

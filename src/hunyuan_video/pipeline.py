@@ -30,9 +30,10 @@ from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures, load_text_encoder
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.offload import on_device
-from hunyuan_video.transforms.tiling import TileSizes, tiled_decode
-from hunyuan_video.video import to_frames
+from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
+from hunyuan_video.video import to_frames, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,8 @@ class HunyuanVideo:
         text_encoder = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, home)
         transformer = checkpoint.load_transformer(found.transformer, dtype, home, found.load_key)
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
+        if runtime.fp8:
+            fp8.quantize(transformer)
         for module in transformer.modules():
             if hasattr(module, "attention"):
                 module.attention = getattr(attention, runtime.attention)
@@ -190,6 +193,19 @@ class HunyuanVideo:
             z = z.to(next(self.vae.parameters()).dtype)
             pixels = tiled_decode(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.decode(z)
         return to_frames(pixels[0].float())
+
+    @torch.no_grad()
+    def encode(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> Float[Tensor, "1 C T H W"]:
+        """Frames to latents as the transformer knows them (scaled): the mean of the VAE's posterior."""
+        config = self.vae.config
+        with on_device(self.vae, self.device):
+            x = to_tensor(frames)[None].to(self.device, next(self.vae.parameters()).dtype)
+            posterior = tiled_encode(self.vae, x, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.encode(x)
+        return (posterior.mode().float() - config.shift_factor) * config.scaling_factor
+
+    def reconstruct(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
+        """Frames through the VAE and back: what is lost here, no transformer can show."""
+        return self.decode(self.encode(frames))
 
     def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
         with on_device(self.text_encoder, self.device):

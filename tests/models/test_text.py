@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from tiny_checkpoint import LLM_SPECIALS, byte_tokenizer, clip_config, llama_config, save_text_encoders
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -56,49 +56,9 @@ def test_clip_pooled_matches_golden(golden):
     expected.check(clip_pooled(clip, expected["in.input_ids"]), "out.pooled")
 
 
-LLM_SPECIALS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-
-
-def byte_tokenizer(specials: tuple[str, ...], single: str) -> PreTrainedTokenizerFast:
-    """One token a byte, then the special ones."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-    ids = [(token, tokenizer.token_to_id(token)) for token in specials]
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[-1])
-
-
-def llama_config() -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=260, hidden_size=16, intermediate_size=24, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
-        max_position_embeddings=1024, bos_token_id=256, eos_token_id=259,
-    )  # fmt: skip
-
-
-def clip_config() -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=258, hidden_size=12, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        bos_token_id=256, eos_token_id=257, pad_token_id=257,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Both encoders, saved by transformers as the official tool saves them: a Llama with its head, and the whole of CLIP."""
-    root = tmp_path_factory.mktemp("ckpts")
-    torch.manual_seed(0)
-    LlamaForCausalLM(llama_config()).save_pretrained(root / "text_encoder")
-    byte_tokenizer(LLM_SPECIALS, "<|begin_of_text|> $A").save_pretrained(root / "text_encoder")
-    vision = {
-        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4
-    }  # fmt: skip
-    CLIPModel(CLIPConfig(text_config=clip_config().to_dict(), vision_config=vision, projection_dim=8)).save_pretrained(
-        root / "text_encoder_2"
-    )
-    byte_tokenizer(("<|startoftext|>", "<|endoftext|>"), "<|startoftext|> $A <|endoftext|>").save_pretrained(root / "text_encoder_2")
-    return root / "text_encoder", root / "text_encoder_2"
+    return save_text_encoders(tmp_path_factory.mktemp("ckpts"))
 
 
 @pytest.fixture(scope="module")

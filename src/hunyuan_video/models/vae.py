@@ -329,21 +329,30 @@ class CausalVAE(nn.Module):
 
     def encode(self, x: Float[Tensor, "B C F H W"]) -> Posterior:
         """Encode pixels in [-1, 1] whole. F must be 4n + 1, H and W multiples of 8."""
-        config, (_, channels, frames, height, width) = self.config, x.shape
-        if channels != config.in_channels:
-            raise ValueError(f"the VAE encodes pixels [B, {config.in_channels}, F, H, W]; got {tuple(x.shape)}")
-        if (frames - 1) % config.time_compression_ratio:
-            shorter = frames - (frames - 1) % config.time_compression_ratio
-            raise ValueError(f"the number of frames must be {config.time_compression_ratio}n + 1; got {frames}: cut it to {shorter}")
-        if height % config.spatial_compression_ratio or width % config.spatial_compression_ratio:
-            raise ValueError(f"height and width must be multiples of {config.spatial_compression_ratio}; got {height}x{width}: crop or resize")
-        return Posterior.from_moments(self.quant_conv(self.encoder(channels_last(x))))
+        check_pixels(self.config, x)
+        return Posterior.from_moments(self.moments(x))
+
+    def moments(self, x: Float[Tensor, "B C F H W"]) -> Float[Tensor, "B C2 T h w"]:
+        """The posterior as one tensor, mean and unclamped logvar side by side, as tiles are blended."""
+        return self.quant_conv(self.encoder(channels_last(x)))
 
     def decode(self, latents: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 F H2 W2"]:
         """Decode latents whole, to pixels of about [-1, 1] (not clamped). Divide by `scaling_factor` first if they come from a transformer."""
         if latents.shape[1] != self.config.latent_channels:
             raise ValueError(f"the VAE decodes latents [B, {self.config.latent_channels}, T, H, W]; got {tuple(latents.shape)}")
         return self.decoder(self.post_quant_conv(channels_last(latents)))
+
+
+def check_pixels(config: VAEConfig, x: Tensor) -> None:
+    """Raise a ValueError for pixels that cannot be encoded."""
+    _, channels, frames, height, width = x.shape
+    time, space = config.time_compression_ratio, config.spatial_compression_ratio
+    if channels != config.in_channels:
+        raise ValueError(f"the VAE encodes pixels [B, {config.in_channels}, F, H, W]; got {list(x.shape)}")
+    if (frames - 1) % time:
+        raise ValueError(f"the number of frames must be {time}n + 1; got {frames}: cut it to {frames - (frames - 1) % time}")
+    if height % space or width % space:
+        raise ValueError(f"height and width must be multiples of {space}; got {height}x{width}: crop or resize")
 
 
 def split(x: Tensor, growth: int = 1) -> Chunks:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -17,23 +17,30 @@ except ModuleNotFoundError as error:
 
 Flat = tyro.conf.arg(name="")
 
-STEPS: dict[str, tuple[Any, Any, str]] = {
-    "text": (train_text.TextTraining, train_text.train, "Train the miniature's tokenizers and text encoders."),
-    "vae": (train_vae.VAETraining, train_vae.train, "Train the miniature's VAE."),
-    "cache": (dataset.WorldCache, dataset.prepare, "Render clips and store their latents and text states."),
-    "transformer": (train.TransformerTraining, train.train, "Train the diffusion transformer on a latent cache."),
-}
+
+def text(out: Path, config: Annotated[train_text.TextTraining, Flat]) -> None:
+    """Train the miniature's tokenizers and text encoders; OUT is the folder they are written to."""
+    train_text.train(config, out)
+
+
+def vae(out: Path, config: Annotated[train_vae.VAETraining, Flat]) -> None:
+    """Train the miniature's VAE; run it again with the same OUT and settings to continue."""
+    train_vae.train(config, out)
+
+
+def cache(out: Path, config: Annotated[dataset.WorldCache, Flat]) -> None:
+    """Render clips and store their latents and text states in OUT; run it again to continue."""
+    dataset.prepare(config, out)
+
+
+def transformer(out: Path, config: Annotated[train.TransformerTraining, Flat]) -> None:
+    """Train the diffusion transformer on a latent cache; run it again with the same OUT and settings to continue."""
+    train.train(config, out)
+
+
+STEPS: dict[str, Callable[..., None]] = {"text": text, "vae": vae, "cache": cache, "transformer": transformer}
 
 
 def run(step: str, arguments: list[str]) -> None:
-    """Parse the options of one step and run it; running it again continues it."""
-    config_type, work, description = STEPS[step]
-
-    @dataclass(frozen=True)
-    class Options:
-        out: Path
-        """folder of this step; if it holds an unfinished run with the same settings, that is continued"""
-        config: Annotated[config_type, Flat] = field(default_factory=config_type) if step in ("text", "vae") else tyro.MISSING  # type: ignore[valid-type]
-
-    options = tyro.cli(Options, args=arguments, prog=f"hunyuan-video train {step}", description=description)
-    work(options.config, options.out)
+    """Parse the options of one step and do it."""
+    tyro.cli(STEPS[step], args=arguments, prog=f"hunyuan-video train {step}")

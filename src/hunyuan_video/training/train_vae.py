@@ -35,10 +35,10 @@ MINIATURE = VAEConfig(block_out_channels=(16, 32, 64, 64), layers_per_block=1, n
 class VAETraining:
     """How to train the miniature VAE's decoder on rendered clips."""
 
-    pca: Path
-    """file with the principal components (see `pca.fit`); the encoder is made of it"""
-    trunk_steps: int = 500
-    trunk_batch: int = 2
+    pca_clips: int = 2400
+    """rendered clips whose principal components the encoder is made of"""
+    trunk_steps: int = 400
+    trunk_batch: int = 1
     trunk_learning_rate: float = 3e-3
     num_steps: int = 7000
     """steps of the whole decoder, one full clip each"""
@@ -50,26 +50,34 @@ class VAETraining:
     size: int = 64
     seed: int = 0
     eval_clips: int = 16
-    eval_every: int = 500
+    eval_every: int = 1000
     checkpoint_seconds: float = 90.0
 
     def __post_init__(self) -> None:
-        if self.trunk_steps < 0 or self.num_steps < 1 or self.trunk_batch < 1 or not 0 <= self.ema_decay < 1:
-            raise ValueError(f"num_steps and trunk_batch must be positive, trunk_steps not negative, ema_decay in [0, 1); got {self}")
+        for name in ("num_steps", "trunk_batch", "pca_clips", "warmup_steps", "eval_clips", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.trunk_steps < 0 or not 0 <= self.ema_decay < 1:
+            raise ValueError(f"trunk_steps must be 0 or more and ema_decay in [0, 1); got {self.trunk_steps} and {self.ema_decay}.")
 
 
 def train(config: VAETraining, folder: str | Path) -> float:
-    """Train, or continue, in `folder`; leave `vae/config.json` and `vae/pytorch_model.safetensors` there. Returns held-out PSNR in dB."""
-    basis = pca.PcaBasis.load(config.pca)
-    torch.manual_seed(config.seed)
-    vae = CausalVAE(MINIATURE)
+    """Train, or continue, in `folder`. Returns the PSNR of held-out scenes in dB.
+
+    `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is used);
+    `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end.
+    """
+    run, done, checkpoint_due = Run(folder, config), 0, Every(config.checkpoint_seconds)
+    basis = fit_basis(config, Path(folder) / "pca.safetensors")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        vae = CausalVAE(MINIATURE)
     pca.build_encoder(vae, basis)
     master = vae.decoder  # float32; the network that computes is a bfloat16 copy, much faster on a CPU with such instructions
     average = copy.deepcopy(master).requires_grad_(False)
     # The fused kernel updates all of the many small tensors in one call.
     optimizer = torch.optim.AdamW(master.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
-    run, done, checkpoint_due = Run(folder, config), 0, Every(config.checkpoint_seconds)
     if (state := run.load()) is not None:
         done = int(state["step"])
         master.load_state_dict(state["decoder"])
@@ -111,6 +119,16 @@ def train(config: VAETraining, folder: str | Path) -> float:
     run.close()
     log.info("held-out PSNR %.2f dB", psnr)
     return psnr
+
+
+def fit_basis(config: VAETraining, path: Path) -> pca.PcaBasis:
+    """The basis at `path`; fitted and written first if it is not there."""
+    if not path.exists():
+        clips = render_clips(config, range(config.pca_clips), "train")
+        temporary = path.with_suffix(".tmp")
+        pca.fit(clips).save(temporary)
+        temporary.replace(path)
+    return pca.PcaBasis.load(path)
 
 
 class Shortcut(nn.Module):

@@ -1,0 +1,178 @@
+"""The official command line: all its flags, all its defaults, and a sentence where a flag cannot be honoured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hunyuan_video.apps import official
+
+ROOT = Path(__file__).parents[2]
+
+# Every flag of the reference's parser with its default, from its documentation.
+OFFICIAL_DEFAULTS = {
+    "model": "HYVideo-T/2-cfgdistill",
+    "latent_channels": 16,
+    "precision": "bf16",
+    "rope_theta": 256,
+    "vae": "884-16c-hy",
+    "vae_precision": "fp16",
+    "vae_tiling": True,
+    "text_encoder": "llm",
+    "text_encoder_precision": "fp16",
+    "text_states_dim": 4096,
+    "text_len": 256,
+    "tokenizer": "llm",
+    "prompt_template": "dit-llm-encode",
+    "prompt_template_video": "dit-llm-encode-video",
+    "hidden_state_skip_layer": 2,
+    "apply_final_norm": False,
+    "text_encoder_2": "clipL",
+    "text_encoder_precision_2": "fp16",
+    "text_states_dim_2": 768,
+    "tokenizer_2": "clipL",
+    "text_len_2": 77,
+    "denoise_type": "flow",
+    "flow_shift": 7.0,
+    "flow_reverse": False,
+    "flow_solver": "euler",
+    "use_linear_quadratic_schedule": False,
+    "linear_schedule_end": 25,
+    "dit_weight": "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt",
+    "model_resolution": "540p",
+    "load_key": "module",
+    "use_cpu_offload": False,
+    "batch_size": 1,
+    "infer_steps": 50,
+    "disable_autocast": False,
+    "save_path": "./results",
+    "save_path_suffix": "",
+    "name_suffix": "",
+    "num_videos": 1,
+    "video_size": [720, 1280],
+    "video_length": 129,
+    "prompt": None,
+    "seed_type": "auto",
+    "seed": None,
+    "neg_prompt": None,
+    "cfg_scale": 1.0,
+    "embedded_cfg_scale": 6.0,
+    "use_fp8": False,
+    "reproduce": False,
+    "ulysses_degree": 1,
+    "ring_degree": 1,
+}
+
+
+def translate(tree: Path, *arguments: str) -> official.Request:
+    parser = official.build_parser()
+    return official.translate(parser.parse_args(["--model-base", str(tree), "--prompt", "A cat.", *arguments]))
+
+
+def test_every_official_flag_has_its_official_default():
+    parsed = vars(official.build_parser().parse_args([]))
+    assert parsed.pop("model_base") is None  # $MODEL_BASE or ckpts: the reference takes the VAE from the one and the rest from the other
+    assert parsed == OFFICIAL_DEFAULTS
+
+
+def test_the_command_of_the_official_readme_means_what_it_says(official_tree):
+    request = translate(
+        official_tree, "--video-size", "720", "1280", "--video-length", "129", "--infer-steps", "50", "--flow-reverse", "--use-cpu-offload", "--save-path", "./results"
+    )  # fmt: skip
+    sampling = request.sampling
+    assert (sampling.height, sampling.width, sampling.num_frames, sampling.num_steps) == (720, 1280, 129, 50)
+    assert (sampling.shift, sampling.guidance, sampling.cfg_scale) == (7.0, 6.0, 1.0)
+    assert request.runtime.offload == "models" and request.output.out == Path("results")
+
+
+@pytest.mark.parametrize(("given", "size"), [(["512"], (512, 512)), (["540", "960"], (544, 960)), (["1", "17"], (16, 32))])
+def test_sizes_are_rounded_up_and_one_number_means_both(official_tree, given, size):
+    sampling = translate(official_tree, "--video-size", *given).sampling
+    assert (sampling.height, sampling.width) == size
+
+
+def test_dead_flags_of_the_reference_work(official_tree):
+    request = translate(
+        official_tree, "--use-linear-quadratic-schedule", "--linear-schedule-end", "10", "--name-suffix", "x", "--save-path-suffix", "y", "--seed", "3", "--seed-type", "random", "--latent-channels", "16"
+    )  # fmt: skip
+    assert (request.sampling.schedule, request.sampling.linear_steps, request.sampling.seed) == ("linear-quadratic", 10, None)
+    assert request.output.name_suffix == "x" and request.output.out == Path("results_y")
+
+
+def test_flow_reverse_changes_nothing(official_tree):
+    assert translate(official_tree).sampling == translate(official_tree, "--flow-reverse").sampling
+
+
+def test_precisions_are_passed_on_and_the_official_ones_mean_the_best_of_the_device(official_tree):
+    assert translate(official_tree).runtime.dtype == "auto"
+    runtime = translate(official_tree, "--precision", "fp32", "--vae-precision", "bf16").runtime
+    assert (runtime.dtype, runtime.vae_dtype) == ("float32", "bfloat16")
+
+
+def test_an_empty_negative_prompt_means_the_official_one(official_tree):
+    assert translate(official_tree, "--neg-prompt", "").sampling.negative_prompt is None
+
+
+def test_the_undistilled_model_gets_no_embedded_guidance(official_tree):
+    assert translate(official_tree, "--model", "HYVideo-T/2").sampling.guidance is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--latent-channels", "4"], "--latent-channels is 4; the released weights need 16"),
+        (["--rope-theta", "10000"], "--rope-theta is 10000"),
+        (["--text-encoder", "clipL"], "--text-encoder is clipL"),
+        (["--text-len", "300"], "--text-len is 300"),
+        (["--apply-final-norm"], "--apply-final-norm is True"),
+        (["--denoise-type", "ddpm"], "--denoise-type is ddpm"),
+        (["--batch-size", "2"], "--num-videos"),
+        (["--num-videos", "0"], "--num-videos is 0"),
+        (["--seed-type", "file"], "--seed-type file"),
+        (["--seed-type", "fixed"], "needs --seed"),
+        (["--video-size", "1", "2", "3"], "has 3 numbers"),
+        (["--video-size", "0"], "height is 0"),
+        (["--video-length", "128"], "num_frames is 128"),
+        (["--ulysses-degree", "2"], "need several GPUs"),
+        (["--text-encoder-precision-2", "fp32"], "differ"),
+        (["--flow-shift", "0"], "shift is 0.0"),
+        (["--prompt", " "], "--prompt is empty"),
+        (["--dit-weight", "/nowhere/model.pt"], "/nowhere/model.pt"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_with_a_sentence(official_tree, arguments, sentence):
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        translate(official_tree, *arguments)
+
+
+def test_the_root_comes_from_the_flag_then_the_environment(official_tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODEL_BASE", str(official_tree))
+    arguments = official.build_parser().parse_args(["--prompt", "A cat."])
+    assert official.translate(arguments).found.root == official_tree
+    with pytest.raises(FileNotFoundError):
+        translate(tmp_path)
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, ROOT / "sample_video.py", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_without_weights_the_official_command_ends_at_once_with_one_sentence(tmp_path):
+    started = time.monotonic()
+    result = run("--video-size", "720", "1280", "--video-length", "129", "--infer-steps", "50", "--prompt", "A cat.", "--flow-reverse", "--use-cpu-offload", "--save-path", "./results", cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 2 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1
+    assert "looked for ckpts/" in result.stderr and "hf download" in result.stderr
+    assert time.monotonic() - started < 5  # far less on an idle machine; importing torch alone takes longer on a busy one
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_official_command_makes_videos(official_tree, tmp_path):
+    result = run(
+        "--model-base", str(official_tree), "--video-size", "32", "48", "--video-length", "5", "--infer-steps", "2", "--prompt", "A cat.", "--flow-reverse", "--num-videos", "2", "--seed", "0", cwd=tmp_path
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "results").glob("*.mp4"))) == 2

@@ -1,0 +1,248 @@
+"""The causal VAE: official names, the reference's numbers, and the pieces that were written differently from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import manifest, randomize
+from torch import nn
+
+from hunyuan_video.models import vae as vae_module
+from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, GroupNorm, Posterior, VAEConfig
+
+TINY = VAEConfig(block_out_channels=(4, 4, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2)
+
+
+@pytest.fixture
+def vae() -> CausalVAE:
+    return randomize(CausalVAE(TINY), std=0.2)  # pyright: ignore[reportReturnType]
+
+
+@pytest.fixture
+def reference(golden) -> CausalVAE:
+    reference = golden("vae")
+    vae = CausalVAE(VAEConfig.from_json(reference.info["config"]))
+    vae.load_state_dict(reference.state_dict())
+    return vae.requires_grad_(False)
+
+
+@pytest.fixture
+def one_frame_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vae_module.CHUNK_SIZE, "cpu", 1)
+
+
+def random(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def diffusers_vae(vae: CausalVAE):
+    """Diffusers' model with the same weights, whole clips at once (its default cuts time into tiles of its own)."""
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    config = vae.config
+    peer = AutoencoderKLHunyuanVideo(
+        latent_channels=config.latent_channels,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+    )
+    peer.load_state_dict(vae.state_dict())
+    peer.use_framewise_encoding = peer.use_framewise_decoding = False
+    return peer.eval().requires_grad_(False)
+
+
+# --- Names and goldens ---
+
+
+def test_default_config_has_the_released_checkpoints_names_and_shapes():
+    with torch.device("meta"):
+        vae = CausalVAE()
+    assert {name: list(tensor.shape) for name, tensor in vae.state_dict().items()} == manifest("vae_884_16c")
+
+
+def test_config_reads_the_official_json():
+    path = Path(__file__).parents[1] / "data" / "manifests" / "vae_884_16c.json"
+    values = json.loads(path.read_text())["_meta"]["config"]
+    assert VAEConfig.from_json({"_class_name": "AutoencoderKLCausal3D", **values}) == VAEConfig()
+
+
+@pytest.mark.parametrize("case", ["enc0", "enc1"])
+def test_encode_matches_the_reference(golden, reference: CausalVAE, case: str):
+    expected = golden("vae")
+    posterior = reference.encode(expected[f"in.{case}"])
+    expected.check(posterior.mean, f"out.{case}_mean")
+    expected.check(posterior.logvar, f"out.{case}_logvar")
+
+
+@pytest.mark.parametrize("case", ["dec0", "dec1"])
+def test_decode_matches_the_reference(golden, reference: CausalVAE, case: str):
+    expected = golden("vae")
+    expected.check(reference.decode(expected[f"in.{case}"]), f"out.{case}")
+
+
+@pytest.mark.parametrize("case", ["dec0", "dec1"])
+def test_decode_in_chunks_matches_the_reference(golden, reference: CausalVAE, one_frame_a_chunk: None, case: str):
+    expected = golden("vae")
+    expected.check(reference.decode(expected[f"in.{case}"]), f"out.{case}")
+
+
+# --- Diffusers ---
+
+
+def test_encode_equals_diffusers(vae: CausalVAE):
+    x = random(2, 3, 9, 24, 16)
+    expected = diffusers_vae(vae).encode(x).latent_dist
+    posterior = vae.encode(x)
+    torch.testing.assert_close(posterior.mean, expected.mean, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(posterior.logvar, expected.logvar, atol=2e-5, rtol=1e-4)
+
+
+def test_decode_equals_diffusers(vae: CausalVAE):
+    latents = random(2, 4, 4, 3, 2)
+    torch.testing.assert_close(vae.decode(latents), diffusers_vae(vae).decode(latents).sample, atol=2e-5, rtol=1e-4)
+
+
+def test_decode_of_a_single_frame_equals_diffusers(vae: CausalVAE):
+    latents = random(1, 4, 1, 3, 2)
+    torch.testing.assert_close(vae.decode(latents), diffusers_vae(vae).decode(latents).sample, atol=2e-5, rtol=1e-4)
+
+
+# --- Chunks ---
+
+
+def test_convolution_in_chunks_equals_whole():
+    conv = CausalConv3d(4, 6)
+    x = random(2, 4, 9, 5, 5)
+    (whole,) = conv([x])
+    for sizes in ([1] * 9, [4, 5], [2, 3, 3, 1]):
+        torch.testing.assert_close(torch.cat(list(conv(x.split(sizes, dim=2))), dim=2), whole)
+
+
+def test_strided_convolution_in_chunks_equals_whole():
+    conv = CausalConv3d(4, 6, stride=(2, 2))
+    x = random(2, 4, 9, 6, 6)
+    (whole,) = conv([x])
+    for sizes in ([1] * 9, [4, 5], [2, 3, 3, 1]):
+        torch.testing.assert_close(torch.cat(list(conv(x.split(sizes, dim=2))), dim=2), whole)
+
+
+@torch.no_grad()
+def test_group_norm_in_chunks_equals_whole():
+    norm = randomize(GroupNorm(2, 6))
+    x = 3 * random(2, 6, 7, 4, 4) + 5
+    expected = nn.functional.group_norm(x, 2, norm.weight, norm.bias, norm.eps)
+    torch.testing.assert_close(torch.cat(list(norm(list(x.split(3, dim=2)))), dim=2), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_group_norm_of_bfloat16_chunks_keeps_float32_statistics():
+    norm = GroupNorm(1, 4).bfloat16()
+    x = (random(1, 4, 8, 32, 32) + 3).bfloat16()
+    expected = nn.functional.group_norm(x.float(), 1)
+    actual = torch.cat(list(norm(list(x.split(1, dim=2)))), dim=2)
+    assert (actual.float().mean() - expected.mean()).abs() < 1e-3
+    torch.testing.assert_close(actual.float(), expected, atol=0.02, rtol=0.01)
+
+
+def test_gradients_do_not_depend_on_chunks(vae: CausalVAE, monkeypatch: pytest.MonkeyPatch):
+    x = random(1, 3, 5, 16, 16)
+    gradients = []
+    for size in (2**22, 1):
+        monkeypatch.setitem(vae_module.CHUNK_SIZE, "cpu", size)
+        weight = vae.requires_grad_(True).encoder.conv_in.conv.weight
+        gradients += torch.autograd.grad(vae.decode(vae.encode(x).mean).square().mean(), weight)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+def test_inference_equals_training_mode(vae: CausalVAE):
+    latents = random(1, 4, 3, 2, 2)
+    expected = vae.requires_grad_(True).decode(latents)
+    with torch.no_grad():
+        torch.testing.assert_close(vae.decode(latents), expected.detach(), atol=1e-5, rtol=1e-5)
+
+
+# --- Causality ---
+
+
+def test_attention_frame_by_frame_equals_a_dense_mask():
+    attention = randomize(CausalAttention(8, 2))
+    x = random(2, 8, 3, 2, 4)
+    normed = nn.functional.group_norm(x, 2, attention.group_norm.weight, attention.group_norm.bias, 1e-6)
+    tokens = normed.flatten(2).transpose(1, 2)
+    frame = torch.arange(3).repeat_interleave(2 * 4)
+    scores = attention.to_q(tokens) @ attention.to_k(tokens).transpose(1, 2) / 8**0.5
+    scores = scores.masked_fill(frame[:, None] < frame[None, :], float("-inf"))
+    expected = x + attention.to_out[0](scores.softmax(-1) @ attention.to_v(tokens)).transpose(1, 2).view_as(x)
+    torch.testing.assert_close(torch.cat(attention([x]), dim=2), expected)
+
+
+def test_convolution_sees_no_later_frame():
+    conv = CausalConv3d(2, 2)
+    x = random(1, 2, 5, 4, 4)
+    (before,) = conv([x.clone()])
+    x[:, :, 3:] += 1
+    (after,) = conv([x])
+    assert torch.equal(before[:, :, :3], after[:, :, :3])
+    assert not torch.equal(before[:, :, 3:], after[:, :, 3:])
+
+
+# --- Posterior ---
+
+
+def test_log_variance_is_clamped():
+    posterior = Posterior.from_moments(torch.tensor([0.0, -99.0, 0.0, 99.0]).view(1, 4, 1, 1, 1)[:, [0, 2, 1, 3]])
+    assert posterior.logvar.flatten().tolist() == [-30.0, 20.0]
+
+
+def test_sample_has_the_posteriors_deviation():
+    shape = (1, 1, 1, 100, 100)
+    posterior = Posterior(torch.full(shape, 3.0), torch.full(shape, 2.0).log() * 2)
+    sample = posterior.sample(torch.Generator().manual_seed(0))
+    assert sample.mean().item() == pytest.approx(3.0, abs=0.1)
+    assert sample.std().item() == pytest.approx(2.0, abs=0.1)
+
+
+def test_sample_is_repeatable():
+    posterior = Posterior(torch.zeros(1, 4, 1, 2, 2), torch.zeros(1, 4, 1, 2, 2))
+    first, second = (posterior.sample(torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+# --- Mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ((1, 3, 8, 16, 16), r"frames must be 4n \+ 1; got 8: cut it to 5"),
+        ((1, 3, 5, 20, 16), "multiples of 8; got 20x16"),
+        ((1, 4, 5, 16, 16), r"pixels \[B, 3, F, H, W\]"),
+    ],
+)
+def test_pixels_that_cannot_be_encoded_are_refused(vae: CausalVAE, shape: tuple[int, ...], sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        vae.encode(torch.zeros(shape))
+
+
+def test_latents_with_other_channels_are_refused(vae: CausalVAE):
+    with pytest.raises(ValueError, match=r"latents \[B, 4, T, H, W\]"):
+        vae.decode(torch.zeros(1, 16, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"norm_num_groups": 7}, "norm_num_groups=7"),
+        ({"spatial_compression_ratio": 16}, "must be 8, not 16"),
+        ({"time_compression_ratio": 3}, "power of two"),
+        ({"act_fn": "relu"}, "act_fn='relu'"),
+        ({"down_block_types": ["DownEncoderBlockCausal3D"]}, "names 1 blocks"),
+        ({"layers_per_block": 0}, "must be positive"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(change: dict, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        VAEConfig.from_json(change)

@@ -1,0 +1,70 @@
+"""Settings are checked where they enter: one sentence saying what came and what is right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Output, Runtime, Sampling, check_prompt
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"height": 100}, "height is 100; it must be a positive multiple of 16, such as 96"),
+        ({"width": 0}, "width is 0; it must be a positive multiple of 16, such as 16"),
+        ({"height": -16}, "height is -16"),
+        ({"num_frames": 128}, "num_frames is 128; it must be 4n .* 1, such as 129"),
+        ({"num_frames": 0}, "num_frames is 0; .*such as 1"),
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"shift": 0.0}, "shift is 0.0; it must be above 0"),
+        ({"shift": float("nan")}, "shift is nan"),
+        ({"cfg_scale": 0.5}, "cfg_scale is 0.5; it must be 1"),
+        ({"cfg_scale": float("inf")}, "cfg_scale is inf"),
+        ({"guidance": -1.0}, "guidance is -1.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"linear_steps": 50}, "linear_steps is 50; it must be below num_steps, 50"),
+        ({"linear_steps": 1}, "at least a fortieth"),
+        ({"schedule": "linear-quadratic", "num_steps": 1}, "num_steps of 2 or more"),
+        ({"negative_prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, "negative prompt has 10001 characters"),
+    ],
+)
+def test_impossible_sampling_is_refused(setting, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Sampling(**setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [({"fps": 0}, "fps is 0"), ({"crf": 60}, "between 0 and 51"), ({"format": "webm", "crf": 64}, "between 0 and 63"), ({"format": "gif", "crf": 1}, "gif has no such")],
+)
+def test_impossible_output_is_refused(setting, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Output(**setting)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1", "", "cuda:-1"])
+def test_an_unknown_device_is_refused(device):
+    with pytest.raises(ValueError, match="it must be auto, cpu, cuda"):
+        Runtime(device=device)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n\t"])
+def test_an_empty_prompt_is_refused(prompt):
+    with pytest.raises(ValueError, match="The prompt is empty"):
+        check_prompt(prompt)
+
+
+def test_a_huge_prompt_is_refused_and_the_longest_is_not():
+    check_prompt("x" * MAX_PROMPT_CHARACTERS)
+    with pytest.raises(ValueError, match="the limit is 10000"):
+        check_prompt("x" * (MAX_PROMPT_CHARACTERS + 1))
+
+
+@pytest.mark.parametrize("module", ["hunyuan_video", "hunyuan_video.config", "hunyuan_video.weights", "hunyuan_video.files", "hunyuan_video.cli", "hunyuan_video.apps.official"])
+def test_what_checks_requests_imports_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

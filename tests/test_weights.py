@@ -1,0 +1,63 @@
+"""Where weights are looked for, and what is said when they are not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from hunyuan_video import weights
+from hunyuan_video.config import Sampling
+
+
+def test_a_complete_tree_is_found(official_tree):
+    assert weights.find(official_tree).missing() == []
+
+
+def test_nothing_there_says_where_it_looked_and_how_to_get_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No HunyuanVideo weights were found: looked for .*mp_rank_00.*hf download"):
+        weights.find(tmp_path)
+
+
+def test_an_incomplete_tree_names_only_what_is_missing(official_tree, tmp_path):
+    copy = shutil.copytree(official_tree, tmp_path / "ckpts")
+    shutil.rmtree(copy / "text_encoder_2")
+    with pytest.raises(FileNotFoundError, match=r"incomplete: looked for \S*text_encoder_2;"):
+        weights.find(copy)
+
+
+def test_everything_follows_one_root_except_what_is_named(official_tree, tmp_path):
+    elsewhere = tmp_path / "mine.pt"
+    elsewhere.touch()
+    found = weights.find(official_tree, transformer=elsewhere)
+    assert found.transformer == elsewhere and found.vae.is_relative_to(official_tree)
+
+
+def test_a_folder_of_transformer_weights_means_the_official_file_in_it(official_tree):
+    folder = weights.locate(official_tree).transformer.parent
+    assert weights.find(official_tree, transformer=folder).transformer.name == "mp_rank_00_model_states.pt"
+
+
+def test_without_official_weights_the_embedded_model_is_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = weights.find_or_embedded(None)
+    assert found.is_embedded and found.missing() == []
+
+
+def test_official_weights_in_ckpts_come_before_the_embedded_model(official_tree, tmp_path, monkeypatch):
+    shutil.copytree(official_tree, tmp_path / "ckpts")
+    monkeypatch.chdir(tmp_path)
+    assert not weights.find_or_embedded(None).is_embedded
+
+
+def test_a_named_root_without_weights_is_an_error_and_not_the_embedded_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No HunyuanVideo weights"):
+        weights.find_or_embedded(tmp_path)
+
+
+def test_weights_bring_their_own_sampling_defaults(official_tree, tmp_path):
+    copy = shutil.copytree(official_tree, tmp_path / "ckpts")
+    (copy / "generation_config.json").write_text(json.dumps({"height": 64, "width": 96}))
+    assert weights.locate(copy).sampling() == Sampling(height=64, width=96)
+    assert weights.locate(official_tree).sampling() == Sampling()

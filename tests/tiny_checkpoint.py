@@ -1,0 +1,102 @@
+"""A tiny random model saved as the official tree: every file, wrapper and name as published, only the sizes are small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.vae import CausalVAE, VAEConfig
+
+LLM_SPECIALS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+
+
+def byte_tokenizer(specials: tuple[str, ...], single: str) -> PreTrainedTokenizerFast:
+    """One token a byte, then the special ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    ids = [(token, tokenizer.token_to_id(token)) for token in specials]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[-1])
+
+
+def llama_config() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=260, hidden_size=16, intermediate_size=24, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=1024, bos_token_id=256, eos_token_id=259,
+    )  # fmt: skip
+
+
+def clip_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=258, hidden_size=12, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        bos_token_id=256, eos_token_id=257, pad_token_id=257,
+    )  # fmt: skip
+
+
+def save_text_encoders(root: Path) -> tuple[Path, Path]:
+    """Both encoders, saved by transformers as the official tool saves them: a Llama with its head, and the whole of CLIP."""
+    torch.manual_seed(0)
+    LlamaForCausalLM(llama_config()).save_pretrained(root / "text_encoder")
+    byte_tokenizer(LLM_SPECIALS, "<|begin_of_text|> $A").save_pretrained(root / "text_encoder")
+    vision = {
+        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4
+    }  # fmt: skip
+    CLIPModel(CLIPConfig(text_config=clip_config().to_dict(), vision_config=vision, projection_dim=8)).save_pretrained(
+        root / "text_encoder_2"
+    )
+    byte_tokenizer(("<|startoftext|>", "<|endoftext|>"), "<|startoftext|> $A <|endoftext|>").save_pretrained(root / "text_encoder_2")
+    return root / "text_encoder", root / "text_encoder_2"
+
+
+VAE = VAEConfig(block_out_channels=(4, 4, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2)
+VAE_JSON = {
+    "_class_name": "AutoencoderKLCausal3D",
+    "block_out_channels": [4, 4, 8, 8],
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 2,
+    "scaling_factor": 0.476986,
+    "sample_size": 256,
+    "sample_tsize": 64,
+    "time_compression_ratio": 4,
+    "spatial_compression_ratio": 8,
+    "mid_block_add_attention": True,
+}
+
+
+def transformer_config(guidance_embed: bool) -> TransformerConfig:
+    return TransformerConfig(
+        in_channels=4,
+        out_channels=4,
+        hidden_size=32,
+        num_heads=2,
+        num_double_blocks=1,
+        num_single_blocks=2,
+        rope_dims=(4, 6, 6),
+        text_dim=16,
+        pooled_dim=12,
+        guidance_embed=guidance_embed,
+    )
+
+
+def save_official_tree(root: Path, guidance_embed: bool = True) -> Path:
+    """The whole of `ckpts/`, with random weights."""
+    from conftest import randomize
+
+    save_text_encoders(root)
+    model = root / "hunyuan-video-t2v-720p"
+    (model / "transformers").mkdir(parents=True)
+    (model / "vae").mkdir()
+    transformer = randomize(HunyuanVideoTransformer(transformer_config(guidance_embed)))
+    torch.save({"module": transformer.state_dict()}, model / "transformers" / "mp_rank_00_model_states.pt")
+    vae = randomize(CausalVAE(VAE), seed=1, std=0.2)
+    torch.save({f"vae.{name}": tensor for name, tensor in vae.state_dict().items()}, model / "vae" / "pytorch_model.pt")
+    (model / "vae" / "config.json").write_text(json.dumps(VAE_JSON))
+    return root
