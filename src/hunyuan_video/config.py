@@ -107,8 +107,9 @@ class Runtime:
     """auto: float16 on CUDA, float32 on CPU"""
     text_dtype: DType = "auto"
     """auto: float16 on CUDA, float32 on CPU"""
-    attention: Literal["sdpa", "matmul"] = "sdpa"
-    """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences"""
+    attention: Literal["auto", "sdpa", "matmul", "chunked"] = "auto"
+    """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences; chunked: the same in cache-sized pieces; auto:
+    chunked for bfloat16 on CPU, else sdpa"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models"] = "none"

@@ -24,12 +24,21 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from hunyuan_video import checkpoint, sampling, weights
+from hunyuan_video import checkpoint, weights
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures, load_text_encoder
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.sampling import (
+    SOLVERS,
+    Velocity,
+    classifier_free_guidance,
+    initial_noise,
+    linear_quadratic_sigmas,
+    official_noise,
+    shifted_sigmas,
+)
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
@@ -86,6 +95,13 @@ def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: t
     return torch.bfloat16 if sum(file.stat().st_size for file in files) > LARGE_FILE else torch.float32
 
 
+def use_attention(model: HunyuanVideoTransformer, kernel: attention.AttentionFn) -> None:
+    """Give every block `kernel`."""
+    for module in model.modules():
+        if hasattr(module, "attention"):
+            module.attention = kernel
+
+
 class HunyuanVideo:
     """The loaded model. `defaults` is the `Sampling` its weights were made for."""
 
@@ -128,9 +144,9 @@ class HunyuanVideo:
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         if runtime.fp8:
             fp8.quantize(transformer)
-        for module in transformer.modules():
-            if hasattr(module, "attention"):
-                module.attention = getattr(attention, runtime.attention)
+        kernel = attention.best(device, dtype) if runtime.attention == "auto" else attention.KINDS[runtime.attention]
+        log.debug("attention kernel: %s", kernel.__name__)
+        use_attention(transformer, kernel)
         return cls(
             text_encoder, transformer, vae, device=device, runtime=runtime, defaults=found.sampling(), fingerprint=found.fingerprint()
         )
@@ -165,7 +181,7 @@ class HunyuanVideo:
         done, latents = resume or (0, self._noise(shape, options))
         if done > 0:
             yield Step("denoise", done, options.num_steps, settings, latents)
-        solve = sampling.SOLVERS[options.solver]
+        solve = SOLVERS[options.solver]
         with torch.no_grad(), on_device(self.transformer, self.device):
             for index, latents in enumerate(solve(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
                 yield Step("denoise", index, options.num_steps, settings, latents)
@@ -181,8 +197,8 @@ class HunyuanVideo:
     def sigmas(self, options: Sampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""
         if options.schedule == "linear-quadratic":
-            return sampling.linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
-        return sampling.shifted_sigmas(options.num_steps, options.shift).tolist()
+            return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
+        return shifted_sigmas(options.num_steps, options.shift).tolist()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
@@ -239,10 +255,10 @@ class HunyuanVideo:
     def _noise(self, shape: tuple[int, ...], options: Sampling) -> Tensor:
         assert options.seed is not None
         if options.noise == "official":
-            return sampling.official_noise(shape, options.seed, self.device)
-        return sampling.initial_noise(shape, options.seed).to(self.device)
+            return official_noise(shape, options.seed, self.device)
+        return initial_noise(shape, options.seed).to(self.device)
 
-    def _velocity(self, prompt: str, options: Sampling) -> sampling.Velocity:
+    def _velocity(self, prompt: str, options: Sampling) -> Velocity:
         """The model as a function of latents and noise level; text is encoded and embedded once, here."""
         with_negative = options.cfg_scale > 1
         prompts = [prompt, options.negative_prompt or ""] if with_negative else [prompt]
@@ -251,7 +267,7 @@ class HunyuanVideo:
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
 
-        def branch(row: int) -> sampling.Velocity:
+        def branch(row: int) -> Velocity:
             with torch.no_grad(), on_device(model, self.device):
                 condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
 
@@ -261,4 +277,4 @@ class HunyuanVideo:
 
             return velocity
 
-        return sampling.classifier_free_guidance(branch(0), branch(1), options.cfg_scale) if with_negative else branch(0)
+        return classifier_free_guidance(branch(0), branch(1), options.cfg_scale) if with_negative else branch(0)

@@ -87,9 +87,9 @@ def save_video(
         raise ValueError(f"fps is {fps}; it must be 1 to 240, and at most 50 in a GIF, as viewers slow faster ones down.")
     if crf is not None and (max_crf is None or not 0 <= crf <= max_crf):
         raise ValueError(f"crf is {crf}; it must be 0 (best) to 51 for .mp4, 0 to 63 for .webm, and left out for other formats.")
-    if max_crf is not None and (pixels.shape[1] % 2 or pixels.shape[2] % 2 or min(pixels.shape[1:3]) < 16):
-        size = "x".join(map(str, pixels.shape[2:0:-1]))
-        raise ValueError(f"The frames are {size}; {suffix} needs even sizes of at least 16: crop them, or write .png or .gif.")
+    height, width = pixels.shape[1:3]
+    if max_crf is not None and (height % 2 or width % 2 or not 16 <= min(height, width) <= max(height, width) <= 8192):
+        raise ValueError(f"The frames are {width}x{height}; {suffix} needs even sizes from 16 to 8192: crop them, or write .png or .gif.")
     comment = None if metadata is None else _pack(metadata)
     path = check_writable(path, num_frames=len(pixels), suffixes=VIDEO_SUFFIXES)
     with _replacing(path if len(pixels) == 1 or suffix != ".png" else path.with_suffix("")) as (temporary, path):
@@ -314,7 +314,7 @@ def _reading(path: Path) -> Iterator[Path]:
         raise
     except DAMAGED as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{path} cannot be read ({reason}): it is cut short, damaged or no such file; copy or make it again.") from error
+        raise ValueError(f"{path} cannot be read ({reason}): it is cut short, damaged or another kind; copy or make it again.") from error
 
 
 def _pictures(path: Path) -> list[Path]:

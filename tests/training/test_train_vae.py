@@ -60,7 +60,17 @@ def test_only_the_decoder_is_trained(finished: Path):
 
 
 def test_more_steps_decode_better(tmp_path: Path):
-    config = replace(SHORT, trunk_steps=40, num_steps=1, warmup_steps=5, ema_decay=0.0, eval_every=100, checkpoint_seconds=1e9)
+    config = replace(
+        SHORT,
+        trunk_steps=40,
+        num_steps=1,
+        warmup_steps=5,
+        trunk_learning_rate=1e-3,
+        learning_rate=1e-5,
+        ema_decay=0.0,
+        eval_every=100,
+        checkpoint_seconds=1e9,
+    )
     assert train(config, tmp_path / "long") > train(replace(config, trunk_steps=1), tmp_path / "short") + 1
 
 

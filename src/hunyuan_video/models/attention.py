@@ -6,8 +6,10 @@ Letters: B batch, L query tokens, S key tokens, H heads, D head dimension. Every
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -50,3 +52,35 @@ def matmul(
     if mask is not None:
         scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
     return (scores.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2)
+
+
+QUERY_CHUNK = 512  # scores of 512 queries fit in a core's cache for sequences of thousands of tokens
+
+
+def chunked(
+    q: Float[Tensor, "B L H D"],
+    k: Float[Tensor, "B S H D"],
+    v: Float[Tensor, "B S H D"],
+    mask: Bool[Tensor, "B #L S"] | None,
+) -> Float[Tensor, "B L H D"]:
+    """`matmul` for one head and 512 queries at a time, so the scores never leave the cache: on CPU, where matrix products in bfloat16
+    have instructions of their own and `sdpa` does not use them, nearly twice as fast. For inference."""
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    for b, h in product(range(q.shape[0]), range(q.shape[2])):
+        queries = (q[b, :, h] * q.shape[-1] ** -0.5).contiguous()
+        keys, values = k[b, :, h].t().contiguous(), v[b, :, h].contiguous()
+        for start in range(0, q.shape[1], QUERY_CHUNK):
+            rows = slice(start, start + QUERY_CHUNK)
+            scores = queries[rows] @ keys
+            if mask is not None:
+                scores.masked_fill_(~(mask[b, rows] if mask.shape[1] > 1 else mask[b]), float("-inf"))
+            out[b, rows, h] = scores.softmax(-1) @ values
+    return out
+
+
+def best(device: torch.device, dtype: torch.dtype) -> AttentionFn:
+    """The fastest kind for inference where nothing else is known."""
+    return chunked if device.type == "cpu" and dtype == torch.bfloat16 else sdpa
+
+
+KINDS: dict[str, AttentionFn] = {"sdpa": sdpa, "matmul": matmul, "chunked": chunked}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from math import log2
 from typing import Any
 
@@ -57,7 +58,9 @@ class VAEConfig:
         object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))
         widths = self.block_out_channels
         if not widths or any(width < 1 or width % self.norm_num_groups for width in widths):
-            raise ValueError(f"every width in block_out_channels={widths} must be a positive multiple of norm_num_groups={self.norm_num_groups}")
+            raise ValueError(
+                f"every width in block_out_channels={widths} must be a positive multiple of norm_num_groups={self.norm_num_groups}"
+            )
         if self.spatial_compression_ratio != 2 ** (len(widths) - 1):
             raise ValueError(
                 f"{len(widths)} blocks halve the picture {len(widths) - 1} times, so spatial_compression_ratio must be "
@@ -80,7 +83,11 @@ class VAEConfig:
         for key, only in (("act_fn", "silu"), ("mid_block_add_attention", True), ("double_z", True), ("mid_block_causal_attn", True)):
             if values.get(key, only) != only:
                 raise ValueError(f"{key}={values[key]!r} in the VAE's config is not supported; 884-16c has {only!r}")
-        aliases = {"temporal_compression_ratio": "time_compression_ratio", "tile_sample_min_size": "sample_size", "tile_sample_min_tsize": "sample_tsize"}
+        aliases = {
+            "temporal_compression_ratio": "time_compression_ratio",
+            "tile_sample_min_size": "sample_size",
+            "tile_sample_min_tsize": "sample_tsize",
+        }
         known = {aliases.get(key, key): value for key, value in values.items() if value is not None}
         config = cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
         for key in ("down_block_types", "up_block_types"):
@@ -210,7 +217,7 @@ class CausalAttention(nn.Module):
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
         # Frame by frame over the frames so far: half the work of a block-causal mask, and no mask with (T H W) squared values.
         ends = [frame * height * width for frame in range(frames + 1)]
-        out = [F.scaled_dot_product_attention(q[:, :, a:b], k[:, :, :b], v[:, :, :b]) for a, b in zip(ends, ends[1:])]
+        out = [F.scaled_dot_product_attention(q[:, :, a:b], k[:, :, :b], v[:, :, :b]) for a, b in pairwise(ends)]
         out = self.to_out[0](torch.cat(out, dim=2))
         return split(x + rearrange(out, "B 1 (T H W) C -> B C T H W", H=height, W=width))
 
@@ -337,7 +344,7 @@ class CausalVAE(nn.Module):
         return self.quant_conv(self.encoder(channels_last(x)))
 
     def decode(self, latents: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 F H2 W2"]:
-        """Decode latents whole, to pixels of about [-1, 1] (not clamped). Divide by `scaling_factor` first if they come from a transformer."""
+        """Decode latents whole, to pixels of about [-1, 1], not clamped. A transformer's are to be divided by `scaling_factor` first."""
         if latents.shape[1] != self.config.latent_channels:
             raise ValueError(f"the VAE decodes latents [B, {self.config.latent_channels}, T, H, W]; got {tuple(latents.shape)}")
         return self.decoder(self.post_quant_conv(channels_last(latents)))

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.models.vae import CausalVAE, Decoder, Downsample, Encoder, ResBlock, Upsample
 
 TIME, SPACE = 4, 8  # frames and pixels a side of one block
 FIRST_FRAME_WEIGHT = 3.0  # first frames are one group in five but the most looked at
@@ -30,9 +30,9 @@ LOG_VARIANCE = -6.0
 class PcaBasis:
     """latent = (block - mean) @ components * gains, with blocks of pixels in [-1, 1]; latents have RMS 1."""
 
-    mean: Float[Tensor, "D"]
+    mean: Float[Tensor, " D"]
     components: Float[Tensor, "D L"]
-    gains: Float[Tensor, "L"]
+    gains: Float[Tensor, " L"]
 
     def save(self, path: str | Path) -> None:
         save_file({"mean": self.mean, "components": self.components.contiguous(), "gains": self.gains}, path)
@@ -96,38 +96,38 @@ def build_encoder(vae: CausalVAE, basis: PcaBasis) -> None:
     stride skips. GroupNorm and SiLU before the last convolution are undone: constants in every group pin the variance, and
     silu(a) - silu(-a) = a.
     """
-    config, latent_channels = vae.config, basis.gains.numel()
-    if config.block_out_channels != (16, 32, 64, 64) or config.norm_num_groups != 4 or (config.latent_channels, latent_channels) != (16, 16):
+    config = vae.config
+    architecture = (config.block_out_channels, config.norm_num_groups, config.latent_channels, basis.gains.numel())
+    if architecture != ((16, 32, 64, 64), 4, 16, 16):
         raise ValueError(
-            "the encoder can be constructed for block_out_channels (16, 32, 64, 64), norm_num_groups 4 and 16 latent channels; "
-            f"got {config.block_out_channels}, {config.norm_num_groups}, {config.latent_channels}"
+            "the encoder can be constructed for block_out_channels (16, 32, 64, 64), norm_num_groups 4, 16 latent channels "
+            f"and 16 components; got {architecture}"
         )
     for name, parameter in vae.named_parameters():
         if ".conv2." in name or ".to_out." in name:
             parameter.zero_()
-    _build_encoder(vae, basis)
-    _start_decoder(vae)
+    _set_identity(vae.quant_conv)
+    _set_identity(vae.post_quant_conv)
+    _build_encoder(vae.encoder, basis)
+    _start_decoder(vae.decoder)
 
 
-def _build_encoder(vae: CausalVAE, basis: PcaBasis) -> None:
-    encoder = vae.encoder
-    for block in encoder.down_blocks:
-        for resnet in block.resnets:
-            if resnet.conv_shortcut is not None:
-                _set_identity(resnet.conv_shortcut.conv.weight, resnet.conv_shortcut.conv.bias)
-    _set_identity(encoder.conv_in.conv.weight, encoder.conv_in.conv.bias)
-    halve, gather, project = (encoder.down_blocks[i].downsamplers[0].conv.conv for i in range(3))
+def _build_encoder(encoder: Encoder, basis: PcaBasis) -> None:
+    _set_identity(encoder.conv_in.conv)
+    for module in encoder.modules():
+        if isinstance(module, ResBlock) and module.conv_shortcut is not None:
+            _set_identity(module.conv_shortcut.conv)
+    halve, gather, project = (module.conv.conv for module in encoder.modules() if isinstance(module, Downsample))
     for conv in (halve, gather, project, encoder.conv_out.conv):
         conv.weight.zero_()
-        conv.bias.zero_()
+        _bias(conv).zero_()
 
     # 2x2 pixels of 3 colours become 12 channels. With padding 1, taps 1 and 2 of a stride-2 window are the pixels 2i and 2i + 1.
     halve.weight[:12, :3, 2, 1:, 1:] = rearrange(torch.eye(12), "(h w C) (h2 w2 C2) -> (h w C) C2 h2 w2", h=2, w=2, h2=2, w2=2)[:, :3]
 
     # The 2x4x4 corners of all filters share 32 directions almost exactly; gather measures those, project combines the 8 corners.
-    filters = rearrange(
-        basis.components * basis.gains, "(t1 t h1 h h0 w1 w w0 C) L -> (t h w h0 w0 C) (t1 h1 w1 L)", t1=2, t=2, h1=2, h=2, h0=2, w1=2, w=2, w0=2
-    )
+    corners = "(t1 t h1 h h0 w1 w w0 C) L -> (t h w h0 w0 C) (t1 h1 w1 L)"
+    filters = rearrange(basis.components * basis.gains, corners, **dict.fromkeys(("t1", "t", "h1", "h", "h0", "w1", "w", "w0"), 2))
     directions = torch.linalg.svd(filters, full_matrices=False).U[:, :32]
     gather.weight[:, :12, 1:, 1:, 1:] = rearrange(directions, "(t h w C) D -> D C t h w", t=2, h=2, w=2)
     combine = rearrange(directions.T @ filters, "D (t h w L) -> L D t h w", t=2, h=2, w=2)
@@ -138,42 +138,41 @@ def _build_encoder(vae: CausalVAE, basis: PcaBasis) -> None:
         latents, start = slice(4 * group, 4 * group + 4), 16 * group
         for sign, channels in ((1.0, slice(start, start + 4)), (-1.0, slice(start + 4, start + 8))):
             project.weight[channels, :32, 1:, 1:, 1:] = sign * combine[latents]
-            project.bias[channels] = sign * offset[latents]
+            _bias(project)[channels] = sign * offset[latents]
             encoder.conv_out.conv.weight[latents, channels, 2, 1, 1] = sign * torch.eye(4)
-        project.bias[start + 8 : start + 16] = PIN * torch.tensor([1.0, -1.0]).repeat(4)
+        _bias(project)[start + 8 : start + 16] = PIN * torch.tensor([1.0, -1.0]).repeat(4)
     encoder.conv_norm_out.weight.fill_(((8 + 8 * PIN**2) / 16) ** 0.5)
     encoder.conv_norm_out.bias.zero_()
-    encoder.conv_out.conv.bias[16:] = LOG_VARIANCE
-    _set_identity(vae.quant_conv.weight, vae.quant_conv.bias)
+    _bias(encoder.conv_out.conv)[16:] = LOG_VARIANCE
 
 
-def _start_decoder(vae: CausalVAE) -> None:
+def _start_decoder(decoder: Decoder) -> None:
     """Latents travel upwards as smooth pictures; noise gives the other channels something to become."""
-    decoder = vae.decoder
-    _set_identity(vae.post_quant_conv.weight, vae.post_quant_conv.bias)
-    smooth = torch.tensor([0.25, 0.5, 0.25])
-    for block in decoder.up_blocks:
-        for resnet in block.resnets:
-            if resnet.conv_shortcut is not None:
-                _add_identity(resnet.conv_shortcut.conv, torch.ones(1, 1, 1))
-        for upsampler in block.upsamplers:
-            _add_identity(upsampler.conv.conv, torch.einsum("t,h,w->thw", torch.tensor([0.0, 0.0, 1.0]), smooth, smooth))
-    _add_identity(decoder.conv_in.conv, torch.einsum("t,h,w->thw", *[torch.tensor(taps) for taps in ([0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0])]))
+    newest = torch.tensor([0.0, 0.0, 1.0])
+    _add_identity(decoder.conv_in.conv, newest, torch.tensor([0.0, 1.0, 0.0]))
+    for module in decoder.modules():
+        if isinstance(module, ResBlock) and module.conv_shortcut is not None:
+            _add_identity(module.conv_shortcut.conv, torch.ones(1), torch.ones(1))
+        if isinstance(module, Upsample):
+            _add_identity(module.conv.conv, newest, torch.tensor([0.25, 0.5, 0.25]))
 
 
-def _add_identity(conv: torch.nn.Conv3d, kernel: Float[Tensor, "t h w"]) -> None:
+def _add_identity(conv: nn.Conv3d, time: Float[Tensor, " t"], space: Float[Tensor, " s"]) -> None:
+    """Make the random weights fainter and let the first channels pass, spread by a separable kernel."""
     conv.weight.mul_(0.3)
     for channel in range(min(conv.in_channels, conv.out_channels)):
-        conv.weight[channel, channel] += kernel
+        conv.weight[channel, channel] += torch.einsum("t,h,w->thw", time, space, space)
 
 
-def _set_identity(weight: Tensor, bias: Tensor | None) -> None:
+def _set_identity(conv: nn.Conv3d) -> None:
     """Pass the first channels on unchanged, from the newest frame and the centre; nothing else."""
-    weight.zero_()
-    for channel in range(min(weight.shape[:2])):
-        weight[channel, channel, -1, weight.shape[3] // 2, weight.shape[4] // 2] = 1
-    if bias is not None:
-        bias.zero_()
+    conv.weight.zero_()
+    _bias(conv).zero_()
+    middle = conv.kernel_size[1] // 2
+    for channel in range(min(conv.in_channels, conv.out_channels)):
+        conv.weight[channel, channel, -1, middle, middle] = 1
 
 
-__all__ = ["PcaBasis", "build_encoder", "decode", "encode", "fit", "to_pixels"]
+def _bias(conv: nn.Conv3d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
