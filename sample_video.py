@@ -8,13 +8,12 @@ from dataclasses import replace
 
 from hunyuan_video.apps import official
 from hunyuan_video.cli import run_guarded
+from hunyuan_video.files import check_writable
 
 
 def main() -> None:
     args = official.build_parser().parse_args()
     request = official.translate(args)
-
-    from hunyuan_video.video import check_writable
 
     check_writable(request.output.out / f"check{request.output.suffix}")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import GifImagePlugin, Image
 from safetensors.torch import save_file
 
-from hunyuan_video import video
+from hunyuan_video import files, video
 
 NASTY = {
     "prompt": "猫 in the 雨 🐈‍⬛ \"quoted\" 'too' \\ back\r\nnew\tline \x00\x07 </script> \u2028 \ud800",
@@ -376,10 +376,10 @@ def test_wrong_frames_are_refused(tmp_path):
 
 
 def test_check_writable_makes_the_folder_and_nothing_else(tmp_path):
-    path = video.check_writable(tmp_path / "new" / "deep" / "a.mp4")
+    path = files.check_writable(tmp_path / "new" / "deep" / "a.mp4")
     assert path.parent.is_dir()
     assert not list(path.parent.iterdir())
-    assert video.check_writable(tmp_path / "state.safetensors").name == "state.safetensors"
+    assert files.check_writable(tmp_path / "state.safetensors").name == "state.safetensors"
 
 
 def test_check_writable_says_what_is_in_the_way(tmp_path):
@@ -387,13 +387,13 @@ def test_check_writable_says_what_is_in_the_way(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "frames").mkdir()
     with pytest.raises(NotADirectoryError, match=r"file is a file, not a folder; choose another folder\."):
-        video.check_writable(tmp_path / "file" / "a.mp4")
+        files.check_writable(tmp_path / "file" / "a.mp4")
     with pytest.raises(IsADirectoryError, match=r"folder\.mp4 is a folder; name a file in it"):
-        video.check_writable(tmp_path / "folder.mp4")
+        files.check_writable(tmp_path / "folder.mp4")
     with pytest.raises(FileExistsError, match=r"9 frames make a folder .*frames, which exists already"):
-        video.check_writable(tmp_path / "frames.png", num_frames=9)
+        files.check_writable(tmp_path / "frames.png", num_frames=9)
     with pytest.raises(OSError, match="name too long"):
-        video.check_writable(tmp_path / f"{'a' * 300}.mp4")
+        files.check_writable(tmp_path / f"{'a' * 300}.mp4")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has other permissions")
@@ -404,7 +404,7 @@ def test_an_unwritable_folder_is_said_in_a_sentence(tmp_path):
         os.seteuid(65534)
     try:
         with pytest.raises(PermissionError, match=r"Cannot write .*a\.mp4: Permission denied; choose another name or folder"):
-            video.check_writable(tmp_path / "locked" / "a.mp4")
+            files.check_writable(tmp_path / "locked" / "a.mp4")
     finally:
         if root:
             os.seteuid(0)
@@ -418,38 +418,38 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{device}{digit}" for device in ("COM
 @settings(deadline=None, max_examples=200)
 @given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from('<>:"/\\|?*. \n猫🐈')), max_size=300), st.integers(0, 2**63 - 1))
 def test_safe_names_are_safe_everywhere(prompt, seed):
-    name = video.safe_name(prompt, seed)
-    assert len(name.encode()) <= video.MAX_NAME_BYTES
+    name = files.safe_name(prompt, seed)
+    assert len(name.encode()) <= files.MAX_NAME_BYTES
     assert name.endswith(f"_seed{seed}")
     assert not set(name) & set('<>:"/\\|?*. ')
     assert name.isprintable()
     assert name.upper() not in RESERVED
     assert Path(name).name == name
-    assert video.safe_name(prompt, seed) == name
-    assert video.safe_name(prompt, seed ^ 1) != name
+    assert files.safe_name(prompt, seed) == name
+    assert files.safe_name(prompt, seed ^ 1) != name
 
 
 def test_safe_names_can_be_read():
-    assert video.safe_name("A cat walks on the grass, realistic style.", 7) == "A_cat_walks_on_the_grass_realistic_style_seed7"
-    assert video.safe_name("一只猫：在草地上", 7) == "一只猫_在草地上_seed7"
-    assert video.safe_name("หมาวิ่ง", 7) == "หมาวิ่ง_seed7"  # vowel signs are no letters, yet part of the word
-    assert video.safe_name("../../etc/passwd", 7) == "etc_passwd_seed7"
-    assert video.safe_name("🐈 ...", 7) == video.safe_name("", 7) == "video_seed7"
+    assert files.safe_name("A cat walks on the grass, realistic style.", 7) == "A_cat_walks_on_the_grass_realistic_style_seed7"
+    assert files.safe_name("一只猫：在草地上", 7) == "一只猫_在草地上_seed7"
+    assert files.safe_name("หมาวิ่ง", 7) == "หมาวิ่ง_seed7"  # vowel signs are no letters, yet part of the word
+    assert files.safe_name("../../etc/passwd", 7) == "etc_passwd_seed7"
+    assert files.safe_name("🐈 ...", 7) == files.safe_name("", 7) == "video_seed7"
 
 
 def test_longest_names_fit_on_the_disk(tmp_path):
-    name = video.safe_name("长" * 1000, 2**63 - 1)
+    name = files.safe_name("长" * 1000, 2**63 - 1)
     assert name.startswith("长" * 20)
-    video.unique_path(tmp_path, name, ".safetensors").touch()
+    files.unique_path(tmp_path, name, ".safetensors").touch()
 
 
 def test_unique_path_never_overwrites(tmp_path):
     for expected in ("a.b.mp4", "a.b-2.mp4", "a.b-3.mp4"):
-        path = video.unique_path(tmp_path, "a.b", ".mp4")
+        path = files.unique_path(tmp_path, "a.b", ".mp4")
         assert path == tmp_path / expected
         path.touch()
     (tmp_path / "frames").mkdir()
-    assert video.unique_path(tmp_path, "frames", ".png").name == "frames-2.png"
+    assert files.unique_path(tmp_path, "frames", ".png").name == "frames-2.png"
     for name in ("", "..", "a/b", "/etc/passwd"):
         with pytest.raises(ValueError, match="not a plain file name"):
-            video.unique_path(tmp_path, name, ".mp4")
+            files.unique_path(tmp_path, name, ".mp4")

@@ -14,6 +14,7 @@ import tyro
 
 from hunyuan_video import weights
 from hunyuan_video.config import Output, Runtime, Sampling, check_prompt
+from hunyuan_video.files import LATENTS_SUFFIX, check_writable
 
 log = logging.getLogger("hunyuan_video")
 
@@ -41,8 +42,6 @@ class Generate:
     """continue from a file that --save-state wrote; all settings come from it"""
 
     def run(self) -> None:
-        from hunyuan_video.video import check_writable
-
         if self.resume is not None:
             return self._resume()
         prompts = self._prompts()
@@ -52,8 +51,9 @@ class Generate:
             raise ValueError(f"--save-state keeps the state of one video, but {len(prompts) * self.num_videos} were asked for.")
         check_writable(self.output.out / f"check{self.output.suffix}")
         if self.save_state is not None:
-            check_writable(self.save_state)
+            check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
         found = _find_weights(self.weights)
+        found.check(self.sampling)
 
         from hunyuan_video.apps.generate import make_video
         from hunyuan_video.pipeline import HunyuanVideo
@@ -161,7 +161,9 @@ def _find_weights(root: Path | None) -> weights.Weights:
     """As `weights.find_or_embedded`, saying so if it is the miniature that nobody asked for."""
     found = weights.find_or_embedded(root)
     if found.is_embedded:
-        log.info("No official weights in ./%s: using the embedded miniature. %s.", weights.DEFAULT_ROOT, weights.HOW_TO_GET)
+        missing = weights.locate(weights.DEFAULT_ROOT).missing()
+        what = "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {', '.join(path.name for path in missing)})"
+        log.info("%s in ./%s: using the embedded miniature. %s.", what, weights.DEFAULT_ROOT, weights.HOW_TO_GET)
     return found
 
 

@@ -142,7 +142,12 @@ class Output:
     """appended to the name of every file"""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.fps <= 240, f"fps is {self.fps}; it must be between 1 and 240 (HunyuanVideo is trained at 24).")
+        fastest = 50 if self.format == "gif" else 240  # viewers slow faster GIFs down
+        _require(1 <= self.fps <= fastest, f"fps is {self.fps}; for {self.format} it must be between 1 and {fastest} (HunyuanVideo is trained at 24).")
+        _require(
+            len(self.name_suffix) <= 50 and all(c.isalnum() or c in "-_." for c in self.name_suffix),
+            f"name_suffix is {self.name_suffix!r}; it may hold up to 50 letters, digits, '-', '_' and '.'.",
+        )
         limit = {"mp4": 51, "webm": 63}.get(self.format)
         if self.crf is not None:
             _require(limit is not None, f"crf is {self.crf}, but {self.format} has no such setting; use it with mp4 or webm.")

@@ -15,11 +15,7 @@ import itertools
 import json
 import os
 import platform
-import shutil
 import struct
-import tempfile
-import unicodedata
-import uuid
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -37,10 +33,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hunyuan_video.files import LATENTS_SUFFIX, VIDEO_SUFFIXES, check_writable, replacing
+
 Frames = UInt8[np.ndarray, "T H W 3"]
 FramesTensor = UInt8[Tensor, "T H W 3"]
-VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
-LATENTS_SUFFIX = ".safetensors"
 # Container, codec, its speed, default and largest crf. 18 is where H.264's loss stops being seen (the official code leaves imageio's 25),
 # and 24 is near it on AV1's scale.
 ENCODERS = {".mp4": ("mp4", "libx264", "medium", 18, 51), ".webm": ("webm", "libsvtav1", "8", 24, 63)}
@@ -49,7 +45,6 @@ BT709 = 1  # in ITU-T H.273, for primaries, transfer and matrix alike
 READABLE = "mov,matroska,avi"  # FFmpeg also reads playlists, by which a hostile "video" has other files or addresses opened
 DEFAULT_FPS = 24.0  # what HunyuanVideo was trained to make
 MARK = "hunyuan_video"  # tells our metadata from another program's comment
-MAX_NAME_BYTES = 100  # of the 255 that file systems allow
 MAX_HEADER_BYTES = 2**20  # of safetensors; ours are far smaller, and one of 200,000 entries takes seconds to parse
 # What the parsers raise on damaged bytes (found by fuzzing).
 DAMAGED = (av.FFmpegError, SafetensorError, Image.DecompressionBombError, OSError, EOFError, SyntaxError, LookupError, ValueError)
@@ -92,7 +87,7 @@ def save_video(
         raise ValueError(f"The frames are {width}x{height}; {suffix} needs even sizes from 16 to 8192: crop them, or write .png or .gif.")
     comment = None if metadata is None else _pack(metadata)
     path = check_writable(path, num_frames=len(pixels), suffixes=VIDEO_SUFFIXES)
-    with _replacing(path if len(pixels) == 1 or suffix != ".png" else path.with_suffix("")) as (temporary, path):
+    with replacing(path if len(pixels) == 1 or suffix != ".png" else path.with_suffix("")) as (temporary, path):
         if suffix == ".gif":
             _write_gif(pixels, temporary, fps, comment)
         elif suffix == ".png":
@@ -140,7 +135,7 @@ def save_latents(latents: Float[Tensor, "B C T H W"], path: str | Path, metadata
     """Write latents in their own dtype, with a checksum, in place of any older file; returns the path."""
     tensor = latents.detach().cpu().contiguous()
     comment = _pack(metadata, sha256=_sha256(tensor))  # one entry: safetensors writes several in random order
-    with _replacing(check_writable(path, suffixes=(LATENTS_SUFFIX,))) as (temporary, path):
+    with replacing(check_writable(path, suffixes=(LATENTS_SUFFIX,))) as (temporary, path):
         save_file({"latents": tensor}, temporary, {MARK: comment})
     return path
 
@@ -155,51 +150,6 @@ def load_latents(path: str | Path) -> tuple[Float[Tensor, "B C T H W"], dict]:
         if stored.get("sha256", digest := _sha256(latents)) != digest:
             raise ValueError("bytes have changed since it was written")
     return latents, stored.get(MARK) or {}
-
-
-def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str, ...] = (*VIDEO_SUFFIXES, LATENTS_SUFFIX)) -> Path:
-    """Refuse now what saving would refuse after hours of work; creates the folder. Raises ValueError or OSError."""
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        example = path.with_suffix(suffixes[0]) if path.suffix else path / f"video{suffixes[0]}"
-        raise ValueError(f"'{path}' ends in none of {', '.join(suffixes)}, which choose the format; name a file such as {example}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Ask the disk: os.access says yes to root, and knows nothing of full or read-only disks.
-        descriptor, probe = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-        os.close(descriptor)
-        os.unlink(probe)
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(path)  # refuses a name that is too long
-    except FileExistsError as error:
-        raise NotADirectoryError(f"Cannot write {path}: {path.parent} is a file, not a folder; choose another folder.") from error
-    except OSError as error:
-        raise type(error)(f"Cannot write {path}: {error.strerror}; choose another name or folder, or allow writing there.") from error
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it, such as {path / f'video{suffixes[0]}'}.")
-    if path.suffix.lower() == ".png" and num_frames > 1 and os.path.lexists(path.with_suffix("")):
-        raise FileExistsError(f"{num_frames} frames make a folder {path.with_suffix('')}, which exists already; choose another name.")
-    return path
-
-
-def safe_name(prompt: str, seed: int) -> str:
-    """A file name without suffix: letters and digits of any script from the prompt, then the seed; at most MAX_NAME_BYTES in UTF-8.
-
-    Windows forbids colons, device names and final dots; file systems count bytes, of which a Chinese character takes three.
-    """
-    ending = f"_seed{seed}"  # also keeps the prompt "nul" from naming a device
-    kept = (c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in unicodedata.normalize("NFC", prompt))
-    words = "_".join("".join(kept).split()).encode()[: MAX_NAME_BYTES - len(ending)].decode(errors="ignore").rstrip("_")
-    return (words or "video") + ending
-
-
-def unique_path(folder: str | Path, name: str, suffix: str) -> Path:
-    """`folder/name.mp4`, or `name-2.mp4`, `name-3.mp4` ... if that is taken (for `.png` also by a folder of frames)."""
-    if name in ("", "..") or Path(name).name != name:
-        raise ValueError(f"'{name}' is not a plain file name; give the folder apart.")
-    endings = (suffix, "") if suffix == ".png" else (suffix,)
-    stems = (Path(folder, name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-    return next(Path(f"{stem}{suffix}") for stem in stems if not any(os.path.lexists(f"{stem}{ending}") for ending in endings))
 
 
 def _pack(metadata: dict | None, **more: str) -> str:
@@ -217,31 +167,6 @@ def _unpack(comment: str | bytes | None) -> dict:
 
 def _sha256(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """To the disk, so that a power cut cannot leave a renamed but empty file. Windows cannot open folders, and need not."""
-    if os.name != "nt" or path.is_file():
-        descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[tuple[Path, Path]]:
-    """A temporary path, for a file or folder, that takes the place of `path` when the block ends well, and else vanishes."""
-    temporary = path.absolute().with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary, path
-        for file in (*temporary.glob("*"), temporary):
-            _flush(file)
-        os.replace(temporary, path)
-        _flush(temporary.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # for a folder; nothing else
-        temporary.unlink(missing_ok=True)
 
 
 def _encode(pixels: Frames, path: Path, suffix: str, fps: int | float, crf: int | None, comment: str | None) -> None:

@@ -49,6 +49,16 @@ class Weights:
         path = self.root / "generation_config.json"
         return Sampling(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Sampling()
 
+    def check(self, sampling: Sampling) -> None:
+        """Refuse settings that these weights say they cannot honour, before they are read.
+
+        Raises:
+            ValueError: guidance is given to weights without it, or the other way round.
+        """
+        if (self.root / "generation_config.json").exists() and (sampling.guidance is None) != (self.sampling().guidance is None):
+            need = "have no embedded guidance; leave --guidance out and use --cfg-scale" if self.sampling().guidance is None else "need one"
+            raise ValueError(f"guidance is {sampling.guidance}, but the weights in {self.root} {need}.")
+
     def fingerprint(self) -> str:
         """Identifies the model in a video's metadata: a SHA-256 over the sizes and evenly spread samples of all weight files, which takes
         a moment even for 40 GB. It tells models apart; it is not a check against tampering."""

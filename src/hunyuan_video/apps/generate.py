@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hunyuan_video import video, weights
+from hunyuan_video import files, video, weights
 from hunyuan_video.config import Output, Runtime, Sampling
 from hunyuan_video.pipeline import HunyuanVideo, Step
 
@@ -31,7 +31,7 @@ def make_video(
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
     last: Step | None = None
-    with tqdm(total=sampling.num_steps, unit="step", desc="encoding text", leave=False) as bar:
+    with tqdm(total=sampling.num_steps, unit="step", desc="encoding text", leave=False, disable=None) as bar:
         try:
             for last in pipe.steps(prompt, sampling, resume):
                 if last.stage == "denoise":
@@ -52,8 +52,8 @@ def make_video(
 def write(step: Step, output: Output) -> Path:
     """Write a finished video (or its latents) under a name made from its prompt and seed; never overwrites."""
     settings = step.settings
-    name = video.safe_name(settings["prompt"], settings["sampling"]["seed"])
-    path = video.unique_path(output.out, name, output.suffix)
+    name = files.safe_name(settings["prompt"], settings["sampling"]["seed"]) + (f"_{output.name_suffix}" if output.name_suffix else "")
+    path = files.unique_path(output.out, name, output.suffix)
     if output.format == "latents":
         return video.save_latents(step.latents, path, settings)
     return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=settings if output.metadata else None)
@@ -114,7 +114,7 @@ def replay(path: Path, root: Path | None, output: Output) -> tuple[Path, bool]:
     settings = video.read_metadata(path)
     pipe = HunyuanVideo.load(same_weights(settings, root, path), Runtime(**settings["runtime"]))
     sampling = Sampling(**settings["sampling"])
-    with tqdm(total=sampling.num_steps, unit="step", desc="replaying", leave=False) as bar:
+    with tqdm(total=sampling.num_steps, unit="step", desc="replaying", leave=False, disable=None) as bar:
         for step in pipe.steps(settings["prompt"], sampling):
             bar.update(step.step - bar.n if step.stage == "denoise" else 0)
     return write(step, output), step.settings["frames_sha256"] == settings.get("frames_sha256")

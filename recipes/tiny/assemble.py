@@ -1,0 +1,36 @@
+"""Puts the trained parts into one folder in the official layout: `python recipes/tiny/assemble.py RUNS OUT`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+# What the miniature was trained for. It has no embedded guidance; classifier-free guidance against the empty caption takes its place.
+SAMPLING = {
+    "height": 64,
+    "width": 64,
+    "num_frames": 17,
+    "num_steps": 20,
+    "shift": 1.5,
+    "guidance": None,
+    "cfg_scale": 2.5,
+    "negative_prompt": "",
+}
+
+
+def assemble(runs: Path, out: Path) -> None:
+    model = out / "hunyuan-video-t2v-720p"
+    (model / "transformers").mkdir(parents=True, exist_ok=True)
+    shutil.copy(runs / "transformer" / "transformer.safetensors", model / "transformers" / "mp_rank_00_model_states.safetensors")
+    shutil.copytree(runs / "vae" / "vae", model / "vae", dirs_exist_ok=True)
+    for name in ("text_encoder", "text_encoder_2"):
+        shutil.copytree(runs / "text" / name, out / name, dirs_exist_ok=True)
+    (out / "generation_config.json").write_text(json.dumps(SAMPLING, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    assemble(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,87 @@
+"""Where files go: free and portable names, places that can be written to, and writing whole or not at all. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
+LATENTS_SUFFIX = ".safetensors"
+MAX_NAME_BYTES = 100  # of the 255 that file systems allow
+
+
+def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str, ...] = (*VIDEO_SUFFIXES, LATENTS_SUFFIX)) -> Path:
+    """Refuse now what saving would refuse after hours of work; creates the folder. Raises ValueError or OSError."""
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        example = path.with_suffix(suffixes[0]) if path.suffix else path / f"video{suffixes[0]}"
+        raise ValueError(f"'{path}' ends in none of {', '.join(suffixes)}, which choose the format; name a file such as {example}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Ask the disk: os.access says yes to root, and knows nothing of full or read-only disks.
+        descriptor, probe = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+        os.close(descriptor)
+        os.unlink(probe)
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # refuses a name that is too long
+    except FileExistsError as error:
+        raise NotADirectoryError(f"Cannot write {path}: {path.parent} is a file, not a folder; choose another folder.") from error
+    except OSError as error:
+        raise type(error)(f"Cannot write {path}: {error.strerror}; choose another name or folder, or allow writing there.") from error
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it, such as {path / f'video{suffixes[0]}'}.")
+    if path.suffix.lower() == ".png" and num_frames > 1 and os.path.lexists(path.with_suffix("")):
+        raise FileExistsError(f"{num_frames} frames make a folder {path.with_suffix('')}, which exists already; choose another name.")
+    return path
+
+
+def safe_name(prompt: str, seed: int) -> str:
+    """A file name without suffix: letters and digits of any script from the prompt, then the seed; at most MAX_NAME_BYTES in UTF-8.
+
+    Windows forbids colons, device names and final dots; file systems count bytes, of which a Chinese character takes three.
+    """
+    ending = f"_seed{seed}"  # also keeps the prompt "nul" from naming a device
+    kept = (c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in unicodedata.normalize("NFC", prompt))
+    words = "_".join("".join(kept).split()).encode()[: MAX_NAME_BYTES - len(ending)].decode(errors="ignore").rstrip("_")
+    return (words or "video") + ending
+
+
+def unique_path(folder: str | Path, name: str, suffix: str) -> Path:
+    """`folder/name.mp4`, or `name-2.mp4`, `name-3.mp4` ... if that is taken (for `.png` also by a folder of frames)."""
+    if name in ("", "..") or Path(name).name != name:
+        raise ValueError(f"'{name}' is not a plain file name; give the folder apart.")
+    endings = (suffix, "") if suffix == ".png" else (suffix,)
+    stems = (Path(folder, name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(Path(f"{stem}{suffix}") for stem in stems if not any(os.path.lexists(f"{stem}{ending}") for ending in endings))
+
+
+def _flush(path: Path) -> None:
+    """To the disk, so that a power cut cannot leave a renamed but empty file. Windows cannot open folders, and need not."""
+    if os.name != "nt" or path.is_file():
+        descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[tuple[Path, Path]]:
+    """A temporary path, for a file or folder, that takes the place of `path` when the block ends well, and else vanishes."""
+    temporary = path.absolute().with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary, path
+        for file in (*temporary.glob("*"), temporary):
+            _flush(file)
+        os.replace(temporary, path)
+        _flush(temporary.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # for a folder; nothing else
+        temporary.unlink(missing_ok=True)

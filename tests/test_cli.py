@@ -1,0 +1,219 @@
+"""The command line as a user meets it: it works, it refuses with one sentence, and it loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hunyuan_video import HunyuanVideo, Sampling, cli, video
+
+SMALL = ["--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "2"]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_BASE", raising=False)
+
+
+@pytest.fixture
+def generate(official_tree):
+    def run(*arguments: str) -> int:
+        return cli.main(["generate", *arguments, *SMALL, "--weights", str(official_tree)])
+
+    return run
+
+
+def only(pattern: str) -> Path:
+    (path,) = Path("results").glob(pattern)
+    return path
+
+
+def test_a_prompt_becomes_a_video_file_whose_path_is_printed(generate, capsys):
+    assert generate("A cat.", "--seed", "3") == 0
+    path = only("*.mp4")
+    assert capsys.readouterr().out.strip() == str(path) == "results/A_cat_seed3.mp4"
+    frames, fps = video.read_video(path)
+    assert frames.shape == (5, 32, 48, 3) and fps == 24
+
+
+@pytest.mark.parametrize(("form", "pattern"), [("webm", "*.webm"), ("gif", "*.gif"), ("png", "A_cat_seed0/00004.png"), ("latents", "*.safetensors")])
+def test_every_format_is_written_and_can_be_replayed(generate, official_tree, capsys, form, pattern):
+    assert generate("A cat.", "--seed", "0", "--format", form) == 0
+    path = only(pattern)
+    target = str(path.parent if form == "png" else path)
+    if form == "latents":
+        assert cli.main(["decode", target, "--weights", str(official_tree)]) == 0 and only("*.mp4")
+    else:
+        assert cli.main(["replay", target, "--weights", str(official_tree)]) == 0
+        assert "The frames are identical." in capsys.readouterr().out
+
+
+def test_several_videos_count_their_seeds_up(generate):
+    assert generate("A cat.", "--seed", "5", "--num-videos", "3") == 0
+    assert {path.name for path in Path("results").iterdir()} == {f"A_cat_seed{seed}.mp4" for seed in (5, 6, 7)}
+
+
+def test_a_file_of_prompts_makes_one_video_each(generate):
+    Path("prompts.txt").write_text("A cat.\n\nA dog 狗.\n", encoding="utf-8")
+    assert generate("--prompts-file", "prompts.txt", "--seed", "0") == 0
+    assert len(list(Path("results").iterdir())) == 2
+
+
+def test_nothing_is_overwritten(generate):
+    for _ in range(2):
+        assert generate("A cat.", "--seed", "0") == 0
+    assert {path.name for path in Path("results").iterdir()} == {"A_cat_seed0.mp4", "A_cat_seed0-2.mp4"}
+
+
+def test_no_metadata_means_none(generate):
+    assert generate("A cat.", "--no-metadata") == 0
+    with pytest.raises(ValueError, match="no metadata"):
+        video.read_metadata(only("*.mp4"))
+
+
+def test_metadata_holds_every_setting(generate):
+    assert generate("A cat.", "--seed", "4", "--cfg-scale", "2", "--guidance", "5") == 0
+    settings = video.read_metadata(only("*.mp4"))
+    assert settings["prompt"] == "A cat."
+    assert settings["sampling"] | {"seed": 4, "cfg_scale": 2.0, "guidance": 5.0, "height": 32} == settings["sampling"]
+    assert {"model", "hunyuan_video", "torch", "runtime", "device"} <= settings.keys()
+
+
+def test_replay_with_other_weights_is_refused(generate, capsys):
+    assert generate("A cat.", "--seed", "4") == 0
+    assert cli.main(["replay", str(only("*.mp4"))]) == 2
+    assert "was made with other weights" in capsys.readouterr().err
+
+
+def test_the_embedded_model_is_used_and_named_where_there_are_no_others(caplog, capsys):
+    caplog.set_level("INFO", "hunyuan_video")
+    assert cli.main(["generate", "A cat walks on the grass.", "--num-steps", "1", "--seed", "0"]) == 0
+    assert "using the embedded miniature" in caplog.text and "hf download tencent/HunyuanVideo" in caplog.text
+    assert video.read_video(only("*.mp4"))[0].shape == (17, 64, 64, 3)
+
+
+def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hunyuan_video.cli", "generate", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    return process
+
+
+def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(generate, official_tree):
+    settings = ["A cat.", "--weights", str(official_tree), "--seed", "0", "--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "300"]
+    process = interrupt_after_first_step([*settings, "--save-state", "state.safetensors"], Path("state.safetensors"))
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == "" and "Traceback" not in error
+    assert "Kept: state.safetensors; continue with" in error
+    assert list(Path("results").iterdir()) == []
+
+    assert cli.main(["generate", "--resume", "state.safetensors", "--weights", str(official_tree)]) == 0
+    resumed = video.read_metadata(only("*.mp4"))
+    assert cli.main(["generate", *settings]) == 0
+    assert video.read_metadata(only("*-2.mp4"))["frames_sha256"] == resumed["frames_sha256"]
+
+
+def refused(capsys, *arguments: str) -> str:
+    started = time.monotonic()
+    assert cli.main(list(arguments)) == 2
+    assert time.monotonic() - started < 1
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["generate"], "The prompt is empty"),
+        (["generate", " "], "The prompt is empty"),
+        (["generate", "x" * 20_000], "The prompt has 20000 characters; the limit is 10000"),
+        (["generate", "A cat.", "--height", "100"], "height is 100; it must be a positive multiple of 16"),
+        (["generate", "A cat.", "--num-frames", "128"], "num_frames is 128"),
+        (["generate", "A cat.", "--num-videos", "0"], "num_videos is 0"),
+        (["generate", "A cat.", "--guidance", "6"], "have no embedded guidance"),
+        (["generate", "A cat.", "--prompts-file", "x.txt"], "give one of them"),
+        (["generate", "--prompts-file", "x.txt"], "x.txt: no such file or directory"),
+        (["generate", "A cat.", "--weights", "nowhere"], "looked for nowhere"),
+        (["generate", "A cat.", "--save-state", "s.safetensors", "--num-videos", "2"], "keeps the state of one video"),
+        (["generate", "A cat.", "--save-state", "s.mp4"], "ends in none of .safetensors"),
+        (["generate", "A cat.", "--out", "/proc/nope"], "Cannot write"),
+        (["generate", "A cat.", "--resume", "x.safetensors"], "give no prompt"),
+        (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
+        (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
+        (["frobnicate"], "There is no command 'frobnicate'"),
+        (["train", "frobnicate"], "There is no command 'train frobnicate'"),
+    ],
+)
+def test_bad_requests_get_one_sentence_within_a_second_before_weights_are_read(capsys, monkeypatch, arguments, sentence):
+    monkeypatch.setattr(HunyuanVideo, "load", lambda *_: pytest.fail("weights were read"))
+    assert sentence in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--height", "tall"], ["--schedule", "cosine"], ["--unknown", "1"]])
+def test_wrong_types_and_unknown_flags_end_with_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["generate", "A cat.", *arguments])
+    assert ended.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "content"), [("empty.txt", b""), ("binary.txt", b"\xff\xfe\x00\x01")])
+def test_a_prompts_file_without_prompts_is_refused(capsys, name, content):
+    Path(name).write_bytes(content)
+    assert name in refused(capsys, "generate", "--prompts-file", name)
+
+
+def test_a_file_that_is_no_state_cannot_be_resumed(generate, official_tree, capsys):
+    assert generate("A cat.", "--format", "latents", "--seed", "0") == 0
+    assert cli.main(["generate", "--resume", str(only("*.safetensors")), "--weights", str(official_tree)]) == 2
+    assert "no state of an interrupted run" in capsys.readouterr().err
+
+
+def test_model_base_names_the_root_of_the_weights(official_tree, monkeypatch, capsys):
+    monkeypatch.setenv("MODEL_BASE", str(official_tree))
+    assert cli.main(["generate", "A cat.", *SMALL]) == 0
+    assert video.read_video(only("*.mp4"))[0].shape == (5, 32, 48, 3)
+
+
+def test_help_lists_every_command_and_imports_no_torch():
+    code = "import sys; from hunyuan_video import cli; cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and all(name in result.stdout for name in ("generate", "replay", "decode", "info", "evaluate", "train"))
+
+
+def test_info_names_versions_devices_kernels_and_weights(official_tree, capsys):
+    assert cli.main(["info", "--weights", str(official_tree)]) == 0
+    out = capsys.readouterr().out
+    assert "torch" in out and "cpu" in out and "sdpa on" in out and "float32" in out and str(official_tree) in out and "missing" not in out
+
+
+def test_info_says_what_is_missing_and_how_to_get_it(capsys):
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "missing" in out and "embedded" in out and "hf download" in out
+
+
+def test_frames_of_a_png_folder_are_the_frames_of_the_pipeline(generate, official_tree):
+    assert generate("A cat.", "--seed", "0", "--format", "png") == 0
+    expected = HunyuanVideo.load(official_tree)("A cat.", Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=0)).frames
+    assert np.array_equal(video.read_video(Path("results/A_cat_seed0"))[0], expected)
+
+
+def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):
+    (tmp_path / "tensorboard.py").write_text("raise ModuleNotFoundError(\"No module named 'tensorboard'\", name='tensorboard')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "hunyuan_video.cli", "train", "vae", "--out", "run"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 2 and "pip install 'hunyuan-video[train]'" in result.stderr
