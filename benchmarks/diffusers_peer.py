@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel
 
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.models.vae import CausalVAE
 
 KEYMAP = Path(__file__).parent.parent / "tests" / "data" / "manifests" / "keymap_original_to_diffusers.json"
 FULL_HIDDEN_SIZE = 3072  # the row ranges of the key map are those of the released model

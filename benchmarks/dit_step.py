@@ -20,8 +20,7 @@ from diffusers_peer import transformer_peer
 from measure import peak_memory, randomize
 
 from hunyuan_video.models import attention
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
-from hunyuan_video.pipeline import use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, use_attention
 
 MID = TransformerConfig(hidden_size=768, num_heads=6, num_double_blocks=2, num_single_blocks=4)
 GRIDS = {1280: (5, 32, 32), 3456: (9, 32, 48)}  # image tokens: latent frames, height and width

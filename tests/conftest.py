@@ -71,7 +71,15 @@ def golden_config(config: dict[str, Any]) -> TransformerConfig:
 
 
 TINY = TransformerConfig(
-    in_channels=4, out_channels=4, hidden_size=32, num_heads=2, num_double_blocks=1, num_single_blocks=2, rope_dims=(4, 6, 6), text_dim=24, pooled_dim=20
+    in_channels=4,
+    out_channels=4,
+    hidden_size=32,
+    num_heads=2,
+    num_double_blocks=1,
+    num_single_blocks=2,
+    rope_dims=(4, 6, 6),
+    text_dim=24,
+    pooled_dim=20,
 )
 
 

@@ -72,7 +72,9 @@ def test_missing_and_unknown_and_misshapen_tensors_are_listed(tmp_path, state):
     del state["img_in.proj.bias"]
     state["surplus"] = torch.ones(1)
     state["time_in.mlp.0.bias"] = torch.ones(7)
-    with pytest.raises(ValueError, match=r"img_in\.proj\.bias is missing.*surplus is unknown.*time_in\.mlp\.0\.bias has shape \[7\], not \[32\]"):
+    with pytest.raises(
+        ValueError, match=r"img_in\.proj\.bias is missing.*surplus is unknown.*time_in\.mlp\.0\.bias has shape \[7\], not \[32\]"
+    ):
         load(save(tmp_path / "model.pt", state))
 
 
@@ -83,7 +85,7 @@ def test_a_long_list_of_differences_is_cut_at_ten(tmp_path, state):
 
 
 def test_another_model_is_refused_by_what_it_lacks(tmp_path):
-    with pytest.raises(ValueError, match="not a HunyuanVideo transformer.*img_in"):
+    with pytest.raises(ValueError, match=r"not a HunyuanVideo transformer.*img_in"):
         load(save(tmp_path / "model.pt", {"weight": torch.ones(1)}))
 
 

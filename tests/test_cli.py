@@ -44,7 +44,9 @@ def test_a_prompt_becomes_a_video_file_whose_path_is_printed(generate, capsys):
     assert frames.shape == (5, 32, 48, 3) and fps == 24
 
 
-@pytest.mark.parametrize(("form", "pattern"), [("webm", "*.webm"), ("gif", "*.gif"), ("png", "A_cat_seed0/00004.png"), ("latents", "*.safetensors")])
+@pytest.mark.parametrize(
+    ("form", "pattern"), [("webm", "*.webm"), ("gif", "*.gif"), ("png", "A_cat_seed0/00004.png"), ("latents", "*.safetensors")]
+)
 def test_every_format_is_written_and_can_be_replayed(generate, official_tree, capsys, form, pattern):
     assert generate("A cat.", "--seed", "0", "--format", form) == 0
     path = only(pattern)
@@ -112,7 +114,21 @@ def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.
 
 
 def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(generate, official_tree):
-    settings = ["A cat.", "--weights", str(official_tree), "--seed", "0", "--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "300"]
+    settings = [
+        "A cat.",
+        "--weights",
+        str(official_tree),
+        "--seed",
+        "0",
+        "--height",
+        "32",
+        "--width",
+        "48",
+        "--num-frames",
+        "5",
+        "--num-steps",
+        "300",
+    ]
     process = interrupt_after_first_step([*settings, "--save-state", "state.safetensors"], Path("state.safetensors"))
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "" and "Traceback" not in error

@@ -39,7 +39,12 @@ def test_impossible_sampling_is_refused(setting, sentence):
 
 @pytest.mark.parametrize(
     ("setting", "sentence"),
-    [({"fps": 0}, "fps is 0"), ({"crf": 60}, "between 0 and 51"), ({"format": "webm", "crf": 64}, "between 0 and 63"), ({"format": "gif", "crf": 1}, "gif has no such")],
+    [
+        ({"fps": 0}, "fps is 0"),
+        ({"crf": 60}, "between 0 and 51"),
+        ({"format": "webm", "crf": 64}, "between 0 and 63"),
+        ({"format": "gif", "crf": 1}, "gif has no such"),
+    ],
 )
 def test_impossible_output_is_refused(setting, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -64,7 +69,17 @@ def test_a_huge_prompt_is_refused_and_the_longest_is_not():
         check_prompt("x" * (MAX_PROMPT_CHARACTERS + 1))
 
 
-@pytest.mark.parametrize("module", ["hunyuan_video", "hunyuan_video.config", "hunyuan_video.weights", "hunyuan_video.files", "hunyuan_video.cli", "hunyuan_video.apps.official"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "hunyuan_video",
+        "hunyuan_video.config",
+        "hunyuan_video.weights",
+        "hunyuan_video.files",
+        "hunyuan_video.cli",
+        "hunyuan_video.apps.official",
+    ],
+)
 def test_what_checks_requests_imports_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,10 +1,10 @@
 """HunyuanVideo: text to video.
 
-    from hunyuan_video import HunyuanVideo, Sampling, save_video
+from hunyuan_video import HunyuanVideo, Sampling, save_video
 
-    pipe = HunyuanVideo.load()
-    video = pipe("A cat walks on the grass, realistic style.")
-    save_video(video.frames, "cat.mp4", metadata=video.settings)
+pipe = HunyuanVideo.load()
+video = pipe("A cat walks on the grass, realistic style.")
+save_video(video.frames, "cat.mp4", metadata=video.settings)
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HunyuanVideo", "Runtime", "Sampling", "save_video"]
 
-_LAZY = {"HunyuanVideo": "hunyuan_video.pipeline", "save_video": "hunyuan_video.video"}  # they import torch; `import hunyuan_video` does not
+_LAZY = {
+    "HunyuanVideo": "hunyuan_video.pipeline",
+    "save_video": "hunyuan_video.video",
+}  # they import torch; `import hunyuan_video` does not
 
 
 def __getattr__(name: str) -> object:

@@ -117,7 +117,9 @@ def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_
             raise FileNotFoundError(f"{path} has 8-bit weights, whose scales must be in {scales_path}: fetch that file, too.")
         scales = read_state_dict(scales_path)
         if quantized != scales.keys():
-            raise ValueError(f"{scales_path} has scales for {len(scales)} layers, but {path} has {len(quantized)} in 8 bits; they do not belong together.")
+            raise ValueError(
+                f"{scales_path} has scales for {len(scales)} layers, {path} has {len(quantized)} in 8 bits: they do not belong together."
+            )
         fp8.fit(model, scales)
     fill(model, state, path, dtype, device)
     return model
@@ -128,7 +130,9 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> CausalVA
     config = folder / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"There is no {config}; it belongs to the official VAE download.")
-    path = next((p for p in (folder / "pytorch_model.pt", folder / "pytorch_model.safetensors") if p.is_file()), folder / "pytorch_model.pt")
+    path = next(
+        (p for p in (folder / "pytorch_model.pt", folder / "pytorch_model.safetensors") if p.is_file()), folder / "pytorch_model.pt"
+    )
     state = read_state_dict(path)
     state = state.get("state_dict", state)
     if any(name.startswith("vae.") for name in state):

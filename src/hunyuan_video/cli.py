@@ -105,7 +105,11 @@ class Replay:
 
         path, identical = replay(self.file, self.weights, self.output)
         print(path)
-        print("The frames are identical." if identical else "The frames differ: the device, its thread count or a library version is not the same.")
+        print(
+            "The frames are identical."
+            if identical
+            else "The frames differ: the device, its thread count or a library version is not the same."
+        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,15 @@ class Evaluate:
         from hunyuan_video.pipeline import HunyuanVideo
 
         pipe = HunyuanVideo.load(_find_weights(self.weights), self.runtime)
-        print(evaluate(lambda prompt, seed: pipe(prompt, replace(pipe.defaults, seed=seed)).frames, pipe.reconstruct, self.out, self.num_clips, self.seed))
+        print(
+            evaluate(
+                lambda prompt, seed: pipe(prompt, replace(pipe.defaults, seed=seed)).frames,
+                pipe.reconstruct,
+                self.out,
+                self.num_clips,
+                self.seed,
+            )
+        )
 
 
 def _find_weights(root: Path | None) -> weights.Weights:
@@ -162,7 +174,9 @@ def _find_weights(root: Path | None) -> weights.Weights:
     found = weights.find_or_embedded(root)
     if found.is_embedded:
         missing = weights.locate(weights.DEFAULT_ROOT).missing()
-        what = "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {', '.join(path.name for path in missing)})"
+        what = (
+            "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {', '.join(path.name for path in missing)})"
+        )
         log.info("%s in ./%s: using the embedded miniature. %s.", what, weights.DEFAULT_ROOT, weights.HOW_TO_GET)
     return found
 
@@ -231,7 +245,15 @@ def _usage() -> str:
     lines = [f"  {name:<12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
     lines.append(f"  {'train':<12} Train a part of the miniature: {', '.join(TRAINING)}.")
     return "\n".join(
-        ["usage: hunyuan-video COMMAND [OPTIONS]", "", "Text to video with HunyuanVideo.", "", *lines, "", "`hunyuan-video COMMAND --help` lists a command's options."]
+        [
+            "usage: hunyuan-video COMMAND [OPTIONS]",
+            "",
+            "Text to video with HunyuanVideo.",
+            "",
+            *lines,
+            "",
+            "`hunyuan-video COMMAND --help` lists a command's options.",
+        ]
     )
 
 

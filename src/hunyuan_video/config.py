@@ -11,7 +11,8 @@ from typing import Literal
 
 # Verbatim from the official release; used when classifier-free guidance is on and no negative prompt is given.
 OFFICIAL_NEGATIVE_PROMPT = (
-    "Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, bad teeth, bad eyes, bad limbs, distortion"
+    "Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, "
+    "bad hands, bad teeth, bad eyes, bad limbs, distortion"
 )
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
@@ -57,9 +58,10 @@ class Sampling:
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             value = getattr(self, name)
+            near = max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE
             _require(
                 value > 0 and value % SIZE_MULTIPLE == 0,
-                f"{name} is {value}; it must be a positive multiple of {SIZE_MULTIPLE}, such as {max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE}.",
+                f"{name} is {value}; it must be a positive multiple of {SIZE_MULTIPLE}, such as {near}.",
             )
         near = max(0, round((self.num_frames - 1) / 4)) * 4 + 1
         _require(self.num_frames > 0 and self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as {near}.")
@@ -143,7 +145,10 @@ class Output:
 
     def __post_init__(self) -> None:
         fastest = 50 if self.format == "gif" else 240  # viewers slow faster GIFs down
-        _require(1 <= self.fps <= fastest, f"fps is {self.fps}; for {self.format} it must be between 1 and {fastest} (HunyuanVideo is trained at 24).")
+        _require(
+            1 <= self.fps <= fastest,
+            f"fps is {self.fps}; for {self.format} it must be between 1 and {fastest} (HunyuanVideo is trained at 24).",
+        )
         _require(
             len(self.name_suffix) <= 50 and all(c.isalnum() or c in "-_." for c in self.name_suffix),
             f"name_suffix is {self.name_suffix!r}; it may hold up to 50 letters, digits, '-', '_' and '.'.",

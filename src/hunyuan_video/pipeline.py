@@ -11,7 +11,6 @@ are all a `for` loop over it.
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from hunyuan_video import checkpoint, weights
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures, load_text_encoder
-from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, use_attention
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.sampling import (
     SOLVERS,
@@ -43,8 +42,6 @@ from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
-
-log = logging.getLogger(__name__)
 
 LARGE_FILE = 2**31  # a part stored in more bytes than this is computed in bfloat16 on CPU, too: float32 would not fit most machines
 
@@ -79,7 +76,11 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    exists = {"cpu": True, "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    exists = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not exists[device.type]:
         raise ValueError(f"device is {name!r}, but this machine has none; `hunyuan-video info` lists what it has.")
     return device
@@ -93,13 +94,6 @@ def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: t
         return on_accelerator
     files = [part] if part.is_file() else part.iterdir()
     return torch.bfloat16 if sum(file.stat().st_size for file in files) > LARGE_FILE else torch.float32
-
-
-def use_attention(model: HunyuanVideoTransformer, kernel: attention.AttentionFn) -> None:
-    """Give every block `kernel`."""
-    for module in model.modules():
-        if hasattr(module, "attention"):
-            module.attention = kernel
 
 
 class HunyuanVideo:
@@ -145,7 +139,6 @@ class HunyuanVideo:
         if runtime.fp8:
             fp8.quantize(transformer)
         kernel = attention.best(device, dtype) if runtime.attention == "auto" else attention.KINDS[runtime.attention]
-        log.debug("attention kernel: %s", kernel.__name__)
         use_attention(transformer, kernel)
         return cls(
             text_encoder, transformer, vae, device=device, runtime=runtime, defaults=found.sampling(), fingerprint=found.fingerprint()
@@ -234,7 +227,9 @@ class HunyuanVideo:
         if has_guidance and options.guidance is None:
             raise ValueError("guidance is none, but these weights need an embedded guidance scale (the official value is 6).")
         if not has_guidance and options.guidance is not None:
-            raise ValueError(f"guidance is {options.guidance}, but these weights have no embedded guidance; use cfg_scale, and none for guidance.")
+            raise ValueError(
+                f"guidance is {options.guidance}, but these weights have no embedded guidance; use cfg_scale, and none for guidance."
+            )
         if options.seed is None:
             options = replace(options, seed=secrets.randbelow(2**31))
         if options.negative_prompt is None and options.cfg_scale > 1:

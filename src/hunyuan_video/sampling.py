@@ -57,12 +57,12 @@ def classifier_free_guidance(positive: Velocity, negative: Velocity, scale: floa
     return velocity
 
 
-def initial_noise(shape: tuple[int, ...], seed: int) -> Float[Tensor, "..."]:
+def initial_noise(shape: tuple[int, ...], seed: int) -> Float[Tensor, ...]:
     """Gaussian noise drawn on the CPU in float32, so that a seed means the same video on every device."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def official_noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Float[Tensor, "..."]:
+def official_noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Float[Tensor, ...]:
     """Noise as the official code draws it: on the compute device, in float16 (the dtype of its text encoder)."""
     generator = torch.Generator(device=device).manual_seed(seed)
     return torch.randn(shape, generator=generator, device=device, dtype=torch.float16).float()

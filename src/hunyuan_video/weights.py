@@ -1,11 +1,11 @@
 """Where weights are: the official folder tree, the embedded miniature, and what is missing. Imports no torch.
 
-    ROOT/
-      generation_config.json                                   optional: `Sampling` defaults of these weights
-      hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt    (or .safetensors)
-      hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
-      text_encoder/                                            Llama language model and tokenizer
-      text_encoder_2/                                          CLIP-L and tokenizer
+ROOT/
+  generation_config.json                                   optional: `Sampling` defaults of these weights
+  hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt    (or .safetensors)
+  hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
+  text_encoder/                                            Llama language model and tokenizer
+  text_encoder_2/                                          CLIP-L and tokenizer
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from hunyuan_video.config import Sampling
 EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
 HOW_TO_GET = (
-    "`hf download tencent/HunyuanVideo --local-dir ckpts` fetches the official transformer and VAE (39 GB; docs/weights.md adds the two text encoders)"
+    "`hf download tencent/HunyuanVideo --local-dir ckpts` fetches the official transformer and VAE "
+    "(39 GB; docs/weights.md adds the two text encoders)"
 )
 _MODEL = "hunyuan-video-t2v-720p"
 _TRANSFORMER = f"{_MODEL}/transformers/mp_rank_00_model_states.pt"

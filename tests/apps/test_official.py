@@ -81,8 +81,19 @@ def test_every_official_flag_has_its_official_default():
 
 def test_the_command_of_the_official_readme_means_what_it_says(official_tree):
     request = translate(
-        official_tree, "--video-size", "720", "1280", "--video-length", "129", "--infer-steps", "50", "--flow-reverse", "--use-cpu-offload", "--save-path", "./results"
-    )  # fmt: skip
+        official_tree,
+        "--video-size",
+        "720",
+        "1280",
+        "--video-length",
+        "129",
+        "--infer-steps",
+        "50",
+        "--flow-reverse",
+        "--use-cpu-offload",
+        "--save-path",
+        "./results",
+    )
     sampling = request.sampling
     assert (sampling.height, sampling.width, sampling.num_frames, sampling.num_steps) == (720, 1280, 129, 50)
     assert (sampling.shift, sampling.guidance, sampling.cfg_scale) == (7.0, 6.0, 1.0)
@@ -97,8 +108,21 @@ def test_sizes_are_rounded_up_and_one_number_means_both(official_tree, given, si
 
 def test_dead_flags_of_the_reference_work(official_tree):
     request = translate(
-        official_tree, "--use-linear-quadratic-schedule", "--linear-schedule-end", "10", "--name-suffix", "x", "--save-path-suffix", "y", "--seed", "3", "--seed-type", "random", "--latent-channels", "16"
-    )  # fmt: skip
+        official_tree,
+        "--use-linear-quadratic-schedule",
+        "--linear-schedule-end",
+        "10",
+        "--name-suffix",
+        "x",
+        "--save-path-suffix",
+        "y",
+        "--seed",
+        "3",
+        "--seed-type",
+        "random",
+        "--latent-channels",
+        "16",
+    )
     assert (request.sampling.schedule, request.sampling.linear_steps, request.sampling.seed) == ("linear-quadratic", 10, None)
     assert request.output.name_suffix == "x" and request.output.out == Path("results_y")
 
@@ -163,7 +187,22 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_without_weights_the_official_command_ends_at_once_with_one_sentence(tmp_path):
     started = time.monotonic()
-    result = run("--video-size", "720", "1280", "--video-length", "129", "--infer-steps", "50", "--prompt", "A cat.", "--flow-reverse", "--use-cpu-offload", "--save-path", "./results", cwd=tmp_path)  # fmt: skip
+    result = run(
+        "--video-size",
+        "720",
+        "1280",
+        "--video-length",
+        "129",
+        "--infer-steps",
+        "50",
+        "--prompt",
+        "A cat.",
+        "--flow-reverse",
+        "--use-cpu-offload",
+        "--save-path",
+        "./results",
+        cwd=tmp_path,
+    )
     assert result.returncode == 2 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1
     assert "looked for ckpts/" in result.stderr and "hf download" in result.stderr
     assert time.monotonic() - started < 5  # far less on an idle machine; importing torch alone takes longer on a busy one
@@ -172,7 +211,23 @@ def test_without_weights_the_official_command_ends_at_once_with_one_sentence(tmp
 
 def test_the_official_command_makes_videos(official_tree, tmp_path):
     result = run(
-        "--model-base", str(official_tree), "--video-size", "32", "48", "--video-length", "5", "--infer-steps", "2", "--prompt", "A cat.", "--flow-reverse", "--num-videos", "2", "--seed", "0", cwd=tmp_path
-    )  # fmt: skip
+        "--model-base",
+        str(official_tree),
+        "--video-size",
+        "32",
+        "48",
+        "--video-length",
+        "5",
+        "--infer-steps",
+        "2",
+        "--prompt",
+        "A cat.",
+        "--flow-reverse",
+        "--num-videos",
+        "2",
+        "--seed",
+        "0",
+        cwd=tmp_path,
+    )
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "results").glob("*.mp4"))) == 2

@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_checkpoint import LLM_SPECIALS, byte_tokenizer, clip_config, llama_config, save_text_encoders
+from tiny_checkpoint import LLM_SPECIALS, save_text_encoders
 from transformers import (
-    CLIPConfig,
-    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
-    PreTrainedTokenizerFast,
 )
 
 from hunyuan_video.models.text import (

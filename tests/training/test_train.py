@@ -19,8 +19,9 @@ from hunyuan_video.models.text import load_text_encoder
 from hunyuan_video.models.transformer import Context, rope_table
 from hunyuan_video.training import dataset
 from hunyuan_video.training.dataset import LatentCache
+from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.run import Run, random_generator
-from hunyuan_video.training.train import MasterWeights, TransformerTraining, build_model, train, velocity_loss
+from hunyuan_video.training.train import TransformerTraining, build_model, train, velocity_loss
 
 CAPTIONS = ["a cat", "a dog in the snow", "a boat at sea", "the robot"]
 
@@ -43,8 +44,16 @@ def config(tmp_path_factory) -> TransformerTraining:
         root / "cache" / "cache-00000.safetensors",
     )
     return TransformerTraining(
-        cache=root / "cache", text=root, num_steps=12, batch_size=4, warmup_steps=2, hidden_size=32, num_heads=2, num_double_blocks=1, num_single_blocks=1
-    )  # fmt: skip
+        cache=root / "cache",
+        text=root,
+        num_steps=12,
+        batch_size=4,
+        warmup_steps=2,
+        hidden_size=32,
+        num_heads=2,
+        num_double_blocks=1,
+        num_single_blocks=1,
+    )
 
 
 def test_the_cache_gives_back_each_clip_with_its_own_text(config):
@@ -85,7 +94,18 @@ def test_what_training_writes_loads_as_a_checkpoint(config, tmp_path):
 
 def test_a_killed_run_ends_as_if_it_had_never_stopped(config, tmp_path):
     undisturbed = load_file(train(replace(config, checkpoint_seconds=0), tmp_path / "undisturbed"))
-    flags = {"cache": config.cache, "text": config.text, "num-steps": 12, "batch-size": 4, "warmup-steps": 2, "hidden-size": 32, "num-heads": 2, "num-double-blocks": 1, "num-single-blocks": 1, "checkpoint-seconds": 0}  # fmt: skip
+    flags = {
+        "cache": config.cache,
+        "text": config.text,
+        "num-steps": 12,
+        "batch-size": 4,
+        "warmup-steps": 2,
+        "hidden-size": 32,
+        "num-heads": 2,
+        "num-double-blocks": 1,
+        "num-single-blocks": 1,
+        "checkpoint-seconds": 0,
+    }
     command = [sys.executable, "-m", "hunyuan_video.cli", "train", "transformer", "--out", str(tmp_path / "killed")]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -107,20 +127,38 @@ def test_a_run_with_other_settings_is_not_continued(config, tmp_path):
         Run(tmp_path, replace(config, batch_size=8))
 
 
-def test_a_gradient_that_is_not_finite_changes_no_weight(config):
-    model = build_model(config, 4, 16, 12)
-    weights = MasterWeights(model, config)
-    before = [master.detach().clone() for master in weights.masters]
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, float("nan"))
-    weights.step(0, config)
-    assert all(torch.equal(old, new) for old, new in zip(before, weights.masters, strict=True))
+def masters_of(model) -> MasterWeights:
+    return MasterWeights(model, betas=(0.9, 0.97), weight_decay=0.0, clip_norm=1.0, ema_decay=0.9)
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight():
+    model = torch.nn.Linear(4, 4)
+    weights = masters_of(model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    model(torch.full((1, 4), float("nan"))).sum().backward()
+    weights.step(model, 0, 0.1)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_steps_too_small_for_bfloat16_add_up_in_the_masters():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    weights, worker = masters_of(model), model.bfloat16()
+    for step in range(200):
+        worker(torch.ones(1, 1, dtype=torch.bfloat16)).sum().backward()
+        weights.step(worker, step, 1e-4)  # bfloat16 cannot tell 1 - 1e-4 from 1
+    assert worker.weight.item() == pytest.approx(0.98, abs=0.004)
 
 
 def test_learning_rate_warms_up_holds_and_decays(config):
     config = replace(config, num_steps=100, warmup_steps=10, decay_fraction=0.5, learning_rate=1.0)
     rates = [config.learning_rate_at(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[50] == 1.0 and rates[75] == pytest.approx(0.5) and rates[99] == pytest.approx(0.02)
+    assert (
+        rates[0] == pytest.approx(0.1)
+        and rates[9] == rates[50] == 1.0
+        and rates[75] == pytest.approx(0.5)
+        and rates[99] == pytest.approx(0.02)
+    )
 
 
 def test_random_numbers_depend_on_seed_purpose_and_step_only():
@@ -131,7 +169,9 @@ def test_random_numbers_depend_on_seed_purpose_and_step_only():
     assert len({draw(0, "noise", 5), draw(1, "noise", 5), draw(0, "batch", 5), draw(0, "noise", 6)}) == 4
 
 
-@pytest.mark.parametrize(("change", "sentence"), [({"batch_size": 0}, "batch_size is 0"), ({"caption_dropout": 1.0}, "caption_dropout is 1.0")])
+@pytest.mark.parametrize(
+    ("change", "sentence"), [({"batch_size": 0}, "batch_size is 0"), ({"caption_dropout": 1.0}, "caption_dropout is 1.0")]
+)
 def test_impossible_settings_are_refused(config, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         replace(config, **change)

@@ -50,7 +50,9 @@ def test_exactly_the_published_layers_are_quantized():
 def save_official(golden, folder):
     path = folder / "model_fp8.pt"
     torch.save({"module": golden.state_dict()}, path)
-    torch.save({name.removeprefix("map."): value for name, value in golden.tensors.items() if name.startswith("map.")}, folder / "model_fp8_map.pt")
+    torch.save(
+        {name.removeprefix("map."): value for name, value in golden.tensors.items() if name.startswith("map.")}, folder / "model_fp8_map.pt"
+    )
     return path
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,28 @@ def make_video(
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
     last: Step | None = None
-    with tqdm(total=sampling.num_steps, unit="step", desc="encoding text", leave=False, disable=None) as bar:
-        try:
-            for last in pipe.steps(prompt, sampling, resume):
-                if last.stage == "denoise":
-                    bar.update(last.step - bar.n)
-                    if save_state is not None:
-                        video.save_latents(last.latents, save_state, {"step": last.step, "settings": last.settings, "output": _plain(output)})
-                    if last.step == last.total and output.format == "latents":
-                        break
-                bar.set_description("decoding" if last.stage == "denoise" and last.step == last.total else "denoising")
-        except KeyboardInterrupt:
-            bar.close()
-            _say_what_was_kept(last, save_state)
-            raise
+    try:
+        for last in with_progress(pipe.steps(prompt, sampling, resume), sampling.num_steps):
+            if last.stage == "denoise" and save_state is not None:
+                assert last.latents is not None
+                video.save_latents(last.latents, save_state, {"step": last.step, "settings": last.settings, "output": _plain(output)})
+            if output.format == "latents" and last.stage == "denoise" and last.step == last.total:
+                break
+    except KeyboardInterrupt:
+        _say_what_was_kept(last, save_state)
+        raise
     assert last is not None
     return write(last, output)
+
+
+def with_progress(steps: Iterator[Step], num_steps: int) -> Iterator[Step]:
+    """The same steps, behind a progress bar with stage, step and remaining time (on a terminal only)."""
+    with tqdm(total=num_steps, unit="step", desc="encoding text", leave=False, disable=None) as bar:
+        for step in steps:
+            if step.stage == "denoise":
+                bar.update(step.step - bar.n)
+            bar.set_description("decoding" if step.stage == "denoise" and step.step == step.total else "denoising")
+            yield step
 
 
 def write(step: Step, output: Output) -> Path:
@@ -55,7 +62,9 @@ def write(step: Step, output: Output) -> Path:
     name = files.safe_name(settings["prompt"], settings["sampling"]["seed"]) + (f"_{output.name_suffix}" if output.name_suffix else "")
     path = files.unique_path(output.out, name, output.suffix)
     if output.format == "latents":
+        assert step.latents is not None
         return video.save_latents(step.latents, path, settings)
+    assert step.frames is not None
     return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=settings if output.metadata else None)
 
 
@@ -104,7 +113,8 @@ def same_weights(settings: dict[str, Any], root: Path | None, path: Path) -> wei
     fingerprint = found.fingerprint()
     if settings["model"] != fingerprint:
         raise ValueError(
-            f"{path} was made with other weights (model {settings['model']}) than those in {found.root} (model {fingerprint}); give theirs with --weights."
+            f"{path} was made with other weights (model {settings['model']}) than those in {found.root} (model {fingerprint}); "
+            "give theirs with --weights."
         )
     return found
 
@@ -114,18 +124,18 @@ def replay(path: Path, root: Path | None, output: Output) -> tuple[Path, bool]:
     settings = video.read_metadata(path)
     pipe = HunyuanVideo.load(same_weights(settings, root, path), Runtime(**settings["runtime"]))
     sampling = Sampling(**settings["sampling"])
-    with tqdm(total=sampling.num_steps, unit="step", desc="replaying", leave=False, disable=None) as bar:
-        for step in pipe.steps(settings["prompt"], sampling):
-            bar.update(step.step - bar.n if step.stage == "denoise" else 0)
-    return write(step, output), step.settings["frames_sha256"] == settings.get("frames_sha256")
+    *_, last = with_progress(pipe.steps(settings["prompt"], sampling), sampling.num_steps)
+    return write(last, output), last.settings["frames_sha256"] == settings.get("frames_sha256")
 
 
 def decode(path: Path, root: Path | None, runtime: Runtime, output: Output) -> Path:
     """Make a video of saved latents."""
     latents, settings = video.load_latents(path)
     settings = settings.get("settings", settings)
+    if output.format == "latents":
+        raise ValueError(f"{path} holds latents already; choose a video format.")
     frames = HunyuanVideo.load(same_weights(settings, root, path), runtime).decode(latents)
-    return write(Step("decode", 1, 1, settings, latents, frames), replace(output, format="mp4" if output.format == "latents" else output.format))
+    return write(Step("decode", 1, 1, settings, latents, frames), output)
 
 
 def _plain(output: Output) -> dict[str, Any]:

@@ -38,7 +38,9 @@ FIXED = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sample_video.py", description="HunyuanVideo text to video, with the official flags.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="sample_video.py", description="HunyuanVideo text to video, with the official flags.", allow_abbrev=False
+    )
     precisions = tuple(DTYPES)
 
     model = parser.add_argument_group("model")
@@ -134,7 +136,8 @@ def translate(args: argparse.Namespace) -> Request:
     if args.text_encoder_precision != args.text_encoder_precision_2:
         raise ValueError("--text-encoder-precision and --text-encoder-precision-2 differ; both encoders run in one precision.")
     if args.ulysses_degree != 1 or args.ring_degree != 1:
-        raise ValueError(f"--ulysses-degree {args.ulysses_degree} --ring-degree {args.ring_degree} need several GPUs under torchrun; this command uses one, so leave them at 1.")
+        degrees = f"--ulysses-degree {args.ulysses_degree} --ring-degree {args.ring_degree}"
+        raise ValueError(f"{degrees} need several GPUs under torchrun; this command uses one, so leave them at 1.")
     root = Path(args.model_base or os.environ.get("MODEL_BASE") or weights.DEFAULT_ROOT)
     transformer = None if args.dit_weight == DEFAULT_DIT_WEIGHT else Path(args.dit_weight)
     return Request(
@@ -147,7 +150,9 @@ def translate(args: argparse.Namespace) -> Request:
             offload="models" if args.use_cpu_offload else "none",
             fp8=args.use_fp8,
         ),
-        output=Output(out=Path(f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path), name_suffix=args.name_suffix),
+        output=Output(
+            out=Path(f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path), name_suffix=args.name_suffix
+        ),
         found=weights.find(root, transformer, args.load_key),
         num_videos=args.num_videos,
         reproduce=args.reproduce,

@@ -23,7 +23,7 @@ class AttentionFn(Protocol):
         q: Float[Tensor, "B L H D"],
         k: Float[Tensor, "B S H D"],
         v: Float[Tensor, "B S H D"],
-        mask: Bool[Tensor, "B #L S"] | None,
+        mask: Bool[Tensor, "B _ S"] | None,
     ) -> Float[Tensor, "B L H D"]: ...
 
 
@@ -31,7 +31,7 @@ def sdpa(
     q: Float[Tensor, "B L H D"],
     k: Float[Tensor, "B S H D"],
     v: Float[Tensor, "B S H D"],
-    mask: Bool[Tensor, "B #L S"] | None,
+    mask: Bool[Tensor, "B _ S"] | None,
 ) -> Float[Tensor, "B L H D"]:
     """PyTorch's scaled_dot_product_attention: flash on CUDA when there is no mask, a blocked kernel on CPU."""
     out = F.scaled_dot_product_attention(
@@ -44,7 +44,7 @@ def matmul(
     q: Float[Tensor, "B L H D"],
     k: Float[Tensor, "B S H D"],
     v: Float[Tensor, "B S H D"],
-    mask: Bool[Tensor, "B #L S"] | None,
+    mask: Bool[Tensor, "B _ S"] | None,
 ) -> Float[Tensor, "B L H D"]:
     """Softmax between two matrix products, as in the paper. Materializes the L x S scores, so it is for short sequences, where it is
     faster than `sdpa` on CPU, above all in the backward pass."""
@@ -61,7 +61,7 @@ def chunked(
     q: Float[Tensor, "B L H D"],
     k: Float[Tensor, "B S H D"],
     v: Float[Tensor, "B S H D"],
-    mask: Bool[Tensor, "B #L S"] | None,
+    mask: Bool[Tensor, "B _ S"] | None,
 ) -> Float[Tensor, "B L H D"]:
     """`matmul` for one head and 512 queries at a time, so the scores never leave the cache: on CPU, where matrix products in bfloat16
     have instructions of their own and `sdpa` does not use them, nearly twice as fast. For inference."""

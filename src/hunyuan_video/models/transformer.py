@@ -111,7 +111,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequency_dim, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B D"]:
-        return self.mlp(timestep_table(t, self.frequency_dim).to(self.mlp[0].bias.dtype))
+        return self.mlp(timestep_table(t, self.frequency_dim).to(next(self.mlp.parameters()).dtype))
 
 
 class TextProjection(nn.Module):
@@ -182,11 +182,11 @@ class Modulation(nn.Module):
         self.num_chunks = num_chunks
         self.linear = nn.Linear(hidden_size, num_chunks * hidden_size)
 
-    def forward(self, ctx: Context) -> tuple[Float[Tensor, "B #S D"], ...]:
+    def forward(self, ctx: Context) -> tuple[Float[Tensor, "B _ D"], ...]:
         """For text tokens, and for image tokens where no frame is clean: one row for all tokens."""
         return self.linear(ctx.vec[:, -1:]).chunk(self.num_chunks, dim=-1)
 
-    def per_token(self, ctx: Context, num_tokens: int) -> tuple[Float[Tensor, "B #S D"], ...]:
+    def per_token(self, ctx: Context, num_tokens: int) -> tuple[Float[Tensor, "B _ D"], ...]:
         """For a sequence that starts with the image tokens: clean ones get a row of their own."""
         if not ctx.num_clean:
             return self(ctx)
@@ -271,7 +271,8 @@ class SingleStreamBlock(nn.Module):
 
 
 def split_heads(qkv: Float[Tensor, "B S three_D"], num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    return rearrange(qkv, "B S (three heads dim) -> three B S heads dim", three=3, heads=num_heads).unbind(0)
+    q, k, v = rearrange(qkv, "B S (three heads dim) -> three B S heads dim", three=3, heads=num_heads).unbind(0)
+    return q, k, v
 
 
 class RefinerBlock(nn.Module):
@@ -288,9 +289,7 @@ class RefinerBlock(nn.Module):
         self.mlp = MLP(hidden_size, int(hidden_size * mlp_ratio), F.silu)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
 
-    def forward(
-        self, x: Float[Tensor, "B L D"], c: Float[Tensor, "B D"], mask: Bool[Tensor, "B L L"] | None
-    ) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "B L D"], c: Float[Tensor, "B D"], mask: Bool[Tensor, "B L L"] | None) -> Float[Tensor, "B L D"]:
         attn_gate, mlp_gate = self.adaLN_modulation(c).unsqueeze(1).chunk(2, dim=-1)
         q, k, v = split_heads(self.self_attn_qkv(self.norm1(x)), self.num_heads)
         x = torch.addcmul(x, attn_gate, self.self_attn_proj(self.attention(q, k, v, mask).flatten(2)))
@@ -337,6 +336,13 @@ class TokenRefiner(nn.Module):
         return x
 
 
+def use_attention(model: nn.Module, kernel: AttentionFn) -> None:
+    """Give every block of a model another attention kernel."""
+    for block in model.modules():
+        if isinstance(block, DoubleStreamBlock | SingleStreamBlock | RefinerBlock):
+            block.attention = kernel
+
+
 class FinalLayer(nn.Module):
     """Tokens to the values of their patches."""
 
@@ -371,7 +377,7 @@ class HunyuanVideoTransformer(nn.Module):
     a bound method: that would be a reference cycle, which keeps 26 GB alive after `del model`.
     """
 
-    def __init__(self, config: TransformerConfig = TransformerConfig()):  # noqa: B008 (frozen)
+    def __init__(self, config: TransformerConfig = TransformerConfig()):
         super().__init__()
         self.config = config
         dim = config.hidden_size
@@ -400,8 +406,8 @@ class HunyuanVideoTransformer(nn.Module):
             ValueError: guidance is missing on a model that embeds it, or given to one that does not; or a prompt has no token.
         """
         if (guidance is None) != (self.guidance_in is None):
-            has, given = ("no guidance embedding", "one was given") if self.guidance_in is None else ("a guidance embedding", "none was given")
-            raise ValueError(f"This model has {has}, but {given}; check the guidance setting against the weights.")
+            has, given = ("no", "one") if self.guidance_in is None else ("a", "none")
+            raise ValueError(f"This model has {has} guidance embedding, but {given} was given; check the setting against the weights.")
         lengths = mask.sum(dim=1)
         shortest, longest = int(lengths.min()), int(lengths.max())
         if shortest == 0:
@@ -446,9 +452,7 @@ class HunyuanVideoTransformer(nn.Module):
         )
         img = self.trunk(self, img, txt, ctx)
         out = self.final_layer(img, vec)
-        return rearrange(
-            out, "B (T H W) (c pt ph pw) -> B c (T pt) (H ph) (W pw)", T=grid[0], H=grid[1], W=grid[2], pt=pt, ph=ph, pw=pw
-        )
+        return rearrange(out, "B (T H W) (c pt ph pw) -> B c (T pt) (H ph) (W pw)", T=grid[0], H=grid[1], W=grid[2], pt=pt, ph=ph, pw=pw)
 
 
 def trunk(model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context) -> Float[Tensor, "B N D"]:

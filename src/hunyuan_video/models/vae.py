@@ -57,25 +57,18 @@ class VAEConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))
         widths = self.block_out_channels
+        halvings = len(widths) - 1
         if not widths or any(width < 1 or width % self.norm_num_groups for width in widths):
+            raise ValueError(f"block_out_channels={widths} must be positive multiples of norm_num_groups={self.norm_num_groups}")
+        if self.spatial_compression_ratio != 2**halvings:
             raise ValueError(
-                f"every width in block_out_channels={widths} must be a positive multiple of norm_num_groups={self.norm_num_groups}"
+                f"spatial_compression_ratio for {len(widths)} blocks must be {2**halvings}, not {self.spatial_compression_ratio}"
             )
-        if self.spatial_compression_ratio != 2 ** (len(widths) - 1):
-            raise ValueError(
-                f"{len(widths)} blocks halve the picture {len(widths) - 1} times, so spatial_compression_ratio must be "
-                f"{2 ** (len(widths) - 1)}, not {self.spatial_compression_ratio}"
-            )
-        if self.time_compression_ratio not in [2**n for n in range(len(widths))]:
-            raise ValueError(
-                f"time_compression_ratio must be a power of two, at most spatial_compression_ratio={self.spatial_compression_ratio}; "
-                f"got {self.time_compression_ratio}"
-            )
-        if self.layers_per_block < 1 or self.latent_channels < 1 or self.scaling_factor <= 0:
-            raise ValueError(
-                f"layers_per_block, latent_channels and scaling_factor must be positive; "
-                f"got {self.layers_per_block}, {self.latent_channels}, {self.scaling_factor}"
-            )
+        if self.time_compression_ratio not in [2**n for n in range(halvings + 1)]:
+            raise ValueError(f"time_compression_ratio={self.time_compression_ratio} must be a power of two, at most {2**halvings}")
+        for name in ("in_channels", "out_channels", "latent_channels", "layers_per_block", "scaling_factor", "sample_size", "sample_tsize"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> VAEConfig:
@@ -83,11 +76,7 @@ class VAEConfig:
         for key, only in (("act_fn", "silu"), ("mid_block_add_attention", True), ("double_z", True), ("mid_block_causal_attn", True)):
             if values.get(key, only) != only:
                 raise ValueError(f"{key}={values[key]!r} in the VAE's config is not supported; 884-16c has {only!r}")
-        aliases = {
-            "temporal_compression_ratio": "time_compression_ratio",
-            "tile_sample_min_size": "sample_size",
-            "tile_sample_min_tsize": "sample_tsize",
-        }
+        aliases = {"temporal_compression_ratio": "time_compression_ratio", "tile_sample_min_size": "sample_size"}
         known = {aliases.get(key, key): value for key, value in values.items() if value is not None}
         config = cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
         for key in ("down_block_types", "up_block_types"):
@@ -263,28 +252,30 @@ class Upsample(nn.Module):
         return list(self.conv(self.enlarge(x)))
 
 
-class DownBlock(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, scale: tuple[int, int]) -> None:
+class Block(nn.Module):
+    """ResBlocks of one width; those of the encoder and decoder end by changing the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int) -> None:
         super().__init__()
         self.resnets = nn.ModuleList([ResBlock(in_channels if i == 0 else out_channels, out_channels, groups) for i in range(layers)])
+
+    def forward(self, x: Chunks) -> Chunks:
+        for layers in self.children():
+            for layer in layers.children():
+                x = layer(x)
+        return x
+
+
+class DownBlock(Block):
+    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, scale: tuple[int, int]) -> None:
+        super().__init__(in_channels, out_channels, layers, groups)
         self.downsamplers = nn.ModuleList([Downsample(out_channels, scale)] if scale != (1, 1) else [])
 
-    def forward(self, x: Chunks) -> Chunks:
-        for layer in (*self.resnets, *self.downsamplers):
-            x = layer(x)
-        return x
 
-
-class UpBlock(nn.Module):
+class UpBlock(Block):
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, scale: tuple[int, int]) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList([ResBlock(in_channels if i == 0 else out_channels, out_channels, groups) for i in range(layers)])
+        super().__init__(in_channels, out_channels, layers, groups)
         self.upsamplers = nn.ModuleList([Upsample(out_channels, scale)] if scale != (1, 1) else [])
-
-    def forward(self, x: Chunks) -> Chunks:
-        for layer in (*self.resnets, *self.upsamplers):
-            x = layer(x)
-        return x
 
 
 class Encoder(nn.Module):
@@ -333,6 +324,8 @@ class CausalVAE(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, kernel_size=1)
         self.post_quant_conv = nn.Conv3d(config.latent_channels, config.latent_channels, kernel_size=1)
+        use_channels_last(self)
+        self.register_load_state_dict_post_hook(use_channels_last)  # loading may bring tensors of its own
 
     def encode(self, x: Float[Tensor, "B C F H W"]) -> Posterior:
         """Encode pixels in [-1, 1] whole. F must be 4n + 1, H and W multiples of 8."""
@@ -371,6 +364,11 @@ def split(x: Tensor, growth: int = 1) -> Chunks:
 def channels_last(x: Tensor) -> Tensor:
     # Convolutions are fastest in this layout, and every layer here keeps it: no conversions in between.
     return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def use_channels_last(model: nn.Module, _keys: object = None) -> None:
+    """Keep the weights in the activations' layout too; otherwise every convolution reorders them at every call."""
+    model.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
 
 
 def silu(x: Tensor) -> Tensor:

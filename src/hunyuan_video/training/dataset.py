@@ -96,7 +96,9 @@ class LatentCache:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def batch(self, indices: list[int], dropped: Bool[Tensor, " B"], empty: TextFeatures) -> tuple[Float[Tensor, "B C T H W"], TextFeatures]:
+    def batch(
+        self, indices: list[int], dropped: Bool[Tensor, " B"], empty: TextFeatures
+    ) -> tuple[Float[Tensor, "B C T H W"], TextFeatures]:
         """Latents and text of the clips `indices`, in float32; where `dropped`, the caption is `empty`'s."""
         states = [empty.states[0] if drop else self.states[i].float() for i, drop in zip(indices, dropped.tolist(), strict=True)]
         lengths = torch.tensor([len(state) for state in states])

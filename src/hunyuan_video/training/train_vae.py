@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from hunyuan_video.models.vae import CausalVAE, Chunks, Decoder, ResBlock, UpBlock, VAEConfig
 from hunyuan_video.training import pca, world
+from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.run import Every, Run, random_generator
 
 log = logging.getLogger(__name__)
@@ -73,46 +74,36 @@ def train(config: VAETraining, folder: str | Path) -> float:
         torch.manual_seed(config.seed)
         vae = CausalVAE(MINIATURE)
     pca.build_encoder(vae, basis)
-    master = vae.decoder  # float32; the network that computes is a bfloat16 copy, much faster on a CPU with such instructions
-    average = copy.deepcopy(master).requires_grad_(False)
-    # The fused kernel updates all of the many small tensors in one call.
-    optimizer = torch.optim.AdamW(master.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-
+    weights = MasterWeights(vae.decoder, betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
     if (state := run.load()) is not None:
         done = int(state["step"])
-        master.load_state_dict(state["decoder"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        weights.load_state_dict(state["weights"])
 
     total = config.trunk_steps + config.num_steps
     worker: Decoder | None = None
     for step in run.steps(done, total):
         in_trunk = step < config.trunk_steps
         if worker is None or step == config.trunk_steps:
-            worker = copy.deepcopy(master).bfloat16()
+            worker = copy.deepcopy(vae.decoder).bfloat16()
             if in_trunk:
                 keep_trunk(worker)
-        set_lr(optimizer, learning_rate(config, step))
+            weights.load_into(worker)
         clips = render_batch(config, step, config.trunk_batch if in_trunk else 1)
         latents = pca.encode(basis, clips)
         # post_quant_conv is the identity and stays so: the decoder's first convolution can do what it could.
         loss = reconstruction_loss(worker(latents.bfloat16()).float(), pca.to_pixels(clips))
         loss.backward()
-        norm = apply_gradients(worker, master, optimizer)
-        # An average over 500 steps would hold on to the random start for as long, so it begins short.
-        decay = min(config.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(master.parameters()), 1 - decay)
+        norm = weights.step(worker, step, learning_rate(config, step))
 
         completed = step + 1
         if completed % 20 == 0:
-            run.log(completed, loss=loss.item(), gradient_norm=norm, lr=optimizer.param_groups[0]["lr"])
+            run.log(completed, loss=loss.item(), gradient_norm=norm, learning_rate=learning_rate(config, step))
         if checkpoint_due() or completed == total:
-            run.save(completed, {"decoder": master.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()})
+            run.save(completed, {"weights": weights.state_dict()})
         if completed % config.eval_every == 0 and completed < total:
-            run.log(completed, psnr=evaluate(with_decoder(vae, average), config, config.eval_clips))
-            save_vae(with_decoder(vae, average), Path(folder) / "vae")
-    finished = with_decoder(vae, average).half().float()  # judge what is stored
+            run.log(completed, psnr=evaluate(with_decoder(vae, weights.ema), config, config.eval_clips))
+            save_vae(with_decoder(vae, weights.ema), Path(folder) / "vae")
+    finished = with_decoder(vae, weights.ema).half().float()  # judge what is stored
     save_vae(finished, Path(folder) / "vae")
     psnr = evaluate(finished, config, 4 * config.eval_clips)
     run.log(total, psnr=psnr)
@@ -158,26 +149,6 @@ def learning_rate(config: VAETraining, step: int) -> float:
     return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps, 2 * (1 - step / config.num_steps))
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def apply_gradients(worker: nn.Module, master: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float = 1.0) -> float:
-    """Step the float32 master with the bfloat16 worker's gradients, and hand the new weights back. Returns the gradient's norm."""
-    masters = dict(master.named_parameters())
-    pairs = [(parameter, masters[name]) for name, parameter in worker.named_parameters()]
-    for parameter, target in pairs:
-        target.grad = None if parameter.grad is None else parameter.grad.float()
-        parameter.grad = None
-    norm = nn.utils.clip_grad_norm_([target for _, target in pairs], max_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        torch._foreach_copy_([parameter for parameter, _ in pairs], [target for _, target in pairs])
-    return norm.item()
-
-
 def reconstruction_loss(x: Float[Tensor, "B C F H W"], target: Float[Tensor, "B C F H W"]) -> Float[Tensor, ""]:
     """L1 + 2 MSE, and half the L1 of the spatial gradient so that edges are worth more than their few pixels."""
     error = x - target
@@ -196,10 +167,10 @@ def render_batch(config: VAETraining, step: int, batch: int) -> UInt8[Tensor, "B
     return render_clips(config, seeds.tolist(), "train")
 
 
-def with_decoder(vae: CausalVAE, decoder: Decoder) -> CausalVAE:
-    """A copy of `vae` with another decoder's weights."""
+def with_decoder(vae: CausalVAE, decoder: dict[str, Tensor]) -> CausalVAE:
+    """A copy of `vae` with other weights in its decoder."""
     result = copy.deepcopy(vae)
-    result.decoder.load_state_dict(decoder.state_dict())
+    result.decoder.load_state_dict(decoder)
     return result
 
 

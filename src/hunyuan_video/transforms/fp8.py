@@ -25,6 +25,8 @@ def in_blocks(name: str) -> bool:
 class Fp8Linear(nn.Module):
     """A linear layer with an 8-bit weight. The scale is rounded to the compute dtype before it is used, as in the reference."""
 
+    scale: Tensor
+
     def __init__(self, weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], bias: Float[Tensor, " out"] | None):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
