@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from dataclasses import replace
 
-from hunyuan_video.apps import official
+try:
+    from hunyuan_video.apps import official
+except ModuleNotFoundError as error:
+    sys.exit(f"sample_video.py: {error}; install this repository first (pip install .) and use the Python it was installed for.")
 from hunyuan_video.cli import run_guarded
 from hunyuan_video.files import check_writable
 
@@ -15,7 +19,11 @@ def main() -> None:
     args = official.build_parser().parse_args()
     request = official.translate(args)
 
+    request.found.check(request.sampling)
     check_writable(request.output.out / f"check{request.output.suffix}")
+
+    if request.reproduce:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which PyTorch asks for, and reads when it starts
 
     import torch
 

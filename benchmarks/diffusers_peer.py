@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import HunyuanVideoTransformer3DModel
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.vae import CausalVAE
 
 KEYMAP = Path(__file__).parent.parent / "tests" / "data" / "manifests" / "keymap_original_to_diffusers.json"
 FULL_HIDDEN_SIZE = 3072  # the row ranges of the key map are those of the released model
@@ -45,4 +46,18 @@ def transformer_peer(model: HunyuanVideoTransformer) -> HunyuanVideoTransformer3
             tensor = torch.cat([tensor[first:end] for first, end in scaled])
         theirs[name] = tensor
     peer.load_state_dict(theirs, strict=True)
+    return peer.eval().requires_grad_(False)
+
+
+def vae_peer(vae: CausalVAE) -> AutoencoderKLHunyuanVideo:
+    """The same VAE in Diffusers, whole clips at once (its default cuts time into tiles of its own)."""
+    config = vae.config
+    peer = AutoencoderKLHunyuanVideo(
+        latent_channels=config.latent_channels,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+    )
+    peer.load_state_dict(vae.state_dict(), strict=True)
+    peer.use_framewise_encoding = peer.use_framewise_decoding = False
     return peer.eval().requires_grad_(False)

@@ -1,26 +1,51 @@
-"""What the benchmarks share: weights without zeros, and the peak memory of a call."""
+"""What the benchmarks share: weights without zeros, times taken in turns, and the peak memory of a call."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
+import statistics
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 PAGE = 4096
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def randomize(module: nn.Module, seed: int = 0, std: float = 0.02) -> nn.Module:
+def randomize(module: Model, seed: int = 0, std: float = 0.1) -> Model:
     """Normal weights everywhere: a zero-initialized layer would hide a difference between two implementations."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data.normal_(0, std, generator=generator)
     return module.eval().requires_grad_(False)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds: of this process's work on a CPU, of the wall on CUDA, after everything queued is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def take_turns(calls: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median seconds of each call. They alternate, so that a noisy machine is unfair to all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = clock(device)
+            call()
+            taken[name].append(clock(device) - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def resident_mib() -> float:
@@ -53,3 +78,16 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> float:
         finished.set()
         watcher.join()
     return peak - before
+
+
+def fresh_peak(make: Callable[..., Callable[[], object]], *args: object, device: torch.device) -> float:
+    """Peak memory of the first call of what `make(*args, device)` returns, in a process of its own: memory that an earlier call gave
+    back is still resident. `make` is a function of a module, so that the other process finds it."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_first_peak, make, args, device).result()
+
+
+@torch.no_grad()
+def _first_peak(make: Callable[..., Callable[[], object]], args: tuple[object, ...], device: torch.device) -> float:
+    torch.set_num_threads(1)
+    return peak_memory(make(*args, device), device)

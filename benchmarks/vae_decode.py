@@ -11,88 +11,41 @@ Diffusers cuts time into small tiles of its own unless told not to, which is oth
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import statistics
-import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
-from measure import peak_memory, randomize
+from diffusers_peer import vae_peer
+from measure import fresh_peak, randomize, take_turns
 
 from hunyuan_video.models.vae import CausalVAE
 
 LATENT_FRAMES = 5  # 17 frames
+NAMES = ("ours", "theirs")
 
 
-def ours() -> CausalVAE:
-    return randomize(CausalVAE())  # pyright: ignore[reportReturnType]
-
-
-def theirs() -> AutoencoderKLHunyuanVideo:
-    peer = AutoencoderKLHunyuanVideo()
-    peer.use_framewise_decoding = peer.use_framewise_encoding = False
-    return randomize(peer)  # pyright: ignore[reportReturnType]
-
-
-MODELS = {"ours": ours, "theirs": theirs}
-
-
-def to(model: CausalVAE | AutoencoderKLHunyuanVideo, device: torch.device, dtype: torch.dtype):
-    """A decode function. The encoder is not needed, and gone."""
+def decoding(name: str, size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], torch.Tensor]:
+    """Decode one clip with one of the two. The encoder is not needed, and gone."""
+    ours = randomize(CausalVAE(), std=0.02)
+    model = ours if name == "ours" else vae_peer(ours)
     model.encoder = None  # pyright: ignore[reportAttributeAccessIssue]
     # Diffusers' own .to warns that it knows of no layer to keep in float32; nn.Module's does the same, in silence.
     torch.nn.Module.to(model, device=device, dtype=dtype)
-    return model.decode if isinstance(model, CausalVAE) else lambda latents: model.decode(latents, return_dict=False)[0]
-
-
-def make_latents(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    model.load_state_dict(model.state_dict(), assign=True)  # loading is what decides the order of our weights in memory
     shape = (1, 16, LATENT_FRAMES, size // 8, size // 8)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
-
-
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
-
-
-@torch.no_grad()
-def measure_peak(name: str, size: int, dtype: torch.dtype, device: torch.device) -> float:
-    """MiB above the weights. Runs in a process of its own: memory that an earlier call gave back is still resident."""
-    torch.set_num_threads(1)
-    decode = to(MODELS[name](), device, dtype)
-    latents = make_latents(size, dtype, device)
-    return peak_memory(lambda: decode(latents), device)
-
-
-def fresh_peak(*args: object) -> float:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure_peak, *args).result()  # pyright: ignore[reportArgumentType, reportCallIssue]
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    return lambda: model.decode(latents) if isinstance(model, CausalVAE) else model.decode(latents, return_dict=False)[0]
 
 
 @torch.no_grad()
 def compare(size: int, dtype: torch.dtype, device: torch.device, repeats: int) -> str:
     """One row of the table."""
-    peaks = {name: fresh_peak(name, size, dtype, device) for name in MODELS}
-    models = {name: make() for name, make in MODELS.items()}
-    models["theirs"].load_state_dict(models["ours"].state_dict())
-    decoders = {name: to(model, device, dtype) for name, model in models.items()}
-    latents = make_latents(size, dtype, device)
-
-    mine, other = (decode(latents).float() for decode in decoders.values())
+    peaks = {name: fresh_peak(decoding, name, size, dtype, device=device) for name in NAMES}
+    calls = {name: decoding(name, size, dtype, device) for name in NAMES}
+    mine, other = (calls[name]().float() for name in NAMES)
     error = ((mine - other).norm() / other.norm()).item()
     limit = 1e-4 if dtype == torch.float32 else 5e-2
     assert error < limit, f"the two disagree by {error:.1e}: their times cannot be compared"
-
-    taken: dict[str, list[float]] = {name: [] for name in decoders}
-    for _ in range(repeats):
-        for name, decode in decoders.items():
-            start = clock(device)
-            decode(latents)
-            taken[name].append(clock(device) - start)
-    seconds = {name: statistics.median(times) for name, times in taken.items()}
+    seconds = take_turns(calls, device, repeats)
     return (
         f"| 17x{size}x{size} | {str(dtype).removeprefix('torch.')} | {seconds['theirs']:.3f} s | {seconds['ours']:.3f} s "
         f"| **{seconds['theirs'] / seconds['ours']:.2f}×** | {peaks['theirs']:.0f} MiB | {peaks['ours']:.0f} MiB "

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from measure import randomize
 from safetensors.torch import load_file
 
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
@@ -60,7 +61,7 @@ def golden_config(config: dict[str, Any]) -> TransformerConfig:
         out_channels=config["out_channels"],
         hidden_size=config["hidden_size"],
         num_heads=config["heads_num"],
-        mlp_ratio=config["mlp_width_ratio"],
+        mlp_ratio=float(config["mlp_width_ratio"]),
         num_double_blocks=config["mm_double_blocks_depth"],
         num_single_blocks=config["mm_single_blocks_depth"],
         rope_dims=tuple(config["rope_dim_list"]),
@@ -83,19 +84,9 @@ TINY = TransformerConfig(
 )
 
 
-def randomize(module: torch.nn.Module, seed: int = 0, std: float = 0.1) -> torch.nn.Module:
-    """Fresh non-zero weights everywhere, so that no layer can hide a mistake behind a zero."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        parameter.data.normal_(0, std, generator=generator)
-    return module.eval().requires_grad_(False)
-
-
 @pytest.fixture
 def tiny_transformer() -> HunyuanVideoTransformer:
-    model = HunyuanVideoTransformer(TINY)
-    randomize(model)
-    return model
+    return randomize(HunyuanVideoTransformer(TINY))
 
 
 @pytest.fixture(scope="session")

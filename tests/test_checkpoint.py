@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, manifest, randomize
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tiny_checkpoint import save_text_encoders
+from transformers import CLIPTextModel, LlamaForCausalLM, LlamaModel
 
 from hunyuan_video import checkpoint
+from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.models.text import TextEncoder, template_prefix
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.weights import locate
 
@@ -117,6 +123,42 @@ def test_a_plain_pickle_of_something_else_is_refused(tmp_path):
         load(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("unable to mmap 9 bytes from file <model>: Cannot allocate memory (12)"), torch.OutOfMemoryError("CUDA out of memory")],
+)
+def test_a_file_is_not_blamed_when_memory_runs_out(tmp_path, state, monkeypatch, name, error):
+    def run_out(*args, **kwargs):
+        raise error
+
+    path = save(tmp_path / name, state)
+    monkeypatch.setattr(checkpoint, "load_file", run_out)
+    monkeypatch.setattr(torch, "load", run_out)
+    with pytest.raises(RuntimeError) as caught:
+        load(path)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_damaged_file_in_a_folder_called_memory_is_damaged(tmp_path, name):
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / name).write_bytes(b"PK\3\4" + b"\0" * 64)
+    with pytest.raises(ValueError, match="damaged or not a checkpoint"):
+        load(tmp_path / "memory" / name)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged_or_missing(tmp_path, state, monkeypatch, name):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    path = save(tmp_path / name, state)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match="model"):
+        load(path)
+
+
 def test_the_vae_loads_with_and_without_its_prefix(official_tree, tmp_path):
     original = locate(official_tree).vae
     prefixed = checkpoint.load_vae(original, torch.float32, CPU).state_dict()
@@ -130,3 +172,171 @@ def test_the_vae_loads_with_and_without_its_prefix(official_tree, tmp_path):
 def test_a_vae_folder_without_config_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         checkpoint.load_vae(tmp_path, torch.float32, CPU)
+
+
+def test_a_damaged_vae_config_is_refused_with_a_sentence(official_tree, tmp_path):
+    copy = Path(shutil.copytree(locate(official_tree).vae, tmp_path / "vae"))
+    (copy / "config.json").write_text('{"latent_channels": ')
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*fetch it again\.$"):
+        checkpoint.load_vae(copy, torch.float32, CPU)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return save_text_encoders(tmp_path_factory.mktemp("ckpts"))
+
+
+@pytest.fixture(scope="module")
+def encoder(folders: tuple[Path, Path]) -> TextEncoder:
+    return load_text_encoder(*folders, dtype=torch.float32)
+
+
+def copy_of(folder: Path, to: Path, *, without: str = "") -> Path:
+    return Path(shutil.copytree(folder, to, ignore=shutil.ignore_patterns(without)))
+
+
+def test_loading_text_encoders_prints_and_logs_nothing(folders, capfd: pytest.CaptureFixture[str]):
+    load_text_encoder(*folders)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_loaded_text_encoders_give_what_transformers_gives(folders, encoder: TextEncoder):
+    features = encoder.encode(["a cat"])
+    ids = torch.tensor([encoder.llm_tokenizer(template_prefix("video") + "a cat<|eot_id|>")["input_ids"]])
+    states = LlamaModel.from_pretrained(folders[0])(ids, output_hidden_states=True).hidden_states[-3]
+    torch.testing.assert_close(features.states, states[:, encoder.crop("video") :])
+    ids = torch.tensor([encoder.clip_tokenizer("a cat")["input_ids"]])
+    torch.testing.assert_close(features.pooled, CLIPTextModel.from_pretrained(folders[1])(ids).pooler_output)
+
+
+def test_text_encoders_are_frozen_and_wholly_on_the_device(folders):
+    encoder = load_text_encoder(*folders, device="meta")
+    tensors = dict(encoder.named_parameters()) | dict(encoder.named_buffers())
+    assert {"llm.rotary_emb.inv_freq", "clip.embeddings.position_ids"} < tensors.keys()
+    assert all(tensor.is_meta and not tensor.requires_grad for tensor in tensors.values())
+    assert not any(module.training for module in encoder.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_text_is_near_float32(folders, encoder: TextEncoder, dtype: torch.dtype):
+    low = load_text_encoder(*folders, dtype=dtype)
+    assert low.llm.rotary_emb.inv_freq.dtype == torch.float32
+    features = low.encode(["a cat", "a big dog"])
+    assert features.states.dtype == features.pooled.dtype == dtype
+    exact = encoder.encode(["a cat", "a big dog"])
+    features = features.to("cpu", torch.float32)
+    torch.testing.assert_close(features.states[features.mask], exact.states[exact.mask], atol=0.02, rtol=0.05)
+    torch.testing.assert_close(features.pooled, exact.pooled, atol=0.05, rtol=0.05)
+
+
+def test_text_encoders_in_bin_files_load_alike(folders, encoder: TextEncoder, tmp_path):
+    dirs = [copy_of(folder, tmp_path / folder.name, without="model.safetensors") for folder in folders]
+    for folder, to in zip(folders, dirs, strict=True):
+        torch.save(load_file(folder / "model.safetensors"), to / "pytorch_model.bin")
+    assert_same(load_text_encoder(*dirs, dtype=torch.float32), encoder)
+
+
+def test_sharded_text_encoders_load_alike_and_only_whole(folders, encoder: TextEncoder, tmp_path):
+    sharded = copy_of(folders[0], tmp_path / "sharded", without="model.safetensors")
+    LlamaForCausalLM.from_pretrained(folders[0]).save_pretrained(sharded, max_shard_size="20KB")
+    assert (sharded / "model.safetensors.index.json").is_file()
+    assert_same(load_text_encoder(sharded, folders[1], dtype=torch.float32), encoder)
+    shard = min(sharded.glob("model-*.safetensors"))
+    cut_in_half(shard)
+    with pytest.raises(ValueError, match=rf"{shard.name} is damaged"):
+        load_text_encoder(sharded, folders[1])
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="incomplete"):
+        load_text_encoder(sharded, folders[1])
+    for index in ("{", "[]", "{}", '{"weight_map": {"a": 1}}'):
+        (sharded / "model.safetensors.index.json").write_text(index)
+        with pytest.raises(ValueError, match=r"index\.json is damaged .*fetch it again\.$"):
+            load_text_encoder(sharded, folders[1])
+
+
+def assert_same(loaded: TextEncoder, expected: TextEncoder) -> None:
+    state, other = loaded.state_dict(), expected.state_dict()
+    assert state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_uncut_llava_is_refused_with_where_to_read_on(folders, tmp_path):
+    llava = copy_of(folders[0], tmp_path / "llava")
+    (llava / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    with pytest.raises(ValueError, match=r"whole LLaVA model.*docs/weights\.md"):
+        load_text_encoder(llava, folders[1])
+
+
+def test_swapped_text_encoders_are_refused(folders):
+    with pytest.raises(ValueError, match=r"'llama'.*docs/weights\.md"):
+        load_text_encoder(folders[1], folders[0])
+    with pytest.raises(ValueError, match=r"must be CLIP.*docs/weights\.md"):
+        load_text_encoder(folders[0], folders[0])
+
+
+def test_a_missing_text_encoder_folder_is_named(folders, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no text encoder folder .*absent: docs/weights\.md"):
+        load_text_encoder(tmp_path / "absent", folders[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("config.json", "no config.json"), ("tokenizer.json", "no tokenizer"), ("model.safetensors", "no weights")],
+)
+def test_a_missing_text_encoder_file_is_named(folders, tmp_path, name: str, message: str):
+    with pytest.raises(FileNotFoundError, match=rf"{message}.*docs/weights\.md"):
+        load_text_encoder(copy_of(folders[0], tmp_path / "broken", without=name), folders[1])
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_truncated_text_encoder_file_is_refused_with_a_sentence(folders, tmp_path, which: int, name: str):
+    dirs = list(folders)
+    dirs[which] = copy_of(folders[which], tmp_path / "broken")
+    cut_in_half(dirs[which] / name)
+    with pytest.raises(ValueError, match=rf"^[^\n]*broken/{name} is damaged[^\n]*fetch it again\.$"):
+        load_text_encoder(*dirs)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"num_hidden_layers": "four"}, {"num_attention_heads": 3}, {"num_attention_heads": 0}, {"hidden_size": -4}, {"hidden_act": "none"}],
+)
+def test_a_config_of_no_model_is_refused_with_a_sentence(folders, tmp_path, wrong: dict):
+    broken = copy_of(folders[0], tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | wrong))
+    with pytest.raises(ValueError, match=r"^[^\n]*config\.json describes no model that can be built[^\n]*$"):
+        load_text_encoder(broken, folders[1])
+
+
+def test_a_tokenizer_with_code_of_its_own_is_refused_and_does_not_run(folders, tmp_path):
+    broken = copy_of(folders[0], tmp_path / "broken")
+    (broken / "mine.py").write_text("from pathlib import Path\nPath(__file__).with_name('exploded').touch()\n")
+    settings = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    (broken / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"^The tokenizer in [^\n]* is damaged or needs code of its own"):
+        load_text_encoder(broken, folders[1])
+    assert not (broken / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {name: t for name, t in state.items() if "layers.1.mlp" not in name}, r"layers\.1\.mlp\.\w+\.weight is missing;.*"),
+        (lambda state: state | {"model.adapter.weight": torch.zeros(1)}, r"adapter\.weight is unknown"),
+        (lambda state: state | {"model.layers.4.mlp.up_proj.weight": torch.zeros(1)}, r"layers\.4\.mlp\.up_proj\.weight is unknown"),
+        (
+            lambda state: state | {"model.embed_tokens.weight": torch.zeros(7, 16)},
+            r"embed_tokens\.weight has shape \[7, 16\], not \[260, 16\]",
+        ),
+    ],
+)
+def test_text_tensors_that_do_not_fit_are_listed(folders, tmp_path, change: Callable[[dict], dict], message: str):
+    broken = copy_of(folders[0], tmp_path / "broken", without="model.safetensors")
+    torch.save(change(load_file(folders[0] / "model.safetensors")), broken / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=rf"broken does not fit the model: {message}"):
+        load_text_encoder(broken, folders[1])

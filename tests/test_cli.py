@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hunyuan_video import HunyuanVideo, Sampling, cli, video
 
@@ -52,10 +53,10 @@ def test_every_format_is_written_and_can_be_replayed(generate, official_tree, ca
     path = only(pattern)
     target = str(path.parent if form == "png" else path)
     if form == "latents":
-        assert cli.main(["decode", target, "--weights", str(official_tree)]) == 0 and only("*.mp4")
-    else:
-        assert cli.main(["replay", target, "--weights", str(official_tree)]) == 0
-        assert "The frames are identical." in capsys.readouterr().out
+        assert cli.main(["decode", target, "--weights", str(official_tree)]) == 0
+        target = str(only("*.mp4"))
+    assert cli.main(["replay", target, "--weights", str(official_tree)]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
 
 
 def test_several_videos_count_their_seeds_up(generate):
@@ -87,6 +88,34 @@ def test_metadata_holds_every_setting(generate):
     assert settings["prompt"] == "A cat."
     assert settings["sampling"] | {"seed": 4, "cfg_scale": 2.0, "guidance": 5.0, "height": 32} == settings["sampling"]
     assert {"model", "hunyuan_video", "torch", "runtime", "device"} <= settings.keys()
+
+
+def test_every_command_finds_weights_at_model_base(generate, official_tree, monkeypatch, capsys):
+    assert generate("A cat.", "--seed", "4") == 0
+    monkeypatch.setenv("MODEL_BASE", str(official_tree))
+    assert cli.main(["replay", str(only("*.mp4"))]) == 0
+    assert cli.main(["info"]) == 0
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_replaying(generate, official_tree, monkeypatch, capsys):
+    assert generate("A cat.", "--seed", "4") == 0
+    monkeypatch.setattr(HunyuanVideo, "load", lambda *_: pytest.fail("weights were read"))
+    assert cli.main(["replay", str(only("*.mp4")), "--weights", str(official_tree), "--out", "/proc/nope"]) == 2
+    assert "Cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "settings", [{"prompt": "x", "hunyuan_video": "9.0"}, {"prompt": "x", "model": "y", "sampling": {"magic": 1}, "runtime": {}}]
+)
+def test_settings_of_another_version_are_refused_with_a_sentence(settings, capsys):
+    video.save_video(np.zeros((1, 16, 16, 3), np.uint8), "a.mp4", metadata=settings | {"frames_sha256": ""})
+    assert "settings that this version cannot use" in refused(capsys, "replay", "a.mp4")
+
+
+def test_a_latents_file_is_not_replayed_but_decoded(generate, official_tree, capsys):
+    assert generate("A cat.", "--format", "latents", "--seed", "0") == 0
+    assert "hunyuan-video decode" in refused(capsys, "replay", str(only("*.safetensors")))
 
 
 def test_replay_with_other_weights_is_refused(generate, capsys):
@@ -132,8 +161,10 @@ def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(ge
     process = interrupt_after_first_step([*settings, "--save-state", "state.safetensors"], Path("state.safetensors"))
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "" and "Traceback" not in error
-    assert "Kept: state.safetensors; continue with" in error
+    assert "Kept: state.safetensors, after step" in error and "--resume state.safetensors" in error
     assert list(Path("results").iterdir()) == []
+    assert cli.main(["decode", "state.safetensors", "--weights", str(official_tree)]) == 2  # unfinished latents are no video
+    assert cli.main(["generate", *settings, "--save-state", "state.safetensors"]) == 2  # and are not overwritten by another run
 
     assert cli.main(["generate", "--resume", "state.safetensors", "--weights", str(official_tree)]) == 0
     resumed = video.read_metadata(only("*.mp4"))
@@ -159,14 +190,17 @@ def refused(capsys, *arguments: str) -> str:
         (["generate", "A cat.", "--height", "100"], "height is 100; it must be a positive multiple of 16"),
         (["generate", "A cat.", "--num-frames", "128"], "num_frames is 128"),
         (["generate", "A cat.", "--num-videos", "0"], "num_videos is 0"),
-        (["generate", "A cat.", "--guidance", "6"], "have no embedded guidance"),
+        (["generate", "A cat.", "--guidance", "6"], "has no embedded guidance"),
         (["generate", "A cat.", "--prompts-file", "x.txt"], "give one of them"),
         (["generate", "--prompts-file", "x.txt"], "x.txt: no such file or directory"),
         (["generate", "A cat.", "--weights", "nowhere"], "looked for nowhere"),
         (["generate", "A cat.", "--save-state", "s.safetensors", "--num-videos", "2"], "keeps the state of one video"),
         (["generate", "A cat.", "--save-state", "s.mp4"], "ends in none of .safetensors"),
         (["generate", "A cat.", "--out", "/proc/nope"], "Cannot write"),
-        (["generate", "A cat.", "--resume", "x.safetensors"], "give no prompt"),
+        (["generate", "A cat.", "--resume", "x.safetensors"], "give nothing else"),
+        (["generate", "--num-steps", "9", "--resume", "x.safetensors"], "give nothing else"),
+        (["generate", "A cat.", "--num-videos", "2", "--seed", str(2**63 - 1)], "seed is 9223372036854775808"),
+        (["replay", "nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
         (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
         (["frobnicate"], "There is no command 'frobnicate'"),
@@ -201,6 +235,27 @@ def test_model_base_names_the_root_of_the_weights(official_tree, monkeypatch, ca
     monkeypatch.setenv("MODEL_BASE", str(official_tree))
     assert cli.main(["generate", "A cat.", *SMALL]) == 0
     assert video.read_video(only("*.mp4"))[0].shape == (5, 32, 48, 3)
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["train", "--help"]])
+def test_the_steps_of_training_are_listed(arguments, capsys):
+    assert cli.main(arguments) == 0
+    assert "text,vae,cache,transformer" in capsys.readouterr().out
+
+
+def test_help_works_even_where_model_base_is_wrong(monkeypatch, capsys):
+    monkeypatch.setenv("MODEL_BASE", "/nowhere")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["generate", "--help"])
+    assert ended.value.code == 0
+
+
+def test_running_out_of_memory_is_a_sentence(capsys):
+    def work() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    assert cli.run_guarded(work) == 1
+    assert "--offload models" in capsys.readouterr().err
 
 
 def test_help_lists_every_command_and_imports_no_torch():

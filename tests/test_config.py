@@ -51,6 +51,29 @@ def test_impossible_output_is_refused(setting, sentence):
         Output(**setting)
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting", "sentence"),
+    [
+        (Sampling, {"schedule": "cosine"}, "schedule is 'cosine'; it must be shift, linear-quadratic"),
+        (Sampling, {"noise": "gpu"}, "noise is 'gpu'"),
+        (Sampling, {"height": 64.0}, "height is 64.0; it must be int"),
+        (Sampling, {"num_steps": True}, "num_steps is True; it must be int"),
+        (Sampling, {"seed": "1"}, "seed is '1'; it must be int or None"),
+        (Sampling, {"guidance": "high"}, "guidance is 'high'; it must be float or None"),
+        (Runtime, {"dtype": "fp32"}, "dtype is 'fp32'; it must be auto, float32"),
+        (Runtime, {"fp8": 1}, "fp8 is 1; it must be bool"),
+        (Output, {"format": "avi"}, "format is 'avi'"),
+    ],
+)
+def test_values_of_another_type_or_choice_are_refused(kind, setting, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        kind(**setting)
+
+
+def test_a_whole_number_is_a_float():
+    assert Sampling(shift=7, guidance=6).shift == 7
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1", "", "cuda:-1"])
 def test_an_unknown_device_is_refused(device):
     with pytest.raises(ValueError, match="it must be auto, cpu, cuda"):

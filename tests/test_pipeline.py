@@ -3,25 +3,110 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_checkpoint import save_official_tree
+from conftest import golden_config, randomize
+from tiny_checkpoint import VAE, save_official_tree
+from torch import nn
 
+from hunyuan_video import pipeline
 from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.models.text import TextEncoder, TextFeatures
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.pipeline import HunyuanVideo, resolve_device
-from hunyuan_video.sampling import initial_noise
+from hunyuan_video.sampling import initial_noise, linear_quadratic_sigmas, shifted_sigmas
+from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.video import to_frames, to_tensor
 from hunyuan_video.weights import locate
 
 SMALL = Sampling(height=32, width=48, num_frames=5, num_steps=3, seed=7)
+MODEL_BASE = os.environ.get("MODEL_BASE")
 
 
 @pytest.fixture(scope="module")
 def pipe(official_tree):
     return HunyuanVideo.load(official_tree)
+
+
+# --- The numbers ---
+
+
+class KnownText(TextEncoder):
+    """Encodes the prompts it knows as what it was given."""
+
+    def __init__(self, features: dict[str, TextFeatures]):
+        nn.Module.__init__(self)
+        self.features = features
+        self.anchor = nn.Parameter(torch.zeros(1))  # tells the pipeline where this module is
+
+    def encode(self, prompts: list[str], kind: str = "video") -> TextFeatures:
+        rows = [self.features[prompt] for prompt in prompts]
+        return TextFeatures(*(torch.cat([getattr(row, name) for row in rows]) for name in ("states", "mask", "pooled")))
+
+
+def test_latents_after_every_step_equal_the_reference(golden, monkeypatch):
+    """The whole loop with both guidances: prompts, shifted noise levels, t in [0, 1000], Euler steps."""
+    reference = golden("denoise_loop")
+    config = reference.info["config"]
+    transformer = HunyuanVideoTransformer(golden_config(config)).eval()
+    transformer.load_state_dict(reference.state_dict(), strict=True)
+    states, mask, pooled = reference["in.text_states"], reference["in.text_mask"].bool(), reference["in.text_states_2"]
+    rows = {name: TextFeatures(states[i, None], mask[i, None], pooled[i, None]) for i, name in enumerate(("A dog.", "A cat."))}
+    pipe = HunyuanVideo(KnownText(rows), transformer, randomize(CausalVAE(VAE), std=0.2))
+    monkeypatch.setattr(pipeline, "initial_noise", lambda _shape, _seed: reference["in.latents0"])
+    options = Sampling(
+        height=32, width=48, num_frames=5, num_steps=config["steps"], shift=config["flow_shift"], seed=0,
+        guidance=config["embedded_cfg_scale"], cfg_scale=config["cfg_scale"], negative_prompt="A dog.",
+    )  # fmt: skip
+    latents = [step.latents for step in pipe.steps("A cat.", options) if step.stage == "denoise"]
+    assert len(latents) == 5
+    for i, actual in enumerate(latents, start=1):
+        reference.check(actual, f"out.latents{i}")
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", 6000.0), ("bfloat16", 6016.0)])
+def test_embedded_guidance_is_rounded_before_it_is_multiplied(official_tree, monkeypatch, dtype, expected):
+    seen = []
+    condition = HunyuanVideoTransformer.condition
+
+    def watched(model, states, mask, pooled, guidance):
+        seen.append(guidance.item())
+        return condition(model, states, mask, pooled, guidance)
+
+    monkeypatch.setattr(HunyuanVideoTransformer, "condition", watched)
+    HunyuanVideo.load(official_tree, Runtime(dtype=dtype))("A cat.", replace(SMALL, num_steps=1, guidance=6.0))
+    assert seen == [expected]
+
+
+def with_tiling(pipe: HunyuanVideo, tiling: bool) -> HunyuanVideo:
+    return HunyuanVideo(pipe.text_encoder, pipe.transformer, pipe.vae, runtime=Runtime(vae_tiling=tiling))
+
+
+@pytest.mark.parametrize("tiling", [False, True])
+@torch.no_grad()
+def test_decode_divides_by_the_scaling_factor(pipe, tiling):
+    latents = initial_noise((1, 4, 2, 4, 6), 3)
+    expected, unscaled = (to_frames(pipe.vae.decode(z)[0]) for z in (latents / 0.476986, latents))
+    assert np.array_equal(with_tiling(pipe, tiling).decode(latents), expected) and not np.array_equal(unscaled, expected)
+
+
+@pytest.mark.parametrize("tiling", [False, True])
+@torch.no_grad()
+def test_encode_is_the_mean_times_the_scaling_factor(pipe, tiling):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype=np.uint8)
+    expected = pipe.vae.encode(to_tensor(frames)[None]).mean * 0.476986
+    torch.testing.assert_close(with_tiling(pipe, tiling).encode(frames), expected, atol=1e-6, rtol=1e-6)
+
+
+# --- Videos ---
 
 
 def test_frames_have_the_size_that_was_asked_for(pipe):
@@ -52,12 +137,12 @@ def test_the_prompt_matters(pipe):
 
 
 def test_sampling_starts_from_the_noise_of_the_seed_drawn_on_the_cpu(pipe, monkeypatch):
-    monkeypatch.setattr(pipe, "_velocity", lambda _prompt, _options: lambda x, _sigma: torch.zeros_like(x))
+    monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, _sigma: torch.zeros_like(x))
     torch.testing.assert_close(pipe("A cat.", SMALL).latents, initial_noise((1, 4, 2, 4, 6), 7), atol=0, rtol=0)
 
 
 def test_official_noise_is_float16(pipe, monkeypatch):
-    monkeypatch.setattr(pipe, "_velocity", lambda _prompt, _options: lambda x, _sigma: torch.zeros_like(x))
+    monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, _sigma: torch.zeros_like(x))
     latents = pipe("A cat.", replace(SMALL, noise="official")).latents
     assert latents.dtype == torch.float32 and torch.equal(latents, latents.half().float())
 
@@ -65,7 +150,7 @@ def test_official_noise_is_float16(pipe, monkeypatch):
 def test_sampling_runs_from_noise_to_data(pipe, monkeypatch):
     """A perfect model of one clip: from any noise, its velocity leads to that clip."""
     clip = torch.linspace(-1, 1, 4 * 2 * 4 * 6).view(1, 4, 2, 4, 6)
-    monkeypatch.setattr(pipe, "_velocity", lambda _prompt, _options: lambda x, sigma: (x - clip) / sigma)
+    monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, sigma: (x - clip) / sigma)
     torch.testing.assert_close(pipe("A cat.", SMALL).latents, clip, atol=1e-5, rtol=0)
 
 
@@ -122,9 +207,18 @@ def test_missing_guidance_is_refused_before_any_work(pipe):
         next(pipe.steps("A cat.", replace(SMALL, guidance=None)))
 
 
-@pytest.mark.parametrize("schedule", ["shift", "linear-quadratic"])
-def test_both_schedules_run(pipe, schedule):
-    assert pipe("A cat.", replace(SMALL, num_steps=4, schedule=schedule)).frames.shape[0] == 5
+def test_the_model_sees_the_noise_levels_of_the_schedule(pipe, monkeypatch):
+    def seen(**changes) -> list[float]:
+        sigmas = []
+        monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, sigma: sigmas.append(sigma) or torch.zeros_like(x))
+        pipe("A cat.", replace(SMALL, num_steps=4, **changes))
+        return sigmas
+
+    assert seen() == shifted_sigmas(4, 7.0)[:-1].tolist()
+    assert seen(shift=3.0) == shifted_sigmas(4, 3.0)[:-1].tolist()
+    assert seen(schedule="linear-quadratic") == linear_quadratic_sigmas(4)[:-1].tolist()
+    assert seen(schedule="linear-quadratic", linear_steps=1) == linear_quadratic_sigmas(4, 1)[:-1].tolist()
+    assert len({tuple(seen()), tuple(seen(shift=3.0)), tuple(seen(schedule="linear-quadratic"))}) == 3
 
 
 def test_bfloat16_runs_on_cpu_and_stays_close(official_tree, pipe):
@@ -134,10 +228,63 @@ def test_bfloat16_runs_on_cpu_and_stays_close(official_tree, pipe):
     assert 0 < (low - full).norm() / full.norm() < 0.05
 
 
-@pytest.mark.parametrize("runtime", [Runtime(offload="models"), Runtime(attention="matmul")])
-def test_how_to_compute_does_not_change_what_comes_out(official_tree, pipe, runtime):
+@pytest.mark.parametrize("kernel", ["matmul", "chunked"])
+def test_the_attention_kernel_does_not_change_what_comes_out(official_tree, pipe, kernel):
     expected = pipe("A cat.", SMALL).latents
-    torch.testing.assert_close(HunyuanVideo.load(official_tree, runtime)("A cat.", SMALL).latents, expected, atol=1e-4, rtol=1e-4)
+    other = HunyuanVideo.load(official_tree, Runtime(attention=kernel))
+    torch.testing.assert_close(other("A cat.", SMALL).latents, expected, atol=1e-4, rtol=1e-4)
+
+
+class Traveller(nn.Module):
+    """Moves without a second device: each place it was at keeps its own copy of the weight and of the buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.register_buffer("table", torch.zeros(1))
+        self.copies = {"cpu": [tensor.data for tensor in (self.weight, self.table)]}
+
+    def to(self, device: torch.device) -> Traveller:
+        tensors = (self.weight, self.table)
+        copies = self.copies.setdefault(device.type, [tensor.data.clone() for tensor in tensors])
+        for tensor, copy in zip(tensors, copies, strict=True):
+            tensor.data = copy
+        return self
+
+    def places(self) -> list[str]:
+        """Where the weight is, and where the buffer."""
+        by_address = {copy.data_ptr(): place for place, copies in self.copies.items() for copy in copies}
+        return [by_address[tensor.data_ptr()] for tensor in (self.weight, self.table)]
+
+
+def test_a_module_is_on_the_device_inside_the_block_and_at_home_after_it():
+    module = Traveller()
+    with on_device(module, torch.device("cuda")):
+        assert module.places() == ["cuda", "cuda"]
+    assert module.places() == ["cpu", "cpu"]
+
+
+def test_a_module_comes_home_from_a_block_that_fails():
+    module = Traveller()
+    with pytest.raises(RuntimeError, match="out of memory"), on_device(module, torch.device("cuda")):
+        assert module.places() == ["cuda", "cuda"]
+        raise RuntimeError("out of memory")
+    assert module.places() == ["cpu", "cpu"]
+
+
+def test_one_model_after_the_other_is_on_the_device(pipe, monkeypatch):
+    events = []
+
+    @contextmanager
+    def watched(module: nn.Module, device: torch.device):
+        events.append(("in", type(module)))
+        with on_device(module, device):
+            yield
+        events.append(("out", type(module)))
+
+    monkeypatch.setattr(pipeline, "on_device", watched)
+    pipe("A cat.", replace(SMALL, cfg_scale=2.0))
+    assert events == [(way, kind) for kind in (TextEncoder, HunyuanVideoTransformer, CausalVAE) for way in ("in", "out")]
 
 
 def test_fp8_weights_stay_close(official_tree, pipe):
@@ -170,3 +317,26 @@ def test_a_device_that_is_not_there_is_refused():
 def test_a_seed_means_the_same_video_on_cuda(official_tree, pipe):
     cuda = HunyuanVideo.load(official_tree, Runtime(device="cuda", dtype="float32", vae_dtype="float32", text_dtype="float32"))
     torch.testing.assert_close(cuda("A cat.", SMALL).latents.cpu(), pipe("A cat.", SMALL).latents, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_everything_that_saves_memory_together_stays_close_on_cuda(official_tree, pipe):
+    runtime = Runtime(device="cuda", dtype="bfloat16", vae_dtype="float16", text_dtype="float16", fp8=True, offload="models")
+    small = HunyuanVideo.load(official_tree, runtime)
+    exact = replace(SMALL, guidance=4.0)  # see test_bfloat16_runs_on_cpu_and_stays_close
+    video, expected = small("A cat.", exact), pipe("A cat.", exact).latents
+    assert video.latents.is_cuda and video.frames.shape == (5, 32, 48, 3)
+    assert 0 < (video.latents.cpu() - expected).norm() / expected.norm() < 0.1
+    assert {p.device.type for model in (small.text_encoder, small.transformer, small.vae) for p in model.parameters()} == {"cpu"}
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(MODEL_BASE is None or bool(locate(Path(MODEL_BASE)).missing()), reason="needs the official weights, at $MODEL_BASE")
+def test_the_official_weights_make_an_image():
+    assert MODEL_BASE is not None
+    official = HunyuanVideo.load(Path(MODEL_BASE), Runtime(offload="models"))
+    assert official.transformer.config == TransformerConfig() and official.vae.config == VAEConfig()
+    video = official("A cat walks on the grass, realistic style.", Sampling(height=256, width=256, num_frames=1, num_steps=2, seed=0))
+    assert video.latents.shape == (1, 16, 1, 32, 32) and video.latents.isfinite().all()
+    assert video.frames.shape == (1, 256, 256, 3) and video.frames.std() > 1  # an image, not one colour

@@ -15,7 +15,7 @@ SAMPLING = {
     "num_steps": 20,
     "shift": 1.5,
     "guidance": None,
-    "cfg_scale": 2.5,
+    "cfg_scale": 2.0,
     "negative_prompt": "",
 }
 

@@ -5,7 +5,7 @@ runs=${1:-runs}
 mkdir -p "$runs"
 export OMP_NUM_THREADS=1 # the two trainings take one core each
 
-[ -d "$runs/text/text_encoder_2" ] || hunyuan-video train text --out "$runs/text"
+[ -f "$runs/text/text_encoder_2/tokenizer_config.json" ] || hunyuan-video train text --out "$runs/text"
 hunyuan-video train vae --out "$runs/vae" &
 vae=$!
 trap 'kill $vae 2>/dev/null || true' EXIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -47,11 +48,15 @@ class Generate:
         prompts = self._prompts()
         if self.num_videos < 1:
             raise ValueError(f"num_videos is {self.num_videos}; it must be 1 or more.")
+        if self.sampling.seed is not None:
+            replace(self.sampling, seed=self.sampling.seed + self.num_videos - 1)  # refuses a last seed that is too large
         if self.save_state is not None and len(prompts) * self.num_videos > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(prompts) * self.num_videos} were asked for.")
         check_writable(self.output.out / f"check{self.output.suffix}")
         if self.save_state is not None:
             check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
+            if self.save_state.exists():
+                raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")
         found = _find_weights(self.weights)
         found.check(self.sampling)
 
@@ -67,8 +72,9 @@ class Generate:
 
     def _resume(self) -> None:
         assert self.resume is not None
-        if self.prompt or self.prompts_file:
-            raise ValueError("--resume continues the video in its file, prompt and settings included; give no prompt with it.")
+        plain = Generate(sampling=weights.find_or_embedded(self.weights).sampling(), weights=self.weights, resume=self.resume)
+        if self != plain:
+            raise ValueError("--resume continues the video in its file, which holds prompt and settings; give nothing else but --weights.")
         from hunyuan_video.apps.generate import resume
 
         print(resume(self.resume, self.weights))
@@ -97,13 +103,15 @@ class Replay:
 
     file: tyro.conf.Positional[Path]
     output: Annotated[Output, Flat] = field(default_factory=Output)
+    device: str | None = None
+    """where to compute (default: as when the file was made)"""
     weights: Path | None = None
     """root of the weights that made the file"""
 
     def run(self) -> None:
         from hunyuan_video.apps.generate import replay
 
-        path, identical = replay(self.file, self.weights, self.output)
+        path, identical = replay(self.file, self.weights, self.device, self.output)
         print(path)
         print(
             "The frames are identical."
@@ -188,6 +196,8 @@ TRAINING = ("text", "vae", "cache", "transformer")
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Returns 0, 1 for a failure while working, 2 for a wrong request, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name in any script must not end a run on a narrow console
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -204,6 +214,11 @@ def run_guarded(work: Callable[[], None]) -> int:
             raise
         print(f"hunyuan-video: {_sentence(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported here
+            raise
+        print(f"hunyuan-video: out of memory; try --offload models, --fp8 or a smaller video. ({_sentence(error)})", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -216,19 +231,23 @@ def _sentence(error: Exception) -> str:
 
 
 def _dispatch(name: str, arguments: list[str]) -> None:
-    if name == "train" and arguments and arguments[0] in TRAINING:
+    if name == "train" and (not arguments or arguments[0] in ("-h", "--help")):
+        print(f"usage: hunyuan-video train {{{','.join(TRAINING)}}} [OPTIONS]\n\nThe steps of recipes/tiny; each has a --help of its own.")
+        return
+    if name == "train" and arguments[0] in TRAINING:
         from hunyuan_video.training import commands
 
         return commands.run(arguments[0], arguments[1:])
     if name not in COMMANDS:
         given = f"train {arguments[0]}" if name == "train" and arguments else name
         raise ValueError(f"There is no command {given!r}; `hunyuan-video --help` lists them.")
-    command = COMMANDS[name]
+    command, root = COMMANDS[name], _weights_argument(arguments)
     default = None
     if command is Generate:
-        root = _weights_argument(arguments)
-        default = Generate(sampling=weights.find_or_embedded(root).sampling(), weights=root)
-    tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}").run()
+        asks_for_help = "-h" in arguments or "--help" in arguments
+        default = Generate(sampling=(weights.locate if asks_for_help and root else weights.find_or_embedded)(root).sampling(), weights=root)
+    given = tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}")
+    replace(given, weights=given.weights or root).run()
 
 
 def _weights_argument(arguments: list[str]) -> Path | None:
@@ -238,7 +257,8 @@ def _weights_argument(arguments: list[str]) -> Path | None:
             return Path(arguments[position + 1])
         if argument.startswith("--weights="):
             return Path(argument.partition("=")[2])
-    return Path(os.environ["MODEL_BASE"]) if "MODEL_BASE" in os.environ else None
+    base = os.environ.get("MODEL_BASE")
+    return Path(base) if base else None
 
 
 def _usage() -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import UnionType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 # Verbatim from the official release; used when classifier-free guidance is on and no negative prompt is given.
 OFFICIAL_NEGATIVE_PROMPT = (
@@ -22,6 +23,20 @@ MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads
 def _require(correct: bool, sentence: str) -> None:
     if not correct:
         raise ValueError(sentence)
+
+
+def _check_types(settings: object) -> None:
+    """Refuse values of another type or choice than the fields say: settings also come from files and from other programs."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+        choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
+        types = [option for option in options if isinstance(option, type)]
+        if float in types:
+            types.append(int)
+        right = value in choices if choices else isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool))
+        wanted = ", ".join(choices) if choices else " or ".join(option.__name__ for option in types).replace("NoneType", "None")
+        _require(right, f"{name} is {value!r}; it must be {wanted}.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ class Sampling:
     official code draws it"""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in ("height", "width"):
             value = getattr(self, name)
             near = max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE
@@ -120,6 +136,7 @@ class Runtime:
     """keep the transformer blocks' weights in 8 bits (float8_e4m3fn with one scale each): half the memory of bfloat16"""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         kind, _, index = self.device.partition(":")
         _require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
@@ -144,14 +161,15 @@ class Output:
     """appended to the name of every file"""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         fastest = 50 if self.format == "gif" else 240  # viewers slow faster GIFs down
         _require(
             1 <= self.fps <= fastest,
             f"fps is {self.fps}; for {self.format} it must be between 1 and {fastest} (HunyuanVideo is trained at 24).",
         )
         _require(
-            len(self.name_suffix) <= 50 and all(c.isalnum() or c in "-_." for c in self.name_suffix),
-            f"name_suffix is {self.name_suffix!r}; it may hold up to 50 letters, digits, '-', '_' and '.'.",
+            len(self.name_suffix.encode()) <= 50 and all(c.isalnum() or c in "-_." for c in self.name_suffix),
+            f"name_suffix is {self.name_suffix!r}; it may hold up to 50 bytes of letters, digits, '-', '_' and '.'.",
         )
         limit = {"mp4": 51, "webm": 63}.get(self.format)
         if self.crf is not None:

@@ -80,6 +80,8 @@ def replacing(path: Path) -> Iterator[tuple[Path, Path]]:
         yield temporary, path
         for file in (*temporary.glob("*"), temporary):
             _flush(file)
+        if temporary.is_file():
+            temporary.chmod(0o644)  # some writers make files that only their owner may read
         os.replace(temporary, path)
         _flush(temporary.parent)
     finally:

@@ -1,7 +1,7 @@
 """The pipeline: a prompt goes in, frames come out.
 
     pipe = HunyuanVideo.load()
-    video = pipe("A cat walks on the grass, realistic style.", Sampling(seed=0))
+    video = pipe("A cat walks on the grass, realistic style.", replace(pipe.defaults, seed=0))
     save_video(video.frames, "cat.mp4", metadata=video.settings)
 
 Underneath is a generator, `steps`, that yields after every piece of work: a progress bar, a preview, cancelling and saving the state
@@ -26,7 +26,7 @@ from torch import Tensor
 from hunyuan_video import checkpoint, weights
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.models import attention
-from hunyuan_video.models.text import TextEncoder, TextFeatures, load_text_encoder
+from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, use_attention
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.sampling import (
@@ -55,14 +55,14 @@ class Step:
     total: int
     settings: dict[str, Any]
     latents: Float[Tensor, "1 C T H W"] | None = None
-    frames: UInt8[np.ndarray, "T H W 3"] | None = None
+    frames: UInt8[np.ndarray, "F H2 W2 3"] | None = None
 
 
 @dataclass(frozen=True)
 class Video:
     """Frames, the latents they were decoded from, and everything needed to make them again."""
 
-    frames: UInt8[np.ndarray, "T H W 3"]
+    frames: UInt8[np.ndarray, "F H2 W2 3"]
     latents: Float[Tensor, "1 C T H W"]
     settings: dict[str, Any]
 
@@ -133,12 +133,13 @@ class HunyuanVideo:
         vae_dtype = resolve_dtype(runtime.vae_dtype, found.vae, device, torch.float16)
         text_dtype = resolve_dtype(runtime.text_dtype, found.text_encoder, device, torch.float16)
 
-        text_encoder = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, home)
-        transformer = checkpoint.load_transformer(found.transformer, dtype, home, found.load_key)
+        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, home)
+        transformer = checkpoint.load_transformer(found.transformer, dtype, torch.device("cpu") if runtime.fp8 else home, found.load_key)
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         if runtime.fp8:
-            fp8.quantize(transformer)
-        kernel = attention.best(device, dtype) if runtime.attention == "auto" else attention.KINDS[runtime.attention]
+            fp8.quantize(transformer)  # before it moves: the device need never hold it in 16 bits
+            transformer.to(home)
+        kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
         use_attention(transformer, kernel)
         return cls(
             text_encoder, transformer, vae, device=device, runtime=runtime, defaults=found.sampling(), fingerprint=found.fingerprint()
@@ -152,6 +153,7 @@ class HunyuanVideo:
         assert last is not None and last.frames is not None and latents is not None
         return Video(last.frames, latents, last.settings)
 
+    @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
     def steps(self, prompt: str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None) -> Iterator[Step]:
         """Make one video, yielding after text encoding, every denoising step, and decoding (the last one holds the frames).
 
@@ -168,14 +170,15 @@ class HunyuanVideo:
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
 
-        velocity = self._velocity(prompt, options)
+        features = self.encode_text([prompt, options.negative_prompt or ""] if options.cfg_scale > 1 else [prompt], options)
         yield Step("encode", 1, 1, settings)
         sigmas = self.sigmas(options)
         done, latents = resume or (0, self._noise(shape, options))
         if done > 0:
             yield Step("denoise", done, options.num_steps, settings, latents)
         solve = SOLVERS[options.solver]
-        with torch.no_grad(), on_device(self.transformer, self.device):
+        with on_device(self.transformer, self.device):
+            velocity = self._velocity(features, options)
             for index, latents in enumerate(solve(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
                 yield Step("denoise", index, options.num_steps, settings, latents)
         frames = self.decode(latents)
@@ -253,18 +256,14 @@ class HunyuanVideo:
             return official_noise(shape, options.seed, self.device)
         return initial_noise(shape, options.seed).to(self.device)
 
-    def _velocity(self, prompt: str, options: Sampling) -> Velocity:
-        """The model as a function of latents and noise level; text is encoded and embedded once, here."""
-        with_negative = options.cfg_scale > 1
-        prompts = [prompt, options.negative_prompt or ""] if with_negative else [prompt]
-        features = self.encode_text(prompts, options)
+    def _velocity(self, features: TextFeatures, options: Sampling) -> Velocity:
+        """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
         model, dtype = self.transformer, features.states.dtype
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
 
         def branch(row: int) -> Velocity:
-            with torch.no_grad(), on_device(model, self.device):
-                condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
+            condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
                 t = torch.full((1,), sigma, device=self.device) * 1000  # float32, as in the official scheduler
@@ -272,4 +271,4 @@ class HunyuanVideo:
 
             return velocity
 
-        return classifier_free_guidance(branch(0), branch(1), options.cfg_scale) if with_negative else branch(0)
+        return classifier_free_guidance(branch(0), branch(1), options.cfg_scale) if options.cfg_scale > 1 else branch(0)

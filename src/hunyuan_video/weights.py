@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +57,18 @@ class Weights:
         Raises:
             ValueError: guidance is given to weights without it, or the other way round.
         """
-        if (self.root / "generation_config.json").exists() and (sampling.guidance is None) != (self.sampling().guidance is None):
-            need = "have no embedded guidance; leave --guidance out and use --cfg-scale" if self.sampling().guidance is None else "need one"
-            raise ValueError(f"guidance is {sampling.guidance}, but the weights in {self.root} {need}.")
+        embedded = _names_guidance(self.transformer)
+        if embedded is True and sampling.guidance is None:
+            raise ValueError(f"guidance is None, but {self.transformer} was distilled with one (the official value is 6).")
+        if embedded is False and sampling.guidance is not None:
+            raise ValueError(
+                f"guidance is {sampling.guidance}, but {self.transformer} has no embedded guidance; set it to None and use cfg_scale."
+            )
 
     def fingerprint(self) -> str:
         """Identifies the model in a video's metadata: a SHA-256 over the sizes and evenly spread samples of all weight files, which takes
         a moment even for 40 GB. It tells models apart; it is not a check against tampering."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.load_key.encode())
         for part in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2):
             files = [part] if part.is_file() else sorted(f for f in part.iterdir() if f.suffix in {".safetensors", ".bin", ".pt", ".json"})
             for file in files:
@@ -74,6 +79,21 @@ class Weights:
                         stream.seek(start)
                         digest.update(stream.read(65_536))
         return digest.hexdigest()[:16]
+
+
+def _names_guidance(path: Path) -> bool | None:
+    """Whether a checkpoint has the guidance embedding, from the list of tensor names at its start; None if that cannot be told."""
+    try:
+        if path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                names = file.read(min(int.from_bytes(file.read(8), "little"), 2**24))
+        else:
+            with zipfile.ZipFile(path) as archive:
+                (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+                names = archive.read(index)
+    except (OSError, ValueError, zipfile.BadZipFile):  # loading it will say what is wrong
+        return None
+    return b"guidance_in.mlp.0.weight" in names
 
 
 def locate(root: Path, transformer: Path | None = None, load_key: str = "module") -> Weights:

@@ -228,3 +228,17 @@ def test_gradients_reach_every_parameter():
     model(x, t, model.condition(states, mask, pooled, guidance)).square().mean().backward()
     # The last dual block's text MLP still feeds the single blocks; only the text rows of the last single block lead nowhere.
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []
+
+
+def test_a_model_used_for_inference_can_be_trained_after(tiny_transformer):
+    x, t, states, mask, pooled, guidance = inputs(TINY, [3])
+    with torch.inference_mode():
+        tiny_transformer(x, t, tiny_transformer.condition(states, mask, pooled, guidance))
+    tiny_transformer.requires_grad_(True)
+    tiny_transformer(x, t, tiny_transformer.condition(states, mask, pooled, guidance)).sum().backward()
+    assert tiny_transformer.img_in.proj.weight.grad is not None
+
+
+def test_tables_follow_the_grid(tiny_transformer):
+    first, second = (tiny_transformer.rope((2, 2, width), CPU) for width in (3, 4))
+    assert first.cos.shape[0] == 12 and second.cos.shape[0] == 16 and tiny_transformer.rope((2, 2, 4), CPU) is second

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_text_encoders
 
 from hunyuan_video import checkpoint
-from hunyuan_video.models.text import load_text_encoder
+from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.models.transformer import Context, rope_table
 from hunyuan_video.training import dataset
 from hunyuan_video.training.dataset import LatentCache
@@ -93,7 +93,7 @@ def test_what_training_writes_loads_as_a_checkpoint(config, tmp_path):
 
 
 def test_a_killed_run_ends_as_if_it_had_never_stopped(config, tmp_path):
-    undisturbed = load_file(train(replace(config, checkpoint_seconds=0), tmp_path / "undisturbed"))
+    undisturbed = load_file(train(replace(config, checkpoint_seconds=0.0), tmp_path / "undisturbed"))
     flags = {
         "cache": config.cache,
         "text": config.text,
@@ -205,6 +205,14 @@ def test_a_cache_is_continued_where_it_was_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "SHARD_SIZE", 2)
     monkeypatch.setattr(dataset, "_write_shard", lambda job: written.append(job[1].name))
     monkeypatch.setattr(dataset.multiprocessing, "get_context", InlinePool)
+    for name in ("text_encoder", "text_encoder_2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "pca.safetensors").write_bytes(b"one")
+    cache = dataset.WorldCache(pca=tmp_path / "pca.safetensors", text=tmp_path, num_clips=6)
     (tmp_path / "cache-00001.safetensors").touch()
-    dataset.prepare(dataset.WorldCache(pca=tmp_path, text=tmp_path, num_clips=6), tmp_path)
+    dataset.prepare(cache, tmp_path)
     assert written == ["cache-00000.safetensors", "cache-00002.safetensors"]
+
+    (tmp_path / "pca.safetensors").write_bytes(b"another")
+    with pytest.raises(ValueError, match="other settings"):
+        dataset.prepare(cache, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import randomize
+from diffusers_peer import vae_peer
 
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
@@ -15,7 +16,7 @@ SMALL_TILES = TileSizes(pixels=32, frames=16)
 
 @pytest.fixture
 def vae() -> CausalVAE:
-    return randomize(CausalVAE(TINY), std=0.2)  # pyright: ignore[reportReturnType]
+    return randomize(CausalVAE(TINY), std=0.2)
 
 
 @pytest.fixture
@@ -30,12 +31,9 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def diffusers_vae(vae: CausalVAE, tiles: TileSizes):
-    """Diffusers' model with the same weights and the same tiles, on every axis."""
-    from diffusers import AutoencoderKLHunyuanVideo
-
-    peer = AutoencoderKLHunyuanVideo(latent_channels=4, block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2)
-    peer.load_state_dict(vae.state_dict())
+def tiled_peer(vae: CausalVAE, tiles: TileSizes):
+    """Diffusers' model with the same tiles, on every axis."""
+    peer = vae_peer(vae)
     stride = round(tiles.pixels * (1 - tiles.overlap))
     peer.enable_tiling(
         tile_sample_min_height=tiles.pixels,
@@ -46,7 +44,7 @@ def diffusers_vae(vae: CausalVAE, tiles: TileSizes):
         tile_sample_stride_num_frames=round(tiles.frames * (1 - tiles.overlap)),
     )
     peer.use_framewise_encoding = peer.use_framewise_decoding = True
-    return peer.eval().requires_grad_(False)
+    return peer
 
 
 @pytest.mark.parametrize("case", ["tdec0", "tdec1", "tdec2"])
@@ -66,13 +64,13 @@ def test_tiled_encode_matches_the_reference(golden, reference: CausalVAE, case: 
 @pytest.mark.parametrize("shape", [(2, 4, 2, 7, 5), (1, 4, 6, 3, 2), (1, 4, 6, 3, 5)])
 def test_tiled_decode_equals_diffusers(vae: CausalVAE, shape: tuple[int, ...]):
     latents = random(*shape)
-    expected = diffusers_vae(vae, SMALL_TILES).decode(latents).sample
+    expected = tiled_peer(vae, SMALL_TILES).decode(latents).sample
     torch.testing.assert_close(tiled_decode(vae, latents, SMALL_TILES), expected, atol=2e-5, rtol=1e-4)
 
 
 def test_tiled_encode_equals_diffusers(vae: CausalVAE):
     x = random(1, 3, 21, 48, 40)
-    expected = diffusers_vae(vae, SMALL_TILES).encode(x).latent_dist
+    expected = tiled_peer(vae, SMALL_TILES).encode(x).latent_dist
     torch.testing.assert_close(tiled_encode(vae, x, SMALL_TILES).mean, expected.mean, atol=2e-5, rtol=1e-4)
 
 

@@ -36,8 +36,8 @@ Reconstruct = Callable[[Frames], Frames]  # through the VAE and back
 Judge = Callable[[Frames], Words]
 
 NUM_LOOKS = 5
-# Far apart, and above any training set's: nothing is judged with a scene that something was trained on.
-JUDGE_SEED, EXAM_SEED, EVALUATION_SEED = 1_000_000_000, 2_000_000_000, 3_000_000_000
+# Far apart, and above 2**31, below which all training draws its seeds: nothing is judged with a scene that something was trained on.
+JUDGE_SEED, EXAM_SEED, EVALUATION_SEED = 2**40, 2**41, 2**42
 EXAM_CLIPS = 420
 PASS_MARK = 0.995
 SHEET_PROMPTS = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
@@ -17,6 +19,57 @@ from hunyuan_video.pipeline import HunyuanVideo, Step
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a file was made, read from its metadata."""
+
+    settings: dict[str, Any]
+    prompt: str
+    sampling: Sampling
+    runtime: Runtime
+    model: str
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], path: Path) -> Recipe:
+        """Raises a ValueError if the settings are not complete, or of a version that knew others."""
+        try:
+            prompt, model = settings["prompt"], settings["model"]
+            return cls(settings, prompt, Sampling(**settings["sampling"]), Runtime(**settings["runtime"]), model)
+        except (KeyError, TypeError) as error:
+            writer = settings.get("hunyuan_video", "unknown")
+            raise ValueError(f"{path} holds settings that this version cannot use ({error}); version {writer} wrote them.") from error
+
+    def weights(self, root: Path | None, path: Path) -> weights.Weights:
+        """The weights that made `path`; raises a ValueError if those at `root` are others."""
+        found = weights.find_or_embedded(root)
+        fingerprint = found.fingerprint()
+        if self.model != fingerprint:
+            raise ValueError(
+                f"{path} was made with other weights (model {self.model}) than those in {found.root} (model {fingerprint}); "
+                "give theirs with --weights."
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """An interrupted video: what was asked for, and the latents after `step` steps."""
+
+    recipe: Recipe
+    output: Output
+    step: int
+    latents: Tensor
+
+    @classmethod
+    def read(cls, path: Path) -> SavedState:
+        """What `make_video` kept. Raises a ValueError if the file is something else, or damaged."""
+        latents, metadata = video.load_latents(path)
+        if not {"step", "settings", "output"} <= metadata.keys():
+            raise ValueError(f"{path} holds no state of an interrupted run; finished latents are for `hunyuan-video decode`.")
+        output = Output(**(metadata["output"] | {"out": Path(metadata["output"]["out"])}))
+        return cls(Recipe.of(metadata["settings"], path), output, metadata["step"], latents)
+
+
 def make_video(
     pipe: HunyuanVideo,
     prompt: str,
@@ -24,7 +77,7 @@ def make_video(
     output: Output,
     *,
     save_state: Path | None = None,
-    resume: tuple[int, Any] | None = None,
+    resume: tuple[int, Tensor] | None = None,
 ) -> Path:
     """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file.
 
@@ -32,18 +85,24 @@ def make_video(
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
     last: Step | None = None
+    kept = resume[0] if resume is not None else 0
     try:
         for last in with_progress(pipe.steps(prompt, sampling, resume), sampling.num_steps):
             if last.stage == "denoise" and save_state is not None:
                 assert last.latents is not None
                 video.save_latents(last.latents, save_state, {"step": last.step, "settings": last.settings, "output": _plain(output)})
+                kept = last.step
             if output.format == "latents" and last.stage == "denoise" and last.step == last.total:
                 break
+        assert last is not None
+        return write(last, output)
     except KeyboardInterrupt:
-        _say_what_was_kept(last, save_state)
+        if save_state is not None and kept:
+            again = "`hunyuan-video generate --resume %s` with the same --weights, if any"
+            log.warning(f"Stopped. Kept: %s, after step %d of %d; continue with {again}.", save_state, kept, sampling.num_steps, save_state)
+        else:
+            log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
         raise
-    assert last is not None
-    return write(last, output)
 
 
 def with_progress(steps: Iterator[Step], num_steps: int) -> Iterator[Step]:
@@ -68,83 +127,44 @@ def write(step: Step, output: Output) -> Path:
     return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=settings if output.metadata else None)
 
 
-@dataclass(frozen=True)
-class SavedState:
-    """An interrupted video: what was asked for, and the latents after `step` steps."""
-
-    settings: dict[str, Any]
-    sampling: Sampling
-    runtime: Runtime
-    output: Output
-    step: int
-    latents: Any
-
-    @classmethod
-    def read(cls, path: Path) -> SavedState:
-        """What `save_state` wrote.
-
-        Raises:
-            ValueError: the file is something else, or damaged.
-        """
-        latents, metadata = video.load_latents(path)
-        if "step" not in metadata:
-            raise ValueError(f"{path} holds no state of an interrupted run; finished latents are for `hunyuan-video decode`.")
-        settings, output = metadata["settings"], metadata["output"]
-        return cls(
-            settings,
-            Sampling(**settings["sampling"]),
-            Runtime(**settings["runtime"]),
-            Output(**(output | {"out": Path(output["out"])})),
-            metadata["step"],
-            latents,
-        )
-
-
 def resume(path: Path, root: Path | None) -> Path:
     """Finish the video whose state is in `path`, which goes on being updated."""
     state = SavedState.read(path)
-    pipe = HunyuanVideo.load(same_weights(state.settings, root, path), state.runtime)
-    return make_video(pipe, state.settings["prompt"], state.sampling, state.output, save_state=path, resume=(state.step, state.latents))
+    check_writable(state.output)
+    pipe = HunyuanVideo.load(state.recipe.weights(root, path), state.recipe.runtime)
+    return make_video(pipe, state.recipe.prompt, state.recipe.sampling, state.output, save_state=path, resume=(state.step, state.latents))
 
 
-def same_weights(settings: dict[str, Any], root: Path | None, path: Path) -> weights.Weights:
-    """The weights that made `path`; raises a ValueError if those at `root` are others."""
-    found = weights.find_or_embedded(root)
-    fingerprint = found.fingerprint()
-    if settings["model"] != fingerprint:
-        raise ValueError(
-            f"{path} was made with other weights (model {settings['model']}) than those in {found.root} (model {fingerprint}); "
-            "give theirs with --weights."
-        )
-    return found
-
-
-def replay(path: Path, root: Path | None, output: Output) -> tuple[Path, bool]:
+def replay(path: Path, root: Path | None, device: str | None, output: Output) -> tuple[Path, bool]:
     """Make the video of a file's metadata again; returns the new file and whether its frames are identical to the first ones."""
-    settings = video.read_metadata(path)
-    pipe = HunyuanVideo.load(same_weights(settings, root, path), Runtime(**settings["runtime"]))
-    sampling = Sampling(**settings["sampling"])
-    *_, last = with_progress(pipe.steps(settings["prompt"], sampling), sampling.num_steps)
-    return write(last, output), last.settings["frames_sha256"] == settings.get("frames_sha256")
+    recipe = Recipe.of(video.read_metadata(path), path)
+    if "frames_sha256" not in recipe.settings:
+        raise ValueError(f"{path} holds latents, not frames to compare with; `hunyuan-video decode` makes a video of it.")
+    check_writable(output)
+    runtime = recipe.runtime if device is None else replace(recipe.runtime, device=device)
+    pipe = HunyuanVideo.load(recipe.weights(root, path), runtime)
+    *_, last = with_progress(pipe.steps(recipe.prompt, recipe.sampling), recipe.sampling.num_steps)
+    return write(last, output), last.settings["frames_sha256"] == recipe.settings["frames_sha256"]
 
 
 def decode(path: Path, root: Path | None, runtime: Runtime, output: Output) -> Path:
-    """Make a video of saved latents."""
+    """Make a video of finished latents. What is recorded is the runtime that decoded them."""
     latents, settings = video.load_latents(path)
-    settings = settings.get("settings", settings)
+    if "step" in settings:
+        raise ValueError(f"{path} holds the state of an unfinished run; finish it with `hunyuan-video generate --resume {path}`.")
     if output.format == "latents":
         raise ValueError(f"{path} holds latents already; choose a video format.")
-    frames = HunyuanVideo.load(same_weights(settings, root, path), runtime).decode(latents)
-    return write(Step("decode", 1, 1, settings, latents, frames), output)
+    recipe = Recipe.of(settings, path)
+    check_writable(output)
+    frames = HunyuanVideo.load(recipe.weights(root, path), runtime).decode(latents)
+    digest = hashlib.sha256(frames.tobytes()).hexdigest()
+    return write(Step("decode", 1, 1, settings | {"runtime": asdict(runtime), "frames_sha256": digest}, latents, frames), output)
+
+
+def check_writable(output: Output) -> None:
+    """Refuse a folder that cannot be written to, before any work."""
+    files.check_writable(output.out / f"check{output.suffix}")
 
 
 def _plain(output: Output) -> dict[str, Any]:
     return asdict(output) | {"out": str(output.out)}
-
-
-def _say_what_was_kept(last: Step | None, save_state: Path | None) -> None:
-    done = f"after step {last.step} of {last.total}" if last is not None and last.stage == "denoise" else "before the first step was done"
-    if save_state is not None and last is not None and last.stage == "denoise":
-        log.warning("Stopped %s. Kept: %s; continue with `hunyuan-video generate --resume %s`.", done, save_state, save_state)
-    else:
-        log.warning("Stopped %s. Nothing of this video was kept (--save-state FILE keeps the state).", done)

@@ -29,9 +29,7 @@ def report(root: Path | None) -> str:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines += ["", "Attention"]
-    lines += [
-        f"  {name} on {device}: {_usable(kernel, device)}" for name, kernel in (("sdpa", attention.sdpa), ("matmul", attention.matmul))
-    ]
+    lines += [f"  {name} on {device}: {_usable(kernel, device)}" for name, kernel in attention.KINDS.items()]
 
     lines += ["", "Weights"]
     found = weights.locate(root or weights.DEFAULT_ROOT)

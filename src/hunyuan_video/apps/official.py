@@ -37,6 +37,20 @@ FIXED = {
 }
 
 
+# What our settings are called there, for error messages.
+OFFICIAL_NAMES = {
+    "height": "The height of --video-size",
+    "width": "The width of --video-size",
+    "num_frames": "--video-length",
+    "num_steps": "--infer-steps",
+    "shift": "--flow-shift",
+    "guidance": "--embedded-cfg-scale",
+    "linear_steps": "--linear-schedule-end",
+    "seed": "--seed",
+    "name_suffix": "--name-suffix",
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sample_video.py", description="HunyuanVideo text to video, with the official flags.", allow_abbrev=False
@@ -133,16 +147,21 @@ def translate(args: argparse.Namespace) -> Request:
         raise ValueError(f"--batch-size is {args.batch_size}; videos are made one at a time, so ask for several with --num-videos.")
     if args.num_videos < 1:
         raise ValueError(f"--num-videos is {args.num_videos}; it must be 1 or more.")
-    if args.text_encoder_precision != args.text_encoder_precision_2:
-        raise ValueError("--text-encoder-precision and --text-encoder-precision-2 differ; both encoders run in one precision.")
+    if args.text_encoder_precision_2 not in ("fp16", args.text_encoder_precision):
+        raise ValueError("--text-encoder-precision-2 differs from --text-encoder-precision; both encoders run in the latter.")
     if args.ulysses_degree != 1 or args.ring_degree != 1:
         degrees = f"--ulysses-degree {args.ulysses_degree} --ring-degree {args.ring_degree}"
         raise ValueError(f"{degrees} need several GPUs under torchrun; this command uses one, so leave them at 1.")
+    try:
+        sampling, output = _sampling(args), _output(args)
+    except ValueError as error:
+        name, rest = str(error).split(" ", 1)
+        raise ValueError(f"{OFFICIAL_NAMES.get(name, name)} {rest}") from error
     root = Path(args.model_base or os.environ.get("MODEL_BASE") or weights.DEFAULT_ROOT)
     transformer = None if args.dit_weight == DEFAULT_DIT_WEIGHT else Path(args.dit_weight)
     return Request(
         prompt=args.prompt,
-        sampling=_sampling(args),
+        sampling=sampling,
         runtime=Runtime(
             dtype=_dtype(args.precision, "bf16"),
             vae_dtype=_dtype(args.vae_precision, "fp16"),
@@ -150,13 +169,16 @@ def translate(args: argparse.Namespace) -> Request:
             offload="models" if args.use_cpu_offload else "none",
             fp8=args.use_fp8,
         ),
-        output=Output(
-            out=Path(f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path), name_suffix=args.name_suffix
-        ),
+        output=output,
         found=weights.find(root, transformer, args.load_key),
         num_videos=args.num_videos,
         reproduce=args.reproduce,
     )
+
+
+def _output(args: argparse.Namespace) -> Output:
+    folder = f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path
+    return Output(out=Path(folder), name_suffix=args.name_suffix)
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:
@@ -171,7 +193,7 @@ def _sampling(args: argparse.Namespace) -> Sampling:
         num_steps=args.infer_steps,
         shift=args.flow_shift,
         schedule="linear-quadratic" if args.use_linear_quadratic_schedule else "shift",
-        linear_steps=args.linear_schedule_end if args.use_linear_quadratic_schedule else None,
+        linear_steps=min(args.linear_schedule_end, args.infer_steps - 1) if args.use_linear_quadratic_schedule else None,
         guidance=args.embedded_cfg_scale if args.model == "HYVideo-T/2-cfgdistill" else None,
         cfg_scale=max(1.0, args.cfg_scale),
         negative_prompt=args.neg_prompt or None,  # the reference takes its own negative prompt for an empty one

@@ -6,25 +6,16 @@ Letters: B batch, L query tokens, S key tokens, H heads, D head dimension. Every
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
-class AttentionFn(Protocol):
-    """`mask` is True where a query may attend to a key; None means everywhere, which keeps every backend's fast path open."""
-
-    def __call__(
-        self,
-        q: Float[Tensor, "B L H D"],
-        k: Float[Tensor, "B S H D"],
-        v: Float[Tensor, "B S H D"],
-        mask: Bool[Tensor, "B _ S"] | None,
-    ) -> Float[Tensor, "B L H D"]: ...
+# (q, k, v, mask) -> out. The mask is True where a query may attend to a key; None means everywhere, which keeps every backend's fast path.
+AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def sdpa(
@@ -78,9 +69,9 @@ def chunked(
     return out
 
 
-def best(device: torch.device, dtype: torch.dtype) -> AttentionFn:
-    """The fastest kind for inference where nothing else is known."""
-    return chunked if device.type == "cpu" and dtype == torch.bfloat16 else sdpa
+def best(device: torch.device, dtype: torch.dtype) -> str:
+    """The name of the fastest kind for inference where nothing else is known."""
+    return "chunked" if device.type == "cpu" and dtype == torch.bfloat16 else "sdpa"
 
 
 KINDS: dict[str, AttentionFn] = {"sdpa": sdpa, "matmul": matmul, "chunked": chunked}

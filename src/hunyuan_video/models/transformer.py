@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -72,7 +71,6 @@ class Rope(NamedTuple):
         return Rope(torch.cat([self.cos, pad + 1]), torch.cat([self.sin, pad]))
 
 
-@lru_cache(maxsize=8)
 def rope_table(grid: tuple[int, int, int], dims: tuple[int, int, int], theta: float, device: torch.device) -> Rope:
     """Tables for a token grid (T, H/2, W/2), row-major. Each axis turns its own share of the features by its own integer position."""
     angles = []
@@ -390,6 +388,14 @@ class HunyuanVideoTransformer(nn.Module):
         self.single_blocks = nn.ModuleList(SingleStreamBlock(config) for _ in range(config.num_single_blocks))
         self.final_layer = FinalLayer(dim, config.out_channels * math.prod(config.patch_size))
         self.trunk = trunk
+        self.last_rope: tuple[tuple[int, int, int], Rope] | None = None  # of the last grid: the same at every step of a video
+
+    def rope(self, grid: tuple[int, int, int], device: torch.device) -> Rope:
+        """Position tables for a token grid, made once for a run of calls with the same one."""
+        if self.last_rope is None or self.last_rope[0] != grid or self.last_rope[1].cos.device != device:
+            with torch.inference_mode(False):  # else a table made during inference could not be used in training
+                self.last_rope = grid, rope_table(grid, self.config.rope_dims, self.config.rope_theta, device)
+        return self.last_rope[1]
 
     def condition(
         self,
@@ -447,7 +453,7 @@ class HunyuanVideoTransformer(nn.Module):
         ctx = Context(
             vec=F.silu(torch.stack(rows, dim=1)),  # once here instead of once in each of 60 blocks
             num_clean=clean_frames // pt * grid[1] * grid[2],
-            rope=rope_table(grid, self.config.rope_dims, self.config.rope_theta, img.device),
+            rope=self.rope(grid, img.device),
             mask=mask,
         )
         img = self.trunk(self, img, txt, ctx)

@@ -8,9 +8,9 @@ Shards are written atomically and one that is there is not made again, so an int
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from hunyuan_video.models.text import TextFeatures, load_text_encoder
+from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.files import replacing
+from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.training import pca, world
+from hunyuan_video.training.run import keep_config
 
 SHARD_SIZE = 2000
 TEXT_BATCH = 100
@@ -45,9 +48,13 @@ class WorldCache:
 
 def prepare(config: WorldCache, folder: str | Path) -> None:
     """Render, encode and store `num_clips` training clips of the world."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    encoders = [config.pca, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
+    # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
+    keep_config(folder, {"seed": config.seed, "encoders": digest})
     starts = range(0, config.num_clips, SHARD_SIZE)
-    jobs = [(config, Path(folder) / f"cache-{index:05d}.safetensors", start) for index, start in enumerate(starts)]
+    jobs = [(config, folder / f"cache-{index:05d}.safetensors", start) for index, start in enumerate(starts)]
     jobs = [job for job in jobs if not job[1].exists()]
     with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
         for _ in tqdm(pool.imap_unordered(_write_shard, jobs), total=len(jobs), desc="latent cache", unit="shard"):
@@ -70,9 +77,8 @@ def _write_shard(job: tuple[WorldCache, Path, int]) -> None:
         lengths.append(features.mask.sum(dim=1))
         pooled.append(features.pooled.half())
     tensors = {"latents": torch.cat(latents), "states": torch.cat(states), "lengths": torch.cat(lengths), "pooled": torch.cat(pooled)}
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
-    save_file(tensors, temporary, metadata={"captions": json.dumps(captions)})
-    os.replace(temporary, path)
+    with replacing(path) as (temporary, _):
+        save_file(tensors, temporary, metadata={"captions": json.dumps(captions)})
 
 
 class LatentCache:

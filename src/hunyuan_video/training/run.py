@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,6 +24,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from hunyuan_video.files import replacing
+
 log = logging.getLogger(__name__)
 
 
@@ -34,24 +35,33 @@ def random_generator(seed: int, *keys: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+def keep_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write `config.json` into a new folder; in an old one, it must say the same.
+
+    Raises:
+        ValueError: the folder was made with other settings; names them.
+    """
+    path = folder / "config.json"
+    new = json.loads(json.dumps(config, default=str))
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        changed = ", ".join(f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key))
+        if changed:
+            raise ValueError(f"{folder} was made with other settings ({changed}); use them, or another folder.")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as (temporary, _):
+        temporary.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
+
+
 class Run:
     """One training run in one folder."""
 
     def __init__(self, folder: str | Path, config: Any):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_config(asdict(config))
+        keep_config(self.folder, asdict(config))
         self._writer = SummaryWriter(str(self.folder))
         self._bar: tqdm | None = None
-
-    def _write_config(self, config: dict[str, Any]) -> None:
-        path = self.folder / "config.json"
-        text = json.dumps(config, indent=2, default=str)
-        if path.exists() and path.read_text() != text:
-            old, new = json.loads(path.read_text()), json.loads(text)
-            changed = ", ".join(f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key))
-            raise ValueError(f"{self.folder} holds a run with other settings ({changed}); use them, or another folder.")
-        path.write_text(text)
 
     @property
     def checkpoint(self) -> Path:
@@ -67,12 +77,8 @@ class Run:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Replace the checkpoint atomically: a kill at any moment leaves the old one or the new one, never half of one."""
-        temporary = self.checkpoint.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save({"step": step, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.checkpoint)
+        with replacing(self.checkpoint) as (temporary, _):
+            torch.save({"step": step, **state}, temporary)
         self._writer.flush()
 
     def log(self, step: int, **scalars: float) -> None:

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.files import replacing
 from hunyuan_video.models.attention import matmul
-from hunyuan_video.models.text import TextFeatures, load_text_encoder
+from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
 from hunyuan_video.training.dataset import LatentCache
 from hunyuan_video.training.master import MasterWeights
@@ -32,7 +34,7 @@ class TransformerTraining:
     """the latent cache"""
     text: Path
     """folder with text_encoder/ and text_encoder_2/; encodes the empty caption"""
-    num_steps: int = 7000
+    num_steps: int = 10_000
     batch_size: int = 16
     learning_rate: float = 2e-3
     warmup_steps: int = 100
@@ -52,7 +54,7 @@ class TransformerTraining:
     num_single_blocks: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "learning_rate", "clip_norm"):
+        for name in ("num_steps", "batch_size", "warmup_steps", "learning_rate", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if not 0 <= self.caption_dropout < 1:
@@ -144,5 +146,6 @@ def train(config: TransformerTraining, folder: str | Path) -> Path:
             run.save(step + 1, {"weights": weights.state_dict()})
     run.close()
     path = Path(folder) / "transformer.safetensors"
-    save_file({name: value.half() for name, value in weights.ema.items()}, path)
+    with replacing(path) as (temporary, _):
+        save_file({name: value.half() for name, value in weights.ema.items()}, temporary)
     return path

@@ -36,13 +36,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.models.text import (
     MAX_CLIP_TOKENS,
     SKIPPED_LAYERS,
     TEMPLATES,
     TextEncoder,
     clip_pooled,
-    load_text_encoder,
     template_prefix,
 )
 from hunyuan_video.training.world import BACKGROUNDS, MOTIONS, SUBJECTS, Scene, combinations, sample_scene

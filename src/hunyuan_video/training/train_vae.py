@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hunyuan_video.models.vae import CausalVAE, Chunks, Decoder, ResBlock, UpBlock, VAEConfig
+from hunyuan_video.models.vae import Block, CausalVAE, Chunks, Decoder, ResBlock, VAEConfig
 from hunyuan_video.training import pca, world
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.run import Every, Run, random_generator
@@ -137,7 +137,7 @@ def keep_trunk(decoder: Decoder) -> None:
     """Remove a decoder's residual branches and attention in place. What stays keeps its name."""
     decoder.mid_block = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     for block in decoder.modules():
-        if isinstance(block, UpBlock):
+        if isinstance(block, Block):
             block.resnets = nn.ModuleList([Shortcut(resnet) for resnet in block.resnets if isinstance(resnet, ResBlock)])
 
 

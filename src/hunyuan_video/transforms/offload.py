@@ -11,10 +11,15 @@ from torch import nn
 
 @contextmanager
 def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """The module is on `device` inside the block, and afterwards where it was. Costs nothing if it is there already."""
-    home = next(module.parameters()).device
-    module.to(device)
+    """The module is on `device` inside the block, and afterwards where it was. Costs nothing if it is there already.
+
+    Its weights must not be changed inside: what was on the home device is kept there and put back, not copied back.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    home = [tensor.data for tensor in tensors]
     try:
+        module.to(device)
         yield
     finally:
-        module.to(home)
+        for tensor, data in zip(tensors, home, strict=True):
+            tensor.data = data

@@ -139,6 +139,6 @@ def _blend(before: Tensor, after: Tensor, extent: int, dim: int) -> None:
     """Cross-fade the start of `after`, in place, from the end of `before`. The first value is all `before`, none is all `after`."""
     extent = min(before.shape[dim], after.shape[dim], extent)
     start, end = after.narrow(dim, 0, extent), before.narrow(dim, before.shape[dim] - extent, extent)
-    share = torch.arange(extent, dtype=torch.float64, device=after.device) / max(1, extent)
+    share = torch.arange(extent, dtype=torch.float64) / max(1, extent)  # on the CPU: not every device has float64
     share = share.view([-1 if axis == dim else 1 for axis in range(after.ndim)])
-    start.copy_(end * (1 - share).float() + start * share.float())
+    start.copy_(end * (1 - share).float().to(after.device) + start * share.float().to(after.device))

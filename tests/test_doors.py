@@ -1,0 +1,88 @@
+"""The doors a newcomer goes through: what the documents say works, and the built package is complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hunyuan_video import cli, weights
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "README_zh.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def shell_lines(page: Path) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+def commands(page: Path) -> list[str]:
+    """Every `hunyuan-video …` of a page's shell blocks."""
+    found = (re.search(r"(?:^|&& )(?:\S*/)?hunyuan-video (.*)", line) for line in shell_lines(page))
+    return [match[1] for match in found if match]
+
+
+def test_every_generate_command_of_the_readme_makes_its_videos(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_BASE", raising=False)
+    wanted = [shlex.split(command) for command in commands(ROOT / "README.md")]
+    assert len(wanted) >= 5
+    for arguments in wanted:
+        if "--help" in arguments:
+            continue
+        assert cli.main(arguments) == 0, arguments
+        printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+        if arguments[0] == "generate":
+            assert printed and all(path.exists() for path in printed), arguments
+
+
+def test_both_readmes_give_the_same_commands():
+    assert shell_lines(ROOT / "README.md") == shell_lines(ROOT / "README_zh.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_a_page_names_exists(page):
+    named = set(re.findall(r"`hunyuan-video ([a-z]+)", page.read_text(encoding="utf-8")))
+    assert named <= {*cli.COMMANDS, "train"}
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    assert (tmp_path / "cat.mp4").exists()
+
+
+def test_the_embedded_model_is_complete_and_small():
+    files = [path for path in weights.EMBEDDED.rglob("*") if path.is_file()]
+    assert weights.locate(weights.EMBEDDED).missing() == []
+    assert sum(path.stat().st_size for path in files) <= 30e6
+    assert max(path.stat().st_size for path in files) <= 16e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json"}
+
+
+def test_the_wheel_holds_the_embedded_model_the_sprites_and_the_licences(tmp_path):
+    clean = tmp_path / "clean"  # in the repository, setuptools would also pack what an earlier build left in build/lib
+    shutil.copytree(ROOT / "src", clean / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, clean)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(clean)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    embedded = {f"hunyuan_video/tiny/{path.relative_to(weights.EMBEDDED)}" for path in weights.EMBEDDED.rglob("*") if path.is_file()}
+    assert embedded | {"hunyuan_video/training/sprites.png", "hunyuan_video/cli.py"} <= set(names)
+    assert any(name.endswith("licenses/NOTICE") for name in names) and any(name.endswith("licenses/LICENSE") for name in names)
