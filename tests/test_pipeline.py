@@ -267,7 +267,6 @@ def test_a_module_is_on_the_device_inside_the_block_and_at_home_after_it():
 def test_a_module_comes_home_from_a_block_that_fails():
     module = Traveller()
     with pytest.raises(RuntimeError, match="out of memory"), on_device(module, torch.device("cuda")):
-        assert module.places() == ["cuda", "cuda"]
         raise RuntimeError("out of memory")
     assert module.places() == ["cpu", "cpu"]
 
