@@ -54,7 +54,7 @@ def vae_peer(vae: CausalVAE) -> AutoencoderKLHunyuanVideo:
     config = vae.config
     peer = AutoencoderKLHunyuanVideo(
         latent_channels=config.latent_channels,
-        block_out_channels=config.block_out_channels,
+        block_out_channels=config.block_out_channels,  # pyright: ignore[reportArgumentType] (annotated as one number)
         layers_per_block=config.layers_per_block,
         norm_num_groups=config.norm_num_groups,
     )

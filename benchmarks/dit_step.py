@@ -37,7 +37,9 @@ def stepping(name: str, tokens: int, dtype: torch.dtype, device: torch.device) -
     pooled = torch.randn(1, MID.pooled_dim, generator=generator).to(device, dtype)
     t, guidance = torch.full((1,), 700.0, device=device), torch.full((1,), 6000.0, device=device, dtype=dtype)
     if name == "theirs":
-        theirs = transformer_peer(ours).to(device, dtype)
+        theirs = transformer_peer(ours)
+        # Diffusers' own .to warns that it knows of no layer to keep in float32; nn.Module's does the same, in silence.
+        torch.nn.Module.to(theirs, device=device, dtype=dtype)
         return lambda: theirs(x, t, states, mask.to(dtype), pooled, guidance, return_dict=False)[0]
     ours = ours.to(device, dtype)
     use_attention(ours, attention.KINDS[attention.best(device, dtype)])

@@ -9,7 +9,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +37,7 @@ def clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def take_turns(calls: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
+def take_turns(calls: Mapping[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
     """Median seconds of each call. They alternate, so that a noisy machine is unfair to all alike."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):

@@ -244,8 +244,9 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     command, root = COMMANDS[name], _weights_argument(arguments)
     default = None
     if command is Generate:
-        asks_for_help = "-h" in arguments or "--help" in arguments
-        default = Generate(sampling=(weights.locate if asks_for_help and root else weights.find_or_embedded)(root).sampling(), weights=root)
+        for_help = {"-h", "--help"} & set(arguments)  # which must not fail for want of weights
+        found = weights.locate(root) if root is not None and for_help else weights.find_or_embedded(root)
+        default = Generate(sampling=found.sampling(), weights=root)
     given = tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}")
     replace(given, weights=given.weights or root).run()
 

@@ -90,8 +90,8 @@ def test_psnr():
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     assert psnr(frames, frames) == math.inf
     assert psnr(frames, frames + np.uint8(255)) == pytest.approx(0.0)
-    shifted = vae_psnr(lambda clip: np.where(clip > 127, clip - 10, clip + 10).astype(np.uint8), num_clips=2)
-    assert shifted == pytest.approx(20 * math.log10(255 / 10))
+    mean, half_width = vae_psnr(lambda clip: np.where(clip > 127, clip - 10, clip + 10).astype(np.uint8), num_clips=2)
+    assert mean == pytest.approx(20 * math.log10(255 / 10)) and half_width == pytest.approx(0)
     with pytest.raises(ValueError, match="one shape"):
         psnr(frames, frames[:1])
 
@@ -107,14 +107,14 @@ def test_contact_sheet_has_a_row_of_frames_for_each_prompt(tmp_path: Path):
 
 def test_table_shows_rates_intervals_and_psnr():
     score = Score(95, 100)
-    table = markdown_table([Report("held_out", score, score, score, score, ())], 27.345, Score(420, 420))
+    table = markdown_table([Report("held_out", score, score, score, score, ())], (27.34, 0.25), Score(420, 420))
     assert "| combinations never seen | 100 | 95.0 (88.8 to 97.8) |" in table
-    assert "27.3" in table
+    assert "27.34 ± 0.25 dB" in table
 
 
 def test_main_writes_table_json_and_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evaluate, "load_judge", lambda folder: (read_pixels, Score(420, 420)))
-    monkeypatch.setattr(evaluate, "vae_psnr", lambda reconstruct: 27.5)
+    monkeypatch.setattr(evaluate, "vae_psnr", lambda reconstruct, num_clips: (27.5, 0.1))
     table = evaluate.main(lambda prompt, seed: write_in_pixels(words_in(prompt)), lambda frames: frames, tmp_path, num_clips=4)
     assert (tmp_path / "evaluation.md").read_text() == table
     assert json.loads((tmp_path / "evaluation.json").read_text())["reports"][1]["all_three"] == {"right": 4, "total": 4}

@@ -262,10 +262,11 @@ def psnr(frames: Frames, other: UInt8[np.ndarray, "_ _ _ 3"]) -> float:
     return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
 
 
-def vae_psnr(reconstruct: Reconstruct, num_clips: int = 16) -> float:
-    """Mean per-clip PSNR in dB of rendered clips of held-out combinations, through the VAE and back."""
+def vae_psnr(reconstruct: Reconstruct, num_clips: int) -> tuple[float, float]:
+    """Mean per-clip PSNR in dB of rendered clips of held-out combinations, through the VAE and back, and half its 95 % interval."""
     clips = (world.render(world.sample_scene(EXAM_SEED + i, "held_out")) for i in range(num_clips))
-    return float(np.mean([psnr(clip, reconstruct(clip)) for clip in clips]))
+    values = [psnr(clip, reconstruct(clip)) for clip in clips]
+    return float(np.mean(values)), 1.96 * float(np.std(values)) / math.sqrt(num_clips)
 
 
 # --- What people look at -------------------------------------------------------------------------------------------------------
@@ -292,7 +293,7 @@ def contact_sheet(rows: Sequence[tuple[str, Frames]], path: Path, scale: int = 2
     sheet.save(path, optimize=True)
 
 
-def markdown_table(reports: Sequence[Report], psnr_db: float | None, judge_score: Score) -> str:
+def markdown_table(reports: Sequence[Report], psnr_db: tuple[float, float] | None, judge_score: Score) -> str:
     """The result as a table, with 95 % intervals, and the sentence that says how far to trust it."""
     names = {"train": "combinations seen in training", "held_out": "combinations never seen"}
     lines = ["| prompts | clips | subject | motion | background | all three |", "|---|---|---|---|---|---|"]
@@ -301,7 +302,8 @@ def markdown_table(reports: Sequence[Report], psnr_db: float | None, judge_score
         lines.append(f"| {names[report.split]} | {report.all_three.total} | {' | '.join(cells)} |")
     lines += ["", f"Percent right by the judge, with 95 % Wilson intervals. The judge itself: {judge_score} on unseen rendered clips."]
     if psnr_db is not None:
-        lines += ["", f"VAE reconstruction of rendered clips of held-out combinations: {psnr_db:.2f} dB PSNR per clip."]
+        mean, half_width = psnr_db
+        lines += ["", f"VAE reconstruction of rendered clips of held-out combinations: {mean:.2f} ± {half_width:.2f} dB PSNR per clip."]
     return "\n".join(lines) + "\n"
 
 
@@ -325,7 +327,7 @@ def main(
     """
     judge, judge_score = load_judge(judge_folder or folder)
     reports = [evaluate(generate, judge, num_clips, split, seed) for split in ("train", "held_out")]
-    psnr_db = None if reconstruct is None else vae_psnr(reconstruct)
+    psnr_db = None if reconstruct is None else vae_psnr(reconstruct, num_clips)
     table = markdown_table(reports, psnr_db, judge_score)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.md").write_text(table)
