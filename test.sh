@@ -6,6 +6,6 @@ python3 -m venv .venv
 .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/pyright
+.venv/bin/pyright --pythonpath .venv/bin/python
 .venv/bin/lint-imports
 .venv/bin/pytest --quiet "$@"

@@ -40,6 +40,7 @@ from hunyuan_video.sampling import (
 )
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
@@ -136,6 +137,7 @@ class HunyuanVideo:
         text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, home)
         transformer = checkpoint.load_transformer(found.transformer, dtype, torch.device("cpu") if runtime.fp8 else home, found.load_key)
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
+        upsample_by_phases(vae)
         if runtime.fp8:
             fp8.quantize(transformer)  # before it moves: the device need never hold it in 16 bits
             transformer.to(home)
