@@ -133,7 +133,11 @@ def test_the_embedded_model_is_used_and_named_where_there_are_no_others(caplog, 
 
 def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, "-m", "hunyuan_video.cli", "generate", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "hunyuan_video.cli", "generate", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
     )
     deadline = time.monotonic() + 60
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:

@@ -20,12 +20,12 @@ from hunyuan_video.sampling import (
 )
 
 
-@pytest.mark.parametrize(("steps", "shift"), [(50, 7), (5, 7), (30, 5), (6, 17), (4, 1), (1, 7)])
+@pytest.mark.parametrize(("steps", "shift"), [(50, 7.0), (5, 7.0), (30, 5.0), (6, 17.0), (4, 1.0), (1, 7.0)])
 def test_sigmas_and_timesteps_equal_the_reference(golden, steps, shift):
     reference = golden("scheduler")
     sigmas = shifted_sigmas(steps, shift)
-    reference.check(sigmas, f"out.sigmas_s{steps}_f{shift}_r1")
-    reference.check(sigmas[:-1] * 1000, f"out.timesteps_s{steps}_f{shift}_r1")
+    reference.check(sigmas, f"out.sigmas_s{steps}_f{shift:g}_r1")
+    reference.check(sigmas[:-1] * 1000, f"out.timesteps_s{steps}_f{shift:g}_r1")
 
 
 @pytest.mark.parametrize("prefix", ["", "h_"])
