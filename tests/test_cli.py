@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(ge
     process = interrupt_after_first_step([*settings, "--save-state", "state.safetensors"], Path("state.safetensors"))
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "" and "Traceback" not in error
-    assert "Kept: state.safetensors, after step" in error and "--resume state.safetensors" in error
+    assert "Kept: state.safetensors, the state after" in error and "--resume state.safetensors" in error
     assert list(Path("results").iterdir()) == []
     assert cli.main(["decode", "state.safetensors", "--weights", str(official_tree)]) == 2  # unfinished latents are no video
     assert cli.main(["generate", *settings, "--save-state", "state.safetensors"]) == 2  # and are not overwritten by another run

@@ -85,21 +85,19 @@ def make_video(
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
     last: Step | None = None
-    kept = resume[0] if resume is not None else 0
     try:
         for last in with_progress(pipe.steps(prompt, sampling, resume), sampling.num_steps):
             if last.stage == "denoise" and save_state is not None:
                 assert last.latents is not None
                 video.save_latents(last.latents, save_state, {"step": last.step, "settings": last.settings, "output": _plain(output)})
-                kept = last.step
             if output.format == "latents" and last.stage == "denoise" and last.step == last.total:
                 break
         assert last is not None
         return write(last, output)
     except KeyboardInterrupt:
-        if save_state is not None and kept:
-            again = "`hunyuan-video generate --resume %s` with the same --weights, if any"
-            log.warning(f"Stopped. Kept: %s, after step %d of %d; continue with {again}.", save_state, kept, sampling.num_steps, save_state)
+        if save_state is not None and save_state.exists():  # ask the disk: Ctrl-C can come between saving and knowing it
+            again = f"`hunyuan-video generate --resume {save_state}` (and the same --weights, if you gave any)"
+            log.warning("Stopped. Kept: %s, the state after the last whole step; continue with %s.", save_state, again)
         else:
             log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
         raise
