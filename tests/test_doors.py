@@ -43,6 +43,17 @@ def test_every_generate_command_of_the_readme_makes_its_videos(tmp_path, monkeyp
             assert printed and all(path.exists() for path in printed), arguments
 
 
+def test_the_first_video_takes_less_than_a_minute_of_compute_and_2_gb(tmp_path):
+    code = (
+        "import resource, time; from hunyuan_video import cli; "
+        "assert cli.main(['generate', 'A cat walks on the grass, realistic style.']) == 0; "
+        "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    seconds, kibibytes = map(float, result.stdout.splitlines()[-1].split())
+    assert seconds < 60 and kibibytes * 1024 < 2e9
+
+
 def test_both_readmes_give_the_same_commands():
     assert shell_lines(ROOT / "README.md") == shell_lines(ROOT / "README_zh.md")
 

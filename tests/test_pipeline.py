@@ -339,3 +339,7 @@ def test_the_official_weights_make_an_image():
     video = official("A cat walks on the grass, realistic style.", Sampling(height=256, width=256, num_frames=1, num_steps=2, seed=0))
     assert video.latents.shape == (1, 16, 1, 32, 32) and video.latents.isfinite().all()
     assert video.frames.shape == (1, 256, 256, 3) and video.frames.std() > 1  # an image, not one colour
+
+
+def test_the_callers_gradients_are_on_between_steps(pipe):
+    assert all(torch.is_grad_enabled() for _ in pipe.steps("A cat.", SMALL)) and torch.is_grad_enabled()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from measure import randomize
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 
 LLM_SPECIALS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -71,30 +73,15 @@ VAE_JSON = {
 }
 
 
-def transformer_config(guidance_embed: bool) -> TransformerConfig:
-    return TransformerConfig(
-        in_channels=4,
-        out_channels=4,
-        hidden_size=32,
-        num_heads=2,
-        num_double_blocks=1,
-        num_single_blocks=2,
-        rope_dims=(4, 6, 6),
-        text_dim=16,
-        pooled_dim=12,
-        guidance_embed=guidance_embed,
-    )
-
-
 def save_official_tree(root: Path, guidance_embed: bool = True) -> Path:
     """The whole of `ckpts/`, with random weights."""
-    from conftest import randomize
+    from conftest import TINY
 
     save_text_encoders(root)
     model = root / "hunyuan-video-t2v-720p"
     (model / "transformers").mkdir(parents=True)
     (model / "vae").mkdir()
-    transformer = randomize(HunyuanVideoTransformer(transformer_config(guidance_embed)))
+    transformer = randomize(HunyuanVideoTransformer(replace(TINY, text_dim=16, pooled_dim=12, guidance_embed=guidance_embed)))
     torch.save({"module": transformer.state_dict()}, model / "transformers" / "mp_rank_00_model_states.pt")
     vae = randomize(CausalVAE(VAE), seed=1, std=0.2)
     torch.save({f"vae.{name}": tensor for name, tensor in vae.state_dict().items()}, model / "vae" / "pytorch_model.pt")

@@ -10,9 +10,10 @@ import torch
 from conftest import manifest, randomize
 from diffusers_peer import vae_peer
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hunyuan_video.models import vae as vae_module
-from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, GroupNorm, Posterior, VAEConfig
+from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, GroupNorm, Posterior, ResBlock, VAEConfig
 
 TINY = VAEConfig(block_out_channels=(4, 4, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2)
 
@@ -231,3 +232,13 @@ def test_latents_with_other_channels_are_refused(vae: CausalVAE):
 def test_a_config_that_cannot_be_is_refused(change: dict, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         VAEConfig.from_json(change)
+
+
+def test_activation_checkpointing_gives_the_same_gradients():
+    block = randomize(ResBlock(4, 4, 2)).requires_grad_(True)
+    x = random(1, 4, 3, 5, 5)
+    torch.cat(block([x.clone()]), dim=2).square().sum().backward()
+    expected = block.conv1.conv.weight.grad.clone()
+    block.zero_grad()
+    torch.cat(checkpoint(block, [x.clone()], use_reentrant=False), dim=2).square().sum().backward()
+    torch.testing.assert_close(block.conv1.conv.weight.grad, expected)
