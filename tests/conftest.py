@@ -13,6 +13,7 @@ from measure import randomize
 from safetensors.torch import load_file
 
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.vae import CausalVAE, VAEConfig
 
 DATA = Path(__file__).parent / "data"
 
@@ -95,3 +96,20 @@ def official_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import save_official_tree
 
     return save_official_tree(tmp_path_factory.mktemp("official") / "ckpts")
+
+
+@pytest.fixture
+def vae() -> CausalVAE:
+    """A tiny random VAE."""
+    from tiny_checkpoint import VAE
+
+    return randomize(CausalVAE(VAE), std=0.2)
+
+
+@pytest.fixture
+def reference(golden) -> CausalVAE:
+    """The VAE of the golden tensors."""
+    expected = golden("vae")
+    vae = CausalVAE(VAEConfig.from_json(expected.info["config"]))
+    vae.load_state_dict(expected.state_dict())
+    return vae.requires_grad_(False)

@@ -88,7 +88,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: torch.dtype) -> torch.dtype:
-    """The dtype of one part. float16 is never chosen for a CPU: there it is 40 times slower than bfloat16."""
+    """The dtype of one part. float16 is never chosen for a CPU: there it is emulated, and far slower than bfloat16."""
     if name != "auto":
         return getattr(torch, name)
     if device.type != "cpu":

@@ -15,21 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from hunyuan_video.models import vae as vae_module
 from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, GroupNorm, Posterior, ResBlock, VAEConfig
 
-TINY = VAEConfig(block_out_channels=(4, 4, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2)
-
-
-@pytest.fixture
-def vae() -> CausalVAE:
-    return randomize(CausalVAE(TINY), std=0.2)
-
-
-@pytest.fixture
-def reference(golden) -> CausalVAE:
-    reference = golden("vae")
-    vae = CausalVAE(VAEConfig.from_json(reference.info["config"]))
-    vae.load_state_dict(reference.state_dict())
-    return vae.requires_grad_(False)
-
 
 @pytest.fixture
 def one_frame_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

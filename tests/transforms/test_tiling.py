@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import randomize
 from diffusers_peer import vae_peer
+from tiny_checkpoint import VAE as TINY
 
-from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
 
-TINY = VAEConfig(block_out_channels=(4, 4, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2)
 SMALL_TILES = TileSizes(pixels=32, frames=16)
-
-
-@pytest.fixture
-def vae() -> CausalVAE:
-    return randomize(CausalVAE(TINY), std=0.2)
-
-
-@pytest.fixture
-def reference(golden) -> CausalVAE:
-    reference = golden("vae")
-    vae = CausalVAE(VAEConfig.from_json(reference.info["config"]))
-    vae.load_state_dict(reference.state_dict())
-    return vae.requires_grad_(False)
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """Float32 weights behind a bfloat16 model.
 
-The bfloat16 copy computes; AdamW steps the float32 masters with its gradients and the copy gets them back, rounded. On CPU this is 1.7
-times as fast as autocast, which would cast every weight again in every forward and backward pass, and a step too small for bfloat16 is
-not lost.
+The bfloat16 copy computes; AdamW steps the float32 masters with its gradients and the copy gets them back, rounded. Autocast would cast
+every weight again in every forward and backward pass, and a step too small for bfloat16 is not lost.
 """
 
 from __future__ import annotations
