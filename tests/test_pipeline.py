@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import golden_config, randomize
-from tiny_checkpoint import VAE, save_official_tree
 from PIL import Image
+from tiny_checkpoint import VAE, save_official_tree
 from torch import nn
 
 from hunyuan_video import pipeline
