@@ -143,7 +143,7 @@ def _csv_rows(file: TextIO) -> Iterator[tuple[int, object]]:
             # With more or fewer values than columns it is not known which one is the caption: most often its commas lack quotes.
             yield reader.line_num, row if None not in row and None not in row.values() else list(row.values())
     except csv.Error as error:
-        raise ValueError(f"{file.name}, line {reader.line_num}: this is not CSV ({error}).") from error
+        raise ValueError(f"{file.name}, line {reader.reader.line_num}: this is not CSV ({error}).") from error
 
 
 def _lines(file: TextIO) -> Iterator[str]:
@@ -169,7 +169,7 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
     with _unusable_if_damaged():
         if KINDS[item.path.suffix.lower()] == "image":
             with _open_image(item.path) as image:
-                width, height = image.size if image.getexif().get(ExifTags.Base.Orientation, 1) < 5 else image.size[::-1]
+                width, height = image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else image.size
             bucket = nearest(buckets, 1, height, width)
             if bucket is None:
                 raise Unusable("no bucket for images")
@@ -274,6 +274,7 @@ def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H 
 @contextlib.contextmanager
 def _open_image(path: Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block does no harm
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             yield image

@@ -104,7 +104,7 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
     parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
     manifest = Manifest(folder, [_digest(part) for part in parts])
     missing = manifest.begin()
-    if missing:
+    if missing or not manifest.empty:
         text, vae = _load_encoders(found, config)
         manifest.add_empty(text)
         todo = sum(len(parts[index]) for index in missing)
@@ -259,9 +259,10 @@ def prepare_world(config: WorldCache, folder: str | Path) -> None:
     parts = [scenes[start : start + config.shard_size] for start in range(0, len(scenes), config.shard_size)]
     manifest = Manifest(folder, [str(part) for part in parts])
     jobs = [_WorldJob(config, manifest.path(index), index, parts[index]) for index in manifest.begin()]
+    if not manifest.empty:
+        manifest.add_empty(_load_world_text(config))
     if not jobs:
         return
-    manifest.add_empty(_load_world_text(config))
     todo = sum(len(job.seeds) for job in jobs)
     with (
         multiprocessing.get_context("spawn").Pool(config.workers) as pool,
