@@ -22,7 +22,7 @@ def clips(path: Path, *buckets: Bucket, fps: float = 24.0, max_clips: int = 1) -
 
 
 def refusal(path: Path, *buckets: Bucket) -> str:
-    with pytest.raises(media.Unusable) as caught:
+    with pytest.raises(media.UnusableError) as caught:
         clips(path, *buckets)
     return caught.value.reason
 
@@ -60,7 +60,7 @@ def test_what_is_wrong_with_a_source_is_its_problem_not_an_error(tmp_path, name,
 
 
 def refusal_of(item: media.Item) -> str:
-    with pytest.raises(media.Unusable) as caught:
+    with pytest.raises(media.UnusableError) as caught:
         media.plan(item, [VIDEO], 24.0, 1)
     return caught.value.reason
 
@@ -88,11 +88,11 @@ def test_a_list_gives_its_rows_in_order_relative_to_itself(tmp_path, name, text)
         ("a.jsonl", '{"file": "a.mp4", "caption": 3}\n', "line 1: a row needs"),
         ("a.jsonl", "\n[]\n", "line 2: a row needs"),
         ("a.jsonl", "{file: a.mp4}\n", "line 1: this is not JSON"),
-        ("a.csv", "path,text\na.mp4,x\n", "line 1: the first line of a CSV"),
+        ("a.csv", "path,text\na.mp4,x\n", "line 1: the first line must"),
         ("a.csv", "file,caption\na.mp4,x\nb.mp4,red, green\n", "line 3: a row needs"),
         ("a.csv", "file,caption\na.mp4\n", "line 2: a row needs"),
         ("a.csv", 'file,caption\na.mp4,"x\n', "line 2: this is not CSV"),
-        ("a.csv", "file,caption\n", "holds no videos or images"),
+        ("a.csv", "file,caption\n", "holds no .mp4"),
         ("a.csv", b"file,caption\na.mp4,\xe9\n", "not a text file in UTF-8"),
         ("a.xml", "", "no folder, .jsonl or .csv"),
     ],
@@ -231,7 +231,7 @@ def test_a_cut_video_is_unreadable(tmp_path):
 
 def test_a_video_that_ends_before_its_headers_say_is_unreadable(tmp_path):
     item = media.Item(write_video(tmp_path / "a.mp4", at(24, 9)), "a.mp4", "words")
-    with pytest.raises(media.Unusable, match="frames are missing"):
+    with pytest.raises(media.UnusableError, match="frames are missing"):
         list(media.read_clips(item, [media.Cut(VIDEO, [0, 1, 2, 3, 99])]))
 
 

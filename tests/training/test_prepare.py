@@ -17,6 +17,7 @@ from test_doors import ROOT, commands
 from tiny_checkpoint import save_text_encoders
 
 from hunyuan_video import HunyuanVideo, cli, weights
+from hunyuan_video.models.text import Kind
 from hunyuan_video.training import media, pca, prepare, shards, world
 from hunyuan_video.training.dataset import Bucket, LatentCache
 from hunyuan_video.training.prepare import DataPreparation, WorldCache
@@ -65,7 +66,8 @@ def test_the_cache_holds_what_the_pipeline_encodes(config, tmp_path):
     cache, pipe = LatentCache(tmp_path / "cache"), HunyuanVideo.load(weights.EMBEDDED)
     items = {item.name: item for item in media.find_items(config.source)}
     assert cache.buckets == {Bucket(5, 32, 32): [0, 1, 3], Bucket(1, 32, 32): [2]}  # in the order of a, b, image, z
-    for number, name, kind in ((1, "b.mp4", "video"), (2, "image.png", "image")):
+    expectations: tuple[tuple[int, str, Kind], ...] = ((1, "b.mp4", "video"), (2, "image.png", "image"))
+    for number, name, kind in expectations:
         batch = cache.batch([number], torch.tensor([False]))
         cuts = media.plan(items[name], [Bucket.parse(size) for size in SMALL], 24.0, 1)
         (clip,) = media.read_clips(items[name], cuts)
@@ -247,9 +249,7 @@ def world_config(tmp_path, monkeypatch) -> WorldCache:
     scenes = [world.sample_scene(seed, "train") for seed in range(8)]
     clips = torch.stack([torch.from_numpy(world.render(scene, 32, 32, 5)) for scene in scenes])
     pca.fit(clips, 4).save(tmp_path / "pca.safetensors")
-    return WorldCache(
-        tmp_path / "pca.safetensors", tmp_path / "text", num_clips=6, buckets=SMALL, shares=(1.0, 2.0), seed=5, shard_size=4
-    )
+    return WorldCache(tmp_path / "pca.safetensors", tmp_path / "text", num_clips=6, buckets=SMALL, shares=(1.0, 2.0), seed=5, shard_size=4)
 
 
 def test_the_world_is_rendered_into_its_buckets(world_config, tmp_path):
