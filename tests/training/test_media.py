@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media_files import at, numbers, turn, write_video
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
@@ -194,15 +194,15 @@ def test_a_video_is_turned_as_its_header_says(tmp_path):
     assert clip[:, :15].min() > 200 and clip[:, 17:].max() < 50  # what was left is on top
 
 
-def test_an_image_is_turned_as_its_exif_says(tmp_path):
-    picture = Image.new("RGB", (64, 32), "black")
-    picture.paste("white", (0, 0, 32, 32))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_exif_says(tmp_path, orientation):
+    picture = Image.effect_noise((32, 48), 90).resize((64, 32)).convert("RGB")
     exif = Image.Exif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "a.jpg", exif=exif)
-    (clip,) = clips(tmp_path / "a.jpg", Bucket(1, 32, 16), Bucket(1, 16, 32))
-    assert clip.shape == (1, 32, 16, 3)
-    assert clip[:, :15].min() > 200 and clip[:, 17:].max() < 50
+    exif[ExifTags.Base.Orientation] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    (clip,) = clips(tmp_path / "a.png", Bucket(1, 64, 32), Bucket(1, 32, 64))
+    np.testing.assert_array_equal(clip[0], expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -211,6 +211,12 @@ def test_a_cache_of_nothing_is_an_error(tmp_path, capsys):
         LatentCache(tmp_path / "cache")
 
 
+def test_the_weights_of_model_base_encode(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MODEL_BASE", str(tmp_path / "nowhere"))
+    assert cli.main(["data", "prepare", str(source), "--out", str(tmp_path / "cache")]) == 2
+    assert f"looked for {tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -15,16 +15,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import av
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
 from hunyuan_video.training.dataset import Bucket, nearest
@@ -34,6 +35,16 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# What undoes an EXIF orientation. (ImageOps.exif_transpose also writes the EXIF block anew, which fails on slightly damaged ones.)
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
 Frames = UInt8[np.ndarray, "T H W 3"]
 
@@ -172,7 +183,7 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
     with _unusable_if_damaged():
         if item.is_image:
             with _open_image(item.path) as image:
-                width, height = image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else image.size
+                width, height = image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
             bucket = nearest(buckets, 1, height, width)
             if bucket is None:
                 raise UnusableError("no bucket for images")
@@ -213,7 +224,7 @@ def _look_at_video(path: Path, seconds: float) -> tuple[np.ndarray, int, int]:
                 break
     if first is None:
         raise UnusableError("no frames")
-    height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
+    height, width = (first.width, first.height) if round(first.rotation / 90) % 2 else (first.height, first.width)
     return np.sort(np.array(times)), height, width
 
 
@@ -258,12 +269,16 @@ def _decode(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
 
 def _read_image(path: Path) -> Iterator[Image.Image]:
     with _open_image(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        picture = upright.convert("RGB")
-    yield picture
+        turn, picture = UPRIGHT.get(_orientation(image)), image
+        if image.has_transparency_data:
+            picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        picture = picture.convert("RGB")
+    yield picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """1 to 8 in a sound file."""
+    return image.getexif().get(ExifTags.Base.Orientation)
 
 
 def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -287,5 +302,5 @@ def _open_image(path: Path) -> Iterator[Image.Image]:
 def _unusable_if_damaged() -> Iterator[None]:
     try:
         yield
-    except (*DAMAGED, Image.DecompressionBombWarning) as error:
+    except (*DAMAGED, struct.error, Image.DecompressionBombWarning) as error:
         raise UnusableError("unreadable", getattr(error, "strerror", None) or str(error)) from error

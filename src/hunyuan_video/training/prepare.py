@@ -173,7 +173,7 @@ class _Judge:
         if self.num_seen >= MIN_JUDGED and self.skipped.total() > self.max_failures * self.num_seen:
             raise ValueError(
                 f"{self.skipped.total()} of the first {self.num_seen} sources cannot be used ({_counts(self.skipped)}), more than "
-                f"max_failures, {self.max_failures:g}, allows; see them with --dry-run, and mend them or allow more."
+                f"max_failures, {self.max_failures:g}, allows; mend them, or allow more."
             )
 
 

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from hunyuan_video.files import replacing
 from hunyuan_video.models.text import Kind, TextEncoder
@@ -104,7 +105,7 @@ class Manifest:
         empty = stored.get("empty", {})
         self.empty: Entry = empty if self._is_whole(folder / EMPTY, empty) else {}
         self.shards: dict[str, Entry] = {}
-        for index, digest in enumerate(digests):
+        for index, digest in enumerate(tqdm(digests, desc="checking", unit="shard", leave=False, disable=None)):
             entry = stored["shards"].get(self.path(index).name)
             if entry is not None and entry["items"] == digest and self._is_whole(self.path(index), entry):
                 self.shards[self.path(index).name] = entry
