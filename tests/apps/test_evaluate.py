@@ -102,7 +102,7 @@ def test_judge_reads_any_size_and_length_but_not_a_picture():
 
 def test_an_untrained_judge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evaluate, "train_judge", lambda seed: evaluate.JudgeNet().eval())
-    monkeypatch.setattr(evaluate, "examine", lambda judge: Score(417, 420))
+    monkeypatch.setattr(evaluate, "examine", lambda judge: Score(590, 600))
     with pytest.raises(ValueError, match="delete the file"):
         evaluate.load_judge(tmp_path)
 

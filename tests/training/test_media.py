@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
-from hunyuan_video.video import save_video
+from hunyuan_video.video import fill, save_video
 
 VIDEO, LONG, IMAGE = Bucket(5, 16, 16), Bucket(17, 16, 16), Bucket(1, 16, 16)
 
@@ -173,15 +173,15 @@ def test_a_video_never_becomes_an_image_nor_an_image_a_video(tmp_path):
 def test_the_middle_is_cropped_and_nothing_is_squeezed():
     picture = np.zeros((32, 96, 3), np.uint8)
     picture[:, 32:64] = 255
-    assert media.fill(Image.fromarray(picture), 16, 16).min() > 230
-    assert media.fill(Image.fromarray(picture).transpose(Image.Transpose.ROTATE_90), 16, 16).min() > 230
+    assert fill(Image.fromarray(picture), 16, 16).min() > 230
+    assert fill(Image.fromarray(picture).transpose(Image.Transpose.ROTATE_90), 16, 16).min() > 230
 
 
 def test_small_pictures_are_enlarged_and_large_ones_antialiased():
     checkers = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    fitted = media.fill(Image.fromarray(checkers).convert("RGB"), 16, 16)
+    fitted = fill(Image.fromarray(checkers).convert("RGB"), 16, 16)
     assert np.abs(fitted.astype(int) - 127).max() < 12
-    assert media.fill(Image.new("RGB", (5, 7), "red"), 32, 48).shape == (32, 48, 3)
+    assert fill(Image.new("RGB", (5, 7), "red"), 32, 48).shape == (32, 48, 3)
 
 
 def test_a_video_is_turned_as_its_header_says(tmp_path):

@@ -15,36 +15,23 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import struct
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import av
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import Image
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
 from hunyuan_video.training.dataset import Bucket, nearest
-from hunyuan_video.video import DAMAGED, SCALING, open_container
+from hunyuan_video.video import DAMAGED, SCALING, fill, image_size, open_container, read_image
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-# What undoes an EXIF orientation. (ImageOps.exif_transpose also writes the EXIF block anew, which fails on slightly damaged ones.)
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
 Frames = UInt8[np.ndarray, "T H W 3"]
 
@@ -182,8 +169,7 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
         raise UnusableError(item.problem)
     with _unusable_if_damaged():
         if item.is_image:
-            with _open_image(item.path) as image:
-                width, height = image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
+            width, height = image_size(item.path)
             bucket = nearest(buckets, 1, height, width)
             if bucket is None:
                 raise UnusableError("no bucket for images")
@@ -238,7 +224,7 @@ def read_clips(item: Item, cuts: Sequence[Cut]) -> Iterator[Frames]:
         UnusableError: the source ends early or is damaged.
     """
     with _unusable_if_damaged():
-        pictures = _read_image(item.path) if item.is_image else _decode(item.path, cuts)
+        pictures = iter([read_image(item.path)]) if item.is_image else _decode(item.path, cuts)
         for cut in cuts:
             clip = np.empty((*cut.bucket, 3), np.uint8)
             for position in range(cut.bucket.num_frames):
@@ -267,40 +253,9 @@ def _decode(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
                 return
 
 
-def _read_image(path: Path) -> Iterator[Image.Image]:
-    with _open_image(path) as image:
-        turn, picture = UPRIGHT.get(_orientation(image)), image
-        if image.has_transparency_data:
-            picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        picture = picture.convert("RGB")
-    yield picture if turn is None else picture.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> Any:
-    """1 to 8 in a sound file."""
-    return image.getexif().get(ExifTags.Base.Orientation)
-
-
-def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The middle of a picture in this size: what has its aspect ratio, resized without aliasing."""
-    scale = max(height / picture.height, width / picture.width)
-    left, top = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
-    box = (max(0.0, left), max(0.0, top), min(left + width / scale, picture.width), min(top + height / scale, picture.height))
-    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
-
-
-@contextlib.contextmanager
-def _open_image(path: Path) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged EXIF block does no harm
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            yield image
-
-
 @contextlib.contextmanager
 def _unusable_if_damaged() -> Iterator[None]:
     try:
         yield
-    except (*DAMAGED, struct.error, Image.DecompressionBombWarning) as error:
+    except DAMAGED as error:
         raise UnusableError("unreadable", getattr(error, "strerror", None) or str(error)) from error
