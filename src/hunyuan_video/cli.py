@@ -190,7 +190,7 @@ def _find_weights(root: Path | None) -> weights.Weights:
 
 
 COMMANDS: dict[str, Any] = {"generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "evaluate": Evaluate}
-TRAINING = ("text", "vae", "cache", "transformer")
+TRAINING = ("text", "vae", "transformer", "lora", "recipe")
 
 
 def main(argv: list[str] | None = None) -> int:

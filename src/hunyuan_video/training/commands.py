@@ -1,4 +1,4 @@
-"""`hunyuan-video train text | vae | cache | transformer`: the steps of recipes/tiny, one command each."""
+"""`hunyuan-video train …`: one command for each thing that is trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 try:
-    from hunyuan_video.training import dataset, train, train_text, train_vae
+    from hunyuan_video.training import train, train_text, train_vae
+    from hunyuan_video.training import recipe as recipes
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
         raise
@@ -28,17 +29,24 @@ def vae(out: Path, config: Annotated[train_vae.VAETraining, Flat]) -> None:
     train_vae.train(config, out)
 
 
-def cache(out: Path, config: Annotated[dataset.WorldCache, Flat]) -> None:
-    """Render clips and store their latents and text states in OUT; run it again to continue."""
-    dataset.prepare(config, out)
+def transformer(
+    out: Path, config: Annotated[train.TransformerTraining, Flat], runtime: Annotated[train.TrainingRuntime, Flat]
+) -> None:
+    """Train all weights of the diffusion transformer, from nothing or from weights; run it again with the same OUT to continue."""
+    train.train(config, out, runtime)
 
 
-def transformer(out: Path, config: Annotated[train.TransformerTraining, Flat]) -> None:
-    """Train the diffusion transformer on a latent cache; run it again with the same OUT and settings to continue."""
-    train.train(config, out)
+def lora(out: Path, config: Annotated[train.LoraTraining, Flat], runtime: Annotated[train.TrainingRuntime, Flat]) -> None:
+    """Train a LoRA for weights that stay as they are; run it again with the same OUT to continue."""
+    train.train(config, out, runtime)
 
 
-STEPS: dict[str, Callable[..., None]] = {"text": text, "vae": vae, "cache": cache, "transformer": transformer}
+def recipe(file: tyro.conf.Positional[Path], out: Path) -> None:
+    """Train the stages of a recipe, one after the other, each in its own folder of OUT; run it again to continue."""
+    recipes.train_recipe(file, out)
+
+
+STEPS: dict[str, Callable[..., None]] = {"text": text, "vae": vae, "transformer": transformer, "lora": lora, "recipe": recipe}
 
 
 def run(step: str, arguments: list[str]) -> None:
