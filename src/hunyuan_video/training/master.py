@@ -35,13 +35,10 @@ class MasterWeights:
         self.ema = {} if ema_decay is None else {name: master.clone() for name, master in self.masters.items()}
         # The fused kernel updates all of the many small tensors in one call.
         self.optimizer = torch.optim.AdamW(list(self.masters.values()), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
-        for master in self.masters.values():  # from the start, so that a checkpoint has a place to be read into
-            zero = torch.zeros((), dtype=torch.float32, device=master.device)
-            self.optimizer.state[master] = {
-                "step": zero,
-                "exp_avg": torch.zeros_like(master),
-                "exp_avg_sq": torch.zeros_like(master),
-            }
+        # There from the start, so that a checkpoint has a place to be read into. All counts are one tensor: files of many are slow.
+        self.updates = torch.zeros(len(self.masters), device=next(iter(self.masters.values())).device)
+        for count, master in zip(self.updates, self.masters.values(), strict=True):
+            self.optimizer.state[master] = {"step": count, "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
 
     def accumulate(self, worker: nn.Module) -> None:
         """Move the gradients of `worker`, which may lack some parameters, to the masters, where they add up in float32."""
@@ -103,13 +100,12 @@ class MasterWeights:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors by name, to be saved or read into in place; shards as parts of the whole, whatever the number of ranks."""
-        state: dict[str, Tensor] = {}
+        state = {"updates": self.updates}
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[self.masters[name]]
             state[f"master.{name}"] = _as_placed(self.masters[name], parameter)
             state[f"exp_avg.{name}"] = _as_placed(moments["exp_avg"], parameter)
             state[f"exp_avg_sq.{name}"] = _as_placed(moments["exp_avg_sq"], parameter)
-            state[f"updates.{name}"] = moments["step"]
             if name in self.ema:
                 state[f"ema.{name}"] = _as_placed(self.ema[name], parameter)
         return state

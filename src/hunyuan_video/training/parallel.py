@@ -68,9 +68,9 @@ class World:
             dist.all_reduce(total)
         return total.tolist()
 
-    def from_main(self, value: float) -> float:
-        """The value that rank 0 has."""
-        return self.sum(value if self.is_main else 0.0)[0]
+    def from_main(self, value: int) -> int:
+        """The number that rank 0 has."""
+        return int(self.sum(float(value) if self.is_main else 0.0)[0])
 
 
 @contextmanager

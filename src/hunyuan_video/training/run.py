@@ -86,7 +86,7 @@ class Run:
 
     def load(self, state: dict[str, Tensor]) -> int:
         """Read the newest checkpoint into the tensors of `state`, in place; returns how many steps were completed then, 0 at the start."""
-        step = int(self.world.from_main(max((int(path.name.removeprefix("step-")) for path in self._complete()), default=0)))
+        step = self.world.from_main(max((int(path.name.removeprefix("step-")) for path in self._complete()), default=0))
         if step > 0:
             with _single_process_is_meant(self.world):
                 dcp.load(state, checkpoint_id=self._checkpoints / f"step-{step:08d}", no_dist=self.world.size == 1)

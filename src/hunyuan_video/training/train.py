@@ -197,7 +197,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
                 masters.accumulate(worker)
                 total_loss += loss.item() / len(batches) / world.sequence_parallel
             due = world.is_main and (checkpoint_due() or completed == config.num_steps)
-            mean_loss, save_now = world.sum(total_loss, due)
+            mean_loss, save_now = world.sum(total_loss, float(due))
             norm = masters.step(worker, step, config.learning_rate_at(step), usable=isfinite(mean_loss))
             count_skipped(skipped, isfinite(mean_loss) and isfinite(norm), completed, config)
 
