@@ -156,7 +156,7 @@ class Evaluate:
     out: Path = Path("results/evaluation")
     """folder for the judge, the table and the contact sheet"""
     num_clips: int = 128
-    """clips of each split"""
+    """clips of each of the three groups of prompts"""
     seed: int = 0
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
     weights: Path | None = None
@@ -170,6 +170,7 @@ class Evaluate:
             evaluate(
                 lambda prompt, seed: pipe(prompt, replace(pipe.defaults, seed=seed)).frames,
                 pipe.reconstruct,
+                (pipe.defaults.num_frames, pipe.defaults.height, pipe.defaults.width),
                 self.out,
                 self.num_clips,
                 self.seed,

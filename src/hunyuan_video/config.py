@@ -64,6 +64,8 @@ class Sampling:
     """classifier-free guidance in two passes; 1 is off, and the negative prompt is then unused"""
     negative_prompt: str | None = None
     """what to steer away from when cfg_scale is above 1 (default: the official one)"""
+    image: str | None = None
+    """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
     seed: int | None = None
     """0 or more; the same seed gives the same video (default: random, and recorded in the file)"""
     noise: Literal["cpu", "official"] = "cpu"
@@ -96,6 +98,10 @@ class Sampling:
             f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or none for weights without it.",
         )
         _require(1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
+        _require(
+            self.image is None or self.num_frames > 1,
+            "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.",
+        )
         _require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
         if self.negative_prompt is not None:
             check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)

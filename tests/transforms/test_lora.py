@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from adapters import forward, random_lora
 from conftest import TINY, randomize
 from torch import nn
 
@@ -24,25 +25,6 @@ from hunyuan_video.transforms.lora import (
     remove_lora,
     weight_of,
 )
-
-
-def random_lora(model: nn.Module, rank: int = 3, alpha: float = 2.0, seed: int = 0, where=lambda _name: True) -> Lora:
-    generator = torch.Generator().manual_seed(seed)
-
-    def adapter(layer: nn.Module) -> LowRank:
-        out_features, in_features = weight_of(layer).shape
-        draw = (torch.randn(shape, generator=generator) * 0.2 for shape in ((rank, in_features), (out_features, rank)))
-        return LowRank(*draw, alpha)
-
-    return Lora({name: adapter(layer) for name, layer in linear_layers(model).items() if where(name)})
-
-
-@torch.no_grad()
-def forward(model: HunyuanVideoTransformer, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    x, states, pooled = (torch.randn(shape, generator=generator).to(dtype) for shape in ((1, 4, 2, 4, 4), (1, 5, 24), (1, 20)))
-    condition = model.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
-    return model(x, torch.full((1,), 500.0), condition).float()
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:

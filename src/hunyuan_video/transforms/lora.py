@@ -171,23 +171,17 @@ def stacked(adapters: list[LowRank]) -> LowRank:
     return LowRank(down, up, float(len(down)))
 
 
-def misfits(lora: Lora, model: nn.Module) -> list[str]:
-    """What keeps a LoRA from a model, in words: one entry a layer."""
-    shapes = {name: [*weight_of(layer).shape] for name, layer in linear_layers(model).items()}
-    problems = []
+def _fitting(model: nn.Module, lora: Lora) -> dict[str, nn.Module]:
+    layers, problems = linear_layers(model), []
     for name, adapter in lora.layers.items():
         made_for = [len(adapter.up), adapter.down.shape[1]]
-        if name not in shapes:
+        if name not in layers:
             problems.append(f"{name} is unknown")
-        elif made_for != shapes[name]:
-            problems.append(f"{name} is for a weight of shape {made_for}, not {shapes[name]}")
-    return problems
-
-
-def _fitting(model: nn.Module, lora: Lora) -> dict[str, nn.Module]:
-    if problems := misfits(lora, model):
+        elif made_for != (shape := [*weight_of(layers[name]).shape]):
+            problems.append(f"{name} is for a weight of shape {made_for}, not {shape}")
+    if problems:
         raise ValueError(f"The LoRA does not fit the model: {listed(problems)}.")
-    return linear_layers(model)
+    return layers
 
 
 def listed(problems: list[str]) -> str:
