@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY, randomize
+from safetensors.torch import save_file
 from training.cache_files import save_cache
 
 from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.training.train import TransformerTraining
 
 
@@ -32,3 +36,12 @@ def config(cache) -> TransformerTraining:
         num_double_blocks=1,
         num_single_blocks=1,
     )
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """Random weights without guidance embedding that fit the cache."""
+    model = randomize(HunyuanVideoTransformer(replace(TINY, text_dim=16, pooled_dim=12, guidance_embed=False)))
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    save_file(model.state_dict(), path)
+    return path
