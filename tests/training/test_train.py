@@ -21,7 +21,7 @@ from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.models.transformer import Context, rope_table
 from hunyuan_video.training import train as module
 from hunyuan_video.training.dataset import LatentCache
-from hunyuan_video.training.objectives import add_noise, loss_of
+from hunyuan_video.training.objectives import add_noise, guided_velocity, loss_of, student_of
 from hunyuan_video.training.parallel import World
 from hunyuan_video.training.run import Run, random_generator
 from hunyuan_video.training.train import LoraTraining, TrainingRuntime, TransformerTraining, build_model, train
@@ -157,11 +157,16 @@ def test_official_weights_are_told_the_guidance(config, official_tree, tmp_path)
     train(replace(config, start=official_tree, num_steps=1, guidance=6.0), tmp_path)
 
 
-def test_distillation_makes_a_model_with_guidance_that_follows_its_teacher(config, base, tmp_path, losses):
-    config = replace(config, start=base, distill=True, num_steps=30, learning_rate=2e-3, distill_lowest=4.0, image_to_video=0.5)
-    (path,) = train(config, tmp_path)
-    assert load(path).config.guidance_embed
-    assert sum(losses[-10:]) < sum(losses[:10])
+def test_a_distilled_model_follows_its_teacher(config, base, tmp_path):
+    config = replace(config, start=base, distill=True, num_steps=40, token_budget=64, distill_lowest=4.0, image_to_video=0.5, ema_decay=0.9)
+    teacher, student = load(base), load(train(config, tmp_path)[0])
+    empty = LatentCache(config.cache).batch([0, 1, 2, 3], torch.ones(4, dtype=torch.bool)).features
+    latents, features = LatentCache(config.cache).batch([0, 1, 2, 3], torch.zeros(4, dtype=torch.bool))
+    noisy, _ = add_noise(config, latents, features, random_generator(9, "test"))
+    with torch.no_grad():
+        target = guided_velocity(teacher, noisy, empty)
+        before, after = (loss_of(model, noisy, target) for model in (student_of(teacher, 0), student))
+    assert after < 0.7 * before
 
 
 @pytest.mark.parametrize("settings", [{}, {"fp8": True}, {"layers": "single_blocks", "ema_decay": None, "image_to_video": 1.0}])

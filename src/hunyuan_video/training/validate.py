@@ -13,6 +13,7 @@ from hunyuan_video.files import safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.pipeline import HunyuanVideo, resolve_dtype
 from hunyuan_video.training.parallel import World
+from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.video import save_video
 
 
@@ -63,6 +64,7 @@ class Validator:
         # They stay on the CPU, and are on the device only while they work.
         text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype)
         vae = checkpoint.load_vae(found.vae, vae_dtype, torch.device("cpu"))
+        upsample_by_phases(vae)
         self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype)
         self.sampling = _sampling(config, found.sampling(), model.config.guidance_embed)
         self.world, self.folder = world, folder
