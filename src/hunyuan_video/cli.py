@@ -194,7 +194,7 @@ def _find_weights(root: Path | None) -> weights.Weights:
 
 
 COMMANDS: dict[str, Any] = {"generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "evaluate": Evaluate}
-GROUPS = {"train": ("text", "vae", "cache", "transformer"), "data": ("prepare",)}
+GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
 
 
 def main(argv: list[str] | None = None) -> int:

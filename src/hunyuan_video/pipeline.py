@@ -110,7 +110,8 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
 
 
 class HunyuanVideo:
-    """The loaded model. `defaults` is the `Sampling` its weights were made for."""
+    """The loaded model. `defaults` is the `Sampling` its weights were made for; `dtype` is what the transformer computes in, if that is
+    not its weights'."""
 
     def __init__(
         self,
@@ -119,6 +120,7 @@ class HunyuanVideo:
         vae: CausalVAE,
         *,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
         defaults: Sampling = Sampling(),  # noqa: B008 (frozen)
         fingerprint: str = "",
@@ -128,6 +130,7 @@ class HunyuanVideo:
         self.transformer = transformer
         self.vae = vae
         self.device = torch.device(device)
+        self.dtype = dtype or next(transformer.parameters()).dtype
         self.runtime = runtime
         self.defaults = defaults
         self.fingerprint = fingerprint
@@ -246,7 +249,7 @@ class HunyuanVideo:
     def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
         with on_device(self.text_encoder, self.device):
             features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
-        return features.to(self.device, next(self.transformer.parameters()).dtype)
+        return features.to(self.device, self.dtype)
 
     def _complete(self, options: Sampling) -> Sampling:
         """Every open choice made, so that what is recorded is what was used."""

@@ -68,17 +68,14 @@ def train(config: VAETraining, folder: str | Path) -> float:
     `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is used);
     `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end.
     """
-    run, done, checkpoint_due = Run(folder, config), 0, Every(config.checkpoint_seconds)
+    run, checkpoint_due = Run(folder, config), Every(config.checkpoint_seconds)
     basis = fit_basis(config, Path(folder) / "pca.safetensors")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         vae = CausalVAE(MINIATURE)
     pca.build_encoder(vae, basis)
     weights = MasterWeights(vae.decoder, betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
-    if (state := run.load()) is not None:
-        done = int(state["step"])
-        weights.load_state_dict(state["weights"])
-
+    done = run.load(weights.state_dict())
     total = config.trunk_steps + config.num_steps
     worker: Decoder | None = None
     for step in run.steps(done, total):
@@ -99,7 +96,7 @@ def train(config: VAETraining, folder: str | Path) -> float:
         if completed % 20 == 0:
             run.log(completed, loss=loss.item(), gradient_norm=norm, learning_rate=learning_rate(config, step))
         if checkpoint_due() or completed == total:
-            run.save(completed, {"weights": weights.state_dict()})
+            run.save(completed, weights.state_dict())
         if completed % config.eval_every == 0 and completed < total:
             run.log(completed, psnr=evaluate(with_decoder(vae, weights.ema), config, config.eval_clips))
             save_vae(with_decoder(vae, weights.ema), Path(folder) / "vae")
