@@ -97,6 +97,15 @@ def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: t
     return torch.bfloat16 if sum(file.stat().st_size for file in files) > LARGE_FILE else torch.float32
 
 
+@torch.no_grad()
+def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool = True) -> Float[Tensor, "1 C T H W"]:
+    """Frames to latents as the transformer knows them (scaled): the mean of the VAE's posterior."""
+    weight = next(vae.parameters())
+    x = to_tensor(frames)[None].to(weight.device, weight.dtype)
+    posterior = tiled_encode(vae, x, TileSizes.of(vae.config)) if tiling else vae.encode(x)
+    return (posterior.mode().float() - vae.config.shift_factor) * vae.config.scaling_factor
+
+
 class HunyuanVideo:
     """The loaded model. `defaults` is the `Sampling` its weights were made for."""
 
@@ -208,14 +217,10 @@ class HunyuanVideo:
             pixels = tiled_decode(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.decode(z)
         return to_frames(pixels[0].float())
 
-    @torch.no_grad()
     def encode(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> Float[Tensor, "1 C T H W"]:
-        """Frames to latents as the transformer knows them (scaled): the mean of the VAE's posterior."""
-        config = self.vae.config
+        """As `encode`, on the runtime's device."""
         with on_device(self.vae, self.device):
-            x = to_tensor(frames)[None].to(self.device, next(self.vae.parameters()).dtype)
-            posterior = tiled_encode(self.vae, x, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.encode(x)
-        return (posterior.mode().float() - config.shift_factor) * config.scaling_factor
+            return encode(self.vae, frames, self.runtime.vae_tiling)
 
     def reconstruct(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Frames through the VAE and back: what is lost here, no transformer can show."""

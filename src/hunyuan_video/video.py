@@ -108,7 +108,7 @@ def read_video(path: str | Path) -> tuple[Frames, float]:
     with _reading(Path(path)) as path:
         if files := _pictures(path):
             return _read_pictures(files)
-        with _open_container(path) as container:
+        with open_container(path) as container:
             stream = container.streams.video[0]
             frames = [frame.to_ndarray(format="rgb24", interpolation=SCALING) for frame in container.decode(stream)]
             return np.stack(frames), float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
@@ -123,7 +123,7 @@ def read_metadata(path: str | Path) -> dict:
             with Image.open(files[0], formats=("GIF", "PNG")) as image:
                 comment = image.info.get("comment", image.info.get("Comment"))
         else:
-            with _open_container(path) as container:  # Matroska writes COMMENT
+            with open_container(path) as container:  # Matroska writes COMMENT
                 comment = container.metadata.get("comment", container.metadata.get("COMMENT"))
     metadata = _unpack(comment).get(MARK)
     if not isinstance(metadata, dict):
@@ -284,7 +284,7 @@ def _stated_size(file: BinaryIO) -> int:
 
 
 @contextlib.contextmanager
-def _open_container(path: Path) -> Iterator[InputContainer]:
+def open_container(path: Path) -> Iterator[InputContainer]:
     with open(path, "rb") as file:  # not the path, in which FFmpeg takes "12:30.mp4" for a protocol
         if _stated_size(file) > path.stat().st_size:
             raise ValueError("the end is missing")

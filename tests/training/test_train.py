@@ -17,7 +17,6 @@ from tiny_checkpoint import save_text_encoders
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.models.transformer import Context, rope_table
-from hunyuan_video.training import dataset
 from hunyuan_video.training.dataset import LatentCache
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.run import Run, random_generator
@@ -54,22 +53,6 @@ def config(tmp_path_factory) -> TransformerTraining:
         num_double_blocks=1,
         num_single_blocks=1,
     )
-
-
-def test_the_cache_gives_back_each_clip_with_its_own_text(config):
-    cache = LatentCache(config.cache)
-    encoder = load_text_encoder(config.text / "text_encoder", config.text / "text_encoder_2", dtype=torch.float32)
-    empty = encoder.encode([""])
-    latents, features = cache.batch([2, 0], torch.tensor([False, True]), empty)
-    expected = encoder.encode([CAPTIONS[2], ""])
-    torch.testing.assert_close(latents, cache.latents[[2, 0]].float())
-    torch.testing.assert_close(features.states[features.mask], expected.states[expected.mask], atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(features.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
-
-
-def test_an_empty_cache_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match="train cache"):
-        LatentCache(tmp_path)
 
 
 def test_the_loss_falls_on_clips_seen_often(config, tmp_path):
@@ -185,34 +168,3 @@ def test_a_new_block_starts_as_identity(config):
     out = model.double_blocks[0](img, txt, ctx)
     torch.testing.assert_close(out[0], img)
     torch.testing.assert_close(out[1], txt)
-
-
-class InlinePool:
-    """Does the work of a multiprocessing context and its pool in this process."""
-
-    def __init__(self, *_arguments):
-        self.Pool, self.imap_unordered = InlinePool, map
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        return None
-
-
-def test_a_cache_is_continued_where_it_was_interrupted(tmp_path, monkeypatch):
-    written: list[str] = []
-    monkeypatch.setattr(dataset, "SHARD_SIZE", 2)
-    monkeypatch.setattr(dataset, "_write_shard", lambda job: written.append(job[1].name))
-    monkeypatch.setattr(dataset.multiprocessing, "get_context", InlinePool)
-    for name in ("text_encoder", "text_encoder_2"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "pca.safetensors").write_bytes(b"one")
-    cache = dataset.WorldCache(pca=tmp_path / "pca.safetensors", text=tmp_path, num_clips=6)
-    (tmp_path / "cache-00001.safetensors").touch()
-    dataset.prepare(cache, tmp_path)
-    assert written == ["cache-00000.safetensors", "cache-00002.safetensors"]
-
-    (tmp_path / "pca.safetensors").write_bytes(b"another")
-    with pytest.raises(ValueError, match="other settings"):
-        dataset.prepare(cache, tmp_path)

@@ -1,4 +1,4 @@
-"""`hunyuan-video train text | vae | cache | transformer`: the steps of recipes/tiny, one command each."""
+"""`hunyuan-video train text | vae | cache | transformer`, the steps of recipes/tiny, and `hunyuan-video data prepare`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 try:
-    from hunyuan_video.training import dataset, train, train_text, train_vae
+    from hunyuan_video.training import prepare, train, train_text, train_vae
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
         raise
@@ -28,9 +28,9 @@ def vae(out: Path, config: Annotated[train_vae.VAETraining, Flat]) -> None:
     train_vae.train(config, out)
 
 
-def cache(out: Path, config: Annotated[dataset.WorldCache, Flat]) -> None:
+def cache(out: Path, config: Annotated[prepare.WorldCache, Flat]) -> None:
     """Render clips and store their latents and text states in OUT; run it again to continue."""
-    dataset.prepare(config, out)
+    prepare.prepare_world(config, out)
 
 
 def transformer(out: Path, config: Annotated[train.TransformerTraining, Flat]) -> None:
@@ -38,9 +38,23 @@ def transformer(out: Path, config: Annotated[train.TransformerTraining, Flat]) -
     train.train(config, out)
 
 
-STEPS: dict[str, Callable[..., None]] = {"text": text, "vae": vae, "cache": cache, "transformer": transformer}
+def prepare_data(out: Path, config: Annotated[prepare.DataPreparation, Flat], dry_run: bool = False) -> None:
+    """Encode captioned videos and images into a latent cache in OUT; run it again to continue.
+
+    Args:
+        out: folder of the cache
+        config: what to encode, and how
+        dry_run: only say which clips the sources would give, and what would be skipped
+    """
+    print(prepare.survey(config) if dry_run else prepare.prepare(config, out), end="")
 
 
-def run(step: str, arguments: list[str]) -> None:
-    """Parse the options of one step and do it."""
-    tyro.cli(STEPS[step], args=arguments, prog=f"hunyuan-video train {step}")
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "train": {"text": text, "vae": vae, "cache": cache, "transformer": transformer},
+    "data": {"prepare": prepare_data},
+}
+
+
+def run(group: str, name: str, arguments: list[str]) -> None:
+    """Parse the options of one command and do it."""
+    tyro.cli(GROUPS[group][name], args=arguments, prog=f"hunyuan-video {group} {name}")
