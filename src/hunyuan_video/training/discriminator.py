@@ -24,17 +24,17 @@ class PatchDiscriminator(nn.Sequential):
 
     def __init__(self, width: int = 64) -> None:
         wider = 2 * width
-        layers = [*conv(3, width, (3, 4, 4), (1, 2, 2)), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [*conv(3, width, (3, 4, 4), (1, 2, 2)), nn.LeakyReLU(0.2)]
         for kernel, stride in (((3, 4, 4), 2), ((3, 4, 4), 2), (3, 1)):
             layers += [*conv(width, wider, kernel, stride), nn.GroupNorm(8, wider), nn.LeakyReLU(0.2)]
             width, wider = wider, 2 * wider
         super().__init__(*layers, *conv(width, 1, 3, 1))
 
 
-def conv(in_channels: int, out_channels: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...]) -> list[nn.Module]:
+def conv(in_channels: int, out_channels: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
     """A convolution in zeros one wide. It does not add them itself: padding two frames, PyTorch 2.13's bfloat16 kernel on CPUs computes
     wrong gradients, some of them infinite."""
-    return [nn.ZeroPad3d(1), nn.Conv3d(in_channels, out_channels, kernel, stride)]  # pyright: ignore[reportArgumentType]
+    return nn.ZeroPad3d(1), nn.Conv3d(in_channels, out_channels, kernel, stride)  # pyright: ignore[reportArgumentType]
 
 
 class Adversary:

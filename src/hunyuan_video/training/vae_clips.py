@@ -71,7 +71,7 @@ class MediaFiles:
         kept = self.videos or self.images
         if len(kept) <= num_held_out:
             raise ValueError(
-                f"{source} has {len(kept)} videos or images, and eval_clips = {num_held_out} are kept for evaluation: add some, or lower it."
+                f"{source} has {len(kept)} videos or images and eval_clips = {num_held_out} are kept for evaluation; add some or lower it."
             )
         self.kept = kept[:num_held_out]
         del kept[:num_held_out]
