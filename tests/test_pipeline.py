@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import golden_config, randomize
 from tiny_checkpoint import VAE, save_official_tree
+from PIL import Image
 from torch import nn
 
 from hunyuan_video import pipeline
@@ -24,7 +25,7 @@ from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.pipeline import HunyuanVideo, resolve_device
 from hunyuan_video.sampling import initial_noise, linear_quadratic_sigmas, shifted_sigmas
 from hunyuan_video.transforms.offload import on_device
-from hunyuan_video.video import to_frames, to_tensor
+from hunyuan_video.video import fill, read_image, to_frames, to_tensor
 from hunyuan_video.weights import locate
 
 SMALL = Sampling(height=32, width=48, num_frames=5, num_steps=3, seed=7)
@@ -343,3 +344,43 @@ def test_the_official_weights_make_an_image():
 
 def test_the_callers_gradients_are_on_between_steps(pipe):
     assert all(torch.is_grad_enabled() for _ in pipe.steps("A cat.", SMALL)) and torch.is_grad_enabled()
+
+
+def picture(path: Path, colour: str) -> str:
+    Image.new("RGB", (100, 60), colour).save(path)
+    return str(path)
+
+
+def test_a_video_begins_with_the_given_picture(pipe: HunyuanVideo, tmp_path: Path):
+    options = replace(SMALL, image=picture(tmp_path / "red.png", "red"), num_steps=2)
+    given = pipe.encode(fill(read_image(tmp_path / "red.png"), options.height, options.width)[None])
+    video = pipe("a cat", options)
+    torch.testing.assert_close(video.latents[:, :, :1], given, rtol=0, atol=0)
+    assert video.settings["image_sha256"] == hashlib.sha256((tmp_path / "red.png").read_bytes()).hexdigest()
+    plain = pipe("a cat", replace(options, image=None))
+    assert not torch.equal(plain.latents[:, :, 1:], video.latents[:, :, 1:])  # and it goes on differently
+
+
+def test_a_picture_is_upright_opaque_and_fills_the_frame(tmp_path: Path):
+    halves = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
+    halves.paste((255, 0, 0, 255), (0, 0, 20, 20))
+    exif = halves.getexif()
+    exif[274] = 6  # to be turned right by a quarter: left becomes top
+    halves.save(tmp_path / "turned.png", exif=exif)
+    frame = fill(read_image(tmp_path / "turned.png"), 32, 16)
+    assert frame.shape == (32, 16, 3)
+    assert frame[4, 8].tolist() == [255, 0, 0] and frame[28, 8].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut"])
+def test_a_damaged_picture_is_refused_in_one_sentence(content: bytes, tmp_path: Path):
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.png cannot be read"):
+        read_image(tmp_path / "bad.png")
+
+
+def test_weights_trained_for_text_alone_refuse_a_picture(tmp_path: Path):
+    with pytest.raises(ValueError, match="text alone"):
+        locate(tmp_path).check(Sampling(image="cat.png"))
+    with pytest.raises(ValueError, match="num_frames is 1"):
+        Sampling(image="cat.png", num_frames=1)

@@ -85,6 +85,26 @@ def sprites() -> dict[str, Image.Image]:
         "boat": emoji("⛵"),
         "robot": soften(recolour(emoji("🤖"), hue=0.47, saturation=3.2, only=0.05), 0.15),
         "balloon": recolour(emoji("🎈"), hue=0.77),
+        "bus": recolour(soften(emoji("🚌"), 0.15), hue=0.13, saturation=3.0, value=1.15, only=0.12),
+        "train": soften(emoji("🚂"), 0.15),
+        "airplane": emoji("✈").transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(45, Image.Resampling.BICUBIC, expand=True),
+        "helicopter": emoji("🚁"),
+        "butterfly": soften(emoji("🦋"), 0.35),
+        "bee": emoji("🐝"),
+        "turtle": emoji("🐢"),
+        "elephant": emoji("🐘"),
+        "penguin": emoji("🐧"),
+        "frog": emoji("🐸"),
+        "pig": tint(emoji("🐖"), 1.0, 0.86, 0.9),
+        "octopus": tint(soften(emoji("🐙"), 0.3), 1.0, 0.75, 1.3),
+        "crab": emoji("🦀"),
+        "whale": tint(emoji("🐳"), 0.75, 0.9, 1.15),
+        "dinosaur": emoji("🦖"),
+        "mushroom": emoji("🍄"),
+        "apple": emoji("🍎"),
+        "star": emoji("⭐"),
+        "umbrella": emoji("☂"),
+        "teddy": emoji("🧸"),
     }
 
 
@@ -92,6 +112,7 @@ def main() -> None:
     pictures = sprites()
     atlas = Image.new("RGBA", (TILE * len(pictures), TILE))
     for i, picture in enumerate(pictures.values()):
+        picture = picture.crop(picture.getbbox())
         scale = TILE / max(picture.size)
         picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
         atlas.paste(picture, (i * TILE + (TILE - picture.width) // 2, (TILE - picture.height) // 2))

@@ -156,7 +156,7 @@ class Evaluate:
     out: Path = Path("results/evaluation")
     """folder for the judge, the table and the contact sheet"""
     num_clips: int = 128
-    """clips of each split"""
+    """clips of each of the three groups of prompts"""
     seed: int = 0
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
     weights: Path | None = None
@@ -170,6 +170,7 @@ class Evaluate:
             evaluate(
                 lambda prompt, seed: pipe(prompt, replace(pipe.defaults, seed=seed)).frames,
                 pipe.reconstruct,
+                (pipe.defaults.num_frames, pipe.defaults.height, pipe.defaults.width),
                 self.out,
                 self.num_clips,
                 self.seed,
@@ -190,7 +191,7 @@ def _find_weights(root: Path | None) -> weights.Weights:
 
 
 COMMANDS: dict[str, Any] = {"generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "evaluate": Evaluate}
-GROUPS = {"train": ("text", "vae", "cache", "transformer"), "data": ("prepare",)}
+GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
 
 
 def main(argv: list[str] | None = None) -> int:

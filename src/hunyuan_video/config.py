@@ -25,7 +25,7 @@ def _require(correct: bool, sentence: str) -> None:
         raise ValueError(sentence)
 
 
-def _check_types(settings: object) -> None:
+def check_types(settings: object) -> None:
     """Refuse values of another type or choice than the fields say: settings also come from files and from other programs."""
     for name, kind in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
@@ -64,6 +64,8 @@ class Sampling:
     """classifier-free guidance in two passes; 1 is off, and the negative prompt is then unused"""
     negative_prompt: str | None = None
     """what to steer away from when cfg_scale is above 1 (default: the official one)"""
+    image: str | None = None
+    """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
     seed: int | None = None
     """0 or more; the same seed gives the same video (default: random, and recorded in the file)"""
     noise: Literal["cpu", "official"] = "cpu"
@@ -71,7 +73,7 @@ class Sampling:
     official code draws it"""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         for name in ("height", "width"):
             value = getattr(self, name)
             near = max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE
@@ -96,6 +98,10 @@ class Sampling:
             f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or none for weights without it.",
         )
         _require(1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
+        _require(
+            self.image is None or self.num_frames > 1,
+            "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.",
+        )
         _require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
         if self.negative_prompt is not None:
             check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)
@@ -136,7 +142,7 @@ class Runtime:
     """keep the transformer blocks' weights in 8 bits (float8_e4m3fn with one scale each): half the memory of bfloat16"""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         kind, _, index = self.device.partition(":")
         _require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
@@ -161,7 +167,7 @@ class Output:
     """appended to the name of every file"""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         fastest = 50 if self.format == "gif" else 240  # viewers slow faster GIFs down
         _require(
             1 <= self.fps <= fastest,

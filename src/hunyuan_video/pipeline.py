@@ -42,7 +42,7 @@ from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
-from hunyuan_video.video import to_frames, to_tensor
+from hunyuan_video.video import fill, read_image, to_frames, to_tensor
 
 LARGE_FILE = 2**31  # a part stored in more bytes than this is computed in bfloat16 on CPU, too: float32 would not fit most machines
 
@@ -107,7 +107,8 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
 
 
 class HunyuanVideo:
-    """The loaded model. `defaults` is the `Sampling` its weights were made for."""
+    """The loaded model. `defaults` is the `Sampling` its weights were made for; `dtype` is what the transformer computes in, if that is
+    not its weights'."""
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class HunyuanVideo:
         vae: CausalVAE,
         *,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
         defaults: Sampling = Sampling(),  # noqa: B008 (frozen)
         fingerprint: str = "",
@@ -124,6 +126,7 @@ class HunyuanVideo:
         self.transformer = transformer
         self.vae = vae
         self.device = torch.device(device)
+        self.dtype = dtype or next(transformer.parameters()).dtype
         self.runtime = runtime
         self.defaults = defaults
         self.fingerprint = fingerprint
@@ -182,9 +185,10 @@ class HunyuanVideo:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
 
         features = self.encode_text([prompt, options.negative_prompt or ""] if options.cfg_scale > 1 else [prompt], options)
+        first_frame = None if options.image is None else self.encode(fill(read_image(options.image), options.height, options.width)[None])
         yield Step("encode", 1, 1, settings)
         sigmas = self.sigmas(options)
-        done, latents = resume or (0, self._noise(shape, options))
+        done, latents = resume or (0, self._noise(shape, options, first_frame))
         if done > 0:
             yield Step("denoise", done, options.num_steps, settings, latents)
         solve = SOLVERS[options.solver]
@@ -229,7 +233,7 @@ class HunyuanVideo:
     def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
         with on_device(self.text_encoder, self.device):
             features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
-        return features.to(self.device, next(self.transformer.parameters()).dtype)
+        return features.to(self.device, self.dtype)
 
     def _complete(self, options: Sampling) -> Sampling:
         """Every open choice made, so that what is recorded is what was used."""
@@ -250,6 +254,7 @@ class HunyuanVideo:
         return {
             "prompt": prompt,
             "sampling": asdict(options),
+            **({} if options.image is None else {"image_sha256": hashlib.sha256(Path(options.image).read_bytes()).hexdigest()}),
             "runtime": asdict(self.runtime),
             "model": self.fingerprint,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
@@ -257,11 +262,12 @@ class HunyuanVideo:
             "torch": torch.__version__,
         }
 
-    def _noise(self, shape: tuple[int, ...], options: Sampling) -> Tensor:
+    def _noise(self, shape: tuple[int, ...], options: Sampling, first_frame: Tensor | None) -> Tensor:
+        """Where sampling starts: noise, except for a given first frame, which stays as it is ("token replace")."""
         assert options.seed is not None
-        if options.noise == "official":
-            return official_noise(shape, options.seed, self.device)
-        return initial_noise(shape, options.seed).to(self.device)
+        official = options.noise == "official"
+        noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
+        return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
 
     def _velocity(self, features: TextFeatures, options: Sampling) -> Velocity:
         """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
@@ -269,12 +275,16 @@ class HunyuanVideo:
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
 
+        clean_frames = 0 if options.image is None else 1
+
         def branch(row: int) -> Velocity:
             condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
                 t = torch.full((1,), sigma, device=self.device) * 1000  # float32, as in the official scheduler
-                return model(x, t, condition)
+                v = model(x, t, condition, clean_frames)
+                v[:, :, :clean_frames] = 0  # a given frame does not move
+                return v
 
             return velocity
 

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import struct
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,7 @@ from av.container import InputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import GifImagePlugin, Image, ImageSequence, PngImagePlugin
+from PIL import GifImagePlugin, Image, ImageOps, ImageSequence, PngImagePlugin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -43,11 +44,12 @@ ENCODERS = {".mp4": ("mp4", "libx264", "medium", 18, 51), ".webm": ("webm", "lib
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 BT709 = 1  # in ITU-T H.273, for primaries, transfer and matrix alike
 READABLE = "mov,matroska,avi"  # FFmpeg also reads playlists, by which a hostile "video" has other files or addresses opened
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 DEFAULT_FPS = 24.0  # what HunyuanVideo was trained to make
 MARK = "hunyuan_video"  # tells our metadata from another program's comment
 MAX_HEADER_BYTES = 2**20  # of safetensors; ours are far smaller, and one of 200,000 entries takes seconds to parse
 # What the parsers raise on damaged bytes (found by fuzzing).
-DAMAGED = (av.FFmpegError, SafetensorError, Image.DecompressionBombError, OSError, EOFError, SyntaxError, LookupError, ValueError)
+DAMAGED = (av.FFmpegError, SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, OSError, EOFError, SyntaxError, LookupError, ValueError)
 
 
 def to_frames(x: Float[Tensor, "3 T H W"]) -> Frames:
@@ -129,6 +131,31 @@ def read_metadata(path: str | Path) -> dict:
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} has no metadata of hunyuan-video: it was made elsewhere, re-encoded, or written with --no-metadata.")
     return metadata
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """A picture as a person sees it: turned as its EXIF says, on white where it is transparent, in RGB.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, another kind, or larger than any picture should be.
+    """
+    with _reading(Path(path)) as path, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+            return upright.convert("RGB")
+
+
+def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The middle of a picture in this size: what has its aspect ratio, resized without aliasing."""
+    scale = max(height / picture.height, width / picture.width)
+    left, top = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
+    box = (max(0.0, left), max(0.0, top), min(left + width / scale, picture.width), min(top + height / scale, picture.height))
+    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
 def save_latents(latents: Float[Tensor, "B C T H W"], path: str | Path, metadata: dict | None = None) -> Path:

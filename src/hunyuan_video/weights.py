@@ -1,7 +1,7 @@
 """Where weights are: the official folder tree, the embedded miniature, and what is missing. Imports no torch.
 
 ROOT/
-  generation_config.json                                   optional: `Sampling` defaults of these weights
+  generation_config.json                                   optional: `Sampling` defaults of these weights, and "image_to_video"
   hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt    (or .safetensors)
   hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
   text_encoder/                                            Llama language model and tokenizer
@@ -15,6 +15,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hunyuan_video.config import Sampling
 
@@ -48,15 +49,25 @@ class Weights:
 
     def sampling(self) -> Sampling:
         """The defaults these weights were made for."""
+        return Sampling(**{name: value for name, value in self._generation_config().items() if name != "image_to_video"})
+
+    @property
+    def image_to_video(self) -> bool:
+        """Whether these weights say that they were trained to go on from a given first frame."""
+        return self._generation_config().get("image_to_video", False)
+
+    def _generation_config(self) -> dict[str, Any]:
         path = self.root / "generation_config.json"
-        return Sampling(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Sampling()
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def check(self, sampling: Sampling) -> None:
         """Refuse settings that these weights say they cannot honour, before they are read.
 
         Raises:
-            ValueError: guidance is given to weights without it, or the other way round.
+            ValueError: guidance is given to weights without it, or the other way round; or an image to weights that only know text.
         """
+        if sampling.image is not None and not self.image_to_video:
+            raise ValueError(f"image is {sampling.image}, but the weights in {self.root} were trained for text alone; leave it out.")
         embedded = _names_guidance(self.transformer)
         if embedded is True and sampling.guidance is None:
             raise ValueError(f"guidance is None, but {self.transformer} was distilled with one (the official value is 6).")

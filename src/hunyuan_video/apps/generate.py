@@ -40,7 +40,10 @@ class Recipe:
             raise ValueError(f"{path} holds settings that this version cannot use ({error}); version {writer} wrote them.") from error
 
     def weights(self, root: Path | None, path: Path) -> weights.Weights:
-        """The weights that made `path`; raises a ValueError if those at `root` are others."""
+        """The weights that made `path`; raises a ValueError if those at `root`, or the picture it began with, are others."""
+        image = self.sampling.image
+        if image is not None and hashlib.sha256(Path(image).read_bytes()).hexdigest() != self.settings["image_sha256"]:
+            raise ValueError(f"{image} is not the picture that {path} began with; put that one there again.")
         found = weights.find_or_embedded(root)
         fingerprint = found.fingerprint()
         if self.model != fingerprint:

@@ -109,7 +109,8 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequency_dim, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B D"]:
-        return self.mlp(timestep_table(t, self.frequency_dim).to(next(self.mlp.parameters()).dtype))
+        *_, bias = self.mlp.parameters()  # the last one, for a first layer may have a float32 adapter
+        return self.mlp(timestep_table(t, self.frequency_dim).to(bias.dtype))
 
 
 class TextProjection(nn.Module):

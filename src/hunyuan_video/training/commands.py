@@ -1,4 +1,4 @@
-"""`hunyuan-video train text | vae | cache | transformer`, the steps of recipes/tiny, and `hunyuan-video data prepare`."""
+"""`hunyuan-video train …` and `hunyuan-video data …`: one command for each thing that is trained or prepared."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 
 try:
     from hunyuan_video.training import prepare, train, train_text, train_vae
+    from hunyuan_video.training import recipe as recipes
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
         raise
@@ -24,7 +25,7 @@ def text(out: Path, config: Annotated[train_text.TextTraining, Flat]) -> None:
 
 
 def vae(out: Path, config: Annotated[train_vae.VAETraining, Flat]) -> None:
-    """Train the miniature's VAE; run it again with the same OUT and settings to continue."""
+    """Train a VAE, by default the miniature's; run it again with the same OUT and settings to continue."""
     train_vae.train(config, out)
 
 
@@ -33,9 +34,19 @@ def cache(out: Path, config: Annotated[prepare.WorldCache, Flat]) -> None:
     prepare.prepare_world(config, out)
 
 
-def transformer(out: Path, config: Annotated[train.TransformerTraining, Flat]) -> None:
-    """Train the diffusion transformer on a latent cache; run it again with the same OUT and settings to continue."""
-    train.train(config, out)
+def transformer(out: Path, config: Annotated[train.TransformerTraining, Flat], runtime: Annotated[train.TrainingRuntime, Flat]) -> None:
+    """Train all weights of the diffusion transformer, from nothing or from weights; run it again with the same OUT to continue."""
+    train.train(config, out, runtime)
+
+
+def lora(out: Path, config: Annotated[train.LoraTraining, Flat], runtime: Annotated[train.TrainingRuntime, Flat]) -> None:
+    """Train a LoRA for weights that stay as they are; run it again with the same OUT to continue."""
+    train.train(config, out, runtime)
+
+
+def recipe(file: tyro.conf.Positional[Path], out: Path) -> None:
+    """Train the stages of a recipe, one after the other, each in its own folder of OUT; run it again to continue."""
+    recipes.train_recipe(file, out)
 
 
 def prepare_data(out: Path, config: Annotated[prepare.DataPreparation, Flat], dry_run: bool = False) -> None:
@@ -50,7 +61,7 @@ def prepare_data(out: Path, config: Annotated[prepare.DataPreparation, Flat], dr
 
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
-    "train": {"text": text, "vae": vae, "cache": cache, "transformer": transformer},
+    "train": {"text": text, "vae": vae, "cache": cache, "transformer": transformer, "lora": lora, "recipe": recipe},
     "data": {"prepare": prepare_data},
 }
 

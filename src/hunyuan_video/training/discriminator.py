@@ -9,7 +9,6 @@ Letters: B videos, F frames, H W height and width.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -46,7 +45,7 @@ class Adversary:
             model = PatchDiscriminator().to(device)
         self.learning_rate = learning_rate
         # Momentum would keep fighting what the VAE has long mended.
-        self.weights = MasterWeights(model, betas=(0.5, 0.9), weight_decay=0.0, clip_norm=1.0, ema_decay=0.0)
+        self.weights = MasterWeights(model, betas=(0.5, 0.9), weight_decay=0.0, clip_norm=1.0, ema_decay=None)
         self.worker = copy.deepcopy(model).bfloat16()
 
     def loss(self, pixels: Float[Tensor, "B 3 F H W"]) -> Float[Tensor, ""]:
@@ -60,9 +59,6 @@ class Adversary:
         self.weights.step(self.worker, step, self.learning_rate)
         return loss.detach()
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.weights.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.weights.load_state_dict(state)
-        self.weights.load_into(self.worker)
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors by name, to be saved or read into in place."""
+        return {f"adversary.{name}": tensor for name, tensor in self.weights.state_dict().items()}

@@ -150,7 +150,7 @@ def train(config: VAETraining, folder: str | Path) -> float:
     `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is used).
     """
     folder = Path(folder)
-    run, done, checkpoint_due = Run(folder, config), 0, Every(config.checkpoint_seconds)
+    run, checkpoint_due = Run(folder, config), Every(config.checkpoint_seconds)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = open_source(config)
     held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
@@ -161,13 +161,10 @@ def train(config: VAETraining, folder: str | Path) -> float:
     perceptual = load_perceptual(config.perceptual_weights, device) if config.perceptual_weight else None
     adversary = Adversary(config.seed, config.adversarial_learning_rate, device) if config.adversarial_weight else None
     weights = MasterWeights(learner(config, vae), betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
-    if (state := run.load()) is not None:
-        done = int(state["step"])
-        weights.load_state_dict(state["weights"])
-        if adversary is not None:
-            adversary.load_state_dict(state["adversary"])
-
-    total = config.first_steps + config.num_steps
+    state = weights.state_dict() | ({} if adversary is None else adversary.state_dict())
+    done, total = run.load(state), config.first_steps + config.num_steps
+    if adversary is not None:
+        adversary.weights.load_into(adversary.worker)
     worker: CausalVAE | None = None
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(clips_of, config, source, done)
@@ -175,11 +172,9 @@ def train(config: VAETraining, folder: str | Path) -> float:
             clips = upcoming.result()
             upcoming = pool.submit(clips_of, config, source, step + 1)  # made while this step computes
             if worker is None or step == config.first_steps:
-                worker = copy.deepcopy(vae).bfloat16().requires_grad_(False)
-                learner(config, worker).requires_grad_(True)
+                worker = copy.deepcopy(vae).bfloat16()  # the VAE's own parameters are the masters
                 if step < config.first_steps:
                     keep_trunk(worker.decoder)
-                weights.load_into(learner(config, worker))
 
             target = pca.to_pixels(clips).to(device)
             pixels, posterior = reconstruct(config, worker, basis, clips, target, step)
@@ -194,8 +189,7 @@ def train(config: VAETraining, folder: str | Path) -> float:
                 scalars = {name: loss.item() for name, loss in losses.items()}
                 run.log(completed, **scalars, gradient_norm=norm, learning_rate=learning_rate(config, step))
             if checkpoint_due() or completed == total:
-                state = {"weights": weights.state_dict()}
-                run.save(completed, state if adversary is None else state | {"adversary": adversary.state_dict()})
+                run.save(completed, state)
             if completed % config.eval_every == 0 and completed < total:
                 run.log(completed, psnr=keep(config, vae, weights.ema, held_out, folder / "vae"))
     psnr = keep(config, vae, weights.ema, held_out, folder / "vae")
@@ -206,7 +200,7 @@ def train(config: VAETraining, folder: str | Path) -> float:
 
 
 def start(config: VAETraining, basis: pca.PcaBasis | None) -> CausalVAE:
-    """The VAE before its first step, float32 on the CPU."""
+    """The VAE before its first step, float32 on the CPU; only what is trained asks for gradients."""
     if config.weights is not None:
         alone = (config.weights / "config.json").is_file()
         vae = load_vae(config.weights if alone else locate(config.weights).vae, torch.float32, torch.device("cpu"))
@@ -217,6 +211,8 @@ def start(config: VAETraining, basis: pca.PcaBasis | None) -> CausalVAE:
             vae = CausalVAE(architecture if basis is None else MINIATURE)
         if basis is not None:
             pca.build_encoder(vae, basis)
+    vae.requires_grad_(False)
+    learner(config, vae).requires_grad_(True)
     tile = (vae.config.sample_size, vae.config.sample_tsize)
     require(
         not config.tiling_probability or config.size > tile[0] or config.num_frames > tile[1],

@@ -1,0 +1,197 @@
+"""Low-rank adapters: a linear layer's weight W becomes W + strength * alpha / rank * up @ down.
+
+A `Lora` is what one file or one training holds: factors for layers by their official names. It acts on a finished model in one of two
+ways: live, beside weights that stay as they are (`apply_lora`, undone by `remove_lora`), or added to the weights (`merge_lora`), after
+which it costs nothing. Several are stacked by using one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+Strength = float | Callable[[str], float]  # of the whole adapter, or of each layer by its official name
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """The adapter of one layer."""
+
+    down: Float[Tensor, "rank in"]
+    up: Float[Tensor, "out rank"]
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return len(self.down)
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def delta(self) -> Float[Tensor, "out in"]:
+        """What is added to the weight at strength 1, in float32: bfloat16 products would lose most of a small update."""
+        return self.scale * (self.up.float() @ self.down.float())
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """Adapters of a model's layers, by official name such as "double_blocks.0.img_attn_qkv"."""
+
+    layers: dict[str, LowRank]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class LoraLinear(nn.Module):
+    """A linear layer of any kind with an adapter beside it. The factors are float32 and computed in the input's dtype."""
+
+    def __init__(self, base: nn.Module, adapter: LowRank, strength: float = 1.0, *, trainable: bool = False):
+        super().__init__()
+        self.base = base
+        self.lora_down = nn.Parameter(adapter.down.to(self.weight.device, torch.float32), requires_grad=trainable)
+        self.lora_up = nn.Parameter(adapter.up.to(self.weight.device, torch.float32), requires_grad=trainable)
+        self.alpha = adapter.alpha
+        self.strength = strength
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's, without the adapter."""
+        return weight_of(self.base)
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        low = F.linear(x, self.lora_down.to(x.dtype)) * (self.strength * self.alpha / len(self.lora_down))
+        return self.base(x) + F.linear(low, self.lora_up.to(x.dtype))
+
+
+def weight_of(layer: nn.Module) -> Float[Tensor, "out in"]:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer by its official name, whatever kind stands there now: plain, 8-bit or adapted."""
+    layers: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim == 2 and not name.endswith(".base"):
+            layers[name] = module
+    return layers
+
+
+def in_attention_and_mlp(name: str) -> bool:
+    """The usual targets: every linear of the blocks but the modulation."""
+    return name.startswith(("double_blocks.", "single_blocks.")) and not name.endswith(("mod.linear", "modulation.linear"))
+
+
+def add_lora(
+    model: nn.Module,
+    rank: int,
+    alpha: float,
+    where: Callable[[str], bool] = in_attention_and_mlp,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Prepare a model for training adapters: those become its only trainable parameters, and change nothing yet, for `up` is zero.
+
+    `generator` is a CPU generator; the factors are drawn on the CPU, so that they are the same on every device and rank.
+    """
+    chosen = {name: layer for name, layer in linear_layers(model).items() if where(name)}
+    if not chosen or rank < 1:
+        raise ValueError(f"A LoRA of rank {rank} on {len(chosen)} layers cannot be trained; both must be 1 or more.")
+    model.requires_grad_(False)
+    for name, layer in chosen.items():
+        out_features, in_features = weight_of(layer).shape
+        bound = in_features**-0.5  # Kaiming's uniform bound with a = sqrt(5), as PyTorch initializes linears
+        down = torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator)
+        adapter = LowRank(down, torch.zeros(out_features, rank), float(alpha))
+        model.set_submodule(name, LoraLinear(layer, adapter, trainable=True))
+
+
+def apply_lora(model: nn.Module, lora: Lora, strength: Strength = 1.0) -> None:
+    """Put adapters beside the weights, which are not touched.
+
+    Raises:
+        ValueError: the model lacks a layer, or has it in another size.
+    """
+    layers = _fitting(model, lora)
+    for name, adapter in lora.layers.items():
+        model.set_submodule(name, LoraLinear(layers[name], adapter, _at(strength, name)))
+
+
+@torch.no_grad()
+def merge_lora(model: nn.Module, lora: Lora, strength: Strength = 1.0) -> None:
+    """Add adapters to the weights, in float32 and rounded once. Layers that are no plain linears keep theirs live: 8 bits would lose it.
+
+    Raises:
+        ValueError: the model lacks a layer, or has it in another size.
+    """
+    layers = _fitting(model, lora)
+    for name, adapter in lora.layers.items():
+        layer = layers[name]
+        if isinstance(layer, nn.Linear):
+            layer.weight.copy_(layer.weight.float() + _at(strength, name) * adapter.delta().to(layer.weight.device))
+        else:
+            model.set_submodule(name, LoraLinear(layer, adapter, _at(strength, name)))
+
+
+def remove_lora(model: nn.Module) -> None:
+    """Give every layer back that adapters were put beside: the very modules that stood there."""
+    for name, layer in linear_layers(model).items():
+        while isinstance(layer, LoraLinear):
+            layer = layer.base
+        model.set_submodule(name, layer)
+
+
+def lora_of(model: nn.Module) -> Lora:
+    """The adapters that a model holds, stacked ones as one; on the CPU. Sharded ones are gathered, so every rank must call it."""
+    layers: dict[str, LowRank] = {}
+    for name, layer in linear_layers(model).items():
+        adapters: list[LowRank] = []
+        while isinstance(layer, LoraLinear):
+            down, up = (_whole(factor) for factor in (layer.lora_down, layer.lora_up))
+            adapters.insert(0, LowRank(down, up, layer.strength * layer.alpha))
+            layer = layer.base
+        if adapters:
+            layers[name] = stacked(adapters)
+    return Lora(layers)
+
+
+def stacked(adapters: list[LowRank]) -> LowRank:
+    """One adapter that does what all of them do together; its rank is the sum of theirs."""
+    if len(adapters) == 1:
+        return adapters[0]
+    down = torch.cat([adapter.down for adapter in adapters])
+    up = torch.cat([adapter.scale * adapter.up for adapter in adapters], dim=1)
+    return LowRank(down, up, float(len(down)))
+
+
+def _fitting(model: nn.Module, lora: Lora) -> dict[str, nn.Module]:
+    layers, problems = linear_layers(model), []
+    for name, adapter in lora.layers.items():
+        made_for = [len(adapter.up), adapter.down.shape[1]]
+        if name not in layers:
+            problems.append(f"{name} is unknown")
+        elif made_for != (shape := [*weight_of(layers[name]).shape]):
+            problems.append(f"{name} is for a weight of shape {made_for}, not {shape}")
+    if problems:
+        raise ValueError(f"The LoRA does not fit the model: {listed(problems)}.")
+    return layers
+
+
+def listed(problems: list[str]) -> str:
+    """The first ten, and how many more there are."""
+    return "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+
+
+def _at(strength: Strength, name: str) -> float:
+    return strength(name) if callable(strength) else strength
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().clone()

@@ -1,0 +1,161 @@
+"""Adapters: live equals merged, off equals on after removal, and every kind of linear layer carries them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from adapters import forward, random_lora
+from conftest import TINY, randomize
+from torch import nn
+
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.lora import (
+    Lora,
+    LoraLinear,
+    LowRank,
+    add_lora,
+    apply_lora,
+    in_attention_and_mlp,
+    linear_layers,
+    lora_of,
+    merge_lora,
+    remove_lora,
+    weight_of,
+)
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_zero_lora_is_identity(tiny_transformer):
+    expected = forward(tiny_transformer)
+    add_lora(tiny_transformer, rank=4, alpha=4.0)
+    assert torch.equal(forward(tiny_transformer), expected)
+
+
+def test_training_reaches_the_factors_and_nothing_else(tiny_transformer):
+    tiny_transformer.requires_grad_(True)
+    add_lora(tiny_transformer, rank=4, alpha=4.0)
+    trainable = {name for name, parameter in tiny_transformer.named_parameters() if parameter.requires_grad}
+    layers = {name for name in linear_layers(tiny_transformer) if in_attention_and_mlp(name)}
+    assert trainable == {f"{layer}.{factor}" for layer in layers for factor in ("lora_down", "lora_up")}
+    assert len(layers) == 8 * TINY.num_double_blocks + 2 * TINY.num_single_blocks
+    with torch.enable_grad():
+        forward.__wrapped__(tiny_transformer).sum().backward()
+    assert all(p.grad.any() for name, p in tiny_transformer.named_parameters() if name.endswith("img_attn_qkv.lora_up"))
+
+
+def test_the_same_generator_gives_the_same_factors():
+    models = [randomize(HunyuanVideoTransformer(TINY)) for _ in range(2)]
+    for model in models:
+        add_lora(model, 4, 4.0, generator=torch.Generator().manual_seed(5))
+    first, second = (lora_of(model).layers["single_blocks.1.linear2"].down for model in models)
+    assert torch.equal(first, second) and first.abs().max() <= first.shape[1] ** -0.5
+
+
+@pytest.mark.parametrize(("rank", "where"), [(0, in_attention_and_mlp), (4, lambda _name: False)])
+def test_a_lora_of_nothing_is_refused(tiny_transformer, rank, where):
+    with pytest.raises(ValueError, match="both must be 1 or more"):
+        add_lora(tiny_transformer, rank, 4.0, where)
+
+
+@pytest.mark.parametrize("strength", [1.0, -0.5, lambda name: 0.7 if "single" in name else 0.0])
+def test_merged_equals_live_on_every_layer(tiny_transformer, strength):
+    lora, plain = random_lora(tiny_transformer), forward(tiny_transformer)
+    merged = copy.deepcopy(tiny_transformer)
+    merge_lora(merged, lora, strength)
+    apply_lora(tiny_transformer, lora, strength)
+    assert_close(forward(tiny_transformer), forward(merged))
+    assert (forward(merged) - plain).abs().max() > 1e-2
+
+
+def test_alpha_and_rank_and_strength_scale_the_update():
+    linear = nn.Linear(2, 2)
+    adapter = LowRank(torch.eye(2), torch.eye(2), 8.0)
+    x = torch.randn(3, 2)
+    torch.testing.assert_close(LoraLinear(linear, adapter, 0.25)(x), linear(x) + 8 / 2 * 0.25 * x)
+
+
+def test_off_equals_on_after_removal_to_the_very_modules(tiny_transformer):
+    before, expected = linear_layers(tiny_transformer), forward(tiny_transformer)
+    apply_lora(tiny_transformer, random_lora(tiny_transformer))
+    apply_lora(tiny_transformer, random_lora(tiny_transformer, seed=1))
+    assert not torch.equal(forward(tiny_transformer), expected)
+    remove_lora(tiny_transformer)
+    assert linear_layers(tiny_transformer) == before
+    assert torch.equal(forward(tiny_transformer), expected)
+
+
+def test_stacked_adapters_add_up(tiny_transformer):
+    first, second = random_lora(tiny_transformer), random_lora(tiny_transformer, rank=5, alpha=1.0, seed=1)
+    merged = copy.deepcopy(tiny_transformer)
+    for lora, strength in ((first, 1.0), (second, -0.4)):
+        merge_lora(merged, lora, strength)
+        apply_lora(tiny_transformer, lora, strength)
+    assert_close(forward(tiny_transformer), forward(merged))
+    together = lora_of(tiny_transformer)
+    assert {adapter.rank for adapter in together.layers.values()} == {8}
+    remove_lora(tiny_transformer)
+    merge_lora(tiny_transformer, together)
+    assert_close(forward(tiny_transformer), forward(merged))
+
+
+def test_over_8_bits_the_adapter_stays_live(tiny_transformer):
+    """Merged into 8 bits, most of a small update would be rounded away; what stays is the rounding of the base alone."""
+    lora = random_lora(tiny_transformer, where=in_attention_and_mlp)
+    fp8.quantize(tiny_transformer)
+    base = {
+        name: weight_of(layer).to(torch.float32) * layer.scale
+        for name, layer in linear_layers(tiny_transformer).items()
+        if fp8.in_blocks(name)
+    }
+    expanded = copy.deepcopy(tiny_transformer)
+    for name, weight in base.items():
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear.weight.data, linear.bias = weight, expanded.get_submodule(name).bias
+        expanded.set_submodule(name, linear)
+    merge_lora(expanded, lora)
+    merge_lora(tiny_transformer, lora)
+    assert isinstance(tiny_transformer.double_blocks[0].img_attn_qkv, LoraLinear)
+    assert_close(forward(tiny_transformer), forward(expanded))
+
+
+def test_merging_before_8_bits_leaves_8_bit_layers(tiny_transformer):
+    merge_lora(tiny_transformer, random_lora(tiny_transformer))
+    fp8.quantize(tiny_transformer)
+    assert isinstance(tiny_transformer.double_blocks[0].img_attn_qkv, fp8.Fp8Linear)
+
+
+def test_quantizing_under_a_live_adapter_works(tiny_transformer):
+    apply_lora(tiny_transformer, random_lora(tiny_transformer))
+    before = forward(tiny_transformer)
+    fp8.quantize(tiny_transformer)
+    assert isinstance(tiny_transformer.double_blocks[0].img_attn_qkv.base, fp8.Fp8Linear)
+    assert 0 < (forward(tiny_transformer) - before).norm() / before.norm() < 0.2
+
+
+def test_live_adapters_on_every_layer_of_a_bfloat16_model(tiny_transformer):
+    lora = random_lora(tiny_transformer)
+    merged = copy.deepcopy(tiny_transformer)
+    merge_lora(merged, lora)
+    apply_lora(tiny_transformer.bfloat16(), lora)
+    expected = forward(merged)
+    assert tiny_transformer.time_in.mlp[0].lora_down.dtype == torch.float32
+    assert (forward(tiny_transformer, torch.bfloat16) - expected).norm() / expected.norm() < 0.05
+
+
+def test_what_does_not_fit_is_listed_up_to_ten(tiny_transformer):
+    lora = random_lora(tiny_transformer)
+    wrong = Lora({name: LowRank(adapter.down[:, 1:], adapter.up, 1.0) for name, adapter in lora.layers.items()})
+    wrong.layers["blocks.0.nothing"] = LowRank(torch.ones(1, 2), torch.ones(2, 1), 1.0)
+    count = len(wrong.layers) - 10
+    for use in (apply_lora, merge_lora):
+        with pytest.raises(ValueError, match=rf"embedder is for a weight of shape \[32, 23\], not \[32, 24\].*and {count} more"):
+            use(tiny_transformer, wrong)
+    with pytest.raises(ValueError, match=r"blocks\.0\.nothing is unknown"):
+        apply_lora(tiny_transformer, Lora({"blocks.0.nothing": wrong.layers["blocks.0.nothing"]}))
+    assert not any(isinstance(module, LoraLinear) for module in tiny_transformer.modules())
