@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -36,34 +35,36 @@ keep_checkpoints = 100
 [[stage]]
 name = "whole"
 validation_prompts = "prompts.txt"
-validation_steps = 2
+validation_every = 2
 validation_weights = "{tree}"
 validation_frames = 5
 validation_height = 16
 validation_width = 16
+validation_num_steps = 2
 {more}
 """
 ONE_AND_TWO = """
 [[stage]]
-name = "bfloat16"
-dtype = "bfloat16"
-num_steps = 2
-
-[[stage]]
 name = "sequence"
+num_steps = 2
 sequence_parallel = {sequence_parallel}
 checkpoint_activations = true
+checkpoint_seconds = 1000
 
 [[stage]]
 name = "distilled"
 distill = true
+dtype = "bfloat16"
 num_steps = 2
+checkpoint_seconds = 1000
 
 [[stage]]
 name = "adapter"
 kind = "lora"
 fp8 = true
 rank = 2
+num_steps = 2
+checkpoint_seconds = 1000
 """
 TRAIN = "import sys; from hunyuan_video.cli import main; sys.exit(main(['train', 'recipe', sys.argv[1], '--out', sys.argv[2]]))"
 
@@ -83,7 +84,7 @@ def on_ranks(ranks: int, recipe: Path, out: Path) -> None:
         )
         for rank in range(ranks)
     ]
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     try:
         errors = [process.communicate(timeout=max(1.0, deadline - time.monotonic()))[1] for process in processes]
     finally:
@@ -106,8 +107,8 @@ def losses(run: Path) -> list[float]:
 
 
 def assert_same(first: Path, second: Path, tolerance: float = 2e-5) -> None:
-    """The same losses, and the same results but for rounding. A weight's first steps have the size of the learning rate whatever the size of
-    its gradient, so the largest difference says little where that is almost zero: the mean must be small."""
+    """The same losses, and the same results but for rounding. A weight's first steps have the size of the learning rate whatever the
+    size of its gradient, so the largest difference says little where that is almost zero: the mean must be small."""
     assert losses(first)[-2:] == pytest.approx(losses(second)[-2:], rel=max(tolerance, 1e-5))
     for path in first.glob("*.safetensors"):
         other = load_file(second / path.name)
@@ -143,7 +144,7 @@ def one(recipe, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("stage", "tolerance"), [("whole", 2e-5), ("sequence", 2e-5), ("distilled", 2e-5), ("adapter", 2e-5), ("bfloat16", 2e-3)])
+@pytest.mark.parametrize(("stage", "tolerance"), [("whole", 2e-5), ("sequence", 2e-5), ("distilled", 2e-3), ("adapter", 2e-5)])
 def test_two_ranks_are_one(one, two, stage, tolerance):
     assert_same(one / stage, two / stage, tolerance)
 

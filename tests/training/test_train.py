@@ -171,7 +171,9 @@ def test_a_distilled_model_follows_its_teacher(config, base, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"fp8": True}, {"layers": "single_blocks", "ema_decay": None, "image_to_video": 1.0}])
 def test_a_lora_is_written_in_two_dialects_that_mean_the_same(cache, official_tree, tmp_path, settings):
-    config = LoraTraining(cache=cache, start=official_tree, num_steps=3, rank=2, alpha=4.0, learning_rate=1e-2, save_dtype="float32", **settings)
+    config = LoraTraining(
+        cache=cache, start=official_tree, num_steps=3, rank=2, alpha=4.0, learning_rate=1e-2, save_dtype="float32", **settings
+    )
     before = {path: path.read_bytes() for path in official_tree.rglob("*.pt")}
     kohya, diffusers = train(config, tmp_path)
     sizes = checkpoint.load_transformer(module.weights.locate(official_tree).transformer, torch.float32, CPU).config
@@ -226,7 +228,7 @@ def test_impossible_settings_are_refused(config, change, sentence):
 def test_a_cache_of_another_vae_is_refused(config, base, official_tree, tmp_path):
     encoder = checkpoint.load_text_encoder(official_tree / "text_encoder", official_tree / "text_encoder_2", dtype=torch.float32)
     cache = save_cache(tmp_path / "cache", encoder, [(2, 4, 4)], channels=6)
-    with pytest.raises(ValueError, match="needs 4 latent channels, but the cache .* has 6"):
+    with pytest.raises(ValueError, match=r"needs 4 latent channels, but the cache .* has 6"):
         train(replace(config, cache=cache, start=base), tmp_path / "run")
 
 
@@ -235,7 +237,7 @@ def test_a_cache_of_another_text_encoder_is_refused(config, base, tmp_path):
     state["txt_in.input_embedder.weight"] = torch.zeros(32, 24)
     state["txt_in.c_embedder.linear_1.weight"] = torch.zeros(32, 24)
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="needs 24 features in a text state, but the cache .* has 16"):
+    with pytest.raises(ValueError, match=r"needs 24 features in a text state, but the cache .* has 16"):
         train(replace(config, start=tmp_path / "other.safetensors"), tmp_path / "run")
 
 

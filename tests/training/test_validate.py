@@ -18,12 +18,13 @@ def runtime(official_tree, tmp_path) -> TrainingRuntime:
     (tmp_path / "prompts.txt").write_text("A cat.\n\nA dog 狗.\n", encoding="utf-8")
     return TrainingRuntime(
         validation_prompts=tmp_path / "prompts.txt",
-        validation_steps=2,
+        validation_every=2,
         validation_weights=official_tree,
         validation_seed=3,
         validation_frames=5,
         validation_height=32,
         validation_width=32,
+        validation_num_steps=2,
     )
 
 
@@ -57,5 +58,5 @@ def test_a_file_without_prompts_is_refused(config, runtime, tmp_path):
 
 
 def test_validation_at_every_zeroth_step_is_refused():
-    with pytest.raises(ValueError, match="validation_steps is 0"):
-        Validation(validation_steps=0)
+    with pytest.raises(ValueError, match="validation_every is 0"):
+        Validation(validation_every=0)

@@ -78,7 +78,8 @@ class MasterWeights:
         pairs = [(local(parameter), self.masters[name]) for name, parameter in worker.named_parameters() if name in self.masters]
         copies = [(own, master) for own, master in pairs if own.data_ptr() != master.data_ptr()]
         if copies:
-            torch._foreach_copy_(*map(list, zip(*copies, strict=True)))
+            parameters, masters = zip(*copies, strict=True)
+            torch._foreach_copy_(list(parameters), list(masters))
 
     @contextmanager
     def averaged(self, worker: nn.Module) -> Iterator[None]:

@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer
 from hunyuan_video.pipeline import resolve_device
 
+CPU = torch.device("cpu")
 PATIENCE = timedelta(hours=2)  # one rank may read 26 GB, or decode a video, while the others wait
 
 
@@ -37,7 +38,7 @@ PATIENCE = timedelta(hours=2)  # one rank may read 26 GB, or decode a video, whi
 class World:
     """This process among all. Without torchrun, the only one."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     rank: int = 0
     size: int = 1
     sequence_parallel: int = 1

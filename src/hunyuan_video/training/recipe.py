@@ -17,8 +17,8 @@
     kind = "lora"                  # transformer, unless said
     num_steps = 2_000
 
-A stage without `start` starts from the result of the stage before. Settings are the fields of `TransformerTraining` or `LoraTraining`, and of
-`TrainingRuntime`.
+A stage without `start` starts from the result of the stage before. Settings are the fields of `TransformerTraining` or `LoraTraining`, and
+of `TrainingRuntime`.
 """
 
 from __future__ import annotations

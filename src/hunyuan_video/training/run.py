@@ -144,7 +144,7 @@ def _single_process_is_meant(world: World) -> warnings.catch_warnings:
 def _start_wandb(project: str, folder: Path, config: Any) -> Any:
     """A W&B run, which a resumed training continues. `WANDB_MODE=offline` keeps it in the folder until `wandb sync`."""
     try:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("--wandb-project needs the package wandb, which is not installed: pip install 'hunyuan-video[wandb]'.") from error
     folder.mkdir(parents=True, exist_ok=True)

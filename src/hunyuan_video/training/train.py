@@ -20,21 +20,19 @@ from torch import Tensor
 from hunyuan_video import weights
 from hunyuan_video.checkpoint import load_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
-from hunyuan_video.config import check_types
 from hunyuan_video.files import replacing
 from hunyuan_video.models.attention import matmul, sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import Objective, add_noise, draw_dropped, guided_velocity, loss_of, student_of
-from hunyuan_video.training.parallel import World, checkpointed_trunk, join_world, make_worker
+from hunyuan_video.training.parallel import CPU, World, checkpointed_trunk, join_world, make_worker
 from hunyuan_video.training.run import Every, Run, peak_memory, random_generator
 from hunyuan_video.training.validate import Validation, Validator
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora, in_attention_and_mlp, lora_of
 from hunyuan_video.transforms.sequence_parallel import parallelize_sequence
 
-CPU = torch.device("cpu")
 DIALECTS: tuple[Dialect, ...] = ("kohya", "diffusers")
 
 
@@ -214,7 +212,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
             )
             if save_now:
                 run.save(completed, state)
-            if validate is not None and (completed % runtime.validation_steps == 0 or completed == config.num_steps):
+            if validate is not None and (completed % runtime.validation_every == 0 or completed == config.num_steps):
                 with masters.averaged(worker):
                     validate(completed)
         run.close()

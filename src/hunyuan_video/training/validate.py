@@ -23,7 +23,7 @@ class Validation:
 
     validation_prompts: Path | None = None
     """a text file with one prompt a line: their videos are made at intervals"""
-    validation_steps: int = 1000
+    validation_every: int = 1000
     """training steps between them; they are made at the end, too"""
     validation_weights: Path | None = None
     """weights root whose text encoders, VAE and sampling settings make them (default: the one training starts from)"""
@@ -32,11 +32,13 @@ class Validation:
     """frames, height and width: as the weights' settings say, unless given"""
     validation_height: int | None = None
     validation_width: int | None = None
+    validation_num_steps: int | None = None
+    """denoising steps, likewise"""
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.validation_steps < 1:
-            raise ValueError(f"validation_steps is {self.validation_steps}; it must be 1 or more.")
+        if self.validation_every < 1:
+            raise ValueError(f"validation_every is {self.validation_every}; it must be 1 or more.")
 
 
 class Validator:
@@ -87,6 +89,7 @@ def _sampling(config: Validation, defaults: Sampling, has_guidance: bool) -> Sam
         num_frames=config.validation_frames or defaults.num_frames,
         height=config.validation_height or defaults.height,
         width=config.validation_width or defaults.width,
+        num_steps=config.validation_num_steps or defaults.num_steps,
         guidance=(defaults.guidance or Sampling().guidance) if has_guidance else None,
         cfg_scale=1.0 if has_guidance else defaults.cfg_scale,
         seed=config.validation_seed,
