@@ -154,7 +154,7 @@ def read_image(path: str | Path) -> Image.Image:
         ValueError: it is damaged, another kind, or larger than any picture should be.
     """
     with _open_image(Path(path)) as image:
-        turn, picture = UPRIGHT.get(_orientation(image)), image
+        turn, picture = UPRIGHT.get(_orientation(image) or 1), image
         if image.has_transparency_data:
             picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         picture = picture.convert("RGB")
@@ -164,7 +164,8 @@ def read_image(path: str | Path) -> Image.Image:
 def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height of a picture as `read_image` gives it, from its header. Raises what that does."""
     with _open_image(Path(path)) as image:
-        return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
+        width, height = image.size
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ Generate = Callable[[str, int], Frames]  # prompt, seed -> frames
 Reconstruct = Callable[[Frames], Frames]  # through the VAE and back
 Judge = Callable[[Frames], Words]
 Group = Literal["train", "held_out", "pair"]
+T = TypeVar("T")
 
 NUM_LOOKS = 5
 # Far apart, and above 2**31, below which all training draws its seeds: nothing is judged with a scene that something was trained on.
@@ -235,17 +236,20 @@ class Report:
 def questions(num_clips: int, group: Group, seed: int = 0) -> Iterator[Scene]:
     """The scenes to ask for; each combination (or pair) comes once before any comes twice."""
     rng = np.random.default_rng([EVALUATION_SEED, seed, ("train", "held_out", "pair").index(group)])
-    possible = world.pairs("held_out") if group == "pair" else world.combinations(group)
-    order: list[int] = []
-    for i in range(num_clips):
-        order = order or list(rng.permutation(len(possible)))
-        words = possible[order.pop()]
-        if group == "pair":
-            subject, second = words
+    if group == "pair":
+        for i, (subject, second) in zip(range(num_clips), _shuffled(world.pairs("held_out"), rng), strict=False):
             motion, background = (values[rng.integers(len(values))] for values in (world.MOTIONS, world.BACKGROUNDS))
             yield world.compose(subject, motion, background, seed + i, rng, second=second, unseen=True)
-        else:
+    else:
+        for i, words in zip(range(num_clips), _shuffled(world.combinations(group), rng), strict=False):
             yield world.compose(*words, seed + i, rng, unseen=group == "held_out")
+
+
+def _shuffled(possible: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
+    """All of them in random order, again and again."""
+    while True:
+        for index in rng.permutation(len(possible)):
+            yield possible[index]
 
 
 def evaluate(generate: Generate, judge: Judge, num_clips: int, group: Group, seed: int = 0) -> Report:

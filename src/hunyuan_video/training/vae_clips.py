@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from hunyuan_video.training import world
 from hunyuan_video.training.dataset import Bucket
-from hunyuan_video.training.media import KINDS, Item, Unusable, find_items, plan, read_clips
+from hunyuan_video.training.media import SUFFIXES, Item, UnusableError, find_items, plan, read_clips
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ class MediaFiles:
     """
 
     def __init__(self, source: Path, num_frames: int, size: int, max_stride: int, num_held_out: int):
-        items = [replace(item, problem="") for item in find_items(source) if item.path.suffix.lower() in KINDS and item.path.is_file()]
-        kinds = {kind: [item for item in items if KINDS[item.path.suffix.lower()] == kind] for kind in ("video", "image")}
+        items = [replace(item, problem="") for item in find_items(source) if item.path.suffix.lower() in SUFFIXES and item.path.is_file()]
+        kinds = {kind: [item for item in items if item.is_image == (kind == "image")] for kind in ("video", "image")}
         self.videos, self.images, self.source = kinds["video"], kinds["image"], source
         kept = self.videos or self.images
         if len(kept) <= num_held_out:
@@ -89,17 +89,17 @@ class MediaFiles:
     def held_out(self, number: int) -> Clip:
         try:
             return self._cut(self.kept[number], None)
-        except Unusable as problem:
+        except UnusableError as problem:
             name = self.kept[number].name
             raise ValueError(f"{name} is kept for evaluation but cannot be used: {problem}; mend or remove it.") from problem
 
     def _first_usable(self, items: list[Item], draw: torch.Generator) -> Clip:
-        problem: Unusable | None = None
+        problem: UnusableError | None = None
         for _ in range(TRIES if items else 0):
             item = items[pick(len(items), draw)]
             try:
                 return self._cut(item, draw)
-            except Unusable as found:
+            except UnusableError as found:
                 problem = found
                 log.debug("%s: %s", item.name, found)
         raise ValueError(

@@ -328,7 +328,7 @@ def _recolour(picture: Image.Image, hue: float) -> Image.Image:
 
 def _outlined(picture: Image.Image) -> Image.Image:
     """As a cartoon draws it: flat bright colours inside a thick dark outline."""
-    inner = picture.resize((picture.width - 2 * OUTLINE,) * 2, Image.Resampling.LANCZOS)
+    inner = picture.resize((picture.width - 2 * OUTLINE, picture.height - 2 * OUTLINE), Image.Resampling.LANCZOS)
     placed = Image.new("RGBA", picture.size)
     placed.paste(inner, (OUTLINE, OUTLINE))
     h, s, v = placed.convert("RGB").convert("HSV").split()
