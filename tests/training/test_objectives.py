@@ -100,12 +100,11 @@ def test_the_share_of_image_to_video_is_kept():
 
 def test_the_share_of_dropped_captions_is_kept():
     assert 0.07 < draw_dropped(Objective(caption_dropout=0.1), 2000, drawn("drop")).float().mean().item() < 0.13
-    assert not draw_dropped(Objective(caption_dropout=0.5, distill=True), 100, drawn("drop")).any()
 
 
 @pytest.mark.parametrize(("scale", "caption"), [(1.0, features(0)), (0.0, features(7))])
 def test_guidance_of_1_is_the_caption_and_of_0_the_empty_one(teacher, scale, caption):
-    noisy, _ = noisy_batch(Objective(distill=True, distill_lowest=scale, distill_highest=scale))
+    noisy, _ = noisy_batch(Objective(guidance=scale))
     guided = guided_velocity(teacher, noisy, features(7))
     with torch.no_grad():
         torch.testing.assert_close(guided, velocity(teacher, noisy._replace(features=caption)), atol=1e-5, rtol=1e-5)
@@ -113,7 +112,7 @@ def test_guidance_of_1_is_the_caption_and_of_0_the_empty_one(teacher, scale, cap
 
 def test_a_student_starts_as_its_teacher_and_can_learn_guidance(teacher):
     student = student_of(teacher, seed=0)
-    noisy, target = noisy_batch(Objective(distill=True))
+    noisy, target = noisy_batch(Objective(guidance=4.0))
     assert torch.equal(velocity(student, noisy), velocity(teacher, noisy))
     loss_of(student, noisy, target).backward()
     assert student.guidance_in is not None
@@ -149,7 +148,6 @@ def test_a_model_with_guidance_is_told_the_constant_times_1000(tiny_transformer)
         ({"shift_tokens": 0}, "shift_tokens is 0"),
         ({"image_to_video": 1.5}, "image_to_video is 1.5"),
         ({"caption_dropout": 1.0}, "caption_dropout is 1.0"),
-        ({"distill_lowest": 9.0}, "distill_lowest is 9.0"),
     ],
 )
 def test_impossible_objectives_are_refused(change, sentence):

@@ -69,11 +69,13 @@ def test_each_stage_starts_from_the_one_before(write, tmp_path, monkeypatch):
 def test_paths_are_relative_to_the_file(tmp_path):
     (tmp_path / "recipes").mkdir()
     path = tmp_path / "recipes" / "r.toml"
-    path.write_text('cache = "data/cache"\nstart = "../ckpts"\n[[stage]]\nname = "a"\nkind = "lora"\nlearning_rate = 1\n')
+    path.write_text(
+        'cache = "data/cache"\nstart = "../ckpts"\n[[stage]]\nname = "a"\nkind = "lora"\nlearning_rate = 1\nema_decay = "none"\n'
+    )
     (stage,) = read_recipe(path, tmp_path / "out")
     assert isinstance(stage.config, LoraTraining) and stage.folder == tmp_path / "out" / "a"
     assert stage.config.cache == tmp_path / "recipes" / "data" / "cache" and stage.config.start == tmp_path / "recipes" / "../ckpts"
-    assert stage.config.learning_rate == 1.0
+    assert stage.config.learning_rate == 1.0 and stage.config.ema_decay is None
 
 
 def test_a_finished_stage_whose_settings_changed_is_refused(write, tmp_path):

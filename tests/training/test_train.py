@@ -157,6 +157,13 @@ def test_official_weights_are_told_the_guidance(config, official_tree, tmp_path)
     train(replace(config, start=official_tree, num_steps=1, guidance=6.0), tmp_path)
 
 
+def test_distillation_draws_the_guidance_evenly(config):
+    config = replace(config, start=config.cache, distill=True, distill_lowest=2.0, distill_highest=6.0)
+    latents, features = LatentCache(config.cache).batch([0, 1] * 200, torch.zeros(400, dtype=torch.bool))
+    scale = add_noise(config, latents, features, random_generator(0))[0].scale
+    assert scale.min() >= 2 and scale.max() <= 6 and 3.7 < scale.mean() < 4.3 and 1.0 < scale.std() < 1.3
+
+
 def test_a_distilled_model_follows_its_teacher(config, base, tmp_path):
     config = replace(config, start=base, distill=True, num_steps=40, token_budget=64, distill_lowest=4.0, image_to_video=0.5, ema_decay=0.9)
     teacher, student = load(base), load(train(config, tmp_path)[0])
@@ -218,6 +225,7 @@ def test_learning_rate_warms_up_holds_and_decays(config):
         ({"ema_decay": 1.5}, "ema_decay is 1.5"),
         ({"image_ratio": -0.5}, "image_ratio is -0.5"),
         ({"distill": True}, "name its weights with --start"),
+        ({"distill_lowest": 9.0}, "distill_lowest is 9.0"),
     ],
 )
 def test_impossible_settings_are_refused(config, change, sentence):

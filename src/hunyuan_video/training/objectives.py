@@ -37,14 +37,9 @@ class Objective:
     image_to_video: float = 0.0
     """share of the micro-batches of videos whose first frame is given, without noise"""
     caption_dropout: float = 0.1
-    """share of captions replaced by the empty one, for classifier-free guidance; none are where guidance is distilled"""
+    """share of captions replaced by the empty one, for classifier-free guidance"""
     guidance: float = 1.0
     """what a model with embedded guidance is told. 1 means unguided, which is what data shows; official weights sample at 6"""
-    distill: bool = False
-    """give a copy of the model a guidance embedding, and teach it what the model does with classifier-free guidance"""
-    distill_lowest: float = 1.0
-    """the guidance scale is drawn evenly between this and distill_highest"""
-    distill_highest: float = 8.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -55,8 +50,11 @@ class Objective:
         for name, highest in (("image_to_video", 1.0), ("caption_dropout", 0.99)):
             if not 0 <= getattr(self, name) <= highest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a share between 0 and {highest:g}.")
-        if not 0 <= self.distill_lowest <= self.distill_highest:
-            raise ValueError(f"distill_lowest is {self.distill_lowest}; it must be between 0 and distill_highest, {self.distill_highest}.")
+
+    @property
+    def guidance_range(self) -> tuple[float, float]:
+        """What the guidance scale is drawn between."""
+        return self.guidance, self.guidance
 
 
 class Noisy(NamedTuple):
@@ -83,7 +81,7 @@ def draw_sigma(config: Objective, batch: int, tokens: int, generator: torch.Gene
 
 def draw_dropped(config: Objective, batch: int, generator: torch.Generator) -> Tensor:
     """Which captions a micro-batch does without."""
-    return torch.rand(batch, generator=generator) < (0.0 if config.distill else config.caption_dropout)
+    return torch.rand(batch, generator=generator) < config.caption_dropout
 
 
 def add_noise(
@@ -93,15 +91,13 @@ def add_noise(
     batch, num_frames, height, width = len(latents), *latents.shape[2:]
     sigma = draw_sigma(config, batch, num_frames * height * width // 4, generator).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-    share, scale = torch.rand((), generator=generator).item(), torch.rand(batch, generator=generator)
+    share, where = torch.rand((), generator=generator).item(), torch.rand(batch, generator=generator)
     clean_frames = int(num_frames > 1 and share < config.image_to_video)
     level = sigma.view(-1, 1, 1, 1, 1)
     x = (1 - level) * latents + level * noise
     x[:, :, :clean_frames] = latents[:, :, :clean_frames]
-    if config.distill:
-        scale = config.distill_lowest + (config.distill_highest - config.distill_lowest) * scale
-    else:
-        scale = torch.full_like(scale, config.guidance)
+    lowest, highest = config.guidance_range
+    scale = lowest + (highest - lowest) * where
     return Noisy(x, sigma, features, scale.to(latents.device, features.states.dtype), clean_frames), noise - latents
 
 

@@ -75,35 +75,51 @@ class World:
 
 
 @contextmanager
+def process_group(device: str) -> Iterator[None]:
+    """The connection of torchrun's processes. Inside another such block it is that one's: it cannot be made twice with the same port."""
+    if _world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    backend = "gloo"
+    if resolve_device(device).type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    if int(os.environ["RANK"]) > 0:
+        logging.getLogger("hunyuan_video").setLevel(logging.WARNING)
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
 def join_world(device: str, sequence_parallel: int) -> Iterator[World]:
     """The world that torchrun made, or one process.
 
     Raises:
         ValueError: the ranks cannot be shared out.
     """
-    size, where = int(os.environ.get("WORLD_SIZE", "1")), resolve_device(device)
+    size, where = _world_size(), resolve_device(device)
     if sequence_parallel < 1 or size % sequence_parallel:
         raise ValueError(
             f"sequence_parallel is {sequence_parallel}, but there are {size} processes; it must divide their number "
             "(`torchrun --nproc-per-node N -m hunyuan_video.cli train …` starts N)."
         )
-    if size == 1:
-        yield World(where)
-        return
-    rank = int(os.environ["RANK"])
-    if where.type == "cuda":
-        where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(where)
-    if rank > 0:
-        logging.getLogger("hunyuan_video").setLevel(logging.WARNING)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
+    with process_group(device):
+        if size == 1:
+            yield World(where)
+            return
+        if where.type == "cuda":
+            where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         mesh = init_device_mesh(where.type, (size,))
         grid = init_device_mesh(where.type, (size // sequence_parallel, sequence_parallel), mesh_dim_names=("data", "sequence"))
         group = grid.get_group("sequence") if sequence_parallel > 1 else None
-        yield World(where, rank, size, sequence_parallel, mesh, group)
-    finally:
-        dist.destroy_process_group()
+        yield World(where, dist.get_rank(), size, sequence_parallel, mesh, group)
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def make_worker(model: HunyuanVideoTransformer, world: World, dtype: torch.dtype) -> HunyuanVideoTransformer:

@@ -17,8 +17,8 @@
     kind = "lora"                  # transformer, unless said
     num_steps = 2_000
 
-A stage without `start` starts from the result of the stage before. Settings are the fields of `TransformerTraining` or `LoraTraining`, and
-of `TrainingRuntime`.
+TOML knows no null: "none" is that. A stage without `start` starts from the result of the stage before. Settings are the fields of
+`TransformerTraining` or `LoraTraining`, and of `TrainingRuntime`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ import logging
 import tomllib
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
+from hunyuan_video.training.parallel import process_group
 from hunyuan_video.training.run import keep_config
 from hunyuan_video.training.train import LoraTraining, TrainingRuntime, TransformerTraining, results, train
 
@@ -85,13 +86,14 @@ def read_recipe(path: Path, out: Path) -> list[Stage]:
 def train_recipe(path: Path, out: Path) -> list[Path]:
     """Train, or go on training, all stages; returns the files with the last one's result. Finished stages are not trained again."""
     stages = read_recipe(path, out)
-    for number, (folder, config, runtime) in enumerate(stages, start=1):
-        finished = all(file.exists() for file in results(config, folder))
-        log.info("stage %d of %d, %s%s", number, len(stages), folder.name, ": finished" if finished else "")
-        if finished:
-            keep_config(folder, asdict(config))  # refuses a recipe that has changed since
-        else:
-            train(config, folder, runtime)
+    with process_group(stages[0].runtime.device):
+        for number, (folder, config, runtime) in enumerate(stages, start=1):
+            finished = all(file.exists() for file in results(config, folder))
+            log.info("stage %d of %d, %s%s", number, len(stages), folder.name, ": finished" if finished else "")
+            if finished:
+                keep_config(folder, asdict(config))  # refuses a recipe that has changed since
+            else:
+                train(config, folder, runtime)
     return results(stages[-1].config, stages[-1].folder)
 
 
@@ -101,11 +103,13 @@ def _settings_of(kind: type) -> dict[str, Any]:
 
 def _filled(kind: type, settings: dict[str, Any], base: Path, stage: str) -> Any:
     """A config from those of the settings that it has. Paths are made of strings, and floats of whole numbers."""
-    hints, values = get_type_hints(kind), {}
+    hints, values = get_type_hints(kind), dict[str, Any]()
     for name in settings.keys() & {field.name for field in fields(kind)}:
         value, hint = settings[name], hints[name]
         options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-        if Path in options and isinstance(value, str):
+        if value == "none" and NoneType in options:
+            value = None
+        elif Path in options and isinstance(value, str):
             value = base / value
         elif float in options and type(value) is int:
             value = float(value)

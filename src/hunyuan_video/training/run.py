@@ -70,9 +70,11 @@ class Run:
         self.folder, self.world, self.keep = Path(folder), world, keep
         self._bar: tqdm | None = None
         self._writer: SummaryWriter | None = None
-        self._wandb = _start_wandb(wandb_project, self.folder, config) if wandb_project is not None and world.is_main else None
+        self._wandb: Any = None
         if world.is_main:
             keep_config(self.folder, asdict(config))
+            if wandb_project is not None:
+                self._wandb = _start_wandb(wandb_project, self.folder, config)
             self._checkpoints.mkdir(exist_ok=True)
             for unfinished in self._checkpoints.glob(".*.tmp"):
                 shutil.rmtree(unfinished)
@@ -147,7 +149,6 @@ def _start_wandb(project: str, folder: Path, config: Any) -> Any:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("--wandb-project needs the package wandb, which is not installed: pip install 'hunyuan-video[wandb]'.") from error
-    folder.mkdir(parents=True, exist_ok=True)
     identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     settings = json.loads(json.dumps(asdict(config), default=str))
     return wandb.init(project=project, name=folder.name, id=identity, dir=str(folder), resume="allow", config=settings)

@@ -89,6 +89,11 @@ class TransformerTraining(Training):
 
     start: Path | None = None
     """weights to start from: a root in the official layout, or a transformer file; none: start from nothing"""
+    distill: bool = False
+    """give a copy of the model a guidance embedding, and teach it what the model does with classifier-free guidance"""
+    distill_lowest: float = 1.0
+    """the guidance scale is drawn evenly between this and distill_highest"""
+    distill_highest: float = 8.0
     hidden_size: int = 192
     num_heads: int = 3
     num_double_blocks: int = 2
@@ -98,6 +103,12 @@ class TransformerTraining(Training):
         super().__post_init__()
         if self.distill and self.start is None:
             raise ValueError("Guidance is distilled from a trained model; name its weights with --start.")
+        if not 0 <= self.distill_lowest <= self.distill_highest:
+            raise ValueError(f"distill_lowest is {self.distill_lowest}; it must be between 0 and distill_highest, {self.distill_highest}.")
+
+    @property
+    def guidance_range(self) -> tuple[float, float]:
+        return (self.distill_lowest, self.distill_highest) if self.distill else super().guidance_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +127,6 @@ class LoraTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.distill:
-            raise ValueError("Guidance cannot be distilled into a LoRA: it needs a new embedding. Train all weights instead.")
         if self.rank < 1 or self.alpha <= 0:
             raise ValueError(f"rank is {self.rank} and alpha {self.alpha}; rank must be 1 or more and alpha above 0.")
 
@@ -161,7 +170,9 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         schedule = Schedule(cache.buckets, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
         tokens_of = {number: bucket.tokens for bucket, numbers in cache.buckets.items() for number in numbers}
         model = build_model(config, cache)
-        teacher = None if not config.distill or config.start is None else prepare(load(config.start, dtype), runtime, world, dtype)
+        teacher = None
+        if isinstance(config, TransformerTraining) and config.distill and config.start is not None:
+            teacher = prepare(load(config.start, dtype), runtime, world, dtype)
         worker = prepare(model, runtime, world, dtype)
         masters = MasterWeights(
             model, betas=(0.9, 0.97), weight_decay=config.weight_decay, clip_norm=config.clip_norm, ema_decay=config.ema_decay
