@@ -14,7 +14,8 @@ until [ -f "$runs/vae/pca.safetensors" ]; do
     sleep 1
 done
 hunyuan-video train cache --out "$runs/cache" --pca "$runs/vae/pca.safetensors" --text "$runs/text"
-hunyuan-video train transformer --out "$runs/transformer" --cache "$runs/cache" --text "$runs/text"
+cp "$(dirname "$0")/transformer.toml" "$runs" # its paths are relative to where it is
+hunyuan-video train recipe "$runs/transformer.toml" --out "$runs"
 wait $vae
 trap - EXIT
 python "$(dirname "$0")/assemble.py" "$runs" "$runs/tiny"

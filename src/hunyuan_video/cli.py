@@ -194,7 +194,7 @@ def _find_weights(root: Path | None) -> weights.Weights:
 
 
 COMMANDS: dict[str, Any] = {"generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "evaluate": Evaluate}
-TRAINING = ("text", "vae", "cache", "transformer")
+GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -235,15 +235,16 @@ def _sentence(error: Exception) -> str:
 
 
 def _dispatch(name: str, arguments: list[str]) -> None:
-    if name == "train" and (not arguments or arguments[0] in ("-h", "--help")):
-        print(f"usage: hunyuan-video train {{{','.join(TRAINING)}}} [OPTIONS]\n\nThe steps of recipes/tiny; each has a --help of its own.")
+    if name in GROUPS and (not arguments or arguments[0] in ("-h", "--help")):
+        print(f"usage: hunyuan-video {name} {{{','.join(GROUPS[name])}}} [OPTIONS]\n\nEach has a --help of its own.")
         return
-    if name == "train" and arguments[0] in TRAINING:
+    if name in GROUPS and arguments[0] in GROUPS[name]:
         from hunyuan_video.training import commands
 
-        return commands.run(arguments[0], arguments[1:])
+        root = _weights_argument(arguments) if name == "data" else None
+        return commands.run(name, arguments[0], arguments[1:] + ([] if root is None else ["--weights", str(root)]))
     if name not in COMMANDS:
-        given = f"train {arguments[0]}" if name == "train" and arguments else name
+        given = f"{name} {arguments[0]}" if name in GROUPS else name
         raise ValueError(f"There is no command {given!r}; `hunyuan-video --help` lists them.")
     command, root = COMMANDS[name], _weights_argument(arguments)
     default = None
@@ -268,7 +269,8 @@ def _weights_argument(arguments: list[str]) -> Path | None:
 
 def _usage() -> str:
     lines = [f"  {name:<12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines.append(f"  {'train':<12} Train a part of the miniature: {', '.join(TRAINING)}.")
+    lines.append(f"  {'train':<12} Train a part of the miniature: {', '.join(GROUPS['train'])}.")
+    lines.append(f"  {'data':<12} Encode your own videos and images for training: {', '.join(GROUPS['data'])}.")
     return "\n".join(
         [
             "usage: hunyuan-video COMMAND [OPTIONS]",

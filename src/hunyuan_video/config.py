@@ -25,7 +25,7 @@ def _require(correct: bool, sentence: str) -> None:
         raise ValueError(sentence)
 
 
-def _check_types(settings: object) -> None:
+def check_types(settings: object) -> None:
     """Refuse values of another type or choice than the fields say: settings also come from files and from other programs."""
     for name, kind in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
@@ -78,7 +78,7 @@ class Sampling:
     official code draws it"""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         for name in ("height", "width"):
             value = getattr(self, name)
             near = max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE
@@ -151,7 +151,7 @@ class Runtime:
     def __post_init__(self) -> None:
         if isinstance(self.lora, list):
             object.__setattr__(self, "lora", tuple(self.lora))  # JSON knows no tuples
-        _check_types(self)
+        check_types(self)
         kind, _, index = self.device.partition(":")
         _require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
@@ -194,7 +194,7 @@ class Output:
     """appended to the name of every file"""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         fastest = 50 if self.format == "gif" else 240  # viewers slow faster GIFs down
         _require(
             1 <= self.fps <= fastest,

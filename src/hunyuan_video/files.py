@@ -69,7 +69,7 @@ def unique_path(folder: str | Path, name: str, suffix: str) -> Path:
     return next(Path(f"{stem}{suffix}") for stem in stems if not any(os.path.lexists(f"{stem}{ending}") for ending in endings))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """To the disk, so that a power cut cannot leave a renamed but empty file. Windows cannot open folders, and need not."""
     if os.name != "nt" or path.is_file():
         descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
@@ -86,11 +86,11 @@ def replacing(path: Path) -> Iterator[tuple[Path, Path]]:
     try:
         yield temporary, path
         for file in (*temporary.glob("*"), temporary):
-            _flush(file)
+            flush(file)
         if temporary.is_file():
             temporary.chmod(0o644)  # some writers make files that only their owner may read
         os.replace(temporary, path)
-        _flush(temporary.parent)
+        flush(temporary.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # for a folder; nothing else
         temporary.unlink(missing_ok=True)

@@ -100,8 +100,18 @@ def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: t
     return torch.bfloat16 if sum(file.stat().st_size for file in files) > LARGE_FILE else torch.float32
 
 
+@torch.no_grad()
+def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool = True) -> Float[Tensor, "1 C T H W"]:
+    """Frames to latents as the transformer knows them (scaled): the mean of the VAE's posterior."""
+    weight = next(vae.parameters())
+    x = to_tensor(frames)[None].to(weight.device, weight.dtype)
+    posterior = tiled_encode(vae, x, TileSizes.of(vae.config)) if tiling else vae.encode(x)
+    return (posterior.mode().float() - vae.config.shift_factor) * vae.config.scaling_factor
+
+
 class HunyuanVideo:
-    """The loaded model. `defaults` is the `Sampling` its weights were made for."""
+    """The loaded model. `defaults` is the `Sampling` its weights were made for; `dtype` is what the transformer computes in, if that is
+    not its weights'."""
 
     def __init__(
         self,
@@ -110,6 +120,7 @@ class HunyuanVideo:
         vae: CausalVAE,
         *,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
         defaults: Sampling = Sampling(),  # noqa: B008 (frozen)
         fingerprint: str = "",
@@ -119,6 +130,7 @@ class HunyuanVideo:
         self.transformer = transformer
         self.vae = vae
         self.device = torch.device(device)
+        self.dtype = dtype or next(transformer.parameters()).dtype
         self.runtime = runtime
         self.defaults = defaults
         self.fingerprint = fingerprint
@@ -225,14 +237,10 @@ class HunyuanVideo:
             pixels = tiled_decode(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.decode(z)
         return to_frames(pixels[0].float())
 
-    @torch.no_grad()
     def encode(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> Float[Tensor, "1 C T H W"]:
-        """Frames to latents as the transformer knows them (scaled): the mean of the VAE's posterior."""
-        config = self.vae.config
+        """As `encode`, on the runtime's device."""
         with on_device(self.vae, self.device):
-            x = to_tensor(frames)[None].to(self.device, next(self.vae.parameters()).dtype)
-            posterior = tiled_encode(self.vae, x, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.encode(x)
-        return (posterior.mode().float() - config.shift_factor) * config.scaling_factor
+            return encode(self.vae, frames, self.runtime.vae_tiling)
 
     def reconstruct(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Frames through the VAE and back: what is lost here, no transformer can show."""
@@ -241,7 +249,7 @@ class HunyuanVideo:
     def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
         with on_device(self.text_encoder, self.device):
             features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
-        return features.to(self.device, next(self.transformer.parameters()).dtype)
+        return features.to(self.device, self.dtype)
 
     def _complete(self, options: Sampling) -> Sampling:
         """Every open choice made, so that what is recorded is what was used."""

@@ -79,17 +79,25 @@ class Weights:
     def fingerprint(self) -> str:
         """Identifies the model in a video's metadata: a SHA-256 over the sizes and evenly spread samples of all weight files, which takes
         a moment even for 40 GB. It tells models apart; it is not a check against tampering."""
-        digest = hashlib.sha256(self.load_key.encode())
-        for part in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2):
-            files = [part] if part.is_file() else sorted(f for f in part.iterdir() if f.suffix in {".safetensors", ".bin", ".pt", ".json"})
-            for file in files:
-                size = file.stat().st_size
-                digest.update(f"{file.name} {size}\n".encode())
-                with file.open("rb") as stream:
-                    for start in range(0, size, max(65_536, size // 64)):
-                        stream.seek(start)
-                        digest.update(stream.read(65_536))
-        return digest.hexdigest()[:16]
+        return _fingerprint(self.load_key, self.transformer, self.vae, self.text_encoder, self.text_encoder_2)
+
+    def encoders_fingerprint(self) -> str:
+        """As `fingerprint`, of what makes latents and text states: all but the transformer."""
+        return _fingerprint("", self.vae, self.text_encoder, self.text_encoder_2)
+
+
+def _fingerprint(start: str, *parts: Path) -> str:
+    digest = hashlib.sha256(start.encode())
+    for part in parts:
+        files = [part] if part.is_file() else sorted(f for f in part.iterdir() if f.suffix in {".safetensors", ".bin", ".pt", ".json"})
+        for file in files:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
+            with file.open("rb") as stream:
+                for position in range(0, size, max(65_536, size // 64)):
+                    stream.seek(position)
+                    digest.update(stream.read(65_536))
+    return digest.hexdigest()[:16]
 
 
 def _names_guidance(path: Path) -> bool | None:

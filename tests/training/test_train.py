@@ -1,4 +1,4 @@
-"""Training the transformer: it learns, and a killed run ends exactly where an undisturbed one does."""
+"""Training the transformer: it learns, it starts where it should, and a killed run ends exactly where an undisturbed one does."""
 
 from __future__ import annotations
 
@@ -7,212 +7,255 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_checkpoint import save_text_encoders
+from training.cache_files import save_cache
 
 from hunyuan_video import checkpoint
-from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.models.transformer import Context, rope_table
-from hunyuan_video.training import dataset
+from hunyuan_video.training import train as module
 from hunyuan_video.training.dataset import LatentCache
-from hunyuan_video.training.master import MasterWeights
+from hunyuan_video.training.objectives import add_noise, guided_velocity, loss_of, student_of
+from hunyuan_video.training.parallel import World
 from hunyuan_video.training.run import Run, random_generator
-from hunyuan_video.training.train import TransformerTraining, build_model, train, velocity_loss
+from hunyuan_video.training.train import LoraTraining, TrainingRuntime, TransformerTraining, build_model, train
 
-CAPTIONS = ["a cat", "a dog in the snow", "a boat at sea", "the robot"]
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory) -> TransformerTraining:
-    """Four clips of 4-channel latents, encoded captions, and a transformer of one block each."""
-    root = tmp_path_factory.mktemp("training")
-    (root / "cache").mkdir()
-    encoder = load_text_encoder(*save_text_encoders(root), dtype=torch.float32)
-    features = encoder.encode(CAPTIONS)
-    generator = torch.Generator().manual_seed(0)
-    save_file(
-        {
-            "latents": torch.randn(4, 4, 2, 4, 4, generator=generator).half(),
-            "states": features.states[features.mask].half(),
-            "lengths": features.mask.sum(dim=1),
-            "pooled": features.pooled.half(),
-        },
-        root / "cache" / "cache-00000.safetensors",
-    )
-    return TransformerTraining(
-        cache=root / "cache",
-        text=root,
-        num_steps=12,
-        batch_size=4,
-        warmup_steps=2,
-        hidden_size=32,
-        num_heads=2,
-        num_double_blocks=1,
-        num_single_blocks=1,
-    )
+CPU = torch.device("cpu")
+OFTEN = TrainingRuntime(checkpoint_seconds=0.0, keep_checkpoints=100)
 
 
-def test_the_cache_gives_back_each_clip_with_its_own_text(config):
-    cache = LatentCache(config.cache)
-    encoder = load_text_encoder(config.text / "text_encoder", config.text / "text_encoder_2", dtype=torch.float32)
-    empty = encoder.encode([""])
-    latents, features = cache.batch([2, 0], torch.tensor([False, True]), empty)
-    expected = encoder.encode([CAPTIONS[2], ""])
-    torch.testing.assert_close(latents, cache.latents[[2, 0]].float())
-    torch.testing.assert_close(features.states[features.mask], expected.states[expected.mask], atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(features.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
+def load(path: Path) -> torch.nn.Module:
+    return checkpoint.load_transformer(path, torch.float32, CPU)
 
 
-def test_an_empty_cache_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match="train cache"):
-        LatentCache(tmp_path)
+def same(a: Path, b: Path) -> bool:
+    """Whether two safetensors files hold the same tensors, bit for bit."""
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_the_loss_falls_on_clips_seen_often(config, tmp_path):
-    train(replace(config, num_steps=150, learning_rate=5e-3, caption_dropout=0.0), tmp_path)
-    model = checkpoint.load_transformer(tmp_path / "transformer.safetensors", torch.float32, torch.device("cpu"))
-    untrained = build_model(config, 4, 16, 12)
-    cache = LatentCache(config.cache)
-    empty = load_text_encoder(config.text / "text_encoder", config.text / "text_encoder_2", dtype=torch.float32).encode([""])
-    draw = random_generator(9, "test")
-    batch = cache.batch([0, 1, 2, 3] * 8, torch.zeros(32, dtype=torch.bool), empty)
-    sigma, noise = torch.rand(32, generator=draw), torch.randn(batch[0].shape, generator=draw)
+@pytest.fixture
+def losses(monkeypatch) -> list[float]:
+    """The loss of every step that is trained."""
+    seen: list[float] = []
+    original = Run.log
+
+    def log(self: Run, step: int, **scalars: float) -> None:
+        seen.append(scalars["loss"])
+        original(self, step, **scalars)
+
+    monkeypatch.setattr(Run, "log", log)
+    return seen
+
+
+def test_the_loss_falls_on_clips_seen_often(config, official_tree, tmp_path):
+    encoder = checkpoint.load_text_encoder(official_tree / "text_encoder", official_tree / "text_encoder_2", dtype=torch.float32)
+    folder = save_cache(tmp_path / "cache", encoder, [(2, 4, 4)] * 4)
+    config = replace(config, cache=folder, num_steps=120, learning_rate=5e-3, caption_dropout=0.0, token_budget=64, ema_decay=0.9)
+    (path,) = train(config, tmp_path / "run")
+    cache = LatentCache(folder)
+    batch = cache.batch([0, 1, 2, 3] * 8, torch.zeros(32, dtype=torch.bool))
+    noisy, target = add_noise(config, *batch, random_generator(9, "test"))
     with torch.no_grad():
-        before, after = velocity_loss(untrained, *batch, sigma, noise), velocity_loss(model, *batch, sigma, noise)
+        before, after = (loss_of(model, noisy, target) for model in (build_model(config, cache), load(path)))
     assert after < 0.7 * before
 
 
 def test_what_training_writes_loads_as_a_checkpoint(config, tmp_path):
-    path = train(config, tmp_path)
-    model = checkpoint.load_transformer(path, torch.float32, torch.device("cpu"))
-    assert model.config == build_model(config, 4, 16, 12).config
+    (path,) = train(replace(config, num_steps=1, save_dtype="float16"), tmp_path)
+    assert load(path).config == build_model(config, LatentCache(config.cache)).config
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
 
 
-def test_a_killed_run_ends_as_if_it_had_never_stopped(config, tmp_path):
-    undisturbed = load_file(train(replace(config, checkpoint_seconds=0.0), tmp_path / "undisturbed"))
-    flags = {
-        "cache": config.cache,
-        "text": config.text,
-        "num-steps": 12,
-        "batch-size": 4,
-        "warmup-steps": 2,
-        "hidden-size": 32,
-        "num-heads": 2,
-        "num-double-blocks": 1,
-        "num-single-blocks": 1,
-        "checkpoint-seconds": 0,
-    }
-    command = [sys.executable, "-m", "hunyuan_video.cli", "train", "transformer", "--out", str(tmp_path / "killed")]
-    command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+def command(config: TransformerTraining, out: Path) -> list[str]:
+    """The command line of a training that saves after every step."""
+    flags = {field.name: getattr(config, field.name) for field in fields(config)} | {"out": out, "checkpoint_seconds": 0.0}
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None and not isinstance(value, bool)]
+    return ["train", "transformer", *given]
+
+
+def killed(code: str, arguments: list[str], when: Path) -> None:
+    """Run `code` with `arguments` until the path `when` exists, and kill it with SIGKILL at that moment."""
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
-    while not (tmp_path / "killed" / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, env=environment, text=True)
+    deadline = time.monotonic() + 120
+    while not when.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "transformer.safetensors").exists(), "the run was over before it could be killed"
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert again.returncode == 0, again.stderr
-    resumed = load_file(tmp_path / "killed" / "transformer.safetensors")
-    assert all(torch.equal(tensor, resumed[name]) for name, tensor in undisturbed.items())
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
 
 
-def test_a_run_with_other_settings_is_not_continued(config, tmp_path):
-    Run(tmp_path, config).close()
-    with pytest.raises(ValueError, match="batch_size: 4 -> 8"):
-        Run(tmp_path, replace(config, batch_size=8))
+RUN = "import sys; from hunyuan_video import cli; cli.main(sys.argv[1:])"
+STOP_IN_SAVE = """
+import sys, time, types
+from pathlib import Path
+from hunyuan_video import cli
+from hunyuan_video.training import run
+def replace(temporary, path):
+    if path.name == "step-00000003":
+        (path.parent / "in_save").touch()
+        time.sleep(100)
+    temporary.rename(path)
+run.os = types.SimpleNamespace(replace=replace)
+cli.main(sys.argv[1:])
+"""
 
 
-def masters_of(model) -> MasterWeights:
-    return MasterWeights(model, betas=(0.9, 0.97), weight_decay=0.0, clip_norm=1.0, ema_decay=0.9)
+def test_a_run_killed_anywhere_ends_as_if_it_had_never_stopped(config, tmp_path, losses):
+    config = replace(config, num_steps=4, batches_per_step=2)
+    (undisturbed,) = train(config, tmp_path / "undisturbed", OFTEN)
+    expected, killed_run = list(losses), tmp_path / "killed"
+    losses.clear()
+    killed(RUN, command(config, killed_run), killed_run / "checkpoints" / "step-00000001")
+    killed(STOP_IN_SAVE, command(config, killed_run), killed_run / "checkpoints" / "in_save")
+    assert not (killed_run / "transformer.safetensors").exists(), "the run was over before it could be killed"
+    assert list((killed_run / "checkpoints").glob(".*.tmp")), "the kill did not come within a save"
+    (resumed,) = train(config, killed_run, OFTEN)
+    assert 0 < len(losses) < 4 and losses == expected[-len(losses) :]
+    assert same(resumed, undisturbed)
+    finals = [tmp_path / name / "checkpoints" / "step-00000004" for name in ("undisturbed", "killed")]
+    assert (finals[0] / "__0_0.distcp").read_bytes() == (finals[1] / "__0_0.distcp").read_bytes(), "weights, moments or counts differ"
+    assert not list((killed_run / "checkpoints").glob(".*.tmp"))
 
 
-def test_a_gradient_that_is_not_finite_changes_no_weight():
-    model = torch.nn.Linear(4, 4)
-    weights = masters_of(model)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    model(torch.full((1, 4), float("nan"))).sum().backward()
-    weights.step(model, 0, 0.1)
-    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+def test_micro_batches_add_up_to_their_mean(config, tmp_path, losses, monkeypatch):
+    """Two micro-batches in a step are one of both, where what is drawn does not depend on the grouping."""
+    monkeypatch.setattr(module, "add_noise", lambda config, x, features, draw: add_noise(config, x, features, random_generator(0)))
+    monkeypatch.setattr(module, "random_generator", lambda *_keys: random_generator(0))
+    config = replace(config, dtype="float32", save_dtype="float32", num_steps=1, caption_dropout=0.0, learning_rate=1e-3)
+    paths = []
+    for schedule in ([[0], [1]], [[0], [1], [0], [1]]):
+        monkeypatch.setattr(module, "Schedule", lambda *_arguments, batches=schedule: lambda _step: batches)
+        (path,) = train(replace(config, batches_per_step=len(schedule)), tmp_path / str(len(schedule)))
+        paths.append(load_file(path))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for name, tensor in paths[0].items():
+        torch.testing.assert_close(tensor, paths[1][name], atol=1e-6, rtol=1e-4)
 
 
-def test_steps_too_small_for_bfloat16_add_up_in_the_masters():
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.ones_(model.weight)
-    weights, worker = masters_of(model), model.bfloat16()
-    for step in range(200):
-        worker(torch.ones(1, 1, dtype=torch.bfloat16)).sum().backward()
-        weights.step(worker, step, 1e-4)  # bfloat16 cannot tell 1 - 1e-4 from 1
-    assert worker.weight.item() == pytest.approx(0.98, abs=0.004)
+def test_activations_computed_twice_change_nothing(config, tmp_path):
+    (kept,) = train(config, tmp_path / "kept")
+    (again,) = train(config, tmp_path / "again", TrainingRuntime(checkpoint_activations=True))
+    assert same(kept, again)
+
+
+def test_a_fine_tuning_starts_from_its_weights(config, base, tmp_path):
+    start = replace(config, start=base, num_steps=1, learning_rate=1e-12, weight_decay=0.0, save_dtype="float32")
+    (path,) = train(start, tmp_path)
+    for name, tensor in load_file(path).items():
+        torch.testing.assert_close(tensor, load_file(base)[name].float(), atol=1e-6, rtol=0)
+
+
+def test_official_weights_are_told_the_guidance(config, official_tree, tmp_path):
+    train(replace(config, start=official_tree, num_steps=1, guidance=6.0), tmp_path)
+
+
+def test_a_distilled_model_follows_its_teacher(config, base, tmp_path):
+    config = replace(config, start=base, distill=True, num_steps=40, token_budget=64, distill_lowest=4.0, image_to_video=0.5, ema_decay=0.9)
+    teacher, student = load(base), load(train(config, tmp_path)[0])
+    empty = LatentCache(config.cache).batch([0, 1, 2, 3], torch.ones(4, dtype=torch.bool)).features
+    latents, features = LatentCache(config.cache).batch([0, 1, 2, 3], torch.zeros(4, dtype=torch.bool))
+    noisy, _ = add_noise(config, latents, features, random_generator(9, "test"))
+    with torch.no_grad():
+        target = guided_velocity(teacher, noisy, empty)
+        before, after = (loss_of(model, noisy, target) for model in (student_of(teacher, 0), student))
+    assert after < 0.7 * before
+
+
+@pytest.mark.parametrize("settings", [{}, {"fp8": True}, {"layers": "single_blocks", "ema_decay": None, "image_to_video": 1.0}])
+def test_a_lora_is_written_in_two_dialects_that_mean_the_same(cache, official_tree, tmp_path, settings):
+    config = LoraTraining(
+        cache=cache, start=official_tree, num_steps=3, rank=2, alpha=4.0, learning_rate=1e-2, save_dtype="float32", **settings
+    )
+    before = {path: path.read_bytes() for path in official_tree.rglob("*.pt")}
+    kohya, diffusers = train(config, tmp_path)
+    sizes = checkpoint.load_transformer(module.weights.locate(official_tree).transformer, torch.float32, CPU).config
+    first, second = read_lora(kohya, sizes).layers, read_lora(diffusers, sizes).layers
+    assert first.keys() == second.keys() and all(name.startswith("single") for name in first) == ("layers" in settings)
+    for name, adapter in first.items():
+        assert adapter.up.any()
+        torch.testing.assert_close(adapter.delta(), second[name].delta(), atol=1e-6, rtol=1e-4)
+    assert before == {path: path.read_bytes() for path in official_tree.rglob("*.pt")}
+
+
+def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(config, tmp_path, monkeypatch, losses):
+    broken = {1, 2}
+    original = module.loss_of
+
+    def loss_of(*arguments: object) -> torch.Tensor:
+        loss = original(*arguments)
+        return loss * float("nan") if len(losses) in broken else loss
+
+    monkeypatch.setattr(module, "loss_of", loss_of)
+    (path,) = train(replace(config, max_skipped=2), tmp_path / "few")
+    assert [loss == loss for loss in losses] == [True, False, False, True]
+    assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+
+    losses.clear()
+    broken |= {3}
+    with pytest.raises(ValueError, match="not finite in 3 steps in a row, up to step 4"):
+        train(replace(config, max_skipped=2), tmp_path / "many")
 
 
 def test_learning_rate_warms_up_holds_and_decays(config):
     config = replace(config, num_steps=100, warmup_steps=10, decay_fraction=0.5, learning_rate=1.0)
     rates = [config.learning_rate_at(step) for step in range(100)]
-    assert (
-        rates[0] == pytest.approx(0.1)
-        and rates[9] == rates[50] == 1.0
-        and rates[75] == pytest.approx(0.5)
-        and rates[99] == pytest.approx(0.02)
-    )
-
-
-def test_random_numbers_depend_on_seed_purpose_and_step_only():
-    def draw(*keys: int | str) -> float:
-        return torch.rand((), generator=random_generator(*keys)).item()
-
-    assert draw(0, "noise", 5) == draw(0, "noise", 5)
-    assert len({draw(0, "noise", 5), draw(1, "noise", 5), draw(0, "batch", 5), draw(0, "noise", 6)}) == 4
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[50] == 1.0
+    assert rates[75] == pytest.approx(0.5) and rates[99] == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"), [({"batch_size": 0}, "batch_size is 0"), ({"caption_dropout": 1.0}, "caption_dropout is 1.0")]
+    ("change", "sentence"),
+    [
+        ({"token_budget": 0}, "token_budget is 0"),
+        ({"ema_decay": 1.5}, "ema_decay is 1.5"),
+        ({"image_ratio": -0.5}, "image_ratio is -0.5"),
+        ({"distill": True}, "name its weights with --start"),
+    ],
 )
 def test_impossible_settings_are_refused(config, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         replace(config, **change)
 
 
+def test_a_cache_of_another_vae_is_refused(config, base, official_tree, tmp_path):
+    encoder = checkpoint.load_text_encoder(official_tree / "text_encoder", official_tree / "text_encoder_2", dtype=torch.float32)
+    cache = save_cache(tmp_path / "cache", encoder, [(2, 4, 4)], channels=6)
+    with pytest.raises(ValueError, match=r"needs 4 latent channels, but the cache .* has 6"):
+        train(replace(config, cache=cache, start=base), tmp_path / "run")
+
+
+def test_a_cache_of_another_text_encoder_is_refused(config, base, tmp_path):
+    state = load_file(base)
+    state["txt_in.input_embedder.weight"] = torch.zeros(32, 24)
+    state["txt_in.c_embedder.linear_1.weight"] = torch.zeros(32, 24)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"needs 24 features in a text state, but the cache .* has 16"):
+        train(replace(config, start=tmp_path / "other.safetensors"), tmp_path / "run")
+
+
+def test_more_sequence_ranks_than_processes_are_refused(config, tmp_path):
+    with pytest.raises(ValueError, match="sequence_parallel is 2, but there are 1 processes"):
+        train(config, tmp_path, TrainingRuntime(sequence_parallel=2))
+
+
+def test_micro_batches_that_cannot_be_shared_out_are_refused(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "join_world", lambda *_arguments: nullcontext(World(size=3)))
+    with pytest.raises(ValueError, match="batches_per_step is 4, but 3 ranks share them"):
+        train(replace(config, batches_per_step=4), tmp_path)
+
+
 def test_a_new_block_starts_as_identity(config):
-    model = build_model(config, 4, 16, 12)
+    model = build_model(config, LatentCache(config.cache))
     img, txt = torch.randn(1, 8, 32), torch.randn(1, 3, 32)
-    ctx_vec = torch.randn(1, 1, 32)
-    ctx = Context(ctx_vec, 0, rope_table((2, 2, 2), model.config.rope_dims, 256.0, torch.device("cpu")), None)
+    ctx = Context(torch.randn(1, 1, 32), 0, rope_table((2, 2, 2), model.config.rope_dims, 256.0, CPU), None)
     out = model.double_blocks[0](img, txt, ctx)
     torch.testing.assert_close(out[0], img)
     torch.testing.assert_close(out[1], txt)
-
-
-class InlinePool:
-    """Does the work of a multiprocessing context and its pool in this process."""
-
-    def __init__(self, *_arguments):
-        self.Pool, self.imap_unordered = InlinePool, map
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        return None
-
-
-def test_a_cache_is_continued_where_it_was_interrupted(tmp_path, monkeypatch):
-    written: list[str] = []
-    monkeypatch.setattr(dataset, "SHARD_SIZE", 2)
-    monkeypatch.setattr(dataset, "_write_shard", lambda job: written.append(job[1].name))
-    monkeypatch.setattr(dataset.multiprocessing, "get_context", InlinePool)
-    for name in ("text_encoder", "text_encoder_2"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "pca.safetensors").write_bytes(b"one")
-    cache = dataset.WorldCache(pca=tmp_path / "pca.safetensors", text=tmp_path, num_clips=6)
-    (tmp_path / "cache-00001.safetensors").touch()
-    dataset.prepare(cache, tmp_path)
-    assert written == ["cache-00000.safetensors", "cache-00002.safetensors"]
-
-    (tmp_path / "pca.safetensors").write_bytes(b"another")
-    with pytest.raises(ValueError, match="other settings"):
-        dataset.prepare(cache, tmp_path)

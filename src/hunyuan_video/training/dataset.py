@@ -1,116 +1,224 @@
 """The latent cache: clips encoded once, to latents and text states, so that training the transformer reads nothing else.
 
     cache/
-      cache-00000.safetensors    latents [N, C, T, H, W] and pooled [N, P] in float16; states [tokens, D] of all captions in a row;
-                                 lengths [N]; the captions themselves in the header
-Shards are written atomically and one that is there is not made again, so an interrupted preparation continues.
+      config.json                what was asked for and what encoded it
+      shard-00000.safetensors    of sample i: "i.latents" [C, T, H, W], "i.states" [L, D], "i.pooled" [P], in float16; the header holds
+                                 {"captions": [of every sample], "skipped": {reason: [source names]}}
+      empty.safetensors          the empty caption: "video.states", "video.pooled", "image.states", "image.pooled"
+      manifest.json              sizes, hashes and counts of all shards (see `shards`)
+      report.md                  the counts as tables
+
+Latents are scaled as the transformer knows them. A sample of one frame is an image, and its text states come from the image template.
+
+Letters: B samples, C channels, T latent frames, H W latent height and width, L text tokens, D P widths of the text states and of the
+pooled vector.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import multiprocessing
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from math import floor, log
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
-from hunyuan_video.checkpoint import load_text_encoder
-from hunyuan_video.files import replacing
+from hunyuan_video.config import SIZE_MULTIPLE
 from hunyuan_video.models.text import TextFeatures
-from hunyuan_video.training import pca, world
-from hunyuan_video.training.run import keep_config
+from hunyuan_video.training.run import random_generator
 
-SHARD_SIZE = 2000
-TEXT_BATCH = 100
-
-
-@dataclass(frozen=True)
-class WorldCache:
-    """Which clips of the rendered world a cache holds, and what encodes them."""
-
-    pca: Path
-    """the linear video encoder, as `hunyuan-video train vae` writes it"""
-    text: Path
-    """folder with text_encoder/ and text_encoder_2/"""
-    num_clips: int = 60_000
-    seed: int = 0
-    workers: int = 2
+MANIFEST = "manifest.json"
+EMPTY = "empty.safetensors"
+HOW_TO_MAKE = "`hunyuan-video data prepare` (your own videos) or `hunyuan-video train cache` (the rendered world)"
+SAME_ASPECT = 0.05  # shapes whose log(width / height) differ by less are alike: 720x1280 and 544x960 are both 16:9
 
 
-def prepare(config: WorldCache, folder: str | Path) -> None:
-    """Render, encode and store `num_clips` training clips of the world."""
-    folder = Path(folder)
-    encoders = [config.pca, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
-    # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
-    keep_config(folder, {"seed": config.seed, "encoders": digest})
-    starts = range(0, config.num_clips, SHARD_SIZE)
-    jobs = [(config, folder / f"cache-{index:05d}.safetensors", start) for index, start in enumerate(starts)]
-    jobs = [job for job in jobs if not job[1].exists()]
-    with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
-        for _ in tqdm(pool.imap_unordered(_write_shard, jobs), total=len(jobs), desc="latent cache", unit="shard"):
-            pass
+class Bucket(NamedTuple):
+    """The size of a clip in pixels; every sample of a batch has the same."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str) -> Bucket:
+        """Reads "33x128x128": frames, height, width. Raises ValueError for what the model cannot make."""
+        match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+        bucket = cls(*map(int, match.groups())) if match else cls(0, 0, 0)
+        if bucket.num_frames % 4 != 1 or min(bucket) < 1 or bucket.height % SIZE_MULTIPLE or bucket.width % SIZE_MULTIPLE:
+            raise ValueError(
+                f"The bucket {text!r} is not FRAMESxHEIGHTxWIDTH with 4n + 1 frames (1 for images) and a height and width that are "
+                f"multiples of {SIZE_MULTIPLE}; give one such as 33x128x128."
+            )
+        return bucket
+
+    @classmethod
+    def of_latents(cls, num_frames: int, height: int, width: int) -> Bucket:
+        """From the sizes T, H, W of latents."""
+        return cls(4 * (num_frames - 1) + 1, 8 * height, 8 * width)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the transformer makes of it."""
+        return ((self.num_frames - 1) // 4 + 1) * (self.height // 16) * (self.width // 16)
+
+    def __str__(self) -> str:
+        return f"{self.num_frames}x{self.height}x{self.width}"
 
 
-def _write_shard(job: tuple[WorldCache, Path, int]) -> None:
-    config, path, start = job
-    torch.set_num_threads(1)
-    basis = pca.PcaBasis.load(config.pca)
-    encoder = load_text_encoder(config.text / "text_encoder", config.text / "text_encoder_2", dtype=torch.float32)
-    scenes = [world.sample_scene(config.seed + start + i, "train") for i in range(min(SHARD_SIZE, config.num_clips - start))]
-    captions = [scene.caption for scene in scenes]
-    latents, states, lengths, pooled = [], [], [], []
-    for i in range(0, len(scenes), TEXT_BATCH):
-        clips = np.stack([world.render(scene) for scene in scenes[i : i + TEXT_BATCH]])
-        latents.append(pca.encode(basis, torch.from_numpy(clips)).half())
-        features = encoder.encode(captions[i : i + TEXT_BATCH])
-        states.append(features.states[features.mask].half())
-        lengths.append(features.mask.sum(dim=1))
-        pooled.append(features.pooled.half())
-    tensors = {"latents": torch.cat(latents), "states": torch.cat(states), "lengths": torch.cat(lengths), "pooled": torch.cat(pooled)}
-    with replacing(path) as (temporary, _):
-        save_file(tensors, temporary, metadata={"captions": json.dumps(captions)})
+def nearest(buckets: Sequence[Bucket], num_frames: int, height: int, width: int) -> Bucket | None:
+    """The bucket for a source of this many frames and pixels, or None if it is too short for all of them.
+
+    First the aspect ratio decides, then the size (the largest that needs no enlarging, else the smallest), then the duration (the
+    longest that the source fills). One frame is an image: it goes into buckets of one frame only, and videos never do.
+    """
+    possible = [bucket for bucket in buckets if bucket.num_frames <= num_frames and (bucket.num_frames == 1) == (num_frames == 1)]
+    if not possible:
+        return None
+
+    def distance(bucket: Bucket) -> float:
+        return abs(log(bucket.width / bucket.height) - log(width / height))
+
+    def preference(bucket: Bucket) -> tuple[bool, int, int, float]:
+        fits, area = bucket.height <= height and bucket.width <= width, bucket.height * bucket.width
+        return fits, area if fits else -area, bucket.num_frames, -distance(bucket)
+
+    closest = min(map(distance, possible))
+    return max((bucket for bucket in possible if distance(bucket) <= closest + SAME_ASPECT), key=preference)
+
+
+class Batch(NamedTuple):
+    """Samples of one bucket in float32; dropped captions are the empty one of their kind."""
+
+    latents: Float[Tensor, "B C T H W"]
+    features: TextFeatures
 
 
 class LatentCache:
-    """All shards of a cache in memory, addressed by clip number."""
+    """A finished cache. Only its index is in memory; samples are read from the shards when they are asked for.
+
+    Raises:
+        FileNotFoundError: there is no cache in the folder.
+        ValueError: it is unfinished, or a shard has not the size it was written with.
+    """
 
     def __init__(self, folder: str | Path):
-        shards = sorted(Path(folder).glob("cache-*.safetensors"))
-        if not shards:
-            raise FileNotFoundError(f"There is no latent cache in {folder}; make one with `hunyuan-video train cache`.")
-        latents, states, lengths, pooled = [], [], [], []
-        for shard in shards:
-            with safe_open(shard, framework="pt") as file:
-                latents.append(file.get_tensor("latents"))
-                states.append(file.get_tensor("states"))
-                lengths.append(file.get_tensor("lengths"))
-                pooled.append(file.get_tensor("pooled"))
-        self.latents = torch.cat(latents)
-        self.pooled = torch.cat(pooled)
-        self.states = torch.cat(states).split(torch.cat(lengths).tolist())
+        folder = Path(folder)
+        if not (folder / MANIFEST).exists():
+            raise FileNotFoundError(f"There is no latent cache in {folder}; make one with {HOW_TO_MAKE}.")
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        damaged = [name for name, entry in manifest["shards"].items() if _size(folder / name) != entry["bytes"]]
+        if damaged or manifest.get("missing", 0):
+            state = f"{damaged[0]} is damaged" if damaged else f"{manifest['missing']} of its shards are still missing"
+            raise ValueError(f"The latent cache in {folder} is incomplete ({state}); give the command that makes it again, to complete it.")
+        self._shards = [safe_open(folder / name, framework="pt") for name in sorted(manifest["shards"])]
+        self._samples: list[tuple[int, int]] = []  # shard, and number in the shard
+        self.buckets: dict[Bucket, list[int]] = {}
+        for shard, (_, entry) in enumerate(sorted(manifest["shards"].items())):
+            for i in range(entry["samples"]):
+                _, *size = self._shards[shard].get_slice(f"{i}.latents").get_shape()
+                self.buckets.setdefault(Bucket.of_latents(*size), []).append(len(self._samples))
+                self._samples.append((shard, i))
+        if not self._samples:
+            raise ValueError(f"The latent cache in {folder} holds no samples; its report.md says why.")
+        self._empty = {name: tensor.float() for name, tensor in load_file(folder / EMPTY).items()}
+        self.latent_channels = int(self._tensor(0, "latents").shape[0])
+        self.text_dim = int(self._empty["video.states"].shape[1])
+        self.pooled_dim = int(self._empty["video.pooled"].shape[0])
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self._samples)
 
-    def batch(
-        self, indices: list[int], dropped: Bool[Tensor, " B"], empty: TextFeatures
-    ) -> tuple[Float[Tensor, "B C T H W"], TextFeatures]:
-        """Latents and text of the clips `indices`, in float32; where `dropped`, the caption is `empty`'s."""
-        states = [empty.states[0] if drop else self.states[i].float() for i, drop in zip(indices, dropped.tolist(), strict=True)]
+    def _tensor(self, number: int, name: str) -> Tensor:
+        shard, i = self._samples[number]
+        return self._shards[shard].get_tensor(f"{i}.{name}").float()
+
+    def batch(self, numbers: Sequence[int], dropped: Bool[Tensor, " B"]) -> Batch:
+        """Latents and text of these samples, which must be of one bucket; where `dropped`, the caption is the empty one."""
+        latents = torch.stack([self._tensor(number, "latents") for number in numbers])
+        kind = "image" if latents.shape[2] == 1 else "video"
+
+        def text(name: str) -> list[Tensor]:
+            choices = zip(numbers, dropped.tolist(), strict=True)
+            return [self._empty[f"{kind}.{name}"] if drop else self._tensor(number, name) for number, drop in choices]
+
+        states = text("states")
         lengths = torch.tensor([len(state) for state in states])
-        features = TextFeatures(
-            states=pad_sequence(states, batch_first=True),
-            mask=torch.arange(int(lengths.max())) < lengths[:, None],
-            pooled=torch.where(dropped[:, None], empty.pooled, self.pooled[indices].float()),
-        )
-        return self.latents[indices].float(), features
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return Batch(latents, TextFeatures(pad_sequence(states, batch_first=True), mask, torch.stack(text("pooled"))))
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
+
+
+class Schedule:
+    """Which samples a step sees: a function of the step alone, so that a run can continue anywhere.
+
+    In an epoch every sample comes once, in batches of one bucket, shuffled anew; samples of a bucket are spread evenly over as few
+    batches as the token budget allows. With an `image_ratio` r, micro-batch n is one of images where n r passes an integer, and videos
+    and images have epochs of their own; without, batches come as the samples are.
+    """
+
+    def __init__(
+        self, buckets: Mapping[Bucket, Sequence[int]], token_budget: int, batches_per_step: int, image_ratio: float | None, seed: int
+    ):
+        if token_budget < 1 or batches_per_step < 1:
+            raise ValueError(f"token_budget is {token_budget} and batches_per_step {batches_per_step}; both must be 1 or more.")
+        if image_ratio is not None and not 0 <= image_ratio <= 1:
+            raise ValueError(f"image_ratio is {image_ratio}; it must be between 0 and 1, or none to take images and videos as they come.")
+        self.batches_per_step = batches_per_step
+        # The decimal that was meant, not its nearest binary fraction: 0.1 n passes an integer at exactly every tenth n.
+        self._ratio = Fraction(0) if image_ratio is None else Fraction(str(image_ratio))
+        images = {bucket: numbers for bucket, numbers in buckets.items() if bucket.num_frames == 1}
+        videos = {bucket: numbers for bucket, numbers in buckets.items() if bucket.num_frames > 1}
+        if image_ratio is None:
+            images, videos = {}, dict(buckets)
+        for kind, share, found in (("images", self._ratio, images), ("videos", 1 - self._ratio, videos)):
+            if share > 0 and not found:
+                raise ValueError(f"image_ratio is {image_ratio}, but the cache holds no {kind}.")
+        self._images = _Epochs(images, token_budget, seed, "images")
+        self._videos = _Epochs(videos, token_budget, seed, "videos")
+
+    def __call__(self, step: int) -> list[list[int]]:
+        """The micro-batches of a step, each a list of sample numbers."""
+        first = step * self.batches_per_step
+        return [self._micro_batch(n) for n in range(first, first + self.batches_per_step)]
+
+    def _micro_batch(self, n: int) -> list[int]:
+        images_before = floor(n * self._ratio)
+        if floor((n + 1) * self._ratio) > images_before:
+            return self._images[images_before]
+        return self._videos[n - images_before]
+
+
+class _Epochs:
+    """An endless sequence of batches over the samples of some buckets, epoch after epoch."""
+
+    def __init__(self, buckets: Mapping[Bucket, Sequence[int]], token_budget: int, seed: int, kind: str):
+        # How many batches a bucket makes is the same in every epoch, so a batch's epoch follows from its number.
+        counts = {bucket: -(-len(numbers) // max(1, token_budget // bucket.tokens)) for bucket, numbers in buckets.items()}
+        self._length = sum(counts.values())
+
+        @lru_cache(maxsize=2)
+        def epoch(number: int) -> list[list[int]]:
+            draw = random_generator(seed, "schedule", kind, number)
+            batches: list[list[int]] = []
+            for bucket in sorted(buckets):
+                shuffled = torch.tensor(buckets[bucket])[torch.randperm(len(buckets[bucket]), generator=draw)]
+                batches += [batch.tolist() for batch in shuffled.tensor_split(counts[bucket])]
+            return [batches[i] for i in torch.randperm(len(batches), generator=draw).tolist()]
+
+        self._epoch = epoch
+
+    def __getitem__(self, number: int) -> list[int]:
+        return self._epoch(number // self._length)[number % self._length]

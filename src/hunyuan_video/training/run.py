@@ -3,10 +3,10 @@
     runs/dit/
       config.json                the settings the run was started with; a different config is refused
       events.out.tfevents.*      TensorBoard
-      checkpoint.pt              the newest complete checkpoint (replaced atomically)
+      checkpoints/step-00001000/ complete checkpoints, the newest few (torch.distributed.checkpoint: any number of ranks can read them)
 
 Resume is exact because nothing random is carried along: every draw is a function of (seed, purpose, step), made by
-`random_generator`. A checkpoint therefore needs only the step, the tensors and the optimizer.
+`random_generator`. A checkpoint therefore needs only the step and the tensors.
 """
 
 from __future__ import annotations
@@ -14,19 +14,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from hunyuan_video.files import replacing
+from hunyuan_video.files import flush, replacing
+from hunyuan_video.training.parallel import World
 
 log = logging.getLogger(__name__)
+
+ALONE = World()
 
 
 def random_generator(seed: int, *keys: int | str) -> torch.Generator:
@@ -55,49 +64,105 @@ def keep_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 class Run:
-    """One training run in one folder."""
+    """One training run in one folder, opened by all of its ranks; `config` is a dataclass. Only the main rank writes metrics."""
 
-    def __init__(self, folder: str | Path, config: Any):
-        self.folder = Path(folder)
-        keep_config(self.folder, asdict(config))
-        self._writer = SummaryWriter(str(self.folder))
+    def __init__(self, folder: str | Path, config: Any, *, world: World = ALONE, keep: int = 2, wandb_project: str | None = None):
+        self.folder, self.world, self.keep = Path(folder), world, keep
         self._bar: tqdm | None = None
+        self._writer: SummaryWriter | None = None
+        self._wandb = _start_wandb(wandb_project, self.folder, config) if wandb_project is not None and world.is_main else None
+        if world.is_main:
+            keep_config(self.folder, asdict(config))
+            self._checkpoints.mkdir(exist_ok=True)
+            for unfinished in self._checkpoints.glob(".*.tmp"):
+                shutil.rmtree(unfinished)
 
     @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
-    def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint as `{"step": completed steps, …}`, or None at the start of a run."""
-        if not self.checkpoint.exists():
-            return None
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        log.info("resuming %s after step %d", self.folder, state["step"])
-        return state
+    def _complete(self) -> list[Path]:
+        return sorted(self._checkpoints.glob("step-*"))
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Replace the checkpoint atomically: a kill at any moment leaves the old one or the new one, never half of one."""
-        with replacing(self.checkpoint) as (temporary, _):
-            torch.save({"step": step, **state}, temporary)
-        self._writer.flush()
+    def load(self, state: dict[str, Tensor]) -> int:
+        """Read the newest checkpoint into the tensors of `state`, in place; returns how many steps were completed then, 0 at the start."""
+        step = self.world.from_main(max((int(path.name.removeprefix("step-")) for path in self._complete()), default=0))
+        if step > 0:
+            with _single_process_is_meant(self.world):
+                dcp.load(state, checkpoint_id=self._checkpoints / f"step-{step:08d}", no_dist=self.world.size == 1)
+            log.info("resuming %s after step %d", self.folder, step)
+        if self.world.is_main:
+            self._writer = SummaryWriter(str(self.folder), purge_step=step + 1)  # what was logged after the checkpoint comes again
+        return step
+
+    def save(self, step: int, state: dict[str, Tensor]) -> None:
+        """Add a checkpoint. It appears whole or not at all: a kill at any moment leaves the older ones."""
+        path = self._checkpoints / f"step-{step:08d}"
+        temporary = path.with_name(f".{path.name}.tmp")
+        with _single_process_is_meant(self.world):
+            dcp.save(state, checkpoint_id=temporary, no_dist=self.world.size == 1)  # flushes its files; returns when all ranks are done
+        if self.world.is_main:
+            os.replace(temporary, path)
+            flush(self._checkpoints)
+            for old in self._complete()[: -self.keep]:
+                shutil.rmtree(old)
+            if self._writer is not None:
+                self._writer.flush()
 
     def log(self, step: int, **scalars: float) -> None:
-        """Write scalars to TensorBoard and show them behind the progress bar."""
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+        """Write scalars to TensorBoard, and W&B if that was asked for, and show them behind the progress bar."""
+        if self._writer is not None:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(scalars, step=step)
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in scalars.items()}, refresh=False)
 
     def steps(self, start: int, total: int) -> Iterator[int]:
         """Step numbers start…total-1 behind a progress bar with rate and ETA."""
-        with tqdm(total=total, initial=start, desc=self.folder.name, unit="step", mininterval=2.0) as self._bar:
+        with tqdm(
+            total=total, initial=start, desc=self.folder.name, unit="step", mininterval=2.0, disable=not self.world.is_main
+        ) as self._bar:
             for step in range(start, total):
                 yield step
                 self._bar.update()
         self._bar = None
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _single_process_is_meant(world: World) -> warnings.catch_warnings:
+    """`torch.distributed.checkpoint` warns of every use in one process, which is what was asked of it."""
+    return warnings.catch_warnings(action="ignore" if world.size == 1 else None)
+
+
+def _start_wandb(project: str, folder: Path, config: Any) -> Any:
+    """A W&B run, which a resumed training continues. `WANDB_MODE=offline` keeps it in the folder until `wandb sync`."""
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("--wandb-project needs the package wandb, which is not installed: pip install 'hunyuan-video[wandb]'.") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    settings = json.loads(json.dumps(asdict(config), default=str))
+    return wandb.init(project=project, name=folder.name, id=identity, dir=str(folder), resume="allow", config=settings)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory this process has held, in GB: of the GPU that it uses, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 class Every:

@@ -16,6 +16,9 @@ def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
     Its weights must not be changed inside: what was on the home device is kept there and put back, not copied back.
     """
     tensors = [*module.parameters(), *module.buffers()]
+    if all(tensor.device == device for tensor in tensors):
+        yield
+        return
     home = [tensor.data for tensor in tensors]
     try:
         module.to(device)

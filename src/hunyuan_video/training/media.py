@@ -1,0 +1,261 @@
+"""Captioned videos and images on disk: a folder or a list of them, and the clips that are cut from each.
+
+    folder/       clip.mp4 + clip.txt, photo.jpg + photo.txt, subfolders too
+    list.jsonl    {"file": "clip.mp4", "caption": "A cat."}, one a line; other keys are ignored
+    list.csv      file,caption in the first line
+
+A clip is frames on the grid of a target rate, resized until they cover a bucket, and cropped to it around the middle. What cannot be used
+raises `UnusableError` with a reason to count.
+
+Letters: T frames, H W height and width of a bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS
+from hunyuan_video.training.dataset import Bucket, nearest
+from hunyuan_video.video import DAMAGED, SCALING, fill, image_size, open_container, read_image
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
+ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
+Frames = UInt8[np.ndarray, "T H W 3"]
+
+
+class UnusableError(Exception):
+    """A source that no clip can be made of. `reason` is one of a few, for counting; `detail` is this source's own."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Item:
+    """One source. `name` is the path as the user knows it; `problem`, if any, makes it unusable and was found without opening it."""
+
+    path: Path
+    name: str
+    caption: str
+    problem: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        return self.path.suffix.lower() in IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One clip to be made of a source: which of its frames, some perhaps several times, and the bucket they fill."""
+
+    bucket: Bucket
+    frames: Sequence[int]
+
+
+# --- Which sources there are ---------------------------------------------------------------------------------------------------
+
+
+def find_items(source: Path) -> list[Item]:
+    """The sources of a folder (sorted by name) or of a .jsonl or .csv list (as listed; paths are relative to the list).
+
+    Raises:
+        ValueError: the source is neither, a row of a list is malformed, or there is nothing in it.
+    """
+    if source.is_dir():
+        items = list(_folder_items(source))
+    elif source.suffix.lower() in (".jsonl", ".csv"):
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            rows = _json_rows(file) if source.suffix.lower() == ".jsonl" else _csv_rows(file)
+            items = [_listed_item(source, number, row) for number, row in rows]
+    elif not source.exists():
+        raise FileNotFoundError(f"{source} does not exist; give a folder of captioned videos and images, or a .jsonl or .csv list of them.")
+    else:
+        raise ValueError(f"{source} is no folder, .jsonl or .csv; give one of these, of captioned videos and images.")
+    if not items:
+        raise ValueError(f"{source} holds no {' '.join(SUFFIXES)}; each needs its caption beside it, as clip.mp4 and clip.txt.")
+    return items
+
+
+def _folder_items(folder: Path) -> Iterator[Item]:
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    captions = {path for _, path in files if path.suffix == ".txt"}
+    for name, path in files:
+        beside = path.with_suffix(".txt")
+        # What is no video or image is passed over in silence, except if somebody wrote a caption for it.
+        if path in captions or path.name.startswith(".") or (path.suffix.lower() not in SUFFIXES and beside not in captions):
+            continue
+        try:
+            caption = beside.read_bytes().decode("utf-8-sig") if beside in captions else ""
+        except UnicodeDecodeError:
+            yield Item(path, name, "", "caption is not UTF-8")
+        else:
+            yield _item(path, name, caption)
+
+
+def _item(path: Path, name: str, caption: str) -> Item:
+    caption, problem = caption.strip(), ""
+    if path.suffix.lower() not in SUFFIXES:
+        problem = "unknown kind of file"
+    elif not caption:
+        problem = "no caption"
+    elif len(caption) > MAX_PROMPT_CHARACTERS:
+        problem = "caption too long"
+    elif not path.is_file():
+        problem = "missing file"
+    return Item(path, name, caption, problem)
+
+
+def _listed_item(source: Path, number: int, row: object) -> Item:
+    match row:
+        case {"file": str(name), "caption": str(caption)} if name and "\0" not in name:
+            return _item(source.parent / name, name, caption)
+    raise ValueError(f'{source}, line {number}: a row needs a "file" and a "caption", both text; this one is {str(row)[:200]}.')
+
+
+def _json_rows(file: TextIO) -> Iterator[tuple[int, object]]:
+    for number, line in enumerate(_lines(file), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{file.name}, line {number}: this is not JSON ({error}).") from error
+
+
+def _csv_rows(file: TextIO) -> Iterator[tuple[int, object]]:
+    reader = csv.DictReader(_lines(file), strict=True)
+    try:
+        if not {"file", "caption"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{file.name}, line 1: the first line must name the columns, file,caption; this one has {reader.fieldnames}.")
+        for row in reader:
+            # With more or fewer values than columns it is not known which one is the caption: most often its commas lack quotes.
+            yield reader.line_num, row if None not in row and None not in row.values() else list(row.values())
+    except csv.Error as error:
+        raise ValueError(f"{file.name}, line {reader.reader.line_num}: this is not CSV ({error}).") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file.name} is not a text file in UTF-8.") from error
+
+
+# --- Which clips a source gives ------------------------------------------------------------------------------------------------
+
+
+def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> list[Cut]:
+    """The clips of a source: as many as it fills, at most `max_clips`, one behind the other from its start.
+
+    Reads headers and the times of frames, and decodes one frame.
+
+    Raises:
+        UnusableError: the reason it gives none.
+    """
+    if item.problem:
+        raise UnusableError(item.problem)
+    with _unusable_if_damaged():
+        if item.is_image:
+            width, height = image_size(item.path)
+            bucket = nearest(buckets, 1, height, width)
+            if bucket is None:
+                raise UnusableError("no bucket for images")
+            return [Cut(bucket, [0])]
+        longest = max(bucket.num_frames for bucket in buckets)
+        if longest == 1:
+            raise UnusableError("no bucket for videos")
+        seconds = max_clips * longest / fps
+        times, height, width = _look_at_video(item.path, seconds)
+    # On the grid k / fps, each time shows the last frame at or before it: variable rates are respected, slow ones repeat frames.
+    times -= times[0]
+    grid = np.arange(int((min(times[-1], seconds) + ROUNDING) * fps) + 1) / fps
+    shown = np.searchsorted(times, grid + ROUNDING, side="right") - 1
+    cuts: list[Cut] = []
+    start = 0
+    while len(cuts) < max_clips and len(shown) - start > 1 and (bucket := nearest(buckets, len(shown) - start, height, width)):
+        cuts.append(Cut(bucket, shown[start : start + bucket.num_frames].tolist()))
+        start += bucket.num_frames
+    if not cuts:
+        raise UnusableError("too short", f"{len(shown)} frames at {fps:g} fps")
+    return cuts
+
+
+def _look_at_video(path: Path, seconds: float) -> tuple[np.ndarray, int, int]:
+    """The times of the frames of the first `seconds` and a bit, and the height and width as displayed."""
+    times: list[float] = []
+    first: av.VideoFrame | None = None
+    with open_container(path) as container:
+        stream = container.streams.video[0]
+        for packet in container.demux(stream):
+            first = first or next(iter(packet.decode()), None)
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is None or packet.is_discard:  # the packet that ends the stream has no time
+                continue
+            times.append(float(stamp * packet.time_base))
+            # Packets come in decoding order, and a frame is never decoded later than it is shown.
+            if first and packet.dts is not None and float(packet.dts * packet.time_base) > times[0] + seconds + 1:
+                break
+    if first is None:
+        raise UnusableError("no frames")
+    height, width = (first.width, first.height) if round(first.rotation / 90) % 2 else (first.height, first.width)
+    return np.sort(np.array(times)), height, width
+
+
+# --- Pixels --------------------------------------------------------------------------------------------------------------------
+
+
+def read_clips(item: Item, cuts: Sequence[Cut]) -> Iterator[Frames]:
+    """The clips that `plan` chose, one after the other; only one is in memory, already in its bucket's size.
+
+    Raises:
+        UnusableError: the source ends early or is damaged.
+    """
+    with _unusable_if_damaged():
+        pictures = iter([read_image(item.path)]) if item.is_image else _decode(item.path, cuts)
+        for cut in cuts:
+            clip = np.empty((*cut.bucket, 3), np.uint8)
+            for position in range(cut.bucket.num_frames):
+                picture = next(pictures, None)
+                if picture is None:
+                    raise UnusableError("unreadable", "frames are missing")
+                clip[position] = fill(picture, cut.bucket.height, cut.bucket.width)
+            yield clip
+
+
+def _decode(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
+    wanted = iter(frame for cut in cuts for frame in cut.frames)
+    number = next(wanted, None)
+    with open_container(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for decoded, frame in enumerate(container.decode(stream)):
+            if decoded != number:
+                continue
+            pixels = frame.to_ndarray(format="rgb24", interpolation=SCALING)
+            picture = Image.fromarray(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90))))
+            while decoded == number:
+                yield picture
+                number = next(wanted, None)
+            if number is None:
+                return
+
+
+@contextlib.contextmanager
+def _unusable_if_damaged() -> Iterator[None]:
+    try:
+        yield
+    except DAMAGED as error:
+        raise UnusableError("unreadable", getattr(error, "strerror", None) or str(error)) from error

@@ -1,0 +1,145 @@
+"""What a training step asks of the model: plain functions of latents, text, and what was drawn at random.
+
+Rectified flow: x_sigma = (1 - sigma) * data + sigma * noise, and the model learns the velocity, noise - data. Image to video ("token
+replace"): the first latent frame of x is the data itself, and only the other frames count. Guidance distillation (arXiv 2210.03142): a
+student that is told the guidance scale learns the velocity that its teacher reaches with two passes.
+
+Letters: B samples, C channels, T latent frames, H W latent height and width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hunyuan_video.config import check_types
+from hunyuan_video.models.text import TextFeatures
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.training.run import random_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Which noise levels, conditions and targets a model learns."""
+
+    sigma_mean: float = 0.0
+    """noise levels are sigmoid(normal(sigma_mean, sigma_std)); above 0, more of the training is spent on layout and motion"""
+    sigma_std: float = 1.0
+    shift: float = 1.0
+    """flow shift of the noise levels, as in sampling: s * sigma / (1 + (s - 1) * sigma)"""
+    shift_tokens: int | None = None
+    """the shift is for samples of this many transformer tokens and grows with the root of their number (SD3, arXiv 2403.03206, 5.3.2)"""
+    image_to_video: float = 0.0
+    """share of the micro-batches of videos whose first frame is given, without noise"""
+    caption_dropout: float = 0.1
+    """share of captions replaced by the empty one, for classifier-free guidance; none are where guidance is distilled"""
+    guidance: float = 1.0
+    """what a model with embedded guidance is told. 1 means unguided, which is what data shows; official weights sample at 6"""
+    distill: bool = False
+    """give a copy of the model a guidance embedding, and teach it what the model does with classifier-free guidance"""
+    distill_lowest: float = 1.0
+    """the guidance scale is drawn evenly between this and distill_highest"""
+    distill_highest: float = 8.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("sigma_std", "shift", "shift_tokens"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be above 0.")
+        for name, highest in (("image_to_video", 1.0), ("caption_dropout", 0.99)):
+            if not 0 <= getattr(self, name) <= highest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a share between 0 and {highest:g}.")
+        if not 0 <= self.distill_lowest <= self.distill_highest:
+            raise ValueError(f"distill_lowest is {self.distill_lowest}; it must be between 0 and distill_highest, {self.distill_highest}.")
+
+
+class Noisy(NamedTuple):
+    """A micro-batch as the model sees it; one without guidance embedding is not told the scale."""
+
+    x: Float[Tensor, "B C T H W"]
+    sigma: Float[Tensor, " B"]
+    features: TextFeatures
+    scale: Float[Tensor, " B"]
+    clean_frames: int
+
+
+def shift_for(config: Objective, tokens: int) -> float:
+    """The flow shift for samples of so many transformer tokens: more tokens need more noise to hide as much."""
+    return config.shift * (1.0 if config.shift_tokens is None else sqrt(tokens / config.shift_tokens))
+
+
+def draw_sigma(config: Objective, batch: int, tokens: int, generator: torch.Generator) -> Float[Tensor, " B"]:
+    """Noise levels, logit-normal and then shifted."""
+    sigma = torch.sigmoid(config.sigma_mean + config.sigma_std * torch.randn(batch, generator=generator))
+    shift = shift_for(config, tokens)
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def draw_dropped(config: Objective, batch: int, generator: torch.Generator) -> Tensor:
+    """Which captions a micro-batch does without."""
+    return torch.rand(batch, generator=generator) < (0.0 if config.distill else config.caption_dropout)
+
+
+def add_noise(
+    config: Objective, latents: Float[Tensor, "B C T H W"], features: TextFeatures, generator: torch.Generator
+) -> tuple[Noisy, Float[Tensor, "B C T H W"]]:
+    """A micro-batch at random noise levels, and the velocity there. Everything is drawn on the CPU: a seed means the same anywhere."""
+    batch, num_frames, height, width = len(latents), *latents.shape[2:]
+    sigma = draw_sigma(config, batch, num_frames * height * width // 4, generator).to(latents.device)
+    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+    share, scale = torch.rand((), generator=generator).item(), torch.rand(batch, generator=generator)
+    clean_frames = int(num_frames > 1 and share < config.image_to_video)
+    level = sigma.view(-1, 1, 1, 1, 1)
+    x = (1 - level) * latents + level * noise
+    x[:, :, :clean_frames] = latents[:, :, :clean_frames]
+    if config.distill:
+        scale = config.distill_lowest + (config.distill_highest - config.distill_lowest) * scale
+    else:
+        scale = torch.full_like(scale, config.guidance)
+    return Noisy(x, sigma, features, scale.to(latents.device, features.states.dtype), clean_frames), noise - latents
+
+
+def velocity(model: HunyuanVideoTransformer, noisy: Noisy) -> Float[Tensor, "B C T H W"]:
+    """What the model predicts."""
+    features = noisy.features
+    # The scale was rounded to the model's dtype before it is multiplied, as in sampling.
+    guidance = noisy.scale * 1000 if model.config.guidance_embed else None
+    condition = model.condition(features.states, features.mask, features.pooled, guidance)
+    return model(noisy.x, noisy.sigma * 1000, condition, noisy.clean_frames).float()
+
+
+def loss_of(model: HunyuanVideoTransformer, noisy: Noisy, target: Float[Tensor, "B C T H W"]) -> Float[Tensor, ""]:
+    """Mean squared error of the predicted velocity where frames are noisy; 1 is what a model that predicts nothing gets, roughly."""
+    error = velocity(model, noisy) - target
+    return error[:, :, noisy.clean_frames :].square().mean()
+
+
+@torch.no_grad()
+def guided_velocity(teacher: HunyuanVideoTransformer, noisy: Noisy, empty: TextFeatures) -> Float[Tensor, "B C T H W"]:
+    """Classifier-free guidance: where the empty caption leads, plus `scale` times what the caption adds."""
+    without = velocity(teacher, noisy._replace(features=empty))
+    return without + noisy.scale.float().view(-1, 1, 1, 1, 1) * (velocity(teacher, noisy) - without)
+
+
+def student_of(teacher: HunyuanVideoTransformer, seed: int) -> HunyuanVideoTransformer:
+    """A float32 copy of a model with a guidance embedding that says nothing yet.
+
+    Raises:
+        ValueError: the model has one already.
+    """
+    if teacher.config.guidance_embed:
+        raise ValueError("Guidance is to be distilled, but these weights have it already; start from weights without guidance embedding.")
+    with torch.device("meta"):
+        student = HunyuanVideoTransformer(replace(teacher.config, guidance_embed=True))
+    assert student.guidance_in is not None
+    state = {name: torch.zeros(parameter.shape) for name, parameter in student.guidance_in.named_parameters(prefix="guidance_in")}
+    state["guidance_in.mlp.0.weight"].normal_(0, 0.02, generator=random_generator(seed, "guidance"))  # the second linear stays zero
+    state |= {name: tensor.float().clone() for name, tensor in teacher.state_dict().items()}
+    student.load_state_dict(state, strict=True, assign=True)
+    return student

@@ -1,0 +1,295 @@
+"""Makes latent caches: of captioned videos and images (`prepare`), and of the rendered world (`prepare_world`).
+
+Both continue where they were interrupted. Media are decoded and encoded one after the other in one process; several machines can each
+prepare a part of a list into a folder of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from hunyuan_video.checkpoint import load_text_encoder, load_vae
+from hunyuan_video.config import DType, Runtime
+from hunyuan_video.files import replacing
+from hunyuan_video.models.text import TextEncoder
+from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.pipeline import encode, resolve_device, resolve_dtype
+from hunyuan_video.training import media, pca, world
+from hunyuan_video.training.dataset import Bucket
+from hunyuan_video.training.run import keep_config
+from hunyuan_video.training.shards import Entry, Manifest, Sample, Skipped, read_skipped, write_shard
+from hunyuan_video.weights import Weights, find_or_embedded
+
+log = logging.getLogger(__name__)
+
+MIN_JUDGED = 50  # sources looked at before the share that failed means anything
+NAMES_SHOWN = 3
+REPORT = "report.md"
+
+
+@dataclass(frozen=True)
+class DataPreparation:
+    """Which videos and images to encode, into clips of which sizes, and with what."""
+
+    source: Positional[Path]
+    """folder of videos and images with a .txt caption beside each, or a .jsonl or .csv list of files and captions"""
+    buckets: tuple[str, ...] = ()
+    """sizes of clips as FRAMESxHEIGHTxWIDTH, such as 33x128x128 1x128x128; a source goes to the nearest (default: the size that the
+    weights are made for, as videos and as images)"""
+    fps: float = 24.0
+    """frames per second of the clips; HunyuanVideo is trained at 24"""
+    clips_per_video: int = 1
+    """a video longer than its bucket gives its start, or with more than 1, up to this many clips one behind the other"""
+    max_failures: float = 0.1
+    """stop when more than this share of the sources (of at least 50) cannot be used"""
+    shard_size: int = 64
+    """sources to a shard; what is encoded since the last whole shard is lost when the preparation is interrupted"""
+    weights: Path | None = None
+    """root of the weights whose VAE and text encoders encode (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
+    device: str = "auto"
+    """auto (CUDA if there is one, else cpu), cpu, cuda, cuda:1 …"""
+    dtype: DType = "auto"
+    """of the VAE and the text encoders; auto: float16 on CUDA, float32 on CPU"""
+
+    def __post_init__(self) -> None:
+        Runtime(device=self.device, vae_dtype=self.dtype)  # which knows what these may be
+        for bucket in self.buckets:
+            Bucket.parse(bucket)
+        for name in ("clips_per_video", "shard_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if not 0 < self.fps <= 240:
+            raise ValueError(f"fps is {self.fps}; it must be above 0 and at most 240.")
+        if not 0 <= self.max_failures <= 1:
+            raise ValueError(f"max_failures is {self.max_failures}; it is a share, between 0 and 1.")
+
+    def sizes(self, found: Weights) -> list[Bucket]:
+        if self.buckets:
+            return sorted({Bucket.parse(bucket) for bucket in self.buckets})
+        made_for = found.sampling()
+        return [Bucket(frames, made_for.height, made_for.width) for frames in (1, made_for.num_frames)]
+
+
+def prepare(config: DataPreparation, folder: str | Path) -> str:
+    """Encode the sources into a latent cache in `folder`, or finish one; returns the report, which is also kept in the cache.
+
+    Raises:
+        ValueError: too many sources cannot be used, or all; or the folder holds a cache of other settings.
+    """
+    folder, found, items = Path(folder), find_or_embedded(config.weights), media.find_items(config.source)
+    buckets = config.sizes(found)
+    request = {
+        "source": config.source.absolute(),
+        "buckets": [str(bucket) for bucket in buckets],
+        "fps": config.fps,
+        "clips_per_video": config.clips_per_video,
+        "shard_size": config.shard_size,
+        "dtype": config.dtype,
+        "encoders": found.encoders_fingerprint(),
+    }
+    keep_config(folder, request)
+    parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
+    manifest = Manifest(folder, [_digest(part) for part in parts])
+    missing = manifest.begin()
+    if missing or not manifest.empty:
+        text, vae = _load_encoders(found, config)
+        manifest.add_empty(text)
+        todo = sum(len(parts[index]) for index in missing)
+        log.info("encoding %d of %d sources with %s", todo, len(items), found.root)
+        judge = _Judge(config.max_failures, len(items) - todo, manifest.skipped)
+        with tqdm(total=len(items), initial=len(items) - todo, desc="encoding", unit="clip", smoothing=0.02) as bar:
+            for index in missing:
+                samples, skipped = _encode_part(parts[index], config, buckets, vae, judge, bar)
+                manifest.add(index, write_shard(manifest.path(index), samples, skipped, text))
+    skipped = _join(read_skipped(folder / name) for name, entry in sorted(manifest.shards.items()) if entry["skipped"])
+    text = report(f"Latent cache of {config.source}", manifest.buckets, skipped, len(items))
+    with replacing(folder / REPORT) as (temporary, _):
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    if not manifest.buckets:
+        raise ValueError(f"None of the {len(items)} sources could be used ({_counts(manifest.skipped)}); {folder / REPORT} names them.")
+    return text
+
+
+def survey(config: DataPreparation) -> str:
+    """The report that `prepare` would give if no source proves damaged on decoding; nothing is encoded or written."""
+    buckets, items = config.sizes(find_or_embedded(config.weights)), media.find_items(config.source)
+    counts: Counter[str] = Counter()
+    skipped: Skipped = {}
+    for item in tqdm(items, desc="looking", unit="clip", disable=None):
+        try:
+            counts.update(str(cut.bucket) for cut in media.plan(item, buckets, config.fps, config.clips_per_video))
+        except media.UnusableError as error:
+            skipped.setdefault(error.reason, []).append(item.name)
+    return report(f"What {config.source} would give", counts, skipped, len(items))
+
+
+def report(title: str, buckets: Counter[str], skipped: Skipped, num_sources: int) -> str:
+    """Two Markdown tables: samples by bucket, and sources that could not be used by reason."""
+    lines = [f"# {title}", "", f"{buckets.total():,} samples of {num_sources:,} sources.", "", "| bucket | samples |", "|---|---:|"]
+    lines += [f"| {bucket} | {buckets[bucket]:,} |" for bucket in sorted(buckets, key=Bucket.parse)]
+    if skipped:
+        lines += ["", "| skipped because | sources | such as |", "|---|---:|---|"]
+        for reason, names in sorted(skipped.items(), key=lambda entry: -len(entry[1])):
+            lines.append(f"| {reason} | {len(names):,} | {', '.join(names[:NAMES_SHOWN])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _digest(items: Sequence[media.Item]) -> str:
+    """Identifies a shard's sources: names, sizes and captions. Not dates, which a copy to another disk changes."""
+    facts = [(item.name, item.caption, item.problem, item.path.stat().st_size if item.path.is_file() else None) for item in items]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _load_encoders(found: Weights, config: DataPreparation) -> tuple[TextEncoder, CausalVAE]:
+    device = resolve_device(config.device)
+    text_dtype = resolve_dtype(config.dtype, found.text_encoder, device, torch.float16)
+    vae_dtype = resolve_dtype(config.dtype, found.vae, device, torch.float16)
+    text = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, device)
+    return text, load_vae(found.vae, vae_dtype, device)
+
+
+class _Judge:
+    """Ends a preparation of which too much fails: then it is the request that is wrong, not a few files."""
+
+    def __init__(self, max_failures: float, num_seen: int, skipped: Counter[str]):
+        self.max_failures, self.num_seen, self.skipped = max_failures, num_seen, skipped
+
+    def __call__(self, failure: media.UnusableError | None) -> None:
+        self.num_seen += 1
+        if failure is not None:
+            self.skipped[failure.reason] += 1
+        if self.num_seen >= MIN_JUDGED and self.skipped.total() > self.max_failures * self.num_seen:
+            raise ValueError(
+                f"{self.skipped.total()} of the first {self.num_seen} sources cannot be used ({_counts(self.skipped)}), more than "
+                f"max_failures, {self.max_failures:g}, allows; mend them, or allow more."
+            )
+
+
+def _encode_part(
+    items: Sequence[media.Item], config: DataPreparation, buckets: Sequence[Bucket], vae: CausalVAE, judge: _Judge, bar: tqdm
+) -> tuple[list[Sample], Skipped]:
+    samples: list[Sample] = []
+    skipped: Skipped = {}
+    for item in items:
+        failure = None
+        try:
+            cuts = media.plan(item, buckets, config.fps, config.clips_per_video)
+            # A list: of a source that proves damaged further on, nothing is kept.
+            samples += [Sample(encode(vae, clip)[0], item.caption) for clip in media.read_clips(item, cuts)]
+        except media.UnusableError as error:
+            failure = error
+            skipped.setdefault(error.reason, []).append(item.name)
+            log.warning("skipped %s: %s", item.name, error)
+        judge(failure)
+        bar.update()
+    return samples, skipped
+
+
+def _counts(skipped: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+
+
+def _join(shards: Iterable[Skipped]) -> Skipped:
+    joined: Skipped = {}
+    for skipped in shards:
+        for reason, names in skipped.items():
+            joined.setdefault(reason, []).extend(names)
+    return joined
+
+
+# --- The rendered world --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorldCache:
+    """Which clips of the rendered world a cache holds, and what encodes them."""
+
+    pca: Path
+    """the linear video encoder, as `hunyuan-video train vae` writes it"""
+    text: Path
+    """folder with text_encoder/ and text_encoder_2/"""
+    num_clips: int = 60_000
+    buckets: tuple[str, ...] = ("17x64x64",)
+    """sizes of clips as FRAMESxHEIGHTxWIDTH; 1 frame makes images"""
+    shares: tuple[float, ...] = (1.0,)
+    """how often each bucket is drawn, relative to the others"""
+    seed: int = 0
+    shard_size: int = 2000
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for bucket in self.buckets:
+            Bucket.parse(bucket)
+        if len(self.shares) != len(self.buckets) or not self.shares or min(self.shares) <= 0:
+            raise ValueError(f"shares are {self.shares} for buckets {self.buckets}; each bucket needs one, above 0.")
+        for name in ("num_clips", "shard_size", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class _WorldJob:
+    config: WorldCache
+    index: int
+    path: Path
+    seeds: range
+
+
+def prepare_world(config: WorldCache, folder: str | Path) -> None:
+    """Render, encode and store `num_clips` training clips of the world, or what a cache in `folder` still lacks of them."""
+    folder = Path(folder)
+    encoders = [config.pca, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
+    # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
+    request = {"seed": config.seed, "buckets": config.buckets, "shares": config.shares, "shard_size": config.shard_size, "encoders": digest}
+    keep_config(folder, request)
+    scenes = range(config.seed, config.seed + config.num_clips)
+    parts = [scenes[start : start + config.shard_size] for start in range(0, len(scenes), config.shard_size)]
+    manifest = Manifest(folder, [str(part) for part in parts])
+    jobs = [_WorldJob(config, index, manifest.path(index), parts[index]) for index in manifest.begin()]
+    if not manifest.empty:
+        manifest.add_empty(_load_world_text(config))
+    if not jobs:
+        return
+    todo = sum(len(job.seeds) for job in jobs)
+    with (
+        multiprocessing.get_context("spawn").Pool(config.workers) as pool,
+        tqdm(total=len(scenes), initial=len(scenes) - todo, desc="latent cache", unit="clip") as bar,
+    ):
+        for index, entry in pool.imap_unordered(_write_world_shard, jobs):
+            manifest.add(index, entry)
+            bar.update(entry["samples"])
+
+
+def _load_world_text(config: WorldCache) -> TextEncoder:
+    return load_text_encoder(config.text / "text_encoder", config.text / "text_encoder_2", dtype=torch.float32)
+
+
+def _write_world_shard(job: _WorldJob) -> tuple[int, Entry]:
+    torch.set_num_threads(1)
+    basis, text = pca.PcaBasis.load(job.config.pca), _load_world_text(job.config)
+    samples = []
+    for seed in job.seeds:
+        scene, bucket = world.sample_scene(seed, "train"), world_bucket(job.config, seed)
+        clip = torch.from_numpy(world.render(scene, bucket.height, bucket.width, bucket.num_frames))
+        samples.append(Sample(pca.encode(basis, clip[None])[0], scene.caption))
+    return job.index, write_shard(job.path, samples, {}, text)
+
+
+def world_bucket(config: WorldCache, seed: int) -> Bucket:
+    """The bucket of a scene: a function of its seed, drawn with the buckets' shares."""
+    shares = np.array(config.shares) / sum(config.shares)
+    number = np.random.default_rng([seed, 2]).choice(len(shares), p=shares)  # the 2 keeps it apart from the scene's own draws
+    return Bucket.parse(config.buckets[number])

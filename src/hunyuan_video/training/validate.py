@@ -1,0 +1,96 @@
+"""Videos of the same prompts and seeds while a training goes on, made by the pipeline that users get, with the averaged weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hunyuan_video import checkpoint, weights
+from hunyuan_video.config import Sampling, check_prompt, check_types
+from hunyuan_video.files import safe_name
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.pipeline import HunyuanVideo, resolve_dtype
+from hunyuan_video.training.parallel import World
+from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.video import save_video
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What to show of a training, and how often. Changes nothing in it."""
+
+    validation_prompts: Path | None = None
+    """a text file with one prompt a line: their videos are made at intervals"""
+    validation_every: int = 1000
+    """training steps between them; they are made at the end, too"""
+    validation_weights: Path | None = None
+    """weights root whose text encoders, VAE and sampling settings make them (default: the one training starts from)"""
+    validation_seed: int = 0
+    validation_frames: int | None = None
+    """frames, height and width: as the weights' settings say, unless given"""
+    validation_height: int | None = None
+    validation_width: int | None = None
+    validation_num_steps: int | None = None
+    """denoising steps, likewise"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.validation_every < 1:
+            raise ValueError(f"validation_every is {self.validation_every}; it must be 1 or more.")
+
+
+class Validator:
+    """The prompts and the pipeline around a model in training. Ranks share the prompts."""
+
+    def __init__(
+        self, config: Validation, root: Path | None, model: HunyuanVideoTransformer, dtype: torch.dtype, world: World, folder: Path
+    ):
+        """Everything that can be wrong is found here, and not after a thousand steps.
+
+        Raises:
+            ValueError, FileNotFoundError: there is no prompt, or no weights to show it with.
+        """
+        assert config.validation_prompts is not None
+        lines = config.validation_prompts.read_text(encoding="utf-8").splitlines()
+        self.prompts = [line.strip() for line in lines if line.strip()]
+        for prompt in self.prompts or [""]:
+            check_prompt(prompt, f"A prompt of {config.validation_prompts}")
+        root = config.validation_weights or root
+        if root is None or not root.is_dir():
+            raise ValueError("Validation needs text encoders and a VAE; name their weights root with --validation-weights.")
+        found = weights.locate(root)
+        vae_dtype = resolve_dtype("auto", found.vae, world.device, torch.float16)
+        text_dtype = resolve_dtype("auto", found.text_encoder, world.device, torch.float16)
+        # They stay on the CPU, and are on the device only while they work.
+        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype)
+        vae = checkpoint.load_vae(found.vae, vae_dtype, torch.device("cpu"))
+        upsample_by_phases(vae)
+        self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype)
+        self.sampling = _sampling(config, found.sampling(), model.config.guidance_embed)
+        self.world, self.folder = world, folder
+
+    def __call__(self, step: int) -> None:
+        """Make all videos with the weights that the model has now. Every rank of the world must come: they hold the weights together."""
+        rounds = -(-len(self.prompts) // self.world.data_size)
+        for number in range(self.world.data_rank, rounds * self.world.data_size, self.world.data_size):
+            prompt = self.prompts[number % len(self.prompts)]  # a rank too many makes one again: all must call the model equally often
+            video = self.pipe(prompt, self.sampling)
+            if number < len(self.prompts) and self.world.leads_sequence:
+                name = f"{number:02d}_{safe_name(prompt, self.sampling.seed or 0)}.mp4"
+                save_video(video.frames, self.folder / f"step-{step:08d}" / name, metadata=video.settings)
+
+
+def _sampling(config: Validation, defaults: Sampling, has_guidance: bool) -> Sampling:
+    """The settings of the weights, made to fit a model with or without guidance embedding."""
+    return replace(
+        defaults,
+        num_frames=config.validation_frames or defaults.num_frames,
+        height=config.validation_height or defaults.height,
+        width=config.validation_width or defaults.width,
+        num_steps=config.validation_num_steps or defaults.num_steps,
+        guidance=(defaults.guidance or Sampling().guidance) if has_guidance else None,
+        cfg_scale=1.0 if has_guidance else defaults.cfg_scale,
+        seed=config.validation_seed,
+    )

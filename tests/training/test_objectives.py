@@ -1,0 +1,157 @@
+"""What a step asks of the model: noise levels, given frames, guidance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TINY, randomize
+
+from hunyuan_video.models.text import TextFeatures
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.sampling import shifted_sigmas
+from hunyuan_video.training.objectives import (
+    Objective,
+    add_noise,
+    draw_dropped,
+    draw_sigma,
+    guided_velocity,
+    loss_of,
+    shift_for,
+    student_of,
+    velocity,
+)
+from hunyuan_video.training.run import random_generator
+
+
+def drawn(*keys: int | str) -> torch.Generator:
+    return random_generator(0, *keys)
+
+
+def features(seed: int = 0) -> TextFeatures:
+    draw = torch.Generator().manual_seed(seed)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    return TextFeatures(torch.randn(2, 5, 24, generator=draw), mask, torch.randn(2, 20, generator=draw))
+
+
+def latents(num_frames: int = 3) -> torch.Tensor:
+    return torch.randn(2, 4, num_frames, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+def noisy_batch(config: Objective, num_frames: int = 3):
+    return add_noise(config, latents(num_frames), features(), drawn("batch"))
+
+
+@pytest.fixture
+def teacher() -> HunyuanVideoTransformer:
+    return randomize(HunyuanVideoTransformer(replace(TINY, guidance_embed=False)))
+
+
+def test_the_model_sees_data_and_noise_mixed_and_learns_their_difference():
+    noisy, target = noisy_batch(Objective())
+    noise = target + latents()
+    level = noisy.sigma.view(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(noisy.x, (1 - level) * latents() + level * noise)
+
+
+def test_the_shift_of_training_is_the_shift_of_sampling():
+    plain = draw_sigma(Objective(), 1000, 8, drawn("sigma"))
+    shifted = draw_sigma(Objective(shift=3.0), 1000, 8, drawn("sigma"))
+    order = plain.argsort()
+    torch.testing.assert_close(shifted[order], 3 * plain[order] / (1 + 2 * plain[order]))
+    middle = shifted_sigmas(2, 3.0)[1].item()  # where sampling takes 0.5 to
+    assert abs(shifted.median().item() - middle) < 0.03
+
+
+def test_four_times_the_tokens_have_twice_the_shift():
+    config = Objective(shift=3.0, shift_tokens=100)
+    assert shift_for(config, 100) == 3.0 and shift_for(config, 400) == 6.0
+    assert shift_for(Objective(shift=3.0), 400) == 3.0
+
+
+def test_a_video_whose_first_frame_is_given_shows_it_clean():
+    noisy, _ = noisy_batch(Objective(image_to_video=1.0))
+    assert noisy.clean_frames == 1
+    assert torch.equal(noisy.x[:, :, 0], latents()[:, :, 0]) and not torch.equal(noisy.x[:, :, 1], latents()[:, :, 1])
+
+
+def test_a_given_frame_does_not_count(teacher):
+    noisy, target = noisy_batch(Objective(image_to_video=1.0))
+    before = loss_of(teacher, noisy, target)
+    target[:, :, 0] += 100
+    assert torch.equal(loss_of(teacher, noisy, target), before)
+
+
+def test_the_model_knows_that_a_frame_is_given(teacher):
+    noisy, target = noisy_batch(Objective(image_to_video=1.0))
+    assert not torch.equal(loss_of(teacher, noisy, target), loss_of(teacher, noisy._replace(clean_frames=0), target))
+
+
+def test_an_image_is_never_given():
+    assert noisy_batch(Objective(image_to_video=1.0), num_frames=1)[0].clean_frames == 0
+
+
+def test_the_share_of_image_to_video_is_kept():
+    config = Objective(image_to_video=0.3)
+    draws = [add_noise(config, latents(2), features(), drawn("batch", step))[0].clean_frames for step in range(400)]
+    assert 0.23 < sum(draws) / 400 < 0.37
+
+
+def test_the_share_of_dropped_captions_is_kept():
+    assert 0.07 < draw_dropped(Objective(caption_dropout=0.1), 2000, drawn("drop")).float().mean().item() < 0.13
+    assert not draw_dropped(Objective(caption_dropout=0.5, distill=True), 100, drawn("drop")).any()
+
+
+@pytest.mark.parametrize(("scale", "caption"), [(1.0, features(0)), (0.0, features(7))])
+def test_guidance_of_1_is_the_caption_and_of_0_the_empty_one(teacher, scale, caption):
+    noisy, _ = noisy_batch(Objective(distill=True, distill_lowest=scale, distill_highest=scale))
+    guided = guided_velocity(teacher, noisy, features(7))
+    with torch.no_grad():
+        torch.testing.assert_close(guided, velocity(teacher, noisy._replace(features=caption)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_student_starts_as_its_teacher_and_can_learn_guidance(teacher):
+    student = student_of(teacher, seed=0)
+    noisy, target = noisy_batch(Objective(distill=True))
+    assert torch.equal(velocity(student, noisy), velocity(teacher, noisy))
+    loss_of(student, noisy, target).backward()
+    assert student.guidance_in is not None
+    gradient = student.guidance_in.get_parameter("mlp.2.weight").grad
+    assert gradient is not None and gradient.abs().max() > 0
+
+
+def test_a_student_has_weights_of_its_own(teacher):
+    before = teacher.img_in.proj.weight.clone()
+    with torch.no_grad():
+        student_of(teacher, seed=0).img_in.proj.weight.zero_()
+    assert torch.equal(teacher.img_in.proj.weight, before)
+
+
+def test_weights_with_guidance_are_not_distilled_again(tiny_transformer):
+    with pytest.raises(ValueError, match="have it already"):
+        student_of(tiny_transformer, seed=0)
+
+
+def test_a_model_with_guidance_is_told_the_constant_times_1000(tiny_transformer):
+    noisy, _ = noisy_batch(Objective(guidance=6.0))
+    told: list[torch.Tensor] = []
+    assert tiny_transformer.guidance_in is not None
+    tiny_transformer.guidance_in.register_forward_pre_hook(lambda _module, inputs: told.append(inputs[0]))
+    velocity(tiny_transformer, noisy)
+    assert told[0].tolist() == [6000.0, 6000.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"shift": 0.0}, "shift is 0.0"),
+        ({"shift_tokens": 0}, "shift_tokens is 0"),
+        ({"image_to_video": 1.5}, "image_to_video is 1.5"),
+        ({"caption_dropout": 1.0}, "caption_dropout is 1.0"),
+        ({"distill_lowest": 9.0}, "distill_lowest is 9.0"),
+    ],
+)
+def test_impossible_objectives_are_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Objective(**change)

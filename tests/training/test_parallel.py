@@ -1,0 +1,174 @@
+"""Trainings on several gloo ranks are the training of one process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hunyuan_video.training.recipe import read_recipe
+from hunyuan_video.training.train import results, train
+
+RECIPE = """
+cache = "{cache}"
+start = "{base}"
+num_steps = 4
+token_budget = 16
+batches_per_step = 4
+learning_rate = 1e-3
+warmup_steps = 2
+image_to_video = 0.5
+dtype = "float32"
+save_dtype = "float32"
+checkpoint_seconds = 0
+keep_checkpoints = 100
+
+[[stage]]
+name = "whole"
+validation_prompts = "prompts.txt"
+validation_every = 2
+validation_weights = "{tree}"
+validation_frames = 5
+validation_height = 16
+validation_width = 16
+validation_num_steps = 2
+{more}
+"""
+ONE_AND_TWO = """
+[[stage]]
+name = "sequence"
+num_steps = 2
+sequence_parallel = {sequence_parallel}
+checkpoint_activations = true
+checkpoint_seconds = 1000
+
+[[stage]]
+name = "distilled"
+distill = true
+dtype = "bfloat16"
+num_steps = 2
+checkpoint_seconds = 1000
+
+[[stage]]
+name = "adapter"
+kind = "lora"
+fp8 = true
+rank = 2
+num_steps = 2
+checkpoint_seconds = 1000
+"""
+TRAIN = "import sys; from hunyuan_video.cli import main; sys.exit(main(['train', 'recipe', sys.argv[1], '--out', sys.argv[2]]))"
+
+
+def on_ranks(ranks: int, recipe: Path, out: Path) -> None:
+    """Train a recipe in as many processes, as torchrun would start them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TRAIN, str(recipe), str(out)],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    deadline = time.monotonic() + 600
+    try:
+        errors = [process.communicate(timeout=max(1.0, deadline - time.monotonic()))[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), errors[0][-3000:]
+
+
+def interrupted(run: Path, copy: Path) -> None:
+    """A copy of a run as it was after step 2."""
+    (copy / "checkpoints").mkdir(parents=True)
+    shutil.copy(run / "config.json", copy)
+    shutil.copytree(run / "checkpoints" / "step-00000002", copy / "checkpoints" / "step-00000002")
+
+
+def losses(run: Path) -> list[float]:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return [event.value for event in events.Scalars("loss")]
+
+
+def assert_same(first: Path, second: Path, tolerance: float = 2e-5) -> None:
+    """The same losses, and the same results but for rounding. A weight's first steps have the size of the learning rate whatever the
+    size of its gradient, so the largest difference says little where that is almost zero: the mean must be small."""
+    assert losses(first)[-2:] == pytest.approx(losses(second)[-2:], rel=max(tolerance, 1e-5))
+    for path in first.glob("*.safetensors"):
+        other = load_file(second / path.name)
+        for name, tensor in load_file(path).items():
+            assert (tensor - other[name]).abs().mean() < tolerance * (1 + tensor.abs().mean()), (path.name, name)
+
+
+@pytest.fixture(scope="module")
+def recipe(cache, base, official_tree, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "prompts.txt").write_text("A cat.\nA dog.\nA boat.\n")
+    for ranks in (1, 2):
+        more = ONE_AND_TWO.format(sequence_parallel=ranks)
+        (folder / f"{ranks}.toml").write_text(RECIPE.format(cache=cache, base=base, tree=official_tree, more=more))
+    (folder / "4.toml").write_text(RECIPE.format(cache=cache, base=base, tree=official_tree, more=""))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(recipe, tmp_path_factory) -> Path:
+    """The stages, trained by two ranks."""
+    out = tmp_path_factory.mktemp("two")
+    on_ranks(2, recipe / "2.toml", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def one(recipe, tmp_path_factory) -> Path:
+    """The stages, trained by this process; without validation."""
+    out = tmp_path_factory.mktemp("one")
+    for folder, config, runtime in read_recipe(recipe / "1.toml", out):
+        train(config, folder, replace(runtime, validation_prompts=None))
+    return out
+
+
+@pytest.mark.parametrize(("stage", "tolerance"), [("whole", 2e-5), ("sequence", 2e-5), ("distilled", 2e-3), ("adapter", 2e-5)])
+def test_two_ranks_are_one(one, two, stage, tolerance):
+    assert_same(one / stage, two / stage, tolerance)
+
+
+def test_ranks_share_the_validation_prompts(two):
+    for step in (2, 4):
+        names = sorted(path.name for path in (two / "whole" / "validation" / f"step-{step:08d}").iterdir())
+        assert names == ["00_A_cat_seed0.mp4", "01_A_dog_seed0.mp4", "02_A_boat_seed0.mp4"]
+
+
+def test_a_checkpoint_of_two_ranks_is_continued_by_one(two, recipe, tmp_path):
+    interrupted(two / "whole", tmp_path / "whole")
+    folder, config, runtime = read_recipe(recipe / "1.toml", tmp_path)[0]
+    train(config, folder, runtime)
+    assert len(losses(folder)) == 2, "it did not continue after step 2"
+    assert_same(two / "whole", folder)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_checkpoint_of_two_ranks_is_continued_by_as_many_exactly_and_by_four(two, recipe, tmp_path, ranks):
+    interrupted(two / "whole", tmp_path / "whole")
+    on_ranks(ranks, recipe / "4.toml", tmp_path)
+    assert_same(two / "whole", tmp_path / "whole")
+    if ranks == 2:
+        (result,) = results(read_recipe(recipe / "4.toml", tmp_path)[0].config, tmp_path / "whole")
+        assert result.read_bytes() == (two / "whole" / result.name).read_bytes()
+        assert losses(tmp_path / "whole") == losses(two / "whole")[-2:]

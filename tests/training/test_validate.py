@@ -1,0 +1,62 @@
+"""Validation shows a training and leaves no trace in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hunyuan_video import HunyuanVideo, Sampling, video
+from hunyuan_video.config import Runtime
+from hunyuan_video.training.train import TrainingRuntime, train
+from hunyuan_video.training.validate import Validation
+from hunyuan_video.weights import locate
+
+
+@pytest.fixture
+def runtime(official_tree, tmp_path) -> TrainingRuntime:
+    (tmp_path / "prompts.txt").write_text("A cat.\n\nA dog 狗.\n", encoding="utf-8")
+    return TrainingRuntime(
+        validation_prompts=tmp_path / "prompts.txt",
+        validation_every=2,
+        validation_weights=official_tree,
+        validation_seed=3,
+        validation_frames=5,
+        validation_height=32,
+        validation_width=32,
+        validation_num_steps=2,
+    )
+
+
+def test_videos_are_made_at_intervals_and_change_nothing(config, runtime, tmp_path):
+    config = replace(config, num_steps=3)
+    (watched,), (alone,) = train(config, tmp_path / "watched", runtime), train(config, tmp_path / "alone")
+    assert watched.read_bytes() == alone.read_bytes()
+    folder = tmp_path / "watched" / "validation"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000003"]
+    names = sorted(path.name for path in (folder / "step-00000003").iterdir())
+    assert names == ["00_A_cat_seed3.mp4", "01_A_dog_狗_seed3.mp4"]
+    assert video.read_metadata(folder / "step-00000003" / names[1])["prompt"] == "A dog 狗."
+
+
+def test_the_last_videos_are_those_of_the_result(config, runtime, official_tree, tmp_path):
+    (path,) = train(replace(config, num_steps=2, dtype="float32", save_dtype="float32"), tmp_path / "run", runtime)
+    made = video.read_metadata(tmp_path / "run" / "validation" / "step-00000002" / "00_A_cat_seed3.mp4")
+    pipe = HunyuanVideo.load(locate(official_tree, transformer=path), Runtime(attention="matmul"))
+    assert pipe("A cat.", Sampling(**made["sampling"])).settings["frames_sha256"] == made["frames_sha256"]
+
+
+def test_validation_without_weights_is_refused_at_the_start(config, runtime, tmp_path):
+    with pytest.raises(ValueError, match="--validation-weights"):
+        train(config, tmp_path / "run", replace(runtime, validation_weights=None))
+
+
+def test_a_file_without_prompts_is_refused(config, runtime, tmp_path):
+    (tmp_path / "prompts.txt").write_text("\n")
+    with pytest.raises(ValueError, match="is empty"):
+        train(config, tmp_path / "run", runtime)
+
+
+def test_validation_at_every_zeroth_step_is_refused():
+    with pytest.raises(ValueError, match="validation_every is 0"):
+        Validation(validation_every=0)
