@@ -13,7 +13,7 @@ from training.cache_files import save_cache
 
 from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.training.train import TransformerTraining
+from hunyuan_video.training.settings import TransformerTraining
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from hunyuan_video import cli
 from hunyuan_video.training import recipe as module
 from hunyuan_video.training.recipe import read_recipe, train_recipe
-from hunyuan_video.training.train import LoraTraining
+from hunyuan_video.training.settings import LoraTraining
 
 COMMON = """
 cache = "{cache}"

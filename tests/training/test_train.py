@@ -24,7 +24,8 @@ from hunyuan_video.training.dataset import LatentCache
 from hunyuan_video.training.objectives import add_noise, guided_velocity, loss_of, student_of
 from hunyuan_video.training.parallel import World
 from hunyuan_video.training.run import Run, random_generator
-from hunyuan_video.training.train import LoraTraining, TrainingRuntime, TransformerTraining, build_model, train
+from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
+from hunyuan_video.training.train import build_model, train
 
 CPU = torch.device("cpu")
 OFTEN = TrainingRuntime(checkpoint_seconds=0.0, keep_checkpoints=100)

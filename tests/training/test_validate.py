@@ -8,7 +8,8 @@ import pytest
 
 from hunyuan_video import HunyuanVideo, Sampling, video
 from hunyuan_video.config import Runtime
-from hunyuan_video.training.train import TrainingRuntime, train
+from hunyuan_video.training.settings import TrainingRuntime
+from hunyuan_video.training.train import train
 from hunyuan_video.training.validate import Validation
 from hunyuan_video.weights import locate
 

@@ -136,16 +136,21 @@ def fill(model: nn.Module, state: dict[str, Tensor], path: Path, dtype: torch.dt
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 
 
+def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, Tensor], TransformerConfig]:
+    """The tensors of a transformer's file, still on disk where the format allows it, and the sizes that they say."""
+    state = unwrap(read_state_dict(path), path, load_key)
+    try:
+        return state, transformer_config(state)
+    except (KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is not a HunyuanVideo transformer in the official layout: it has no {error}.") from error
+
+
 def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module") -> HunyuanVideoTransformer:
     """The diffusion transformer from an official checkpoint: `.pt` under "module" or "ema", bare, or `.safetensors`.
 
     The official FP8 file (`*_fp8.pt`, its scales in `*_fp8_map.pt` beside it) stays in 8 bits.
     """
-    state = unwrap(read_state_dict(path), path, load_key)
-    try:
-        config = transformer_config(state)
-    except (KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is not a HunyuanVideo transformer in the official layout: it has no {error}.") from error
+    state, config = read_transformer(path, load_key)
     with torch.device("meta"):
         model = HunyuanVideoTransformer(config)
     quantized = {name.removesuffix(".weight") for name, tensor in state.items() if tensor.dtype == torch.float8_e4m3fn}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from hunyuan_video.models.transformer import TransformerConfig
+from hunyuan_video.pipeline import resolve_device
+
 try:
-    from hunyuan_video.training import prepare, train, train_text, train_vae
+    from hunyuan_video.training import prepare, settings, train, train_text, train_vae
     from hunyuan_video.training import recipe as recipes
+    from hunyuan_video.training.plan import available_memory, check
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
         raise
@@ -34,14 +39,59 @@ def cache(out: Path, config: Annotated[prepare.WorldCache, Flat]) -> None:
     prepare.prepare_world(config, out)
 
 
-def transformer(out: Path, config: Annotated[train.TransformerTraining, Flat], runtime: Annotated[train.TrainingRuntime, Flat]) -> None:
-    """Train all weights of the diffusion transformer, from nothing or from weights; run it again with the same OUT to continue."""
-    train.train(config, out, runtime)
+def transformer(
+    out: Path, config: Annotated[settings.TransformerTraining, Flat], runtime: Annotated[settings.TrainingRuntime, Flat], plan: bool = False
+) -> None:
+    """Train all weights of the diffusion transformer, from nothing or from weights; run it again with the same OUT to continue.
+
+    Args:
+        out: folder of the run
+        config: what to train
+        runtime: how
+        plan: only say what memory it takes
+    """
+    _train(out, config, runtime, plan)
 
 
-def lora(out: Path, config: Annotated[train.LoraTraining, Flat], runtime: Annotated[train.TrainingRuntime, Flat]) -> None:
-    """Train a LoRA for weights that stay as they are; run it again with the same OUT to continue."""
-    train.train(config, out, runtime)
+def lora(
+    out: Path,
+    config: Annotated[settings.LoraTraining, Flat],
+    runtime: Annotated[settings.TrainingRuntime, Flat],
+    data: Path | None = None,
+    plan: bool = False,
+) -> None:
+    """Train a LoRA for weights that stay as they are; run it again with the same OUT to continue.
+
+    Args:
+        out: folder of the run
+        config: what to train
+        runtime: how
+        data: captioned videos and images to encode first, into the cache (see `hunyuan-video data prepare`, which knows more settings)
+        plan: only say what memory it takes, with these weights and with the 13B
+    """
+    if data is not None and not plan:
+        print(prepare.prepare(prepare.DataPreparation(data, weights=config.start), config.cache), end="")
+    _train(out, config, runtime, plan)
+
+
+def _train(out: Path, config: settings.TransformerTraining | settings.LoraTraining, runtime: settings.TrainingRuntime, plan: bool) -> None:
+    print(planned(config, runtime) if plan else "\n".join(map(str, train.train(config, out, runtime))))
+
+
+def planned(config: settings.TransformerTraining | settings.LoraTraining, runtime: settings.TrainingRuntime) -> str:
+    """The memory of a training line by line, and of a LoRA what the 13B takes with the same settings.
+
+    Raises:
+        ValueError: it does not fit; with the numbers.
+    """
+    world_size, device = int(os.environ.get("WORLD_SIZE", "1")), resolve_device(runtime.device)
+    plan, available = train.memory_plan(config, runtime, world_size), available_memory(device)
+    text = f"{plan.table()}\nFree now on {device}: {available / 1e9:.2f} GB."
+    if isinstance(config, settings.LoraTraining):
+        whole = train.memory_plan(config, runtime, world_size, TransformerConfig())
+        text += f"\nHunyuanVideo-13B would take {whole.total / 1e9:.1f} GB with these settings; docs/training-memory.md lists others."
+    check(plan, available)
+    return text
 
 
 def recipe(file: tyro.conf.Positional[Path], out: Path) -> None:

@@ -32,7 +32,8 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from hunyuan_video.training.parallel import process_group
 from hunyuan_video.training.run import keep_config
-from hunyuan_video.training.train import LoraTraining, TrainingRuntime, TransformerTraining, results, train
+from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
+from hunyuan_video.training.train import results, train
 
 log = logging.getLogger(__name__)
 

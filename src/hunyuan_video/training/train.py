@@ -8,149 +8,33 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hunyuan_video import weights
-from hunyuan_video.checkpoint import load_transformer
+from hunyuan_video.checkpoint import load_transformer, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.files import replacing
 from hunyuan_video.models.attention import matmul, sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
-from hunyuan_video.training.objectives import Objective, add_noise, draw_dropped, guided_velocity, loss_of, student_of
+from hunyuan_video.training.objectives import add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.parallel import CPU, World, checkpointed_trunk, join_world, make_worker
+from hunyuan_video.training.plan import MemoryPlan, available_memory, check, predict
 from hunyuan_video.training.run import Every, Run, peak_memory, random_generator
-from hunyuan_video.training.validate import Validation, Validator
+from hunyuan_video.training.settings import LoraTraining, Training, TrainingRuntime, TransformerTraining
+from hunyuan_video.training.validate import Validator
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora, in_attention_and_mlp, lora_of
 from hunyuan_video.transforms.sequence_parallel import parallelize_sequence
 
 DIALECTS: tuple[Dialect, ...] = ("kohya", "diffusers")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(Objective):
-    """What every kind of training is told. A run is only continued with the same settings."""
-
-    cache: Path
-    """the latent cache"""
-    num_steps: int = 10_000
-    token_budget: int = 8192
-    """a micro-batch holds samples of one size with at most so many transformer tokens together, and at least one sample"""
-    batches_per_step: int = 1
-    """micro-batches whose gradients make one step, over all ranks: a multiple of their number"""
-    image_ratio: float | None = None
-    """share of the micro-batches that are images; none: as they come"""
-    learning_rate: float = 1e-4
-    """1e-4 suits a LoRA, 1e-5 all weights of a trained model, 2e-3 the miniature from nothing"""
-    warmup_steps: int = 100
-    decay_fraction: float = 0.0
-    """the last part of the run, in which the learning rate falls linearly to 1 % of its value"""
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    ema_decay: float | None = 0.999
-    """of the average of the weights, which is what is validated and written; none: the latest weights are"""
-    max_skipped: int = 10
-    """steps in a row whose loss or gradient may be not finite, and which then change nothing, before the run stops"""
-    seed: int = 0
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """what computes; the weights that are trained are float32"""
-    save_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("num_steps", "token_budget", "batches_per_step", "warmup_steps", "learning_rate", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        for name in ("decay_fraction", "ema_decay", "image_ratio"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
-        if self.max_skipped < 0 or self.weight_decay < 0:
-            raise ValueError(f"max_skipped and weight_decay are {self.max_skipped} and {self.weight_decay}; they must be 0 or more.")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, constant, linear decay."""
-        decay_steps = max(1, round(self.num_steps * self.decay_fraction))
-        remaining = min(1.0, (self.num_steps - step) / decay_steps)
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * max(0.01, remaining)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerTraining(Training):
-    """All weights are trained. The sizes are for a model from nothing, and are the embedded miniature's."""
-
-    start: Path | None = None
-    """weights to start from: a root in the official layout, or a transformer file; none: start from nothing"""
-    distill: bool = False
-    """give a copy of the model a guidance embedding, and teach it what the model does with classifier-free guidance"""
-    distill_lowest: float = 1.0
-    """the guidance scale is drawn evenly between this and distill_highest"""
-    distill_highest: float = 8.0
-    hidden_size: int = 192
-    num_heads: int = 3
-    num_double_blocks: int = 2
-    num_single_blocks: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.distill and self.start is None:
-            raise ValueError("Guidance is distilled from a trained model; name its weights with --start.")
-        if not 0 <= self.distill_lowest <= self.distill_highest:
-            raise ValueError(f"distill_lowest is {self.distill_lowest}; it must be between 0 and distill_highest, {self.distill_highest}.")
-
-    @property
-    def guidance_range(self) -> tuple[float, float]:
-        return (self.distill_lowest, self.distill_highest) if self.distill else super().guidance_range
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraTraining(Training):
-    """Adapters beside frozen weights are trained."""
-
-    start: Path
-    """weights to adapt: a root in the official layout, or a transformer file"""
-    rank: int = 32
-    alpha: float = 32.0
-    """adapters count alpha / rank"""
-    layers: str | None = None
-    """a regular expression for the names of the layers to adapt; none: attention and MLP of all blocks"""
-    fp8: bool = False
-    """keep the frozen blocks in 8 bits"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank < 1 or self.alpha <= 0:
-            raise ValueError(f"rank is {self.rank} and alpha {self.alpha}; rank must be 1 or more and alpha above 0.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRuntime(Validation):
-    """How to train and what to show of it. May change whenever a run is started again."""
-
-    device: str = "auto"
-    """auto (CUDA if there is one, else cpu), cpu or cuda; under torchrun each process takes a GPU of its own"""
-    checkpoint_activations: bool = False
-    """compute each block twice instead of keeping what is inside: far less memory, a third more work"""
-    sequence_parallel: int = 1
-    """ranks that share the tokens of each sample"""
-    checkpoint_seconds: float = 600.0
-    keep_checkpoints: int = 2
-    """how many of the newest are kept"""
-    wandb_project: str | None = None
-    """send the metrics to this Weights & Biases project, too"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_checkpoints < 1 or self.checkpoint_seconds < 0:
-            raise ValueError("keep_checkpoints must be 1 or more, and checkpoint_seconds 0 or more.")
 
 
 def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtime: TrainingRuntime | None = None) -> list[Path]:
@@ -165,6 +49,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
             raise ValueError(
                 f"batches_per_step is {config.batches_per_step}, but {world.data_size} ranks share them; give a multiple of that."
             )
+        check(memory_plan(config, runtime, world.size), available_memory(world.device))
         dtype: torch.dtype = getattr(torch, config.dtype)
         cache = LatentCache(config.cache)
         schedule = Schedule(cache.buckets, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
@@ -257,6 +142,34 @@ def count_skipped(skipped: Tensor, went_well: bool, step: int, config: Training)
         )
 
 
+def memory_plan(
+    config: TransformerTraining | LoraTraining, runtime: TrainingRuntime, world_size: int, sizes: TransformerConfig | None = None
+) -> MemoryPlan:
+    """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    if sizes is None and config.start is not None:
+        _, sizes = read_transformer(transformer_file(config.start))
+    elif sizes is None:
+        sizes = sizes_from_nothing(config, LatentCache(config.cache))
+    is_lora = isinstance(config, LoraTraining)
+    plan = predict(
+        sizes,
+        kind="lora" if is_lora else "full",
+        rank=config.rank if is_lora else 1,
+        token_budget=-(-config.token_budget // runtime.sequence_parallel),
+        world_size=world_size,
+        activation_checkpointing=runtime.checkpoint_activations,
+        ema=config.ema_decay is not None,
+        fp8_base=is_lora and config.fp8,
+        accumulate=config.batches_per_step * runtime.sequence_parallel > world_size,
+        dtype=dtype,
+    )
+    if not is_lora and config.distill:
+        teacher = plan.lines["trained weights (float32)"] * dtype.itemsize // 4
+        plan = replace(plan, lines={"teacher": teacher} | plan.lines)
+    return plan
+
+
 def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) -> HunyuanVideoTransformer:
     """The model to train, on the CPU; what is trained of it is float32.
 
@@ -270,7 +183,8 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
         where = in_attention_and_mlp if config.layers is None else re.compile(config.layers).search
         add_lora(model, config.rank, config.alpha, lambda name: bool(where(name)), random_generator(config.seed, "initialization"))
     elif config.start is None:
-        model = new_model(config, cache)
+        model = HunyuanVideoTransformer(sizes_from_nothing(config, cache))
+        initialize(model, random_generator(config.seed, "initialization"))
     else:
         model = load(config.start, torch.float32)
         model = (student_of(model, config.seed) if config.distill else model).requires_grad_(True)
@@ -287,27 +201,27 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
 
 def load(start: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
     """A frozen transformer from a weights root or a file, on the CPU."""
-    return load_transformer(weights.locate(start).transformer if start.is_dir() else start, dtype, CPU)
+    return load_transformer(transformer_file(start), dtype, CPU)
 
 
-def new_model(config: TransformerTraining, cache: LatentCache) -> HunyuanVideoTransformer:
-    """A transformer of the configured size, initialized for training."""
-    model = HunyuanVideoTransformer(
-        TransformerConfig(
-            in_channels=cache.latent_channels,
-            out_channels=cache.latent_channels,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            num_double_blocks=config.num_double_blocks,
-            num_single_blocks=config.num_single_blocks,
-            rope_dims=split_head(config.hidden_size // config.num_heads),
-            text_dim=cache.text_dim,
-            pooled_dim=cache.pooled_dim,
-            guidance_embed=False,
-        )
+def transformer_file(start: Path) -> Path:
+    return weights.locate(start).transformer if start.is_dir() else start
+
+
+def sizes_from_nothing(config: TransformerTraining, cache: LatentCache) -> TransformerConfig:
+    """The configured sizes, for the latents and texts of a cache."""
+    return TransformerConfig(
+        in_channels=cache.latent_channels,
+        out_channels=cache.latent_channels,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_heads,
+        num_double_blocks=config.num_double_blocks,
+        num_single_blocks=config.num_single_blocks,
+        rope_dims=split_head(config.hidden_size // config.num_heads),
+        text_dim=cache.text_dim,
+        pooled_dim=cache.pooled_dim,
+        guidance_embed=False,
     )
-    initialize(model, random_generator(config.seed, "initialization"))
-    return model
 
 
 @torch.no_grad()
