@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapters import random_lora
 
-from hunyuan_video import HunyuanVideo, Sampling, cli, video
+from hunyuan_video import HunyuanVideo, Sampling, checkpoint, cli, video
+from hunyuan_video.checkpoint.lora import save_lora
+from hunyuan_video.weights import find_or_embedded
 
 SMALL = ["--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "2"]
 
@@ -131,6 +134,48 @@ def test_the_embedded_model_is_used_and_named_where_there_are_no_others(caplog, 
     assert video.read_video(only("*.mp4"))[0].shape == (17, 64, 64, 3)
 
 
+EMBEDDED = ["generate", "A cat walks on the grass.", "--num-steps", "1", "--seed", "0"]
+
+
+@pytest.fixture
+def lora_file() -> Path:
+    """For the embedded model."""
+    path = Path("style.safetensors")
+    model = checkpoint.load_transformer(find_or_embedded(None).transformer, torch.float32, torch.device("cpu"))
+    save_lora(random_lora(model), path, "diffusers")
+    return path
+
+
+def test_a_lora_changes_the_video_and_is_replayed(lora_file, capsys):
+    assert cli.main(EMBEDDED) == 0
+    assert cli.main([*EMBEDDED, "--lora", str(lora_file), "--lora", f"{lora_file}:-0.5"]) == 0
+    plain, styled = (video.read_metadata(only(f"*_seed0{ending}.mp4")) for ending in ("", "-2"))
+    assert styled["frames_sha256"] != plain["frames_sha256"] and styled["runtime"]["lora"] == [
+        "style.safetensors",
+        "style.safetensors:-0.5",
+    ]
+    assert cli.main(["replay", str(only("*_seed0-2.mp4"))]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+
+
+def test_another_file_under_the_name_of_a_lora_is_refused_and_a_missing_one_named(lora_file, capsys):
+    assert cli.main([*EMBEDDED, "--lora", str(lora_file)]) == 0
+    path = only("*.mp4")
+    lora_file.write_bytes(lora_file.read_bytes()[:-1] + b"x")
+    assert "style.safetensors: not the LoRA that" in refused(capsys, "replay", str(path))
+    lora_file.unlink()
+    assert "style.safetensors: no such file" in refused(capsys, "replay", str(path))
+
+
+def test_latents_made_with_a_lora_are_decoded_and_replayed_with_it(lora_file, capsys):
+    assert cli.main([*EMBEDDED, "--lora", str(lora_file), "--format", "latents"]) == 0
+    latents = str(Path(only("*.safetensors")))
+    assert "leave it out" in refused(capsys, "decode", latents, "--lora", str(lora_file))
+    assert cli.main(["decode", latents]) == 0
+    assert cli.main(["replay", str(only("*.mp4"))]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+
+
 def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-m", "hunyuan_video.cli", "generate", *arguments],
@@ -207,6 +252,8 @@ def refused(capsys, *arguments: str) -> str:
         (["replay", "nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
         (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
+        (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors: no such file"),
+        (["generate", "A cat.", "--lora", "a.safetensors:nan"], "lora is 'a.safetensors:nan'"),
         (["frobnicate"], "There is no command 'frobnicate'"),
         (["train", "frobnicate"], "There is no command 'train frobnicate'"),
     ],

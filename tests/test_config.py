@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,27 @@ def test_a_whole_number_is_a_float():
 def test_an_unknown_device_is_refused(device):
     with pytest.raises(ValueError, match="it must be auto, cpu, cuda"):
         Runtime(device=device)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "strength"),
+    [
+        ("a.safetensors", "a.safetensors", 1.0),
+        ("loras/a.safetensors:0.8", "loras/a.safetensors", 0.8),
+        ("a.safetensors:-1", "a.safetensors", -1.0),
+        (r"C:\loras\a.safetensors", r"C:\loras\a.safetensors", 1.0),
+        (r"C:\loras\a.safetensors:.5", r"C:\loras\a.safetensors", 0.5),
+    ],
+)
+def test_a_lora_is_a_file_and_perhaps_a_strength(text, path, strength):
+    assert Runtime(lora=(text,)).adapters == [(Path(path), strength)]
+    assert Runtime(lora=[text, text]) == Runtime(lora=(text, text))  # pyright: ignore[reportArgumentType] (as JSON has it)
+
+
+@pytest.mark.parametrize("lora", [("",), (":0.5",), ("a.safetensors:nan",), ("a.safetensors", "b.safetensors:inf"), "a.safetensors", (1,)])
+def test_an_impossible_lora_is_refused(lora):
+    with pytest.raises(ValueError, match=r"lora is .*; it must be a"):
+        Runtime(lora=lora)
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n\t"])

@@ -12,18 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapters import random_lora
 from conftest import golden_config, randomize
-from tiny_checkpoint import VAE, save_official_tree
 from PIL import Image
+from tiny_checkpoint import VAE, save_official_tree
 from torch import nn
 
 from hunyuan_video import pipeline
+from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.pipeline import HunyuanVideo, resolve_device
 from hunyuan_video.sampling import initial_noise, linear_quadratic_sigmas, shifted_sigmas
+from hunyuan_video.transforms.fp8 import Fp8Linear
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.video import fill, read_image, to_frames, to_tensor
 from hunyuan_video.weights import locate
@@ -292,6 +295,37 @@ def test_fp8_weights_stay_close(official_tree, pipe):
     assert quantized.transformer.double_blocks[0].img_mlp.fc1.weight.dtype == torch.float8_e4m3fn
     expected = pipe("A cat.", SMALL).latents
     assert 0 < (quantized("A cat.", SMALL).latents - expected).norm() / expected.norm() < 0.1
+
+
+@pytest.fixture
+def lora_file(pipe, tmp_path) -> Path:
+    path = tmp_path / "style.safetensors"
+    save_lora(random_lora(pipe.transformer), path, "kohya", torch.float32)
+    return path
+
+
+def test_a_lora_changes_the_video_by_its_strength_and_is_recorded(official_tree, pipe, lora_file):
+    plain = pipe("A cat.", SMALL).latents
+    off, half, full = (HunyuanVideo.load(official_tree, Runtime(lora=(f"{lora_file}:{s}",)))("A cat.", SMALL) for s in (0, 0.5, 1))
+    twice = HunyuanVideo.load(official_tree, Runtime(lora=(f"{lora_file}:0.5", f"{lora_file}:0.5")))("A cat.", SMALL)
+    assert torch.equal(off.latents, plain)
+    assert 1e-3 < (half.latents - plain).norm() < (full.latents - plain).norm()
+    torch.testing.assert_close(twice.latents, full.latents, atol=1e-3, rtol=1e-3)
+    assert full.settings["runtime"]["lora"] == (f"{lora_file}:1",)
+    assert full.settings["lora_sha256"] == [hashlib.sha256(lora_file.read_bytes()).hexdigest()]
+
+
+def test_a_lora_is_in_the_weights_before_they_go_to_8_bits(official_tree, lora_file):
+    both = HunyuanVideo.load(official_tree, Runtime(fp8=True, lora=(str(lora_file),)))
+    assert isinstance(both.transformer.double_blocks[0].img_attn_qkv, Fp8Linear)
+    expected = HunyuanVideo.load(official_tree, Runtime(lora=(str(lora_file),)))("A cat.", SMALL).latents
+    assert 0 < (both("A cat.", SMALL).latents - expected).norm() / expected.norm() < 0.2
+
+
+def test_a_missing_lora_is_named_before_weights_are_read(official_tree, monkeypatch):
+    monkeypatch.setattr(pipeline.checkpoint, "load_text_encoder", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
+        HunyuanVideo.load(official_tree, Runtime(lora=("nowhere.safetensors",)))
 
 
 def test_a_changed_weight_changes_the_fingerprint(official_tree, tmp_path):

@@ -20,6 +20,7 @@ from hunyuan_video.files import LATENTS_SUFFIX, check_writable
 log = logging.getLogger("hunyuan_video")
 
 Flat = tyro.conf.arg(name="")  # a nested config's fields become flags without a prefix
+Repeatable = tyro.conf.UseAppendAction  # --lora A --lora B
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Generate:
     """what to show, in a sentence or two"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     output: Annotated[Output, Flat] = field(default_factory=Output)
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
     num_videos: int = 1
     """how many videos of each prompt, with seeds counting up"""
     prompts_file: Path | None = None
@@ -52,6 +53,8 @@ class Generate:
             replace(self.sampling, seed=self.sampling.seed + self.num_videos - 1)  # refuses a last seed that is too large
         if self.save_state is not None and len(prompts) * self.num_videos > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(prompts) * self.num_videos} were asked for.")
+        for path, _ in self.runtime.adapters:
+            path.open("rb").close()  # a missing file is named before torch is imported
         check_writable(self.output.out / f"check{self.output.suffix}")
         if self.save_state is not None:
             check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
@@ -126,7 +129,7 @@ class Decode:
 
     file: tyro.conf.Positional[Path]
     output: Annotated[Output, Flat] = field(default_factory=Output)
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
     weights: Path | None = None
     """root of the weights that made the latents"""
 
@@ -158,7 +161,7 @@ class Evaluate:
     num_clips: int = 128
     """clips of each of the three groups of prompts"""
     seed: int = 0
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
     weights: Path | None = None
 
     def run(self) -> None:

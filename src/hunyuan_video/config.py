@@ -29,6 +29,11 @@ def check_types(settings: object) -> None:
     """Refuse values of another type or choice than the fields say: settings also come from files and from other programs."""
     for name, kind in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
+        if get_origin(kind) is tuple:
+            item_type = get_args(kind)[0]
+            right = isinstance(value, tuple) and all(isinstance(item, item_type) for item in value)
+            _require(right, f"{name} is {value!r}; it must be a tuple of {item_type.__name__}.")
+            continue
         options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
         choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
         types = [option for option in options if isinstance(option, type)]
@@ -140,14 +145,36 @@ class Runtime:
     """models: keep each model on the device only while it works"""
     fp8: bool = False
     """keep the transformer blocks' weights in 8 bits (float8_e4m3fn with one scale each): half the memory of bfloat16"""
+    lora: tuple[str, ...] = ()
+    """FILE or FILE:STRENGTH, as often as there are files: adapters for the transformer, in any dialect (docs/lora.md)"""
 
     def __post_init__(self) -> None:
+        if isinstance(self.lora, list):
+            object.__setattr__(self, "lora", tuple(self.lora))  # JSON knows no tuples
         check_types(self)
         kind, _, index = self.device.partition(":")
         _require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
             f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
         )
+        for text, (path, strength) in zip(self.lora, self.adapters, strict=True):
+            _require(
+                path.name != "" and abs(strength) < float("inf"),
+                f"lora is {text!r}; it must be a file, or a file and a strength such as style.safetensors:0.8.",
+            )
+
+    @property
+    def adapters(self) -> list[tuple[Path, float]]:
+        """File and strength of each LoRA."""
+        return [_split_strength(text) for text in self.lora]
+
+
+def _split_strength(text: str) -> tuple[Path, float]:
+    path, _, strength = text.rpartition(":")
+    try:
+        return Path(path), float(strength)
+    except ValueError:
+        return Path(text), 1.0  # the colon of C:\style.safetensors is none of ours
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import shutil
@@ -40,6 +41,12 @@ def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str
     if path.suffix.lower() == ".png" and num_frames > 1 and os.path.lexists(path.with_suffix("")):
         raise FileExistsError(f"{num_frames} frames make a folder {path.with_suffix('')}, which exists already; choose another name.")
     return path
+
+
+def sha256(path: str | Path) -> str:
+    """Of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def safe_name(prompt: str, seed: int) -> str:

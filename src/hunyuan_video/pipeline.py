@@ -24,7 +24,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from hunyuan_video import checkpoint, weights
+from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
+from hunyuan_video.files import sha256
 from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, use_attention
@@ -39,6 +41,7 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.lora import merge_lora
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
@@ -121,6 +124,7 @@ class HunyuanVideo:
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
         defaults: Sampling = Sampling(),  # noqa: B008 (frozen)
         fingerprint: str = "",
+        lora_sha256: tuple[str, ...] = (),
     ):
         self.text_encoder = text_encoder
         self.transformer = transformer
@@ -130,6 +134,7 @@ class HunyuanVideo:
         self.runtime = runtime
         self.defaults = defaults
         self.fingerprint = fingerprint
+        self.lora_sha256 = lora_sha256
 
     @classmethod
     def load(cls, root: str | Path | weights.Weights | None = None, runtime: Runtime = Runtime()) -> HunyuanVideo:  # noqa: B008 (frozen)
@@ -140,6 +145,7 @@ class HunyuanVideo:
             ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there.
         """
         device = resolve_device(runtime.device)
+        lora_sha256 = tuple(sha256(path) for path, _ in runtime.adapters)
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         home = torch.device("cpu") if runtime.offload == "models" else device
         dtype = resolve_dtype(runtime.dtype, found.transformer, device, torch.bfloat16)
@@ -150,13 +156,23 @@ class HunyuanVideo:
         transformer = checkpoint.load_transformer(found.transformer, dtype, torch.device("cpu") if runtime.fp8 else home, found.load_key)
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
+        for path, strength in runtime.adapters:
+            # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits it stays live.
+            merge_lora(transformer, read_lora(path, transformer.config), strength)
         if runtime.fp8:
             fp8.quantize(transformer)  # before it moves: the device need never hold it in 16 bits
             transformer.to(home)
         kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
         use_attention(transformer, kernel)
         return cls(
-            text_encoder, transformer, vae, device=device, runtime=runtime, defaults=found.sampling(), fingerprint=found.fingerprint()
+            text_encoder,
+            transformer,
+            vae,
+            device=device,
+            runtime=runtime,
+            defaults=found.sampling(),
+            fingerprint=found.fingerprint(),
+            lora_sha256=lora_sha256,
         )
 
     def __call__(self, prompt: str, sampling: Sampling | None = None) -> Video:
@@ -254,8 +270,9 @@ class HunyuanVideo:
         return {
             "prompt": prompt,
             "sampling": asdict(options),
-            **({} if options.image is None else {"image_sha256": hashlib.sha256(Path(options.image).read_bytes()).hexdigest()}),
+            **({} if options.image is None else {"image_sha256": sha256(options.image)}),
             "runtime": asdict(self.runtime),
+            **({"lora_sha256": list(self.lora_sha256)} if self.lora_sha256 else {}),
             "model": self.fingerprint,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             "hunyuan_video": version("hunyuan-video"),

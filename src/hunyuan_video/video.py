@@ -29,7 +29,7 @@ from av.container import InputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import GifImagePlugin, Image, ImageOps, ImageSequence, PngImagePlugin
+from PIL import ExifTags, GifImagePlugin, Image, ImageSequence, PngImagePlugin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -45,11 +45,24 @@ SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FUL
 BT709 = 1  # in ITU-T H.273, for primaries, transfer and matrix alike
 READABLE = "mov,matroska,avi"  # FFmpeg also reads playlists, by which a hostile "video" has other files or addresses opened
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+# What undoes an EXIF orientation. (ImageOps.exif_transpose also writes the EXIF block anew, which fails on slightly damaged ones.)
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 DEFAULT_FPS = 24.0  # what HunyuanVideo was trained to make
 MARK = "hunyuan_video"  # tells our metadata from another program's comment
 MAX_HEADER_BYTES = 2**20  # of safetensors; ours are far smaller, and one of 200,000 entries takes seconds to parse
 # What the parsers raise on damaged bytes (found by fuzzing).
-DAMAGED = (av.FFmpegError, SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, OSError, EOFError, SyntaxError, LookupError, ValueError)
+DAMAGED = (
+    *(av.FFmpegError, SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
+    *(OSError, EOFError, SyntaxError, LookupError, ValueError),
+)
 
 
 def to_frames(x: Float[Tensor, "3 T H W"]) -> Frames:
@@ -140,14 +153,18 @@ def read_image(path: str | Path) -> Image.Image:
         FileNotFoundError: there is none.
         ValueError: it is damaged, another kind, or larger than any picture should be.
     """
-    with _reading(Path(path)) as path, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            return upright.convert("RGB")
+    with _open_image(Path(path)) as image:
+        turn, picture = UPRIGHT.get(_orientation(image)), image
+        if image.has_transparency_data:
+            picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        picture = picture.convert("RGB")
+    return picture if turn is None else picture.transpose(turn)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture as `read_image` gives it, from its header. Raises what that does."""
+    with _open_image(Path(path)) as image:
+        return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
 
 
 def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -267,6 +284,20 @@ def _reading(path: Path) -> Iterator[Path]:
     except DAMAGED as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{path} cannot be read ({reason}): it is cut short, damaged or another kind; copy or make it again.") from error
+
+
+@contextlib.contextmanager
+def _open_image(path: Path) -> Iterator[Image.Image]:
+    with _reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block does no harm
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            yield image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """1 to 8 in a sound file."""
+    return image.getexif().get(ExifTags.Base.Orientation)
 
 
 def _pictures(path: Path) -> list[Path]:

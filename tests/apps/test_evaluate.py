@@ -12,29 +12,23 @@ import torch
 from PIL import Image
 
 from hunyuan_video.apps import evaluate
-from hunyuan_video.apps.evaluate import Report, Score, Words, contact_sheet, markdown_table, psnr, questions, vae_psnr, wilson
+from hunyuan_video.apps.evaluate import Report, Score, Words, contact_sheet, markdown_table, psnr, questions, vae_psnr, wilson, words_of
 from hunyuan_video.training import world
+from hunyuan_video.training.world import SLOTS
 
 
-def words_in(prompt: str) -> Words:
-    """What a caption of the world asks for, found by writing out every caption's parts."""
-    sentence = prompt.lower()
-    subject = max((n, s) for s, nouns in world.NOUNS.items() for n in map(len, (noun for noun in nouns if noun in sentence)))[1]
-    background = next(b for b, places in world.PLACES.items() if any(place in sentence for place in places))
-    phrases = [(p.format(verb=v), m) for m, ps in world.PHRASES.items() for p in ps for v in (*world.VERBS[subject], "moves")]
-    motion = max((len(phrase), motion) for phrase, motion in phrases if phrase in sentence)[1]
-    return subject, motion, background
+def scenes(group: evaluate.Group, num_clips: int) -> dict[tuple[str, int], world.Scene]:
+    return {(scene.caption, scene.seed): scene for scene in questions(num_clips, group)}
 
 
 def write_in_pixels(words: Words) -> np.ndarray:
-    """A fake video that carries its three words as numbers, for the fake judge to read."""
-    kinds = (world.SUBJECTS, world.MOTIONS, world.BACKGROUNDS)
-    return np.full((5, 64, 64, 3), [kind.index(word) for kind, word in zip(kinds, words, strict=True)], np.uint8)
+    """A fake video that carries its words as numbers, for the fake judge to read."""
+    numbers = [SLOTS[slot].index(word) for slot, word in words.items()] + [0, 0]
+    return np.broadcast_to(np.array(numbers, np.uint8).reshape(1, 1, 3, 3), (5, 64, 3, 3)).copy()
 
 
 def read_pixels(frames: np.ndarray) -> Words:
-    subject, motion, background = frames[0, 0, 0]
-    return world.SUBJECTS[subject], world.MOTIONS[motion], world.BACKGROUNDS[background]
+    return {slot: values[number] for (slot, values), number in zip(SLOTS.items(), frames[0, 0].flat, strict=False)}
 
 
 def test_wilson_interval_agrees_with_published_numbers():
@@ -45,25 +39,52 @@ def test_wilson_interval_agrees_with_published_numbers():
         wilson(3, 2)
 
 
-@pytest.mark.parametrize("split", ["train", "held_out"])
-def test_a_perfect_generator_scores_all(split: world.Split):
-    report = evaluate.evaluate(lambda prompt, seed: write_in_pixels(words_in(prompt)), read_pixels, 60, split)
-    assert report.all_three == Score(60, 60), report.mistakes
+@pytest.mark.parametrize("group", ["train", "held_out", "pair"])
+def test_a_perfect_generator_scores_all(group: evaluate.Group):
+    asked = scenes(group, 60)
+    report = evaluate.evaluate(lambda prompt, seed: write_in_pixels(words_of(asked[prompt, seed])), read_pixels, 60, group)
+    assert report.everything == Score(60, 60)
+    assert all(score.right == score.total for score in report.scores.values())
     assert report.mistakes == ()
 
 
+def test_both_subjects_of_a_pair_must_be_right():
+    asked = scenes("pair", 20)
+    report = evaluate.evaluate(
+        lambda prompt, seed: write_in_pixels(words_of(asked[prompt, seed]) | {"second": None}), read_pixels, 20, "pair"
+    )
+    assert report.scores["subject"] == Score(0, 20) and report.everything == Score(0, 20)
+    assert report.scores["motion"] == Score(20, 20)
+
+
+def test_size_and_colour_count_only_where_they_were_asked_for():
+    asked = scenes("held_out", 80)
+    report = evaluate.evaluate(lambda prompt, seed: write_in_pixels(words_of(asked[prompt, seed])), read_pixels, 80, "held_out")
+    assert report.scores["size"].total == sum(scene.size != "normal" for scene in asked.values())
+    assert report.scores["colour"].total == sum(scene.colour is not None for scene in asked.values()) > 0
+
+
 def test_a_constant_generator_fails():
-    report = evaluate.evaluate(lambda prompt, seed: write_in_pixels(("cat", "left", "grass")), read_pixels, 44, "held_out")
-    assert report.all_three.right == 0
-    assert 0 < report.subject.rate < 0.2
-    assert len(report.mistakes) == 44
+    constant = words_of(world.Scene("cat", "left", "grass", "", 0))
+    report = evaluate.evaluate(lambda prompt, seed: write_in_pixels(constant), read_pixels, 350, "held_out")
+    assert report.everything.right == 0
+    assert 0 < report.scores["subject"].rate < 0.1
+    assert len(report.mistakes) == 350
 
 
 def test_questions_cover_every_held_out_combination_and_are_repeatable():
-    asked = list(questions(44, "held_out"))
-    assert {words for words, _, _ in asked} == set(world.combinations("held_out"))
-    assert asked == list(questions(44, "held_out"))
-    assert [prompt for _, prompt, _ in asked] != [prompt for _, prompt, _ in questions(44, "held_out", seed=1)]
+    every = set(world.combinations("held_out"))
+    asked = list(questions(len(every), "held_out"))
+    assert {(scene.subject, scene.motion, scene.background) for scene in asked} == every
+    assert asked == list(questions(len(every), "held_out"))
+    assert [scene.caption for scene in asked] != [scene.caption for scene in questions(len(every), "held_out", seed=1)]
+
+
+def test_prompts_of_the_exam_are_built_as_no_training_caption_is():
+    starts = {template.split("{")[0] for template in (*world.UNSEEN_TEMPLATES, *world.UNSEEN_CAMERA_TEMPLATES)} - {""}
+    captions = [world.sample_scene(seed, "train").caption.lower() for seed in range(200)]
+    assert starts == {"watch how ", "look, ", "watch "}
+    assert not any(caption.startswith(tuple(starts)) or "there is a scene" in caption for caption in captions)
 
 
 def test_judge_learns_the_same_from_the_same_seed():
@@ -74,14 +95,14 @@ def test_judge_learns_the_same_from_the_same_seed():
 
 def test_judge_reads_any_size_and_length_but_not_a_picture():
     judge = evaluate.as_judge(evaluate.JudgeNet().eval())
-    assert judge(np.zeros((9, 32, 96, 3), np.uint8))[0] in world.SUBJECTS
+    assert judge(np.zeros((9, 32, 96, 3), np.uint8)).keys() == SLOTS.keys()
     with pytest.raises(ValueError, match="at least 5"):
         judge(np.zeros((1, 64, 64, 3), np.uint8))
 
 
 def test_an_untrained_judge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evaluate, "train_judge", lambda seed: evaluate.JudgeNet().eval())
-    monkeypatch.setattr(evaluate, "examine", lambda judge: Score(417, 420))
+    monkeypatch.setattr(evaluate, "examine", lambda judge: Score(590, 600))
     with pytest.raises(ValueError, match="delete the file"):
         evaluate.load_judge(tmp_path)
 
@@ -90,7 +111,7 @@ def test_psnr():
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     assert psnr(frames, frames) == math.inf
     assert psnr(frames, frames + np.uint8(255)) == pytest.approx(0.0)
-    mean, half_width = vae_psnr(lambda clip: np.where(clip > 127, clip - 10, clip + 10).astype(np.uint8), num_clips=2)
+    mean, half_width = vae_psnr(lambda clip: np.where(clip > 127, clip - 10, clip + 10).astype(np.uint8), 2, 5, 64, 64)
     assert mean == pytest.approx(20 * math.log10(255 / 10)) and half_width == pytest.approx(0)
     with pytest.raises(ValueError, match="one shape"):
         psnr(frames, frames[:1])
@@ -98,7 +119,7 @@ def test_psnr():
 
 def test_contact_sheet_has_a_row_of_frames_for_each_prompt(tmp_path: Path):
     clip = world.render(world.sample_scene(0, "train"))
-    contact_sheet([("one", clip), ("two", clip), ("three", clip)], tmp_path / "sheet.png")
+    contact_sheet([("one", clip), ("two", clip), ("three", clip)], tmp_path / "sheet.png", scale=2)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width >= 2 * 5 * 128
         assert sheet.height >= 2 * 128
@@ -107,21 +128,22 @@ def test_contact_sheet_has_a_row_of_frames_for_each_prompt(tmp_path: Path):
 
 def test_table_shows_rates_intervals_and_psnr():
     score = Score(95, 100)
-    table = markdown_table([Report("held_out", score, score, score, score, ())], (27.34, 0.25), Score(420, 420))
-    assert "| combinations never seen | 100 | 95.0 (88.8 to 97.8) |" in table
+    table = markdown_table([Report("held_out", {"subject": score}, score, ())], (27.34, 0.25), Score(420, 420))
+    assert "| combinations and sentences never seen | 100 | 95.0 (88.8 to 97.8) |" in table
     assert "27.34 ± 0.25 dB" in table
 
 
 def test_main_writes_table_json_and_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(evaluate, "load_judge", lambda folder: (read_pixels, Score(420, 420)))
-    monkeypatch.setattr(evaluate, "vae_psnr", lambda reconstruct, num_clips: (27.5, 0.1))
-    table = evaluate.main(lambda prompt, seed: write_in_pixels(words_in(prompt)), lambda frames: frames, tmp_path, num_clips=4)
+    asked = scenes("train", 4) | scenes("held_out", 4) | scenes("pair", 4)
+    cat = world.Scene("cat", "left", "grass", "", 0)
+    table = evaluate.main(
+        lambda prompt, seed: write_in_pixels(words_of(asked.get((prompt, seed), cat))), lambda frames: frames // 2, (5, 64, 64), tmp_path, 4
+    )
     assert (tmp_path / "evaluation.md").read_text() == table
-    assert json.loads((tmp_path / "evaluation.json").read_text())["reports"][1]["all_three"] == {"right": 4, "total": 4}
+    assert json.loads((tmp_path / "evaluation.json").read_text())["reports"][1]["everything"] == {"right": 4, "total": 4}
     assert (tmp_path / "contact_sheet.png").exists()
 
 
-def test_sheet_shows_every_subject_and_ends_with_unseen_combinations():
-    shown = [words_in(prompt) for prompt in evaluate.SHEET_PROMPTS]
-    assert {subject for subject, _, _ in shown} == set(world.SUBJECTS)
-    assert [world.is_held_out(*words) for words in shown] == [False] * 10 + [True] * 2
+def test_sheet_begins_with_the_first_prompt_of_the_readme():
+    assert evaluate.SHEET_PROMPTS[0] == "A cat walks on the grass, realistic style."

@@ -10,7 +10,7 @@ from einops import rearrange
 
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.training import pca, world
-from hunyuan_video.training.train_vae import MINIATURE
+from hunyuan_video.training.miniature_vae import MINIATURE
 
 
 def render(seeds: range, split: world.Split = "train", num_frames: int = 9) -> torch.Tensor:

@@ -1,22 +1,70 @@
-"""Training the miniature's VAE decoder: it learns, it resumes exactly, and leaves what the pipeline loads."""
+"""Training VAEs: they learn, resume exactly, and leave what the pipeline loads."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
+from tiny_checkpoint import VAE_JSON
+from torch.distributed.checkpoint import FileSystemReader
 
+from hunyuan_video.checkpoint import load_vae
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.training import train_vae
-from hunyuan_video.training.train_vae import MINIATURE, VAETraining, keep_trunk, learning_rate, train
+from hunyuan_video.training import commands, train_vae
+from hunyuan_video.training.miniature_vae import MINIATURE, keep_trunk
+from hunyuan_video.training.train_vae import VAETraining, learning_rate, train
+from hunyuan_video.video import save_video
 
 SHORT = VAETraining(
     pca_clips=8, trunk_steps=2, num_steps=3, warmup_steps=1, num_frames=5, size=16, eval_clips=1, eval_every=4, checkpoint_seconds=0.0
 )
+CPU = torch.device("cpu")
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "vae" / "pytorch_model.safetensors")
+
+
+def masters(folder: Path) -> dict[str, torch.Tensor]:
+    """All float32 weights in the newest checkpoint; the discriminator's start with "adversary."."""
+    newest = max((folder / "checkpoints").iterdir())
+    entries = FileSystemReader(newest).read_metadata().state_dict_metadata
+    state = {name: torch.empty(entry.size) for name, entry in entries.items() if "master." in name and hasattr(entry, "size")}
+    with warnings.catch_warnings(action="ignore"):
+        dcp.load(state, checkpoint_id=newest, no_dist=True)
+    return {name.replace("master.", ""): tensor for name, tensor in state.items()}
+
+
+def fresh(config: VAETraining) -> dict[str, torch.Tensor]:
+    """All weights before the first step."""
+    adversary = train_vae.Adversary(config.seed, 1.0, CPU).weights.masters
+    return train_vae.start(config, None).state_dict() | {f"adversary.{name}": tensor for name, tensor in adversary.items()}
+
+
+def kill(config: VAETraining, folder: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Ctrl-C before a step is done."""
+    clips_of = train_vae.clips_of
+
+    def killed(config: VAETraining, source: Any, step: int) -> torch.Tensor:
+        if step == at:
+            raise KeyboardInterrupt
+        return clips_of(config, source, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_vae, "clips_of", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, folder)
+
+
+# --- The miniature -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -27,33 +75,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_run_continues_as_if_never_stopped(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    render_batch = train_vae.render_batch
-    for kill_at in (1, 3):  # in the trunk's stage, then in the whole decoder's
-
-        def killed(config: VAETraining, step: int, batch: int, kill_at: int = kill_at) -> torch.Tensor:
-            if step == kill_at:
-                raise KeyboardInterrupt
-            return render_batch(config, step, batch)
-
-        monkeypatch.setattr(train_vae, "render_batch", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(SHORT, tmp_path)
-    monkeypatch.undo()
+    for at in (1, 3):  # in the trunk's stage, then in the whole decoder's
+        kill(SHORT, tmp_path, monkeypatch, at)
     train(SHORT, tmp_path)
-    expected, actual = (load_file(folder / "vae" / "pytorch_model.safetensors") for folder in (finished, tmp_path))
+    expected, actual = stored(finished), stored(tmp_path)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def test_result_loads_strictly_from_the_official_layout(finished: Path):
     config = VAEConfig.from_json(json.loads((finished / "vae" / "config.json").read_text()))
     assert config == MINIATURE
-    CausalVAE(config).load_state_dict(load_file(finished / "vae" / "pytorch_model.safetensors"))
+    CausalVAE(config).load_state_dict(stored(finished))
 
 
 def test_only_the_decoder_is_trained(finished: Path):
     vae = CausalVAE(MINIATURE)
     train_vae.pca.build_encoder(vae, train_vae.pca.PcaBasis.load(finished / "pca.safetensors"))
-    trained = load_file(finished / "vae" / "pytorch_model.safetensors")
+    trained = stored(finished)
     for name, tensor in vae.encoder.down_blocks[2].downsamplers.state_dict(prefix="encoder.down_blocks.2.downsamplers.").items():
         assert torch.equal(trained[name], tensor.half())
     assert not torch.equal(trained["decoder.conv_in.conv.weight"], vae.decoder.conv_in.conv.weight.half())
@@ -91,6 +129,187 @@ def test_learning_rate_ends_at_zero():
     assert learning_rate(config, 109) == pytest.approx(0.02 * config.learning_rate)
 
 
-def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="num_steps is 0"):
-        VAETraining(num_steps=0)
+# --- Real ones -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> VAETraining:
+    """Everything at once, on a tiny VAE with tiny tiles, from nothing: steps 1 and 3 see images, 2 and 3 the discriminator."""
+    architecture = tmp_path_factory.mktemp("architecture") / "config.json"
+    architecture.write_text(json.dumps(VAE_JSON | {"sample_size": 32, "sample_tsize": 16}))
+    return VAETraining(
+        part="full",
+        architecture=architecture,
+        num_frames=5,
+        size=40,
+        max_stride=2,
+        image_ratio=0.5,
+        image_batch_size=2,
+        num_steps=4,
+        warmup_steps=1,
+        kl_weight=1e-6,
+        adversarial_weight=0.05,
+        adversarial_start=2,
+        tiling_probability=0.5,
+        eval_clips=1,
+        checkpoint_seconds=0.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(full: VAETraining, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("full")
+    train(full, folder)
+    return folder
+
+
+def test_a_killed_run_with_a_discriminator_continues_exactly(
+    full: VAETraining, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kill(full, tmp_path, monkeypatch, at=3)
+    train(full, tmp_path)
+    actual = masters(tmp_path)
+    assert all(torch.equal(actual[name], tensor) for name, tensor in masters(trained).items())
+    assert all(torch.equal(stored(tmp_path)[name], tensor) for name, tensor in stored(trained).items())
+
+
+def test_all_of_the_vae_and_the_discriminator_have_learned(full: VAETraining, trained: Path):
+    before, after = fresh(full), masters(trained)
+    assert after.keys() == before.keys()
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in after.items() if tensor.ndim > 1)
+
+
+def test_the_discriminator_waits_for_its_start(full: VAETraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    steps: list[int] = []
+    learn = train_vae.Adversary.step
+    monkeypatch.setattr(train_vae.Adversary, "step", lambda self, real, fake, step: steps.append(step) or learn(self, real, fake, step))
+    train(full, tmp_path)
+    assert steps == [2, 3]
+
+
+def test_losses_without_weight_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("Adversary", "load_perceptual", "kl_divergence", "tiled_decode"):
+        monkeypatch.delattr(train_vae, name)
+    train(replace(SHORT, trunk_steps=0, num_steps=1), tmp_path)
+
+
+def test_latents_are_scaled_to_variance_one(full: VAETraining, trained: Path):
+    vae = load_vae(trained / "vae", torch.float32, CPU)
+    x = train_vae.pca.to_pixels(train_vae.to_batch([train_vae.open_source(full).held_out(0)]))
+    assert (vae.encode(x).mode() * vae.config.scaling_factor).std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_encoder_and_decoder_learn_a_clip(full: VAETraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = replace(full, num_steps=40, size=16, learning_rate=2e-2, ema_decay=0.0, tiling_probability=0.0, adversarial_weight=0.0)
+    clip = train_vae.to_batch([train_vae.open_source(config).held_out(0)])
+    monkeypatch.setattr(train_vae, "clips_of", lambda config, source, step: clip)
+    before, _ = train_vae.evaluate(train_vae.start(config, None), [clip])
+    assert train(config, tmp_path) > before + 2
+
+
+def test_the_decoder_alone_learns_from_weights(official_tree: Path, tmp_path: Path):
+    config = VAETraining(part="decoder", weights=official_tree, num_frames=5, size=16, num_steps=2, warmup_steps=1, eval_clips=1)
+    train(config, tmp_path / "first")
+    before = load_vae(official_tree / "hunyuan-video-t2v-720p" / "vae", torch.float16, CPU)
+    after = stored(tmp_path / "first")
+    changed = {name.split(".")[0] for name, tensor in before.state_dict().items() if not torch.equal(tensor, after[name])}
+    assert changed == {"decoder"}
+    assert load_vae(tmp_path / "first" / "vae", torch.float32, CPU).config == before.config
+    train(replace(config, part="full", weights=tmp_path / "first" / "vae", num_steps=1), tmp_path / "second")  # the next stage
+
+
+def test_without_weights_the_official_architecture_is_trained():
+    with torch.device("meta"):
+        assert train_vae.start(VAETraining(part="full"), None).config == VAEConfig()
+
+
+def test_media_files_are_trained_on(full: VAETraining, tmp_path: Path):
+    draw = np.random.default_rng(0)
+    for name in ("a.mp4", "b.mp4"):
+        save_video(draw.integers(0, 255, (9, 48, 64, 3), np.uint8), tmp_path / "media" / name)
+    psnr = train(replace(full, data=tmp_path / "media", num_steps=2), tmp_path / "run")
+    assert 0 < psnr < 100
+
+
+def test_some_steps_run_in_tiles(full: VAETraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[str] = []
+    for name in ("tiled_encode", "tiled_decode"):
+        function = getattr(train_vae, name)
+        monkeypatch.setattr(train_vae, name, lambda *given, name=name, function=function: calls.append(name) or function(*given))
+    train(replace(full, num_steps=8, adversarial_weight=0.0), tmp_path)
+    assert calls == ["tiled_encode", "tiled_decode"] * (len(calls) // 2) and 0 < len(calls) // 2 < 8
+
+
+def test_gradients_flow_through_tiles(full: VAETraining):
+    vae = train_vae.start(full, None).double().requires_grad_(False)
+    latents = torch.randn(1, 4, 5, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    weight = vae.decoder.conv_out.conv.bias
+    assert weight is not None
+    train_vae.tiled_decode(vae, latents).square().sum().backward()
+    assert latents.grad is not None
+    direction = torch.randn(latents.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        up, down = (train_vae.tiled_decode(vae, latents + sign * 1e-5 * direction).square().sum() for sign in (1, -1))
+    torch.testing.assert_close((latents.grad * direction).sum(), (up - down) / 2e-5, rtol=1e-5, atol=0.0)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(full: VAETraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    reconstruct = train_vae.reconstruct
+
+    def broken(*given: Any) -> Any:
+        pixels, posterior = reconstruct(*given)
+        return pixels * float("nan"), posterior
+
+    monkeypatch.setattr(train_vae, "reconstruct", broken)
+    train(replace(full, num_steps=1, adversarial_start=0), tmp_path)
+    before = fresh(full)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in masters(tmp_path).items())
+
+
+def test_the_published_settings_can_be_given_as_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given: list[VAETraining] = []
+    monkeypatch.setattr(train_vae, "train", lambda config, out: given.append(config))
+    flags = """--part full --data clips.csv --weights ckpts --size 256 --mse-weight 0 --gradient-weight 0 --kl-weight 1e-6 --image-ratio 0.2
+        --max-stride 8 --perceptual-weight 0.1 --perceptual-weights vgg16-397923af.pth vgg.pth --adversarial-weight 0.05"""
+    commands.run("train", "vae", ["--out", str(tmp_path), *flags.split()])
+    assert given == [
+        VAETraining(
+            part="full",
+            data=Path("clips.csv"),
+            weights=Path("ckpts"),
+            size=256,
+            mse_weight=0.0,
+            gradient_weight=0.0,
+            kl_weight=1e-6,
+            image_ratio=0.2,
+            max_stride=8,
+            perceptual_weight=0.1,
+            perceptual_weights=(Path("vgg16-397923af.pth"), Path("vgg.pth")),
+            adversarial_weight=0.05,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"image_ratio": 1.5}, "image_ratio is 1.5; it must be from 0 to 1"),
+        ({"num_frames": 16}, "num_frames is 16; it must be 4n"),
+        ({"size": 20}, "size is 20; it must be a multiple of 8"),
+        ({"weights": Path("ckpts")}, "give --part full or decoder"),
+        ({"part": "decoder"}, "--part decoder needs --weights"),
+        ({"architecture": Path("config.json")}, "leave out --architecture"),
+        ({"kl_weight": 1e-6}, "--part miniature trains no encoder"),
+        ({"perceptual_weight": 0.1}, "belong together"),
+        ({"perceptual_weights": (Path("vgg.pth"),)}, "belong together"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        VAETraining(**settings)
+
+
+def test_tiles_without_seams_are_refused(full: VAETraining):
+    with pytest.raises(ValueError, match="A clip of 32 pixels and 5 frames is one tile of this VAE"):
+        train_vae.start(replace(full, size=32), None)

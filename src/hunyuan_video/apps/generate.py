@@ -40,10 +40,14 @@ class Recipe:
             raise ValueError(f"{path} holds settings that this version cannot use ({error}); version {writer} wrote them.") from error
 
     def weights(self, root: Path | None, path: Path) -> weights.Weights:
-        """The weights that made `path`; raises a ValueError if those at `root`, or the picture it began with, are others."""
+        """The weights that made `path`; raises a ValueError if those at `root`, its LoRA files or the picture it began with are others."""
         image = self.sampling.image
-        if image is not None and hashlib.sha256(Path(image).read_bytes()).hexdigest() != self.settings["image_sha256"]:
+        if image is not None and files.sha256(image) != self.settings["image_sha256"]:
             raise ValueError(f"{image} is not the picture that {path} began with; put that one there again.")
+        adapters = [adapter for adapter, _ in self.runtime.adapters]
+        if [files.sha256(adapter) for adapter in adapters] != self.settings.get("lora_sha256", []):
+            names = ", ".join(map(str, adapters))
+            raise ValueError(f"{names}: not the LoRA that {path} was made with; put that one there again.")
         found = weights.find_or_embedded(root)
         fingerprint = found.fingerprint()
         if self.model != fingerprint:
@@ -155,7 +159,10 @@ def decode(path: Path, root: Path | None, runtime: Runtime, output: Output) -> P
         raise ValueError(f"{path} holds the state of an unfinished run; finish it with `hunyuan-video generate --resume {path}`.")
     if output.format == "latents":
         raise ValueError(f"{path} holds latents already; choose a video format.")
+    if runtime.lora:
+        raise ValueError(f"{path} holds latents that are made already; a LoRA acts while they are made: leave it out.")
     recipe = Recipe.of(settings, path)
+    runtime = replace(runtime, lora=recipe.runtime.lora)  # for whoever replays the video
     check_writable(output)
     frames = HunyuanVideo.load(recipe.weights(root, path), runtime).decode(latents)
     digest = hashlib.sha256(frames.tobytes()).hexdigest()

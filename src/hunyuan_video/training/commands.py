@@ -25,7 +25,7 @@ def text(out: Path, config: Annotated[train_text.TextTraining, Flat]) -> None:
 
 
 def vae(out: Path, config: Annotated[train_vae.VAETraining, Flat]) -> None:
-    """Train the miniature's VAE; run it again with the same OUT and settings to continue."""
+    """Train a VAE, by default the miniature's; run it again with the same OUT and settings to continue."""
     train_vae.train(config, out)
 
 

@@ -5,7 +5,7 @@
     list.csv      file,caption in the first line
 
 A clip is frames on the grid of a target rate, resized until they cover a bucket, and cropped to it around the middle. What cannot be used
-raises `Unusable` with a reason to count.
+raises `UnusableError` with a reason to count.
 
 Letters: T frames, H W height and width of a bucket.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,22 +23,20 @@ from typing import TextIO
 import av
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
-from hunyuan_video.models.text import Kind
 from hunyuan_video.training.dataset import Bucket, nearest
-from hunyuan_video.video import DAMAGED, SCALING, open_container
+from hunyuan_video.video import DAMAGED, SCALING, fill, image_size, open_container, read_image
 
-KINDS: dict[str, Kind] = dict.fromkeys((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"), "video") | dict.fromkeys(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp"), "image"
-)
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
 ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
 Frames = UInt8[np.ndarray, "T H W 3"]
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """A source that no clip can be made of. `reason` is one of a few, for counting; `detail` is this source's own."""
 
     def __init__(self, reason: str, detail: str = ""):
@@ -55,6 +52,10 @@ class Item:
     name: str
     caption: str
     problem: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        return self.path.suffix.lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def find_items(source: Path) -> list[Item]:
     else:
         raise ValueError(f"{source} is no folder, .jsonl or .csv; give one of these, of captioned videos and images.")
     if not items:
-        raise ValueError(f"{source} holds no videos or images ({', '.join(KINDS)}); each needs its caption beside it, as clip.mp4 and clip.txt.")
+        raise ValueError(f"{source} holds no {' '.join(SUFFIXES)}; each needs its caption beside it, as clip.mp4 and clip.txt.")
     return items
 
 
@@ -95,7 +96,7 @@ def _folder_items(folder: Path) -> Iterator[Item]:
     for name, path in files:
         beside = path.with_suffix(".txt")
         # What is no video or image is passed over in silence, except if somebody wrote a caption for it.
-        if path in captions or path.name.startswith(".") or (path.suffix.lower() not in KINDS and beside not in captions):
+        if path in captions or path.name.startswith(".") or (path.suffix.lower() not in SUFFIXES and beside not in captions):
             continue
         try:
             caption = beside.read_bytes().decode("utf-8-sig") if beside in captions else ""
@@ -107,7 +108,7 @@ def _folder_items(folder: Path) -> Iterator[Item]:
 
 def _item(path: Path, name: str, caption: str) -> Item:
     caption, problem = caption.strip(), ""
-    if path.suffix.lower() not in KINDS:
+    if path.suffix.lower() not in SUFFIXES:
         problem = "unknown kind of file"
     elif not caption:
         problem = "no caption"
@@ -138,12 +139,12 @@ def _csv_rows(file: TextIO) -> Iterator[tuple[int, object]]:
     reader = csv.DictReader(_lines(file), strict=True)
     try:
         if not {"file", "caption"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{file.name}, line 1: the first line of a CSV must name the columns, file,caption; this one has {reader.fieldnames}.")
+            raise ValueError(f"{file.name}, line 1: the first line must name the columns, file,caption; this one has {reader.fieldnames}.")
         for row in reader:
             # With more or fewer values than columns it is not known which one is the caption: most often its commas lack quotes.
             yield reader.line_num, row if None not in row and None not in row.values() else list(row.values())
     except csv.Error as error:
-        raise ValueError(f"{file.name}, line {reader.line_num}: this is not CSV ({error}).") from error
+        raise ValueError(f"{file.name}, line {reader.reader.line_num}: this is not CSV ({error}).") from error
 
 
 def _lines(file: TextIO) -> Iterator[str]:
@@ -162,21 +163,20 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
     Reads headers and the times of frames, and decodes one frame.
 
     Raises:
-        Unusable: the reason it gives none.
+        UnusableError: the reason it gives none.
     """
     if item.problem:
-        raise Unusable(item.problem)
+        raise UnusableError(item.problem)
     with _unusable_if_damaged():
-        if KINDS[item.path.suffix.lower()] == "image":
-            with _open_image(item.path) as image:
-                width, height = image.size if image.getexif().get(ExifTags.Base.Orientation, 1) < 5 else image.size[::-1]
+        if item.is_image:
+            width, height = image_size(item.path)
             bucket = nearest(buckets, 1, height, width)
             if bucket is None:
-                raise Unusable("no bucket for images")
+                raise UnusableError("no bucket for images")
             return [Cut(bucket, [0])]
         longest = max(bucket.num_frames for bucket in buckets)
         if longest == 1:
-            raise Unusable("no bucket for videos")
+            raise UnusableError("no bucket for videos")
         seconds = max_clips * longest / fps
         times, height, width = _look_at_video(item.path, seconds)
     # On the grid k / fps, each time shows the last frame at or before it: variable rates are respected, slow ones repeat frames.
@@ -189,7 +189,7 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
         cuts.append(Cut(bucket, shown[start : start + bucket.num_frames].tolist()))
         start += bucket.num_frames
     if not cuts:
-        raise Unusable("too short", f"{len(shown)} frames at {fps:g} fps")
+        raise UnusableError("too short", f"{len(shown)} frames at {fps:g} fps")
     return cuts
 
 
@@ -209,8 +209,8 @@ def _look_at_video(path: Path, seconds: float) -> tuple[np.ndarray, int, int]:
             if first and packet.dts is not None and float(packet.dts * packet.time_base) > times[0] + seconds + 1:
                 break
     if first is None:
-        raise Unusable("no frames")
-    height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
+        raise UnusableError("no frames")
+    height, width = (first.width, first.height) if round(first.rotation / 90) % 2 else (first.height, first.width)
     return np.sort(np.array(times)), height, width
 
 
@@ -221,16 +221,16 @@ def read_clips(item: Item, cuts: Sequence[Cut]) -> Iterator[Frames]:
     """The clips that `plan` chose, one after the other; only one is in memory, already in its bucket's size.
 
     Raises:
-        Unusable: the source ends early or is damaged.
+        UnusableError: the source ends early or is damaged.
     """
     with _unusable_if_damaged():
-        pictures = _read_image(item.path) if KINDS[item.path.suffix.lower()] == "image" else _decode(item.path, cuts)
+        pictures = iter([read_image(item.path)]) if item.is_image else _decode(item.path, cuts)
         for cut in cuts:
             clip = np.empty((*cut.bucket, 3), np.uint8)
             for position in range(cut.bucket.num_frames):
                 picture = next(pictures, None)
                 if picture is None:
-                    raise Unusable("unreadable", "frames are missing")
+                    raise UnusableError("unreadable", "frames are missing")
                 clip[position] = fill(picture, cut.bucket.height, cut.bucket.width)
             yield clip
 
@@ -253,35 +253,9 @@ def _decode(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
                 return
 
 
-def _read_image(path: Path) -> Iterator[Image.Image]:
-    with _open_image(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        picture = upright.convert("RGB")
-    yield picture
-
-
-def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The middle of a picture in this size: what has its aspect ratio, resized without aliasing."""
-    scale = max(height / picture.height, width / picture.width)
-    left, top = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
-    box = (max(0.0, left), max(0.0, top), min(left + width / scale, picture.width), min(top + height / scale, picture.height))
-    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
-
-
-@contextlib.contextmanager
-def _open_image(path: Path) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            yield image
-
-
 @contextlib.contextmanager
 def _unusable_if_damaged() -> Iterator[None]:
     try:
         yield
-    except (*DAMAGED, Image.DecompressionBombWarning) as error:
-        raise Unusable("unreadable", getattr(error, "strerror", None) or str(error)) from error
+    except DAMAGED as error:
+        raise UnusableError("unreadable", getattr(error, "strerror", None) or str(error)) from error

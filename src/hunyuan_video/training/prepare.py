@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -104,7 +103,7 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
     parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
     manifest = Manifest(folder, [_digest(part) for part in parts])
     missing = manifest.begin()
-    if missing:
+    if missing or not manifest.empty:
         text, vae = _load_encoders(found, config)
         manifest.add_empty(text)
         todo = sum(len(parts[index]) for index in missing)
@@ -131,7 +130,7 @@ def survey(config: DataPreparation) -> str:
     for item in tqdm(items, desc="looking", unit="clip", disable=None):
         try:
             counts.update(str(cut.bucket) for cut in media.plan(item, buckets, config.fps, config.clips_per_video))
-        except media.Unusable as error:
+        except media.UnusableError as error:
             skipped.setdefault(error.reason, []).append(item.name)
     return report(f"What {config.source} would give", counts, skipped, len(items))
 
@@ -167,14 +166,14 @@ class _Judge:
     def __init__(self, max_failures: float, num_seen: int, skipped: Counter[str]):
         self.max_failures, self.num_seen, self.skipped = max_failures, num_seen, skipped
 
-    def __call__(self, failure: media.Unusable | None) -> None:
+    def __call__(self, failure: media.UnusableError | None) -> None:
         self.num_seen += 1
         if failure is not None:
             self.skipped[failure.reason] += 1
         if self.num_seen >= MIN_JUDGED and self.skipped.total() > self.max_failures * self.num_seen:
             raise ValueError(
                 f"{self.skipped.total()} of the first {self.num_seen} sources cannot be used ({_counts(self.skipped)}), more than "
-                f"max_failures, {self.max_failures:g}, allows; see them with --dry-run, and mend them or allow more."
+                f"max_failures, {self.max_failures:g}, allows; mend them, or allow more."
             )
 
 
@@ -189,7 +188,7 @@ def _encode_part(
             cuts = media.plan(item, buckets, config.fps, config.clips_per_video)
             # A list: of a source that proves damaged further on, nothing is kept.
             samples += [Sample(encode(vae, clip)[0], item.caption) for clip in media.read_clips(item, cuts)]
-        except media.Unusable as error:
+        except media.UnusableError as error:
             failure = error
             skipped.setdefault(error.reason, []).append(item.name)
             log.warning("skipped %s: %s", item.name, error)
@@ -240,10 +239,11 @@ class WorldCache:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
 
 
-class _WorldJob(NamedTuple):
+@dataclass(frozen=True)
+class _WorldJob:
     config: WorldCache
-    path: Path
     index: int
+    path: Path
     seeds: range
 
 
@@ -258,10 +258,11 @@ def prepare_world(config: WorldCache, folder: str | Path) -> None:
     scenes = range(config.seed, config.seed + config.num_clips)
     parts = [scenes[start : start + config.shard_size] for start in range(0, len(scenes), config.shard_size)]
     manifest = Manifest(folder, [str(part) for part in parts])
-    jobs = [_WorldJob(config, manifest.path(index), index, parts[index]) for index in manifest.begin()]
+    jobs = [_WorldJob(config, index, manifest.path(index), parts[index]) for index in manifest.begin()]
+    if not manifest.empty:
+        manifest.add_empty(_load_world_text(config))
     if not jobs:
         return
-    manifest.add_empty(_load_world_text(config))
     todo = sum(len(job.seeds) for job in jobs)
     with (
         multiprocessing.get_context("spawn").Pool(config.workers) as pool,

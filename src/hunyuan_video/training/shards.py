@@ -23,6 +23,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from hunyuan_video.files import replacing
 from hunyuan_video.models.text import Kind, TextEncoder
@@ -101,9 +102,10 @@ class Manifest:
         self.folder, self.digests = folder, digests
         path = folder / MANIFEST
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"shards": {}}
-        self.empty: Entry = stored.get("empty", {})
+        empty = stored.get("empty", {})
+        self.empty: Entry = empty if self._is_whole(folder / EMPTY, empty) else {}
         self.shards: dict[str, Entry] = {}
-        for index, digest in enumerate(digests):
+        for index, digest in enumerate(tqdm(digests, desc="checking", unit="shard", leave=False, disable=None)):
             entry = stored["shards"].get(self.path(index).name)
             if entry is not None and entry["items"] == digest and self._is_whole(self.path(index), entry):
                 self.shards[self.path(index).name] = entry
@@ -127,13 +129,12 @@ class Manifest:
         self.save()
 
     def add_empty(self, text: TextEncoder) -> None:
-        """Write the empty caption under both templates, if it is not there."""
-        if not self._is_whole(self.folder / EMPTY, self.empty):
-            tensors: dict[str, Tensor] = {}
-            for kind in KINDS:
-                tensors |= _encode_text(text, [""], kind, [kind])
-            self.empty = _write(self.folder / EMPTY, tensors, "{}")
-            self.save()
+        """Write the empty caption under both templates."""
+        tensors: dict[str, Tensor] = {}
+        for kind in KINDS:
+            tensors |= _encode_text(text, [""], kind, [kind])
+        self.empty = _write(self.folder / EMPTY, tensors, "{}")
+        self.save()
 
     @property
     def buckets(self) -> Counter[str]:

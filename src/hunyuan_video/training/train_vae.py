@@ -1,7 +1,12 @@
-"""Train the miniature's VAE: the encoder is constructed (see `pca`), so only the decoder learns, to undo it.
+"""Train the VAE: all of it, its decoder, or the miniature's.
 
-First only the trunk (the convolutions after each enlargement) is trained, a fifth of the work, then the whole decoder. Both see full
-clips: statistics of GroupNorm and the borders are different in crops, and cost 1 dB when the decoder has only seen those.
+    full         encoder and decoder, from nothing or from weights; the published loss is L1 + 0.1 LPIPS + 0.05 adversarial + 1e-6 KL
+    decoder      of weights whose latents must stay what they are, because a transformer knows them
+    miniature    the encoder is constructed (see `pca`), so only the decoder learns, to undo it: first its trunk (the convolutions after
+                 each enlargement), a fifth of the work, then the whole
+
+The miniature sees rendered scenes whole: statistics of GroupNorm and the borders are different in crops, and cost it 1 dB when the
+decoder had only seen those. Official decoding is made of such crops, its tiles; so a last fine-tune may do some of its steps in tiles.
 
 Everything random follows from (seed, step), so a run that was killed continues as if nothing had happened.
 """
@@ -12,179 +17,321 @@ import copy
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from math import floor
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hunyuan_video.models.vae import Block, CausalVAE, Chunks, Decoder, ResBlock, VAEConfig
-from hunyuan_video.training import pca, world
+from hunyuan_video.checkpoint import load_vae, read_json
+from hunyuan_video.files import replacing
+from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig
+from hunyuan_video.training import pca
+from hunyuan_video.training.discriminator import Adversary
 from hunyuan_video.training.master import MasterWeights
+from hunyuan_video.training.miniature_vae import MINIATURE, fit_basis, keep_trunk
+from hunyuan_video.training.perceptual import PerceptualDistance, load_perceptual
 from hunyuan_video.training.run import Every, Run, random_generator
+from hunyuan_video.training.vae_clips import MediaFiles, RenderedWorld, Source
+from hunyuan_video.training.vae_losses import adaptive_weight, kl_divergence, reconstruction_loss
+from hunyuan_video.transforms.tiling import tiled_decode, tiled_encode
+from hunyuan_video.weights import locate
 
 log = logging.getLogger(__name__)
-
-# Narrow, one ResBlock a level, few GroupNorm groups. Its latents have RMS 1 by construction, so nothing is left to scale.
-MINIATURE = VAEConfig(block_out_channels=(16, 32, 64, 64), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
 
 
 @dataclass(frozen=True)
 class VAETraining:
-    """How to train the miniature VAE's decoder on rendered clips."""
+    """How to train a VAE. The defaults train the embedded miniature's; docs/train-vae.md has the settings of a real one."""
+
+    part: Literal["full", "decoder", "miniature"] = "miniature"
+    """what learns: encoder and decoder, the decoder of WEIGHTS, or the miniature's decoder behind a constructed encoder"""
+    data: Path | None = None
+    """a folder, .jsonl or .csv of videos and images (default: the rendered world)"""
+    weights: Path | None = None
+    """start from these: a root of weights, or a folder with a VAE in it, such as OUT/vae of an earlier stage (default: from nothing)"""
+    architecture: Path | None = None
+    """config.json of a VAE to train from nothing (default: the official 884-16c)"""
+
+    num_frames: int = 17
+    """of a clip, 4n + 1"""
+    size: int = 64
+    """pixels a side of a clip, a multiple of 8"""
+    max_stride: int = 1
+    """a clip shows every s-th frame, s random from 1 to this"""
+    batch_size: int = 1
+    image_ratio: float = 0.0
+    """share of steps that see images (one frame)"""
+    image_batch_size: int = 1
 
     pca_clips: int = 2400
-    """rendered clips whose principal components the encoder is made of"""
+    """miniature: rendered clips whose principal components the encoder is made of"""
     trunk_steps: int = 400
-    trunk_batch: int = 1
+    """miniature: first steps, of the decoder's trunk alone"""
     trunk_learning_rate: float = 3e-3
     num_steps: int = 7000
-    """steps of the whole decoder, one full clip each"""
     learning_rate: float = 2e-3
     """kept for the first half of the steps, then falling linearly to zero"""
     warmup_steps: int = 100
     ema_decay: float = 0.998
-    num_frames: int = 17
-    size: int = 64
+
+    mse_weight: float = 2.0
+    """of the squared error, beside L1, whose weight is 1"""
+    gradient_weight: float = 0.5
+    """of the L1 of the spatial gradient"""
+    kl_weight: float = 0.0
+    """of the KL divergence of the latents from a normal distribution"""
+    perceptual_weight: float = 0.0
+    """of LPIPS"""
+    perceptual_weights: tuple[Path, ...] = ()
+    """torchvision's vgg16-397923af.pth (or .safetensors), and for LPIPS proper also its vgg.pth"""
+    adversarial_weight: float = 0.0
+    """of a discriminator's verdict, relative to the pull of all other losses"""
+    adversarial_start: int = 0
+    """step at which the discriminator begins"""
+    adversarial_learning_rate: float = 1e-4
+    tiling_probability: float = 0.0
+    """share of steps that encode and decode in the tiles of the architecture, so that seams are learned away"""
+
     seed: int = 0
-    eval_clips: int = 16
+    eval_clips: int = 32
+    """held-out clips whose PSNR is reported; media files that are kept for that"""
     eval_every: int = 1000
     checkpoint_seconds: float = 90.0
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "trunk_batch", "pca_clips", "warmup_steps", "eval_clips", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        if self.trunk_steps < 0 or not 0 <= self.ema_decay < 1:
-            raise ValueError(f"trunk_steps must be 0 or more and ema_decay in [0, 1); got {self.trunk_steps} and {self.ema_decay}.")
+        counts = ("num_steps", "batch_size", "image_batch_size", "max_stride", "pca_clips", "warmup_steps", "eval_clips", "eval_every")
+        for name in counts:
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        weighted = ("mse_weight", "gradient_weight", "kl_weight", "perceptual_weight", "adversarial_weight")
+        for name in ("trunk_steps", "adversarial_start", *weighted):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more.")
+        for name in ("image_ratio", "tiling_probability"):
+            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1).")
+        require(self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as 17.")
+        require(self.size > 0 and self.size % 8 == 0, f"size is {self.size}; it must be a multiple of 8.")
+        require(
+            self.weights is None or (self.part != "miniature" and self.architecture is None),
+            "weights bring their own architecture and encoder; leave out --architecture, and give --part full or decoder.",
+        )
+        require(self.part != "decoder" or self.weights is not None, "--part decoder needs --weights, whose encoder is kept.")
+        require(
+            self.part != "miniature" or self.architecture is None, "--part miniature has its own architecture; leave out --architecture."
+        )
+        require(self.part == "full" or not self.kl_weight, f"kl_weight is {self.kl_weight}, but --part {self.part} trains no encoder.")
+        require(
+            bool(self.perceptual_weight) == bool(self.perceptual_weights),
+            "perceptual_weight and perceptual_weights (its files; docs/train-vae.md says which) belong together; give both or neither.",
+        )
+
+    @property
+    def first_steps(self) -> int:
+        """Steps of the trunk alone."""
+        return self.trunk_steps if self.part == "miniature" else 0
+
+
+def require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
 
 
 def train(config: VAETraining, folder: str | Path) -> float:
-    """Train, or continue, in `folder`. Returns the PSNR of held-out scenes in dB.
+    """Train, or continue, in `folder`. Returns the PSNR of held-out clips in dB.
 
-    `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is used);
-    `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end.
+    `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end. Of a miniature,
+    `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is used).
     """
+    folder = Path(folder)
     run, checkpoint_due = Run(folder, config), Every(config.checkpoint_seconds)
-    basis = fit_basis(config, Path(folder) / "pca.safetensors")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        vae = CausalVAE(MINIATURE)
-    pca.build_encoder(vae, basis)
-    weights = MasterWeights(vae.decoder, betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
-    done = run.load(weights.state_dict())
-    total = config.trunk_steps + config.num_steps
-    worker: Decoder | None = None
-    for step in run.steps(done, total):
-        in_trunk = step < config.trunk_steps
-        if worker is None or step == config.trunk_steps:
-            worker = copy.deepcopy(vae.decoder).bfloat16()
-            if in_trunk:
-                keep_trunk(worker)
-            weights.load_into(worker)
-        clips = render_batch(config, step, config.trunk_batch if in_trunk else 1)
-        latents = pca.encode(basis, clips)
-        # post_quant_conv is the identity and stays so: the decoder's first convolution can do what it could.
-        loss = reconstruction_loss(worker(latents.bfloat16()).float(), pca.to_pixels(clips))
-        loss.backward()
-        norm = weights.step(worker, step, learning_rate(config, step))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    source = open_source(config)
+    held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
+    basis = None
+    if config.part == "miniature":
+        basis = fit_basis(folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)
+    vae = start(config, basis).to(device)
+    perceptual = load_perceptual(config.perceptual_weights, device) if config.perceptual_weight else None
+    adversary = Adversary(config.seed, config.adversarial_learning_rate, device) if config.adversarial_weight else None
+    weights = MasterWeights(learner(config, vae), betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
+    state = weights.state_dict() | ({} if adversary is None else adversary.state_dict())
+    done, total = run.load(state), config.first_steps + config.num_steps
+    if adversary is not None:
+        adversary.weights.load_into(adversary.worker)
+    worker: CausalVAE | None = None
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(clips_of, config, source, done)
+        for step in run.steps(done, total):
+            clips = upcoming.result()
+            upcoming = pool.submit(clips_of, config, source, step + 1)  # made while this step computes
+            if worker is None or step == config.first_steps:
+                worker = copy.deepcopy(vae).bfloat16()  # the VAE's own parameters are the masters
+                if step < config.first_steps:
+                    keep_trunk(worker.decoder)
 
-        completed = step + 1
-        if completed % 20 == 0:
-            run.log(completed, loss=loss.item(), gradient_norm=norm, learning_rate=learning_rate(config, step))
-        if checkpoint_due() or completed == total:
-            run.save(completed, weights.state_dict())
-        if completed % config.eval_every == 0 and completed < total:
-            run.log(completed, psnr=evaluate(with_decoder(vae, weights.ema), config, config.eval_clips))
-            save_vae(with_decoder(vae, weights.ema), Path(folder) / "vae")
-    finished = with_decoder(vae, weights.ema).half().float()  # judge what is stored
-    save_vae(finished, Path(folder) / "vae")
-    psnr = evaluate(finished, config, 4 * config.eval_clips)
+            target = pca.to_pixels(clips).to(device)
+            pixels, posterior = reconstruct(config, worker, basis, clips, target, step)
+            opponent = adversary if step >= config.adversarial_start else None
+            losses = backward(config, pixels, target, posterior, worker.decoder.conv_out.conv.weight, perceptual, opponent)
+            norm = weights.step(learner(config, worker), step, learning_rate(config, step))
+            if opponent is not None:
+                losses["discriminator"] = opponent.step(target, pixels, step)
+
+            completed = step + 1
+            if completed % 20 == 0:
+                scalars = {name: loss.item() for name, loss in losses.items()}
+                run.log(completed, **scalars, gradient_norm=norm, learning_rate=learning_rate(config, step))
+            if checkpoint_due() or completed == total:
+                run.save(completed, state)
+            if completed % config.eval_every == 0 and completed < total:
+                run.log(completed, psnr=keep(config, vae, weights.ema, held_out, folder / "vae"))
+    psnr = keep(config, vae, weights.ema, held_out, folder / "vae")
     run.log(total, psnr=psnr)
     run.close()
     log.info("held-out PSNR %.2f dB", psnr)
     return psnr
 
 
-def fit_basis(config: VAETraining, path: Path) -> pca.PcaBasis:
-    """The basis at `path`; fitted and written first if it is not there."""
-    if not path.exists():
-        clips = render_clips(config, range(config.pca_clips), "train")
-        temporary = path.with_suffix(".tmp")
-        pca.fit(clips).save(temporary)
-        temporary.replace(path)
-    return pca.PcaBasis.load(path)
+def start(config: VAETraining, basis: pca.PcaBasis | None) -> CausalVAE:
+    """The VAE before its first step, float32 on the CPU; only what is trained asks for gradients."""
+    if config.weights is not None:
+        alone = (config.weights / "config.json").is_file()
+        vae = load_vae(config.weights if alone else locate(config.weights).vae, torch.float32, torch.device("cpu"))
+    else:
+        architecture = VAEConfig() if config.architecture is None else VAEConfig.from_json(read_json(config.architecture))
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            vae = CausalVAE(architecture if basis is None else MINIATURE)
+        if basis is not None:
+            pca.build_encoder(vae, basis)
+    vae.requires_grad_(False)
+    learner(config, vae).requires_grad_(True)
+    tile = (vae.config.sample_size, vae.config.sample_tsize)
+    require(
+        not config.tiling_probability or config.size > tile[0] or config.num_frames > tile[1],
+        f"A clip of {config.size} pixels and {config.num_frames} frames is one tile of this VAE ({tile[0]} pixels, {tile[1]} frames) and "
+        "has no seams; raise size or num_frames, or set tiling_probability to 0.",
+    )
+    return vae
 
 
-class Shortcut(nn.Module):
-    """What is left of a ResBlock without its residual branch."""
-
-    def __init__(self, block: ResBlock) -> None:
-        super().__init__()
-        self.conv_shortcut = block.conv_shortcut
-
-    def forward(self, x: Chunks) -> Chunks:
-        return x if self.conv_shortcut is None else list(self.conv_shortcut(x))
+def learner(config: VAETraining, vae: CausalVAE) -> nn.Module:
+    """What is trained of a VAE."""
+    return vae if config.part == "full" else vae.decoder
 
 
-def keep_trunk(decoder: Decoder) -> None:
-    """Remove a decoder's residual branches and attention in place. What stays keeps its name."""
-    decoder.mid_block = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-    for block in decoder.modules():
-        if isinstance(block, Block):
-            block.resnets = nn.ModuleList([Shortcut(resnet) for resnet in block.resnets if isinstance(resnet, ResBlock)])
+def reconstruct(
+    config: VAETraining,
+    worker: CausalVAE,
+    basis: pca.PcaBasis | None,
+    clips: UInt8[Tensor, "B F H W 3"],
+    target: Float[Tensor, "B C F H W"],
+    step: int,
+) -> tuple[Float[Tensor, "B C F H W"], Posterior | None]:
+    """Clips (also as `target`, in [-1, 1]) decoded from their latents; and the posterior that these were drawn from, if from one."""
+    tiled = torch.rand((), generator=random_generator(config.seed, "tiling", step)).item() < config.tiling_probability
+    if basis is not None:
+        posterior, latents = None, pca.encode(basis, clips).to(target.device)
+    else:
+        with torch.set_grad_enabled(config.part == "full"):
+            posterior = (tiled_encode if tiled else CausalVAE.encode)(worker, target.bfloat16())
+        posterior = Posterior(posterior.mean.float(), posterior.logvar.float())
+        latents = posterior.sample(random_generator(config.seed, "posterior", step))
+    return (tiled_decode if tiled else CausalVAE.decode)(worker, latents.bfloat16()).float(), posterior
+
+
+def backward(
+    config: VAETraining,
+    pixels: Float[Tensor, "B C F H W"],
+    target: Float[Tensor, "B C F H W"],
+    posterior: Posterior | None,
+    last_layer: Float[Tensor, "C *kernel"],
+    perceptual: PerceptualDistance | None,
+    adversary: Adversary | None,
+) -> dict[str, Float[Tensor, ""]]:
+    """Add the gradient of the weighted losses to the VAE's parameters. Returns the losses before their weights.
+
+    It goes down to the pixels first, where the adversarial one can be scaled to the others, and then once through the VAE.
+    """
+    losses = {"reconstruction": reconstruction_loss(pixels, target, config.mse_weight, config.gradient_weight)}
+    loss = losses["reconstruction"]
+    if perceptual is not None:
+        losses["perceptual"] = perceptual(pixels, target)
+        loss = loss + config.perceptual_weight * losses["perceptual"]
+    (gradient,) = torch.autograd.grad(loss, pixels)
+    if adversary is not None:
+        losses["adversarial"] = adversary.loss(pixels)
+        (pull,) = torch.autograd.grad(losses["adversarial"], pixels)
+        losses["adaptive_weight"] = adaptive_weight(pixels, gradient, pull, last_layer)
+        gradient = gradient + config.adversarial_weight * losses["adaptive_weight"] * pull
+    roots, gradients = [pixels], [gradient]
+    if posterior is not None and config.kl_weight:
+        losses["kl"] = kl_divergence(posterior, pixels.numel())
+        roots.append(losses["kl"])
+        gradients.append(torch.full_like(losses["kl"], config.kl_weight))
+    torch.autograd.backward(roots, gradients)
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 def learning_rate(config: VAETraining, step: int) -> float:
     """Each stage warms up by itself; the second one stays level for half of its steps and then falls to zero."""
-    if step < config.trunk_steps:
+    if step < config.first_steps:
         return config.trunk_learning_rate * min(1.0, (step + 1) / config.warmup_steps)
-    step -= config.trunk_steps
+    step -= config.first_steps
     return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps, 2 * (1 - step / config.num_steps))
 
 
-def reconstruction_loss(x: Float[Tensor, "B C F H W"], target: Float[Tensor, "B C F H W"]) -> Float[Tensor, ""]:
-    """L1 + 2 MSE, and half the L1 of the spatial gradient so that edges are worth more than their few pixels."""
-    error = x - target
-    gradient = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
-    return error.abs().mean() + 2 * error.square().mean() + 0.5 * gradient
+def open_source(config: VAETraining) -> Source:
+    if config.data is None:
+        return RenderedWorld(config.num_frames, config.size, config.max_stride)
+    return MediaFiles(config.data, config.num_frames, config.size, config.max_stride, config.eval_clips)
 
 
-def render_clips(config: VAETraining, seeds: Sequence[int], split: world.Split) -> UInt8[Tensor, "B F H W 3"]:
-    scenes = [world.sample_scene(seed, split) for seed in seeds]
-    return torch.stack([torch.from_numpy(world.render(scene, config.size, config.size, config.num_frames)) for scene in scenes])
+def clips_of(config: VAETraining, source: Source, step: int) -> UInt8[Tensor, "B F H W 3"]:
+    """What a step sees. Of every n steps, floor(n * image_ratio) see images."""
+    draw = random_generator(config.seed, "clips", step)
+    if floor((step + 1) * config.image_ratio) > floor(step * config.image_ratio):
+        return to_batch([source.image(draw) for _ in range(config.image_batch_size)])
+    return to_batch([source.video(draw) for _ in range(config.batch_size)])
 
 
-def render_batch(config: VAETraining, step: int, batch: int) -> UInt8[Tensor, "B F H W 3"]:
-    """The training clips of one step, rendered now: a thousandth of the step's time, so none is ever seen twice."""
-    seeds = torch.randint(2**31, (batch,), generator=random_generator(config.seed, "scene", step))
-    return render_clips(config, seeds.tolist(), "train")
+def to_batch(clips: Sequence[UInt8[np.ndarray, "F H W 3"]]) -> UInt8[Tensor, "B F H W 3"]:
+    return torch.from_numpy(np.stack(clips))
 
 
-def with_decoder(vae: CausalVAE, decoder: dict[str, Tensor]) -> CausalVAE:
-    """A copy of `vae` with other weights in its decoder."""
-    result = copy.deepcopy(vae)
-    result.decoder.load_state_dict(decoder)
-    return result
+def keep(
+    config: VAETraining, vae: CausalVAE, ema: dict[str, Tensor], held_out: Sequence[UInt8[Tensor, "1 F H W 3"]], folder: Path
+) -> float:
+    """Write the VAE with the averaged weights to `folder`, in the official layout in float16, and return its PSNR."""
+    vae = copy.deepcopy(vae)
+    learner(config, vae).load_state_dict(ema)
+    vae = vae.half().float()  # judge what is stored
+    psnr, deviation = evaluate(vae, held_out)
+    if config.part == "full":  # a transformer wants latents of variance 1
+        vae.config = replace(vae.config, scaling_factor=1 / deviation)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"_class_name": "AutoencoderKLCausal3D", "act_fn": "silu", "mid_block_add_attention": True, **asdict(vae.config)}
+    with replacing(folder / "config.json") as (temporary, _):
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / "pytorch_model.safetensors") as (temporary, _):
+        save_file({name: tensor.half().contiguous() for name, tensor in vae.state_dict().items()}, temporary)
+    return psnr
 
 
 @torch.no_grad()
-def evaluate(vae: CausalVAE, config: VAETraining, num_clips: int) -> float:
-    """Mean PSNR per clip, in dB, of encoding and decoding scenes whose words were never rendered in training."""
-    values = []
-    for seed in range(num_clips):
-        x = pca.to_pixels(render_clips(config, [seed], "held_out"))
-        error = vae.decode(vae.encode(x).mode()).clamp(-1, 1) - x
+def evaluate(vae: CausalVAE, clips: Sequence[UInt8[Tensor, "1 F H W 3"]]) -> tuple[float, float]:
+    """Mean PSNR per clip, in dB, of encoding and decoding; and the standard deviation of the latents."""
+    values, latents = [], []
+    for clip in clips:
+        x = pca.to_pixels(clip).to(vae.quant_conv.weight.device)
+        latents.append(vae.encode(x).mode())
+        error = vae.decode(latents[-1]).clamp(-1, 1) - x
         values.append(-10 * F.mse_loss(error / 2, torch.zeros_like(error)).log10())
-    return torch.stack(values).mean().item()
-
-
-def save_vae(vae: CausalVAE, folder: Path) -> None:
-    """Write the official folder layout, in float16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {"_class_name": "AutoencoderKLCausal3D", "act_fn": "silu", "mid_block_add_attention": True, **asdict(vae.config)}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-    save_file({name: tensor.half().contiguous() for name, tensor in vae.state_dict().items()}, folder / "pytorch_model.safetensors")
+    return torch.stack(values).mean().item(), torch.cat(latents).std().item()

@@ -1,0 +1,216 @@
+"""The latent cache and its schedule: every sample comes back with its own text, once an epoch, at any step."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from math import floor
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from tiny_checkpoint import save_text_encoders
+
+from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.models.text import TextEncoder
+from hunyuan_video.training.dataset import Bucket, LatentCache, Schedule, nearest
+from hunyuan_video.training.shards import Manifest, Sample, write_shard
+
+CAPTIONS = ["a cat", "a dog in the snow", "a boat at sea", "the robot", "a picture of the sea"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> TextEncoder:
+    return load_text_encoder(*save_text_encoders(tmp_path_factory.mktemp("text")), dtype=torch.float32)
+
+
+def samples() -> list[Sample]:
+    """Four videos and an image, of 4 channels."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(4, 2, 4, 4), (4, 2, 4, 4), (4, 2, 4, 6), (4, 2, 4, 4), (4, 1, 4, 4)]
+    return [Sample(torch.randn(shape, generator=draw), caption) for shape, caption in zip(shapes, CAPTIONS, strict=True)]
+
+
+@pytest.fixture
+def folder(tmp_path, text) -> Path:
+    """A cache of the samples in two shards."""
+    manifest = Manifest(tmp_path, ["first", "second"])
+    manifest.add_empty(text)
+    for index in manifest.begin():
+        manifest.add(index, write_shard(manifest.path(index), samples()[3 * index : 3 * index + 3], {}, text))
+    return tmp_path
+
+
+def test_the_index_says_what_the_cache_holds(folder):
+    cache = LatentCache(folder)
+    assert cache.buckets == {Bucket(5, 32, 32): [0, 1, 3], Bucket(5, 32, 48): [2], Bucket(1, 32, 32): [4]}
+    assert (len(cache), cache.latent_channels, cache.text_dim, cache.pooled_dim) == (5, 4, 16, 12)
+
+
+def test_a_batch_gives_back_each_sample_with_its_own_text(folder, text):
+    batch = LatentCache(folder).batch([3, 0], torch.tensor([False, False]))
+    expected = text.encode([CAPTIONS[3], CAPTIONS[0]])
+    torch.testing.assert_close(batch.latents, torch.stack([samples()[3].latents, samples()[0].latents]).half().float())
+    assert torch.equal(batch.features.mask, expected.mask)
+    torch.testing.assert_close(batch.features.states[expected.mask], expected.states[expected.mask], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(batch.features.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(0, "video"), (4, "image")])
+def test_a_dropped_caption_is_the_empty_one_of_its_kind(folder, text, number, kind):
+    batch, expected = LatentCache(folder).batch([number], torch.tensor([True])), text.encode([""], kind)
+    torch.testing.assert_close(batch.features.states, expected.states, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(batch.features.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
+
+
+def test_an_image_is_told_apart_by_its_template(folder, text):
+    batch = LatentCache(folder).batch([4], torch.tensor([False]))
+    torch.testing.assert_close(batch.features.states, text.encode([CAPTIONS[4]], "image").states, atol=2e-3, rtol=2e-3)
+
+
+def test_no_cache_says_how_to_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="data prepare"):
+        LatentCache(tmp_path)
+
+
+def test_a_shard_that_is_gone_or_cut_is_noticed_on_opening(folder):
+    shard = folder / "shard-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is damaged"):
+        LatentCache(folder)
+    shard.unlink()
+    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is damaged"):
+        LatentCache(folder)
+
+
+def test_an_unfinished_cache_is_refused(folder):
+    Manifest(folder, ["first", "second", "third"]).begin()
+    with pytest.raises(ValueError, match="1 of its shards are still missing"):
+        LatentCache(folder)
+
+
+def test_values_that_overflow_are_not_stored(tmp_path, text):
+    with pytest.raises(ValueError, match="not finite"):
+        write_shard(tmp_path / "a.safetensors", [Sample(torch.full((4, 1, 2, 2), 1e6), "x")], {}, text)
+
+
+def test_the_manifest_adds_the_shards_up(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["samples"], manifest["missing"], manifest["skipped"]) == (5, 0, {})
+    assert manifest["buckets"] == {"1x32x32": 1, "5x32x32": 3, "5x32x48": 1}
+
+
+# ---------------------------------------------------------------------------------------------------- buckets
+
+
+def test_a_bucket_is_written_as_it_is_read():
+    assert str(Bucket.parse("33x128x256")) == "33x128x256"
+    assert Bucket.parse("33x128x256").tokens == 9 * 8 * 16
+
+
+@pytest.mark.parametrize("text", ["", "33x128", "32x128x128", "33x120x128", "0x16x16", "1x0x16", "-3x16x16", "1x16x16x3"])
+def test_a_wrong_bucket_is_refused(text):
+    with pytest.raises(ValueError, match="such as 33x128x128"):
+        Bucket.parse(text)
+
+
+OFFERED = [Bucket.parse(text) for text in ("1x128x128", "17x128x128", "33x128x128", "33x64x64", "33x96x160", "65x96x160", "129x720x1280")]
+
+
+@pytest.mark.parametrize(
+    ("source", "chosen"),
+    [
+        ((1, 500, 900), "1x128x128"),
+        ((40, 128, 128), "33x128x128"),
+        ((20, 128, 128), "17x128x128"),
+        ((40, 100, 100), "33x64x64"),
+        ((40, 20, 20), "33x64x64"),
+        ((500, 1080, 1920), "129x720x1280"),
+        ((100, 1080, 1920), "65x96x160"),
+        ((500, 480, 832), "65x96x160"),
+        ((2, 128, 128), None),
+    ],
+    ids=["image", "same", "shorter", "smaller", "enlarged", "large", "too short for the large one", "small 16:9", "too short"],
+)
+def test_aspect_then_size_then_duration_choose_a_bucket(source, chosen):
+    bucket = nearest(OFFERED, *source)
+    assert (bucket and str(bucket)) == chosen
+
+
+# ---------------------------------------------------------------------------------------------------- the schedule
+
+SIZES = [Bucket(1, 16, 16), Bucket(1, 32, 32), Bucket(5, 16, 16), Bucket(5, 32, 32), Bucket(17, 16, 32)]
+
+
+@st.composite
+def caches(draw) -> dict[Bucket, list[int]]:
+    counts = draw(st.lists(st.integers(0, 7), min_size=len(SIZES), max_size=len(SIZES)))
+    assume(sum(counts))
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    return {size: list(range(start, start + count)) for size, start, count in zip(SIZES, starts, counts, strict=True) if count}
+
+
+@given(caches(), st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**62))
+def test_every_sample_comes_once_an_epoch_within_the_budget(buckets, budget, batches_per_step, seed):
+    schedule = Schedule(buckets, budget, batches_per_step, None, seed)
+    bucket_of = {number: bucket for bucket, numbers in buckets.items() for number in numbers}
+    total, seen, counts = len(bucket_of), Counter[int](), []
+    batches = [batch for step in range(3 * total) for batch in schedule(step)]
+    for batch in batches:
+        (bucket,) = {bucket_of[number] for number in batch}
+        assert len(batch) == 1 or len(batch) * bucket.tokens <= budget
+        seen.update(batch)
+        counts.append(seen.total())
+        if seen.total() % total == 0:
+            assert set(seen.values()) == {seen.total() // total}
+    assert {total, 2 * total} <= set(counts)  # an epoch ends between two batches
+
+
+@given(caches(), st.integers(1, 30), st.integers(1, 4), st.integers(0, 50))
+def test_a_step_is_the_same_whatever_was_asked_before(buckets, budget, batches_per_step, step):
+    schedule = Schedule(buckets, budget, batches_per_step, None, 0)
+    walked = [schedule(number) for number in range(step + 1)]
+    assert Schedule(buckets, budget, batches_per_step, None, 0)(step) == walked[step]
+
+
+@given(st.integers(0, 100), st.integers(1, 5), st.integers(0, 60))
+def test_the_share_of_images_is_exact(percent, batches_per_step, steps):
+    schedule = Schedule({SIZES[0]: [0, 1, 2], SIZES[3]: [3, 4]}, 1, batches_per_step, percent / 100, 0)
+    batches = [batch for step in range(steps) for batch in schedule(step)]
+    assert sum(batch[0] < 3 for batch in batches) == floor(len(batches) * percent / 100 + 1e-9)
+
+
+def test_images_and_videos_have_epochs_of_their_own():
+    schedule = Schedule({SIZES[0]: [0, 1, 2], SIZES[3]: [3, 4]}, 1, 1, 0.25, 0)
+    batches = [schedule(step)[0][0] for step in range(24)]
+    assert Counter(batches) == {0: 2, 1: 2, 2: 2, 3: 9, 4: 9}
+
+
+def test_epochs_and_seeds_are_shuffled_differently():
+    def orders(seed: int) -> list[list[int]]:
+        schedule = Schedule({SIZES[2]: list(range(20))}, 1, 20, None, seed)
+        return [[batch[0] for batch in schedule(epoch)] for epoch in range(2)]
+
+    first, second = orders(0)
+    assert first != second and first != orders(1)[0] and sorted(first) == list(range(20))
+
+
+def test_a_rest_is_spread_over_the_batches():
+    schedule = Schedule({SIZES[0]: list(range(9))}, 8, 2, None, 0)
+    assert sorted(map(len, schedule(0))) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"image_ratio": 0.5}, "holds no images"),
+        ({"image_ratio": 1.5}, "image_ratio is 1.5"),
+        ({"token_budget": 0}, "token_budget is 0"),
+        ({"batches_per_step": 0}, "batches_per_step 0"),
+    ],
+)
+def test_an_impossible_schedule_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Schedule(**{"buckets": {SIZES[2]: [0]}, "token_budget": 1, "batches_per_step": 1, "image_ratio": None, "seed": 0} | change)

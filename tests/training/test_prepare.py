@@ -1,0 +1,298 @@
+"""Preparing latent caches: the right latents and words, broken media counted, and interruption without a trace."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from media_files import at, write_video
+from PIL import Image
+from test_doors import ROOT, commands
+from tiny_checkpoint import save_text_encoders
+
+from hunyuan_video import HunyuanVideo, cli, weights
+from hunyuan_video.models.text import Kind
+from hunyuan_video.training import media, pca, prepare, shards, world
+from hunyuan_video.training.dataset import Bucket, LatentCache
+from hunyuan_video.training.prepare import DataPreparation, WorldCache
+
+SMALL = ("1x32x32", "5x32x32")
+
+
+@pytest.fixture(autouse=True)
+def load_once(monkeypatch):
+    """The embedded miniature encodes; it is read once."""
+    monkeypatch.delenv("MODEL_BASE", raising=False)
+    monkeypatch.setattr(prepare, "_load_encoders", _load_encoders)
+
+
+_load_encoders = functools.cache(prepare._load_encoders)
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """Three videos, an image, a cut video and one without a caption."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4", "cut.mp4", "silent.mp4", "z.mkv"):
+        write_video(folder / name, at(24, 8))
+    Image.new("RGB", (40, 40), "teal").save(folder / "image.png")
+    (folder / "image.txt").write_text("teal")
+    (folder / "cut.mp4").write_bytes((folder / "cut.mp4").read_bytes()[:-50])
+    (folder / "silent.txt").unlink()
+    return folder
+
+
+@pytest.fixture
+def config(source) -> DataPreparation:
+    return DataPreparation(source, buckets=SMALL, shard_size=2)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---------------------------------------------------------------------------------------------------- what is made
+
+
+def test_the_cache_holds_what_the_pipeline_encodes(config, tmp_path):
+    prepare.prepare(config, tmp_path / "cache")
+    cache, pipe = LatentCache(tmp_path / "cache"), HunyuanVideo.load(weights.EMBEDDED)
+    items = {item.name: item for item in media.find_items(config.source)}
+    assert cache.buckets == {Bucket(5, 32, 32): [0, 1, 3], Bucket(1, 32, 32): [2]}  # in the order of a, b, image, z
+    expectations: tuple[tuple[int, str, Kind], ...] = ((1, "b.mp4", "video"), (2, "image.png", "image"))
+    for number, name, kind in expectations:
+        batch = cache.batch([number], torch.tensor([False]))
+        cuts = media.plan(items[name], [Bucket.parse(size) for size in SMALL], 24.0, 1)
+        (clip,) = media.read_clips(items[name], cuts)
+        expected = pipe.text_encoder.encode([items[name].caption], kind)
+        torch.testing.assert_close(batch.latents, pipe.encode(clip), atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(batch.features.states, expected.states, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(batch.features.pooled, expected.pooled, atol=5e-3, rtol=5e-3)
+
+
+def test_what_is_skipped_is_counted_by_reason_and_named(config, tmp_path):
+    text = prepare.prepare(config, tmp_path / "cache")
+    manifest = json.loads((tmp_path / "cache" / "manifest.json").read_text())
+    assert manifest["skipped"] == {"no caption": 1, "unreadable": 1}
+    assert text == (tmp_path / "cache" / "report.md").read_text()
+    for line in ("4 samples of 6 sources.", "| 5x32x32 | 3 |", "| unreadable | 1 | cut.mp4 |", "| no caption | 1 | silent.mp4 |"):
+        assert line in text
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(config, tmp_path, capsys):
+    arguments = ["data", "prepare", str(config.source), "--out", str(tmp_path / "cache"), "--buckets", *SMALL]
+    assert cli.main([*arguments, "--dry-run"]) == 0
+    assert not (tmp_path / "cache").exists()
+    announced = capsys.readouterr().out
+    assert cli.main(arguments) == 0
+    assert announced.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:]
+
+
+def test_consecutive_clips_share_their_caption(config, tmp_path):
+    write_video(config.source / "a.mp4", at(24, 11))
+    prepare.prepare(replace(config, clips_per_video=2), tmp_path / "cache")
+    cache = LatentCache(tmp_path / "cache")
+    features = cache.batch([0, 1], torch.tensor([False, False])).features
+    assert cache.buckets[Bucket(5, 32, 32)][:2] == [0, 1] and torch.equal(features.states[0], features.states[1])
+
+
+def test_without_buckets_the_weights_choose(source):
+    found = weights.find_or_embedded(weights.EMBEDDED)
+    assert DataPreparation(source).sizes(found) == [Bucket(1, 64, 64), Bucket(17, 64, 64)]
+
+
+def test_the_commands_of_the_documentation_run(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source.rename("videos")
+    write_video(tmp_path / "videos" / "a.mp4", at(24, 17))
+    wanted = commands(ROOT / "docs" / "data.md")
+    assert len(wanted) >= 2
+    for command in wanted:
+        assert cli.main(shlex.split(command)) == 0, command
+
+
+# ---------------------------------------------------------------------------------------------------- interruption
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["write_shard", "add"])
+def test_a_killed_preparation_ends_with_the_bytes_of_an_undisturbed_one(config, tmp_path, monkeypatch, moment):
+    prepare.prepare(config, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        owner = prepare if moment == "write_shard" else shards.Manifest
+        original, calls = getattr(owner, moment), []
+
+        def dies_at_the_second(*arguments):
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise Killed
+            return original(*arguments)
+
+        patch.setattr(owner, moment, dies_at_the_second)
+        with pytest.raises(Killed):
+            prepare.prepare(config, tmp_path / "killed")
+    with pytest.raises(ValueError, match="2 of its shards are still missing"):
+        LatentCache(tmp_path / "killed")
+    prepare.prepare(config, tmp_path / "killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("harm", ["deleted", "flipped", "empty flipped"])
+def test_only_a_damaged_shard_is_made_again(config, tmp_path, monkeypatch, harm):
+    cache = tmp_path / "cache"
+    prepare.prepare(config, cache)
+    whole = contents(cache)
+    path = cache / ("empty.safetensors" if harm == "empty flipped" else "shard-00001.safetensors")
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.unlink() if harm == "deleted" else path.write_bytes(damaged)
+    made = []
+    monkeypatch.setattr(prepare, "write_shard", lambda path, *rest: made.append(path.name) or shards.write_shard(path, *rest))
+    prepare.prepare(config, cache)
+    assert contents(cache) == whole
+    assert made == ([] if harm == "empty flipped" else ["shard-00001.safetensors"])
+
+
+def test_shards_follow_a_source_that_changes(config, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    prepare.prepare(config, cache)
+    made = []
+    monkeypatch.setattr(prepare, "write_shard", lambda path, *rest: made.append(path.name) or shards.write_shard(path, *rest))
+    (config.source / "image.txt").write_text("green")
+    write_video(config.source / "zz.mp4", at(24, 8))
+    prepare.prepare(config, cache)
+    assert made == ["shard-00001.safetensors", "shard-00003.safetensors"] and len(LatentCache(cache)) == 5
+    for name in ("zz.mp4", "zz.txt"):
+        (config.source / name).unlink()
+    prepare.prepare(config, cache)
+    assert not (cache / "shard-00003.safetensors").exists() and len(LatentCache(cache)) == 4
+
+
+def test_other_settings_in_the_same_folder_are_refused(config, tmp_path):
+    prepare.prepare(config, tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"other settings \(fps: 24.0 -> 12.0\)"):
+        prepare.prepare(replace(config, fps=12.0), tmp_path / "cache")
+    prepare.prepare(replace(config, max_failures=0.5), tmp_path / "cache")
+
+
+# ---------------------------------------------------------------------------------------------------- failure
+
+
+def test_too_many_failures_end_the_preparation_with_the_reasons(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_JUDGED", 4)
+    with pytest.raises(ValueError, match=r"1 of the first 4 sources cannot be used \(1 unreadable\), more than max_failures, 0.1"):
+        prepare.prepare(config, tmp_path / "cache")
+    # What was skipped before an interruption counts, too.
+    with pytest.raises(ValueError, match="2 of the first 5 sources"):
+        prepare.prepare(replace(config, max_failures=0.3), tmp_path / "cache")
+    prepare.prepare(replace(config, max_failures=0.4), tmp_path / "cache")
+
+
+def test_a_few_failures_at_the_start_end_nothing(config, tmp_path):
+    prepare.prepare(replace(config, max_failures=0.0), tmp_path / "cache")
+
+
+def test_a_cache_of_nothing_is_an_error(tmp_path, capsys):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.mp4").touch()
+    assert cli.main(["data", "prepare", str(tmp_path / "source"), "--out", str(tmp_path / "cache")]) == 2
+    assert "None of the 1 sources could be used (1 no caption)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no samples"):
+        LatentCache(tmp_path / "cache")
+
+
+def test_the_weights_of_model_base_encode(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MODEL_BASE", str(tmp_path / "nowhere"))
+    assert cli.main(["data", "prepare", str(source), "--out", str(tmp_path / "cache")]) == 2
+    assert f"looked for {tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"buckets": ("16x64x64",)}, "'16x64x64'"),
+        ({"fps": 0.0}, "fps is 0"),
+        ({"clips_per_video": 0}, "clips_per_video is 0"),
+        ({"max_failures": 2.0}, "max_failures is 2"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+    ],
+)
+def test_impossible_settings_are_refused(change, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        DataPreparation(Path("videos"), **change)
+
+
+# ---------------------------------------------------------------------------------------------------- the rendered world
+
+
+class InlinePool:
+    """Does the work of a multiprocessing context and its pool in this process."""
+
+    def __init__(self, *_arguments):
+        self.Pool, self.imap_unordered = InlinePool, map
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        return None
+
+
+@pytest.fixture
+def world_config(tmp_path, monkeypatch) -> WorldCache:
+    monkeypatch.setattr(prepare.multiprocessing, "get_context", InlinePool)
+    save_text_encoders(tmp_path / "text")
+    scenes = [world.sample_scene(seed, "train") for seed in range(8)]
+    clips = torch.stack([torch.from_numpy(world.render(scene, 32, 32, 5)) for scene in scenes])
+    pca.fit(clips, 4).save(tmp_path / "pca.safetensors")
+    return WorldCache(tmp_path / "pca.safetensors", tmp_path / "text", num_clips=6, buckets=SMALL, shares=(1.0, 2.0), seed=5, shard_size=4)
+
+
+def test_the_world_is_rendered_into_its_buckets(world_config, tmp_path):
+    prepare.prepare_world(world_config, tmp_path / "cache")
+    cache, basis = LatentCache(tmp_path / "cache"), pca.PcaBasis.load(world_config.pca)
+    assert len(cache) == 6 and len(cache.buckets) == 2
+    for bucket, numbers in cache.buckets.items():
+        number = numbers[-1]
+        assert prepare.world_bucket(world_config, 5 + number) == bucket
+        clip = torch.from_numpy(world.render(world.sample_scene(5 + number, "train"), 32, 32, bucket.num_frames))
+        batch = cache.batch([number], torch.tensor([False]))
+        torch.testing.assert_close(batch.latents, pca.encode(basis, clip[None]), atol=5e-3, rtol=5e-3)
+
+
+def test_buckets_are_drawn_with_their_shares(world_config):
+    drawn = [prepare.world_bucket(world_config, seed).num_frames for seed in range(3000)]
+    assert drawn.count(5) / 3000 == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_more_clips_make_only_the_shards_that_are_missing(world_config, tmp_path):
+    cache = tmp_path / "cache"
+    prepare.prepare_world(world_config, cache)
+    written = (cache / "shard-00000.safetensors").stat().st_mtime_ns
+    prepare.prepare_world(replace(world_config, num_clips=9), cache)
+    assert (cache / "shard-00000.safetensors").stat().st_mtime_ns == written and len(LatentCache(cache)) == 9
+    undisturbed = tmp_path / "undisturbed"
+    prepare.prepare_world(replace(world_config, num_clips=9), undisturbed)
+    assert contents(cache) == contents(undisturbed)
+
+
+def test_clips_of_other_encoders_do_not_mix(world_config, tmp_path):
+    prepare.prepare_world(world_config, tmp_path / "cache")
+    world_config.pca.write_bytes(b"another")
+    with pytest.raises(ValueError, match="other settings"):
+        prepare.prepare_world(world_config, tmp_path / "cache")
+
+
+def test_every_bucket_needs_its_share(world_config):
+    with pytest.raises(ValueError, match="each bucket needs one"):
+        replace(world_config, shares=(1.0,))
