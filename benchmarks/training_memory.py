@@ -12,10 +12,10 @@ from functools import partial
 
 import torch
 from measure import peak_memory
-from torch.utils.checkpoint import checkpoint
 
 from hunyuan_video.models.attention import sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, use_attention
+from hunyuan_video.training.parallel import checkpointed_trunk
 from hunyuan_video.training.plan import predict
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora
@@ -41,8 +41,7 @@ def train(
         worker = copy.deepcopy(model).to(dtype)
     use_attention(worker, sdpa)
     if checkpointing:
-        for block in (*worker.double_blocks, *worker.single_blocks):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        worker.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
     masters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     averages = [master.detach().clone() for master in masters.values()] if ema else []
     optimizer = torch.optim.AdamW(list(masters.values()), lr=1e-3, fused=True)

@@ -81,7 +81,7 @@ def two_sizes_before_backward(model: HunyuanVideoTransformer) -> Tensor:
 def work(rank: int, world_size: int, folder: Path) -> None:
     """All claims on one rank; its results go to `folder`."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=30))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=120))
     single = randomize(HunyuanVideoTransformer(FOUR_HEADS)).requires_grad_(True)
     pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     everyone = dist.group.WORLD

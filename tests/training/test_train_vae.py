@@ -24,7 +24,7 @@ from hunyuan_video.training.train_vae import VAETraining, learning_rate, train
 from hunyuan_video.video import save_video
 
 SHORT = VAETraining(
-    pca_clips=8, trunk_steps=2, num_steps=3, warmup_steps=1, num_frames=5, size=16, eval_clips=1, eval_every=4, checkpoint_seconds=0.0
+    pca_clips=8, trunk_steps=2, num_steps=3, warmup_steps=1, num_frames=5, size=16, eval_clips=1, eval_every=4, checkpoint_seconds=1e9
 )
 CPU = torch.device("cpu")
 
@@ -75,9 +75,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_run_continues_as_if_never_stopped(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = replace(SHORT, checkpoint_seconds=0.0)
     for at in (1, 3):  # in the trunk's stage, then in the whole decoder's
-        kill(SHORT, tmp_path, monkeypatch, at)
-    train(SHORT, tmp_path)
+        kill(config, tmp_path, monkeypatch, at)
+    train(config, tmp_path)
     expected, actual = stored(finished), stored(tmp_path)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
@@ -107,7 +108,6 @@ def test_more_steps_decode_better(tmp_path: Path):
         learning_rate=1e-5,
         ema_decay=0.0,
         eval_every=100,
-        checkpoint_seconds=1e9,
     )
     assert train(config, tmp_path / "long") > train(replace(config, trunk_steps=1), tmp_path / "short") + 1
 
@@ -152,7 +152,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> VAETraining:
         adversarial_start=2,
         tiling_probability=0.5,
         eval_clips=1,
-        checkpoint_seconds=0.0,
+        checkpoint_seconds=1e9,
     )
 
 
@@ -166,8 +166,9 @@ def trained(full: VAETraining, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_killed_run_with_a_discriminator_continues_exactly(
     full: VAETraining, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    kill(full, tmp_path, monkeypatch, at=3)
-    train(full, tmp_path)
+    config = replace(full, checkpoint_seconds=0.0)
+    kill(config, tmp_path, monkeypatch, at=3)
+    train(config, tmp_path)
     actual = masters(tmp_path)
     assert all(torch.equal(actual[name], tensor) for name, tensor in masters(trained).items())
     assert all(torch.equal(stored(tmp_path)[name], tensor) for name, tensor in stored(trained).items())

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig, use_attention
+from hunyuan_video.training.parallel import checkpointed_trunk
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora
 
@@ -69,8 +69,7 @@ def predict(
     model = _build(model_config, kind, rank, fp8_base, dtype)
     blocks = [*model.double_blocks, *model.single_blocks]
     if activation_checkpointing:
-        for block in blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        model.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
     trained = _count(model, trained=True)
     frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
     held = {
