@@ -68,7 +68,9 @@ SHEET_PROMPTS = (
 
 
 def words_of(scene: Scene) -> Words:
-    return {slot: getattr(scene, slot) for slot in SLOTS}
+    """What can be seen: a subject that nobody recoloured has its own colour, if that has a name."""
+    own = world.COLOURABLE.get(scene.subject) if scene.second is None else None
+    return {slot: getattr(scene, slot) for slot in SLOTS} | {"colour": scene.colour or own}
 
 
 # --- The judge -----------------------------------------------------------------------------------------------------------------
@@ -115,8 +117,8 @@ def look(frames: Frames) -> Float[Tensor, "K 3 64 64"]:
     return looks if looks.shape[-2:] == (world.SIDE, world.SIDE) else F.interpolate(looks, (world.SIDE, world.SIDE), mode="area")
 
 
-def train_judge(seed: int = 0, num_steps: int = 1600, batch_size: int = 32) -> JudgeNet:
-    """Train a judge on rendered training clips, the same for the same seed; about eight minutes of one CPU core."""
+def train_judge(seed: int = 0, num_steps: int = 3000, batch_size: int = 32) -> JudgeNet:
+    """Train a judge on rendered training clips, the same for the same seed; about twelve minutes of one CPU core."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = JudgeNet()
@@ -142,7 +144,7 @@ def train_judge(seed: int = 0, num_steps: int = 1600, batch_size: int = 32) -> J
 
 
 def _labels(scenes: Sequence[Scene]) -> list[Tensor]:
-    return [torch.tensor([values.index(getattr(scene, slot)) for scene in scenes]) for slot, values in SLOTS.items()]
+    return [torch.tensor([values.index(words_of(scene)[slot]) for scene in scenes]) for slot, values in SLOTS.items()]
 
 
 def as_judge(net: JudgeNet) -> Judge:
@@ -264,7 +266,7 @@ def evaluate(generate: Generate, judge: Judge, num_clips: int, group: Group, see
         right = {slot: asked[slot] == seen[slot] for slot in SLOTS}
         right["subject"] = right["subject"] and right["second"]
         for slot, of_slot in outcomes.items():
-            if slot not in ("size", "colour") or asked[slot] not in ("normal", None):
+            if slot not in ("size", "colour") or getattr(scene, slot) not in ("normal", None):
                 of_slot.append(right[slot])
         everything.append(right["subject"] and right["motion"] and right["background"])
         if not everything[-1]:
