@@ -84,6 +84,11 @@ def test_a_finished_stage_whose_settings_changed_is_refused(write, tmp_path):
         train_recipe(write('[[stage]]\nname = "a"\nnum_steps = 3\n'), tmp_path / "runs")
 
 
+def test_a_stage_without_what_it_needs_is_named(write, tmp_path):
+    with pytest.raises(ValueError, match="'a' lacks 'cache'"):
+        read_recipe(write('[[stage]]\nname = "a"\nkind = "lora"\nstart = "w"\n', common=""), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("stages", "sentence"),
     [
@@ -94,7 +99,6 @@ def test_a_finished_stage_whose_settings_changed_is_refused(write, tmp_path):
         ('[[stage]]\nname = "a"\nkind = "vae"\n', "is of kind 'vae'; it must be transformer or lora"),
         ('[[stage]]\nname = "a"\n[[stage]]\nname = "a"\n', "called a, a; each needs a name of its own"),
         ('[[stage]]\nname = "../a"\n', "can be a folder's"),
-        ('[[stage]]\nname = "a"\nkind = "lora"\n', "'a' lacks 'start'"),
         ('[[stage]]\nname = "a"\nkind = "lora"\nstart = "w"\n[[stage]]\nname = "b"\n', "follows a LoRA"),
         ('[[stage]]\nname = "a"\nnum_steps = 0\n', "num_steps is 0"),
         ("[[stage]\n", "no recipe in TOML|not a recipe in TOML"),
