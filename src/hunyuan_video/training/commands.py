@@ -86,11 +86,11 @@ def planned(config: settings.TransformerTraining | settings.LoraTraining, runtim
     """
     world_size, device = int(os.environ.get("WORLD_SIZE", "1")), resolve_device(runtime.device)
     plan, available = train.memory_plan(config, runtime, world_size), available_memory(device)
+    check(plan, available)
     text = f"{plan.table()}\nFree now on {device}: {available / 1e9:.2f} GB."
     if isinstance(config, settings.LoraTraining):
         whole = train.memory_plan(config, runtime, world_size, TransformerConfig())
         text += f"\nHunyuanVideo-13B would take {whole.total / 1e9:.1f} GB with these settings; docs/training-memory.md lists others."
-    check(plan, available)
     return text
 
 
