@@ -117,3 +117,10 @@ def test_an_unknown_setting_of_all_stages_is_named(write, tmp_path):
 def test_the_door_of_recipes(write, tmp_path, capsys):
     assert cli.main(["train", "recipe", str(write("")), "--out", str(tmp_path)]) == 2
     assert "has no stages" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_the_project_can_be_read(path, tmp_path):
+    stages = read_recipe(path, tmp_path)
+    assert len(stages) >= 3
+    assert all(later.config.start is not None for later in stages[1:])
