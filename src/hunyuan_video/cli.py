@@ -15,7 +15,7 @@ import tyro
 
 from hunyuan_video import weights
 from hunyuan_video.config import Output, Runtime, Sampling, check_prompt
-from hunyuan_video.files import LATENTS_SUFFIX, check_writable
+from hunyuan_video.files import LATENTS_SUFFIX, check_writable, read_prompts
 
 log = logging.getLogger("hunyuan_video")
 
@@ -88,16 +88,7 @@ class Generate:
             return [self.prompt]
         if self.prompt:
             raise ValueError("A prompt and --prompts-file were given; give one of them.")
-        try:
-            lines = self.prompts_file.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.prompts_file} is not a text file in UTF-8.") from error
-        prompts = [line.strip() for line in lines if line.strip()]
-        if not prompts:
-            raise ValueError(f"{self.prompts_file} has no prompt; it needs one a line.")
-        for number, prompt in enumerate(prompts, start=1):
-            check_prompt(prompt, f"Prompt {number} of {self.prompts_file}")
-        return prompts
+        return read_prompts(self.prompts_file)
 
 
 @dataclass(frozen=True)
@@ -221,7 +212,8 @@ def run_guarded(work: Callable[[], None]) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported here
             raise
-        print(f"hunyuan-video: out of memory; try --offload models, --fp8 or a smaller video. ({_sentence(error)})", file=sys.stderr)
+        advice = "try --offload models, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
+        print(f"hunyuan-video: out of memory; {advice}. ({_sentence(error)})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -269,7 +261,7 @@ def _weights_argument(arguments: list[str]) -> Path | None:
 
 def _usage() -> str:
     lines = [f"  {name:<12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines.append(f"  {'train':<12} Train a part of the miniature: {', '.join(GROUPS['train'])}.")
+    lines.append(f"  {'train':<12} Train all weights, a LoRA, the VAE or the miniature: {', '.join(GROUPS['train'])}.")
     lines.append(f"  {'data':<12} Encode your own videos and images for training: {', '.join(GROUPS['data'])}.")
     return "\n".join(
         [

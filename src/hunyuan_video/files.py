@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from hunyuan_video.config import check_prompt
+
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 LATENTS_SUFFIX = ".safetensors"
 MAX_NAME_BYTES = 100  # of the 255 that file systems allow
@@ -94,3 +96,21 @@ def replacing(path: Path) -> Iterator[tuple[Path, Path]]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # for a folder; nothing else
         temporary.unlink(missing_ok=True)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one a line.
+
+    Raises:
+        ValueError: it is no UTF-8, has no prompt, or one that cannot be one.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8.") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError(f"{path} has no prompt; it needs one a line.")
+    for number, prompt in enumerate(prompts, start=1):
+        check_prompt(prompt, f"Prompt {number} of {path}")
+    return prompts

@@ -79,14 +79,15 @@ class Weights:
     def fingerprint(self) -> str:
         """Identifies the model in a video's metadata: a SHA-256 over the sizes and evenly spread samples of all weight files, which takes
         a moment even for 40 GB. It tells models apart; it is not a check against tampering."""
-        return _fingerprint(self.load_key, self.transformer, self.vae, self.text_encoder, self.text_encoder_2)
+        return fingerprint_of(self.load_key, self.transformer, self.vae, self.text_encoder, self.text_encoder_2)
 
     def encoders_fingerprint(self) -> str:
         """As `fingerprint`, of what makes latents and text states: all but the transformer."""
-        return _fingerprint("", self.vae, self.text_encoder, self.text_encoder_2)
+        return fingerprint_of("", self.vae, self.text_encoder, self.text_encoder_2)
 
 
-def _fingerprint(start: str, *parts: Path) -> str:
+def fingerprint_of(start: str, *parts: Path) -> str:
+    """A digest of `start` and of weight files, or of those in folders."""
     digest = hashlib.sha256(start.encode())
     for part in parts:
         files = [part] if part.is_file() else sorted(f for f in part.iterdir() if f.suffix in {".safetensors", ".bin", ".pt", ".json"})

@@ -59,6 +59,14 @@ num_steps = 2
 checkpoint_seconds = 1000
 
 [[stage]]
+name = "uneven"
+kind = "lora"
+dtype = "bfloat16"
+rank = 3
+num_steps = 2
+checkpoint_seconds = 1000
+
+[[stage]]
 name = "adapter"
 kind = "lora"
 fp8 = true
@@ -100,16 +108,17 @@ def interrupted(run: Path, copy: Path) -> None:
     shutil.copytree(run / "checkpoints" / "step-00000002", copy / "checkpoints" / "step-00000002")
 
 
-def losses(run: Path) -> list[float]:
+def metric(run: Path, name: str) -> list[float]:
     events = EventAccumulator(str(run))
     events.Reload()
-    return [event.value for event in events.Scalars("loss")]
+    return [event.value for event in events.Scalars(name)]
 
 
 def assert_same(first: Path, second: Path, tolerance: float = 2e-5) -> None:
-    """The same losses, and the same results but for rounding. A weight's first steps have the size of the learning rate whatever the
-    size of its gradient, so the largest difference says little where that is almost zero: the mean must be small."""
-    assert losses(first)[-2:] == pytest.approx(losses(second)[-2:], rel=max(tolerance, 1e-5))
+    """The same losses and gradients, and the same results but for rounding. A weight's first steps have the size of the learning rate
+    whatever the size of its gradient, so the largest difference says little where that is almost zero: the mean must be small."""
+    for name in ("loss", "gradient_norm"):
+        assert metric(first, name)[-2:] == pytest.approx(metric(second, name)[-2:], rel=max(tolerance, 1e-5)), name
     for path in first.glob("*.safetensors"):
         other = load_file(second / path.name)
         for name, tensor in load_file(path).items():
@@ -144,7 +153,9 @@ def one(recipe, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("stage", "tolerance"), [("whole", 2e-5), ("sequence", 2e-5), ("distilled", 2e-3), ("adapter", 2e-5)])
+@pytest.mark.parametrize(
+    ("stage", "tolerance"), [("whole", 2e-5), ("sequence", 2e-5), ("distilled", 2e-3), ("uneven", 2e-3), ("adapter", 2e-5)]
+)
 def test_two_ranks_are_one(one, two, stage, tolerance):
     assert_same(one / stage, two / stage, tolerance)
 
@@ -159,7 +170,7 @@ def test_a_checkpoint_of_two_ranks_is_continued_by_one(two, recipe, tmp_path):
     interrupted(two / "whole", tmp_path / "whole")
     folder, config, runtime = read_recipe(recipe / "1.toml", tmp_path)[0]
     train(config, folder, runtime)
-    assert len(losses(folder)) == 2, "it did not continue after step 2"
+    assert len(metric(folder, "loss")) == 2, "it did not continue after step 2"
     assert_same(two / "whole", folder)
 
 
@@ -171,4 +182,4 @@ def test_a_checkpoint_of_two_ranks_is_continued_by_as_many_exactly_and_by_four(t
     if ranks == 2:
         (result,) = results(read_recipe(recipe / "4.toml", tmp_path)[0].config, tmp_path / "whole")
         assert result.read_bytes() == (two / "whole" / result.name).read_bytes()
-        assert losses(tmp_path / "whole") == losses(two / "whole")[-2:]
+        assert metric(tmp_path / "whole", "loss") == metric(two / "whole", "loss")[-2:]

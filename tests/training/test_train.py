@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from training.cache_files import save_cache
 
 from hunyuan_video import checkpoint
@@ -26,6 +29,7 @@ from hunyuan_video.training.parallel import World
 from hunyuan_video.training.run import Run, random_generator
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.train import build_model, train
+from hunyuan_video.transforms import fp8
 
 CPU = torch.device("cpu")
 OFTEN = TrainingRuntime(checkpoint_seconds=0.0, keep_checkpoints=100)
@@ -127,16 +131,19 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_never_stopped(config, tmp_path,
 
 
 def test_micro_batches_add_up_to_their_mean(config, tmp_path, losses, monkeypatch):
-    """Two micro-batches in a step are one of both, where what is drawn does not depend on the grouping."""
+    """Neither how often all of them come, nor in which order, changes the mean; a sum would, and so would the last one alone."""
     monkeypatch.setattr(module, "add_noise", lambda config, x, features, draw: add_noise(config, x, features, random_generator(0)))
     monkeypatch.setattr(module, "random_generator", lambda *_keys: random_generator(0))
     config = replace(config, dtype="float32", save_dtype="float32", num_steps=1, caption_dropout=0.0, learning_rate=1e-3)
-    paths = []
-    for schedule in ([[0], [1]], [[0], [1], [0], [1]]):
+    norms, paths = [], []
+    original = Run.log
+    monkeypatch.setattr(Run, "log", lambda self, step, **scalars: (norms.append(scalars["gradient_norm"]), original(self, step, **scalars)))
+    for schedule in ([[0], [1]], [[1], [0], [1], [0]]):
         monkeypatch.setattr(module, "Schedule", lambda *_arguments, batches=schedule: lambda _step: batches)
         (path,) = train(replace(config, batches_per_step=len(schedule)), tmp_path / str(len(schedule)))
         paths.append(load_file(path))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
     for name, tensor in paths[0].items():
         torch.testing.assert_close(tensor, paths[1][name], atol=1e-6, rtol=1e-4)
 
@@ -154,8 +161,53 @@ def test_a_fine_tuning_starts_from_its_weights(config, base, tmp_path):
         torch.testing.assert_close(tensor, load_file(base)[name].float(), atol=1e-6, rtol=0)
 
 
-def test_official_weights_are_told_the_guidance(config, official_tree, tmp_path):
+def test_official_weights_are_told_the_guidance(config, official_tree, tmp_path, monkeypatch):
+    told: list[Tensor] = []
+    monkeypatch.setattr(module, "loss_of", lambda model, noisy, target: (told.append(noisy.scale), loss_of(model, noisy, target))[1])
     train(replace(config, start=official_tree, num_steps=1, guidance=6.0), tmp_path)
+    assert told and all((scale == 6.0).all() for scale in told)
+
+
+def test_weights_in_8_bits_are_not_trained(config, official_tree, tmp_path, monkeypatch):
+    def in_8_bits(start: Path, dtype: torch.dtype) -> torch.nn.Module:
+        model = checkpoint.load_transformer(module.transformer_file(start), dtype, CPU)
+        fp8.quantize(model)
+        return model
+
+    monkeypatch.setattr(module, "load", in_8_bits)
+    with pytest.raises(ValueError, match="8-bit weights, which cannot be trained"):
+        train(replace(config, start=official_tree), tmp_path)
+
+
+def test_a_run_may_end_earlier_or_go_on_with_another_learning_rate(config, tmp_path):
+    (first,) = train(replace(config, num_steps=3), tmp_path, OFTEN)
+    stopped = load_file(first)
+    (again,) = train(replace(config, num_steps=2), tmp_path, OFTEN)  # the weights of step 3, which has been made
+    assert all(torch.equal(tensor, stopped[name]) for name, tensor in load_file(again).items())
+    (longer,) = train(replace(config, num_steps=5, learning_rate=1e-4), tmp_path, OFTEN)
+    assert not all(torch.equal(tensor, stopped[name]) for name, tensor in load_file(longer).items())
+    with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\)"):
+        train(replace(config, num_steps=5, learning_rate=1e-4, seed=1), tmp_path, OFTEN)
+
+
+def test_a_run_is_not_continued_on_another_cache_or_from_other_weights(config, base, official_tree, tmp_path):
+    weights_file = tmp_path / "start.safetensors"
+    shutil.copy(base, weights_file)
+    config = replace(config, start=weights_file, num_steps=1)
+    train(config, tmp_path / "run")
+    changed = load_file(weights_file)
+    changed["final_layer.linear.bias"] += 1
+    save_file(changed, weights_file)
+    with pytest.raises(ValueError, match="start_digest"):
+        train(config, tmp_path / "run")
+    shutil.copy(base, weights_file)
+    folder = tmp_path / "cache"
+    shutil.copytree(config.cache, folder)
+    train(replace(config, cache=folder), tmp_path / "other")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"note": "appended"}))
+    with pytest.raises(ValueError, match="cache_digest"):
+        train(replace(config, cache=folder), tmp_path / "other")
 
 
 def test_distillation_draws_the_guidance_evenly(config):

@@ -64,7 +64,7 @@ def test_validation_without_weights_is_refused_at_the_start(config, runtime, tmp
 
 def test_a_file_without_prompts_is_refused(config, runtime, tmp_path):
     (tmp_path / "prompts.txt").write_text("\n")
-    with pytest.raises(ValueError, match="is empty"):
+    with pytest.raises(ValueError, match="has no prompt"):
         train(config, tmp_path / "run", runtime)
 
 

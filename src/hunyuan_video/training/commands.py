@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from hunyuan_video.pipeline import resolve_device
 try:
     from hunyuan_video.training import prepare, settings, train, train_text, train_vae
     from hunyuan_video.training import recipe as recipes
+    from hunyuan_video.training.parallel import world_size
     from hunyuan_video.training.plan import available_memory, check
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
@@ -70,7 +70,11 @@ def lora(
         plan: only say what memory it takes, with these weights and with the 13B
     """
     if data is not None and not plan:
-        print(prepare.prepare(prepare.DataPreparation(data, weights=config.start), config.cache), end="")
+        if world_size() > 1:
+            raise ValueError("--data works in one process only; encode first, with `hunyuan-video data prepare`, and leave it out.")
+        if not config.start.is_dir():
+            raise ValueError(f"--data needs a weights root, with a VAE and text encoders, but --start is {config.start}.")
+        print(prepare.prepare(prepare.DataPreparation(data, weights=config.start, device=runtime.device), config.cache), end="")
     _train(out, config, runtime, plan)
 
 
@@ -84,12 +88,12 @@ def planned(config: settings.TransformerTraining | settings.LoraTraining, runtim
     Raises:
         ValueError: it does not fit; with the numbers.
     """
-    world_size, device = int(os.environ.get("WORLD_SIZE", "1")), resolve_device(runtime.device)
-    plan, available = train.memory_plan(config, runtime, world_size), available_memory(device)
+    device = resolve_device(runtime.device)
+    plan, available = train.memory_plan(config, runtime, world_size()), available_memory(device)
     check(plan, available)
     text = f"{plan.table()}\nFree now on {device}: {available / 1e9:.2f} GB."
     if isinstance(config, settings.LoraTraining):
-        whole = train.memory_plan(config, runtime, world_size, TransformerConfig())
+        whole = train.memory_plan(config, runtime, world_size(), TransformerConfig())
         text += f"\nHunyuanVideo-13B would take {whole.total / 1e9:.1f} GB with these settings; docs/training-memory.md lists others."
     return text
 

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hunyuan_video.config import SIZE_MULTIPLE
+from hunyuan_video.files import sha256
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.training.run import random_generator
 
@@ -116,6 +117,7 @@ class LatentCache:
         if not (folder / MANIFEST).exists():
             raise FileNotFoundError(f"There is no latent cache in {folder}; make one with {HOW_TO_MAKE}.")
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        self.digest = sha256(folder / MANIFEST)  # of all shards, whose own are in the manifest
         damaged = [name for name, entry in manifest["shards"].items() if _size(folder / name) != entry["bytes"]]
         if damaged or manifest.get("missing", 0):
             state = f"{damaged[0]} is damaged" if damaged else f"{manifest['missing']} of its shards are still missing"

@@ -31,6 +31,7 @@ from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer
 from hunyuan_video.pipeline import resolve_device
 
 CPU = torch.device("cpu")
+FIRST_TORCH = "2.13"  # in which training on several ranks is tested
 PATIENCE = timedelta(hours=2)  # one rank may read 26 GB, or decode a video, while the others wait
 
 
@@ -77,7 +78,7 @@ class World:
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
     """The connection of torchrun's processes. Inside another such block it is that one's: it cannot be made twice with the same port."""
-    if _world_size() == 1 or dist.is_initialized():
+    if world_size() == 1 or dist.is_initialized():
         yield
         return
     backend = "gloo"
@@ -98,9 +99,14 @@ def join_world(device: str, sequence_parallel: int) -> Iterator[World]:
     """The world that torchrun made, or one process.
 
     Raises:
-        ValueError: the ranks cannot be shared out.
+        ValueError: the ranks cannot be shared out, or PyTorch is too old for them.
     """
-    size, where = _world_size(), resolve_device(device)
+    size, where = world_size(), resolve_device(device)
+    if size > 1 and torch.__version__ < FIRST_TORCH:
+        raise ValueError(
+            f"Training on several ranks needs PyTorch {FIRST_TORCH} or newer, whose FSDP keeps the shards that the optimizer knows; "
+            f"this is {torch.__version__}."
+        )
     if sequence_parallel < 1 or size % sequence_parallel:
         raise ValueError(
             f"sequence_parallel is {sequence_parallel}, but there are {size} processes; it must divide their number "
@@ -118,7 +124,8 @@ def join_world(device: str, sequence_parallel: int) -> Iterator[World]:
         yield World(where, dist.get_rank(), size, sequence_parallel, mesh, group)
 
 
-def _world_size() -> int:
+def world_size() -> int:
+    """How many processes torchrun has started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

@@ -31,7 +31,7 @@ from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from hunyuan_video.training.parallel import process_group
-from hunyuan_video.training.run import keep_config
+from hunyuan_video.training.run import changed_settings
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.train import results, train
 
@@ -92,7 +92,9 @@ def train_recipe(path: Path, out: Path) -> list[Path]:
             finished = all(file.exists() for file in results(config, folder))
             log.info("stage %d of %d, %s%s", number, len(stages), folder.name, ": finished" if finished else "")
             if finished:
-                keep_config(folder, asdict(config))  # refuses a recipe that has changed since
+                if changed := changed_settings(folder, asdict(config)):
+                    what = ", ".join(changed.values())
+                    raise ValueError(f"{folder} is finished, with other settings ({what}); use them, or another folder.")
             else:
                 train(config, folder, runtime)
     return results(stages[-1].config, stages[-1].folder)

@@ -19,7 +19,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ def random_generator(seed: int, *keys: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def keep_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write `config.json` into a new folder; in an old one, it must say the same.
+def keep_config(folder: Path, config: dict[str, Any], may_change: Collection[str] = ()) -> None:
+    """Write `config.json` into a new folder; in an old one, it must say the same, except for what `may_change`.
 
     Raises:
         ValueError: the folder was made with other settings; names them.
@@ -53,26 +53,44 @@ def keep_config(folder: Path, config: dict[str, Any]) -> None:
     path = folder / "config.json"
     new = json.loads(json.dumps(config, default=str))
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        changed = ", ".join(f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(old | new) if old.get(key) != new.get(key))
-        if changed:
-            raise ValueError(f"{folder} was made with other settings ({changed}); use them, or another folder.")
-        return
+        changed = changed_settings(folder, new)
+        if refused := [text for key, text in changed.items() if key not in may_change]:
+            raise ValueError(f"{folder} was made with other settings ({', '.join(refused)}); use them, or another folder.")
+        if not changed:
+            return
+        log.info("%s goes on with other settings than before (%s)", folder, ", ".join(changed.values()))
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as (temporary, _):
         temporary.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
 
 
-class Run:
-    """One training run in one folder, opened by all of its ranks; `config` is a dataclass. Only the main rank writes metrics."""
+def changed_settings(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    """Which of these settings are others in a folder's `config.json`, and how."""
+    old, new = json.loads((folder / "config.json").read_text(encoding="utf-8")), json.loads(json.dumps(config, default=str))
+    return {key: f"{key}: {old.get(key)!r} -> {value!r}" for key, value in new.items() if old.get(key) != value}
 
-    def __init__(self, folder: str | Path, config: Any, *, world: World = ALONE, keep: int = 2, wandb_project: str | None = None):
+
+class Run:
+    """One training run in one folder, opened by all of its ranks; `config` is a dataclass, and `inputs` are digests of what it reads.
+    Only the main rank writes metrics."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Any,
+        *,
+        inputs: dict[str, str] | None = None,
+        may_change: Collection[str] = (),
+        world: World = ALONE,
+        keep: int = 2,
+        wandb_project: str | None = None,
+    ):
         self.folder, self.world, self.keep = Path(folder), world, keep
         self._bar: tqdm | None = None
         self._writer: SummaryWriter | None = None
         self._wandb: Any = None
         if world.is_main:
-            keep_config(self.folder, asdict(config))
+            keep_config(self.folder, asdict(config) | (inputs or {}), may_change)
             if wandb_project is not None:
                 self._wandb = _start_wandb(wandb_project, self.folder, config)
             self._checkpoints.mkdir(exist_ok=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from hunyuan_video import weights
+from hunyuan_video.config import Runtime
 from hunyuan_video.training.objectives import Objective
 from hunyuan_video.training.validate import Validation
+
+# What may be another when a run is continued: a lower learning rate after a divergence, or an earlier or later end.
+MAY_CHANGE = ("num_steps", "learning_rate", "decay_fraction", "clip_norm", "max_skipped")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Objective):
-    """What every kind of training is told. A run is only continued with the same settings."""
+    """What every kind of training is told. But for `MAY_CHANGE`, a run is only continued with the same settings."""
 
     cache: Path
     """the latent cache"""
@@ -102,6 +107,13 @@ class LoraTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.layers is not None:
+            try:
+                re.compile(self.layers)
+            except re.error as error:
+                raise ValueError(
+                    f"layers is {self.layers!r}, which is no regular expression ({error}); 'attn|mlp' would be one."
+                ) from error
         if self.rank < 1 or self.alpha <= 0:
             raise ValueError(f"rank is {self.rank} and alpha {self.alpha}; rank must be 1 or more and alpha above 0.")
 
@@ -124,5 +136,7 @@ class TrainingRuntime(Validation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if Runtime(device=self.device).device == "mps":
+            raise ValueError("device is 'mps', on which trainings do not run; it must be auto, cpu or cuda.")
         if self.keep_checkpoints < 1 or self.checkpoint_seconds < 0:
             raise ValueError("keep_checkpoints must be 1 or more, and checkpoint_seconds 0 or more.")

@@ -10,7 +10,6 @@ same items.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from hunyuan_video.files import replacing
+from hunyuan_video.files import replacing, sha256
 from hunyuan_video.models.text import Kind, TextEncoder
 from hunyuan_video.training.dataset import EMPTY, MANIFEST, Bucket
 
@@ -87,12 +86,7 @@ def _stored(tensor: Tensor) -> Tensor:
 def _write(path: Path, tensors: dict[str, Tensor], header: str) -> Entry:
     with replacing(path) as (temporary, _):
         save_file(tensors, temporary, {HEADER: header})
-        return {"sha256": _sha256(temporary), "bytes": temporary.stat().st_size}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
 
 
 class Manifest:
@@ -161,4 +155,4 @@ class Manifest:
 
     @staticmethod
     def _is_whole(path: Path, entry: Entry) -> bool:
-        return path.exists() and path.stat().st_size == entry.get("bytes") and _sha256(path) == entry["sha256"]
+        return path.exists() and path.stat().st_size == entry.get("bytes") and sha256(path) == entry["sha256"]

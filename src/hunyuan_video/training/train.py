@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -28,7 +29,7 @@ from hunyuan_video.training.objectives import add_noise, draw_dropped, guided_ve
 from hunyuan_video.training.parallel import CPU, World, checkpointed_trunk, join_world, make_worker
 from hunyuan_video.training.plan import MemoryPlan, available_memory, check, predict
 from hunyuan_video.training.run import Every, Run, peak_memory, random_generator
-from hunyuan_video.training.settings import LoraTraining, Training, TrainingRuntime, TransformerTraining
+from hunyuan_video.training.settings import MAY_CHANGE, LoraTraining, Training, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.validate import Validator
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora, in_attention_and_mlp, lora_of
@@ -44,7 +45,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         ValueError: settings, cache, weights and ranks do not fit together; or too many steps in a row were not finite.
     """
     folder, runtime = Path(folder), runtime or TrainingRuntime()
-    with join_world(runtime.device, runtime.sequence_parallel) as world:
+    with join_world(runtime.device, runtime.sequence_parallel) as world, ExitStack() as stack:
         if config.batches_per_step % world.data_size:
             raise ValueError(
                 f"batches_per_step is {config.batches_per_step}, but {world.data_size} ranks share them; give a multiple of that."
@@ -64,8 +65,18 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         )
         validate = None
         if runtime.validation_prompts is not None:
-            validate = Validator(runtime, config.start, worker, dtype, world, folder / "validation")
-        run = Run(folder, config, world=world, keep=runtime.keep_checkpoints, wandb_project=runtime.wandb_project)
+            validate = Validator(runtime, config.start, config.guidance_range[1], worker, dtype, world, folder / "validation")
+        inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_digest": start_digest(config.start)})
+        run = Run(
+            folder,
+            config,
+            inputs=inputs,
+            may_change=MAY_CHANGE,
+            world=world,
+            keep=runtime.keep_checkpoints,
+            wandb_project=runtime.wandb_project,
+        )
+        stack.callback(run.close)
         skipped = torch.zeros(2, dtype=torch.int64)  # steps: of all, and of those just before
         state = masters.state_dict() | {"skipped": skipped}
         start = run.load(state)
@@ -106,12 +117,12 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
                 memory_gb=peak_memory(world.device),
                 skipped=float(skipped[0]),
             )
-            if save_now:
-                run.save(completed, state)
+            # Before the checkpoint, so that a kill in between loses no video.
             if validate is not None and (completed % runtime.validation_every == 0 or completed == config.num_steps):
                 with masters.averaged(worker):
                     validate(completed)
-        run.close()
+            if save_now:
+                run.save(completed, state)
         save_result(config, folder, model, masters, world)
     return results(config, folder)
 
@@ -138,7 +149,7 @@ def count_skipped(skipped: Tensor, went_well: bool, step: int, config: Training)
     if skipped[1] > config.max_skipped:
         raise ValueError(
             f"The loss or its gradient was not finite in {int(skipped[1])} steps in a row, up to step {step}, and none of them changed the "
-            "weights; lower the learning rate, or look at the data that these steps read."
+            "weights; start it again with a lower learning rate, or look at the data that these steps read."
         )
 
 
@@ -187,6 +198,10 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
         initialize(model, random_generator(config.seed, "initialization"))
     else:
         model = load(config.start, torch.float32)
+        if any(parameter.dtype == fp8.FP8 for parameter in model.parameters()):
+            raise ValueError(
+                f"{config.start} has 8-bit weights, which cannot be trained; train a LoRA beside them, or start from 16-bit ones."
+            )
         model = (student_of(model, config.seed) if config.distill else model).requires_grad_(True)
     pairs = (
         ("latent channels", model.config.in_channels, cache.latent_channels),
@@ -206,6 +221,11 @@ def load(start: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
 
 def transformer_file(start: Path) -> Path:
     return weights.locate(start).transformer if start.is_dir() else start
+
+
+def start_digest(start: Path) -> str:
+    """Tells whether a training that is continued still starts from the same weights."""
+    return weights.fingerprint_of("", transformer_file(start))
 
 
 def sizes_from_nothing(config: TransformerTraining, cache: LatentCache) -> TransformerConfig:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from hunyuan_video import checkpoint, weights
-from hunyuan_video.config import Sampling, check_prompt, check_types
-from hunyuan_video.files import safe_name
+from hunyuan_video.config import Sampling, check_types
+from hunyuan_video.files import read_prompts, safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.pipeline import HunyuanVideo, resolve_dtype
 from hunyuan_video.training.parallel import World
@@ -45,18 +45,23 @@ class Validator:
     """The prompts and the pipeline around a model in training. Ranks share the prompts."""
 
     def __init__(
-        self, config: Validation, root: Path | None, model: HunyuanVideoTransformer, dtype: torch.dtype, world: World, folder: Path
+        self,
+        config: Validation,
+        root: Path | None,
+        highest_guidance: float,
+        model: HunyuanVideoTransformer,
+        dtype: torch.dtype,
+        world: World,
+        folder: Path,
     ):
-        """Everything that can be wrong is found here, and not after a thousand steps.
+        """Wrong settings and files are found here, and not after a thousand steps. `highest_guidance` is the largest that the model is
+        taught, for weights whose own settings say none.
 
         Raises:
             ValueError, FileNotFoundError: there is no prompt, or no weights to show it with.
         """
         assert config.validation_prompts is not None
-        lines = config.validation_prompts.read_text(encoding="utf-8").splitlines()
-        self.prompts = [line.strip() for line in lines if line.strip()]
-        for prompt in self.prompts or [""]:
-            check_prompt(prompt, f"A prompt of {config.validation_prompts}")
+        self.prompts = read_prompts(config.validation_prompts)
         root = config.validation_weights or root
         if root is None or not root.is_dir():
             raise ValueError("Validation needs text encoders and a VAE; name their weights root with --validation-weights.")
@@ -68,7 +73,7 @@ class Validator:
         vae = checkpoint.load_vae(found.vae, vae_dtype, torch.device("cpu"))
         upsample_by_phases(vae)
         self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype)
-        self.sampling = _sampling(config, found.sampling(), model.config.guidance_embed)
+        self.sampling = _sampling(config, found.sampling(), min(6.0, highest_guidance) if model.config.guidance_embed else None)
         self.world, self.folder = world, folder
 
     def __call__(self, step: int) -> None:
@@ -82,15 +87,15 @@ class Validator:
                 save_video(video.frames, self.folder / f"step-{step:08d}" / name, metadata=video.settings)
 
 
-def _sampling(config: Validation, defaults: Sampling, has_guidance: bool) -> Sampling:
-    """The settings of the weights, made to fit a model with or without guidance embedding."""
+def _sampling(config: Validation, defaults: Sampling, guidance: float | None) -> Sampling:
+    """The settings of the weights, made to fit a model with guidance embedding (`guidance`, unless they say which) or without."""
     return replace(
         defaults,
         num_frames=config.validation_frames or defaults.num_frames,
         height=config.validation_height or defaults.height,
         width=config.validation_width or defaults.width,
         num_steps=config.validation_num_steps or defaults.num_steps,
-        guidance=(defaults.guidance or Sampling().guidance) if has_guidance else None,
-        cfg_scale=1.0 if has_guidance else defaults.cfg_scale,
+        guidance=None if guidance is None else defaults.guidance or guidance,
+        cfg_scale=defaults.cfg_scale if guidance is None else 1.0,
         seed=config.validation_seed,
     )
