@@ -145,6 +145,9 @@ class HunyuanVideo:
             ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there.
         """
         device = resolve_device(runtime.device)
+        for path, _ in runtime.adapters:
+            if not path.is_file():
+                raise FileNotFoundError(f"lora is {path}, which is no file; give FILE or FILE:STRENGTH, such as style.safetensors:0.8.")
         lora_sha256 = tuple(sha256(path) for path, _ in runtime.adapters)
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         home = torch.device("cpu") if runtime.offload == "models" else device

@@ -207,7 +207,7 @@ def test_a_cache_of_nothing_is_an_error(tmp_path, capsys):
     (tmp_path / "source" / "a.mp4").touch()
     assert cli.main(["data", "prepare", str(tmp_path / "source"), "--out", str(tmp_path / "cache")]) == 2
     assert "None of the 1 sources could be used (1 no caption)" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(FileNotFoundError, match="no latent cache"):
         LatentCache(tmp_path / "cache")
 
 
@@ -296,3 +296,14 @@ def test_clips_of_other_encoders_do_not_mix(world_config, tmp_path):
 def test_every_bucket_needs_its_share(world_config):
     with pytest.raises(ValueError, match="each bucket needs one"):
         replace(world_config, shares=(1.0,))
+
+
+def test_a_preparation_that_found_nothing_leaves_the_folder_to_other_settings(tmp_path: Path):
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "short.mp4", at(24, 9))
+    (tmp_path / "clips" / "short.txt").write_text("a cat")
+    config = DataPreparation(tmp_path / "clips", buckets=("129x64x64",))
+    with pytest.raises(ValueError, match="None of the 1 sources could be used"):
+        prepare.prepare(config, tmp_path / "cache")
+    prepare.prepare(replace(config, buckets=("5x64x64",)), tmp_path / "cache")
+    assert len(LatentCache(tmp_path / "cache")) == 1

@@ -12,7 +12,7 @@ import torch
 
 from hunyuan_video.training import run as module
 from hunyuan_video.training.master import MasterWeights
-from hunyuan_video.training.run import Every, Run, random_generator
+from hunyuan_video.training.run import Every, Run, keep_config, random_generator
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def test_a_half_written_checkpoint_is_not_read_and_is_removed(tmp_path, monkeypa
 
 
 def test_a_run_with_other_settings_is_not_continued(tmp_path):
-    Run(tmp_path, Config()).close()
+    saved(Run(tmp_path, Config()), 1, 1.0)
     with pytest.raises(ValueError, match="size: 4 -> 8"):
         Run(tmp_path, Config(size=8))
 
@@ -159,3 +159,10 @@ def test_averaged_weights_are_there_inside_the_block_and_leave_no_trace():
 def test_without_an_average_the_latest_weights_are_the_result():
     model = torch.nn.Linear(2, 2)
     assert torch.equal(dict(masters_of(model, ema_decay=None).result())["weight"], model.weight)
+
+
+def test_a_folder_in_which_nothing_was_made_takes_other_settings(tmp_path):
+    keep_config(tmp_path / "run", {"rank": 4}, begun=False)
+    keep_config(tmp_path / "run", {"rank": 8}, begun=False)
+    with pytest.raises(ValueError, match="rank: 8 -> 4"):
+        keep_config(tmp_path / "run", {"rank": 4})

@@ -91,7 +91,7 @@ def test_a_broken_file_is_passed_over(folder: Path, tmp_path: Path):
 
 
 def test_what_cannot_be_trained_on_is_refused_in_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ValueError, match="has 2 videos or images and eval_clips = 2 are kept"):
+    with pytest.raises(ValueError, match="has 2 videos or images, and 2 are to be kept"):
         MediaFiles(folder, num_frames=5, size=16, max_stride=1, num_held_out=2)
     monkeypatch.setattr(vae_clips, "TRIES", 3)
     with pytest.raises(ValueError, match=r"nothing that a clip can be cut from .*too short"):

@@ -77,7 +77,7 @@ def read_json(path: Path) -> dict:
 
 def reason(error: Exception) -> str:
     """What a library said, in one short line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
+    return " ".join(f"{type(error).__name__}: {error}".split()).partition(". ")[0][:200].rstrip(": ")
 
 
 def unwrap(content: dict, path: Path, load_key: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from hunyuan_video.pipeline import resolve_device
 try:
     from hunyuan_video.training import prepare, settings, train, train_text, train_vae
     from hunyuan_video.training import recipe as recipes
-    from hunyuan_video.training.parallel import world_size
+    from hunyuan_video.training.parallel import is_main_process, world_size
     from hunyuan_video.training.plan import available_memory, check
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
@@ -79,7 +79,9 @@ def lora(
 
 
 def _train(out: Path, config: settings.TransformerTraining | settings.LoraTraining, runtime: settings.TrainingRuntime, plan: bool) -> None:
-    print(planned(config, runtime) if plan else "\n".join(map(str, train.train(config, out, runtime))))
+    text = planned(config, runtime) if plan else "\n".join(map(str, train.train(config, out, runtime)))
+    if is_main_process():
+        print(text)
 
 
 def planned(config: settings.TransformerTraining | settings.LoraTraining, runtime: settings.TrainingRuntime) -> str:

@@ -120,8 +120,8 @@ class LatentCache:
         self.digest = sha256(folder / MANIFEST)  # of all shards, whose own are in the manifest
         damaged = [name for name, entry in manifest["shards"].items() if _size(folder / name) != entry["bytes"]]
         if damaged or manifest.get("missing", 0):
-            state = f"{damaged[0]} is damaged" if damaged else f"{manifest['missing']} of its shards are still missing"
-            raise ValueError(f"The latent cache in {folder} is incomplete ({state}); give the command that makes it again, to complete it.")
+            state = f"{damaged[0]} is gone or damaged" if damaged else f"{manifest['missing']} of its shards are still missing"
+            raise ValueError(f"The latent cache in {folder} is incomplete ({state}); give {HOW_TO_MAKE} with its settings again.")
         self._shards = [safe_open(folder / name, framework="pt") for name in sorted(manifest["shards"])]
         self._samples: list[tuple[int, int]] = []  # shard, and number in the shard
         self.buckets: dict[Bucket, list[int]] = {}

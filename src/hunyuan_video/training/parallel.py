@@ -129,6 +129,10 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_main_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def make_worker(model: HunyuanVideoTransformer, world: World, dtype: torch.dtype) -> HunyuanVideoTransformer:
     """What computes in `dtype` for a model whose trainable parameters are float32: the model itself, sharded over the ranks or where that
     is float32 too or adapters compute in their input's dtype; else a copy."""

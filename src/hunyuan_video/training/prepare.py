@@ -118,6 +118,8 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
     with replacing(folder / REPORT) as (temporary, _):
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     if not manifest.buckets:
+        manifest.discard()  # nothing is lost, and other settings, which may do better, can have this folder
+        (folder / "config.json").unlink()
         raise ValueError(f"None of the {len(items)} sources could be used ({_counts(manifest.skipped)}); {folder / REPORT} names them.")
     return text
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 import tomllib
 from dataclasses import asdict, fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -74,7 +75,9 @@ def read_recipe(path: Path, out: Path) -> list[Stage]:
         # What all stages share may be of use to some only; what a stage says must be of use to it.
         unknown = (table.keys() - {"name", "kind"} - _settings_of(KINDS[kind]).keys()) | (common.keys() - {"kind"} - known)
         if unknown:
-            raise ValueError(f"{path} sets {', '.join(sorted(unknown))}, which stage {number}, {name!r}, does not have.")
+            meant = {near for word in unknown for near in get_close_matches(word, known, n=1)}
+            hint = f" (perhaps {', '.join(sorted(meant))} was meant)" if meant else ""
+            raise ValueError(f"{path} sets {', '.join(sorted(unknown))}, which stage {number}, {name!r}, does not have{hint}.")
         if stages and "start" not in stage:
             if isinstance(stages[-1].config, LoraTraining):
                 raise ValueError(f"Stage {name!r} of {path} follows a LoRA, which makes no weights to start from; give its start.")
@@ -122,3 +125,5 @@ def _filled(kind: type, settings: dict[str, Any], base: Path, stage: str) -> Any
     except TypeError as error:
         missing = str(error).rpartition(": ")[2]
         raise ValueError(f"Stage {stage!r} lacks {missing}.") from error
+    except ValueError as error:
+        raise ValueError(f"Stage {stage!r}: {error}") from error

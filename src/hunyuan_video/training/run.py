@@ -44,15 +44,16 @@ def random_generator(seed: int, *keys: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def keep_config(folder: Path, config: dict[str, Any], may_change: Collection[str] = ()) -> None:
-    """Write `config.json` into a new folder; in an old one, it must say the same, except for what `may_change`.
+def keep_config(folder: Path, config: dict[str, Any], may_change: Collection[str] = (), *, begun: bool = True) -> None:
+    """Write `config.json` into a new folder; in an old one, it must say the same, except for what `may_change`. A folder in which nothing
+    has `begun` to be made is as good as new.
 
     Raises:
         ValueError: the folder was made with other settings; names them.
     """
     path = folder / "config.json"
     new = json.loads(json.dumps(config, default=str))
-    if path.exists():
+    if begun and path.exists():
         changed = changed_settings(folder, new)
         if refused := [text for key, text in changed.items() if key not in may_change]:
             raise ValueError(f"{folder} was made with other settings ({', '.join(refused)}); use them, or another folder.")
@@ -90,7 +91,7 @@ class Run:
         self._writer: SummaryWriter | None = None
         self._wandb: Any = None
         if world.is_main:
-            keep_config(self.folder, asdict(config) | (inputs or {}), may_change)
+            keep_config(self.folder, asdict(config) | (inputs or {}), may_change, begun=bool(self._complete()))
             if wandb_project is not None:
                 self._wandb = _start_wandb(wandb_project, self.folder, config)
             self._checkpoints.mkdir(exist_ok=True)

@@ -115,6 +115,11 @@ class Manifest:
         self.save()
         return self.missing()
 
+    def discard(self) -> None:
+        """Remove the shards, and what says that there are some."""
+        for path in (*self.folder.glob("shard-*.safetensors"), self.folder / MANIFEST):
+            path.unlink()
+
     def missing(self) -> list[int]:
         return [index for index in range(len(self.digests)) if self.path(index).name not in self.shards]
 

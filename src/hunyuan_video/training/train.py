@@ -220,7 +220,15 @@ def load(start: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
 
 
 def transformer_file(start: Path) -> Path:
-    return weights.locate(start).transformer if start.is_dir() else start
+    """The transformer of a weights root, or the file itself.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = weights.locate(start).transformer if start.is_dir() else start
+    if not path.is_file():
+        raise FileNotFoundError(f"start is {start}, but there is no {path}; give a weights root, or a transformer file.")
+    return path
 
 
 def start_digest(start: Path) -> str:

@@ -71,7 +71,8 @@ class MediaFiles:
         kept = self.videos or self.images
         if len(kept) <= num_held_out:
             raise ValueError(
-                f"{source} has {len(kept)} videos or images and eval_clips = {num_held_out} are kept for evaluation; add some or lower it."
+                f"{source} has {len(kept)} videos or images, and {num_held_out} are to be kept for evaluation; add more, or give "
+                f"--eval-clips a number below {len(kept)}."
             )
         self.kept = kept[:num_held_out]
         del kept[:num_held_out]
