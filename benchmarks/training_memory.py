@@ -7,71 +7,79 @@ python benchmarks/training_memory.py --measure [--device cuda]
 from __future__ import annotations
 
 import argparse
-import copy
 from functools import partial
+from typing import Literal
 
 import torch
 from measure import peak_memory
 
-from hunyuan_video.models.attention import sdpa
+from hunyuan_video.models.attention import AttentionFn, sdpa
+from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, use_attention
-from hunyuan_video.training.parallel import checkpointed_trunk
-from hunyuan_video.training.plan import predict
+from hunyuan_video.training.master import MasterWeights
+from hunyuan_video.training.objectives import Noisy, loss_of
+from hunyuan_video.training.parallel import World
+from hunyuan_video.training.plan import MicroBatch, predict
+from hunyuan_video.training.settings import TrainingRuntime
+from hunyuan_video.training.train import prepare
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora
 
 SMALL = TransformerConfig(hidden_size=512, num_heads=4, num_double_blocks=2, num_single_blocks=4, text_dim=1024)
-TEXT_TOKENS = 64
 
 
 def train(
-    config: TransformerConfig, kind: str, tokens: int, checkpointing: bool, ema: bool, fp8_base: bool, dtype: torch.dtype, device: str
+    config: TransformerConfig,
+    device: torch.device,
+    *,
+    kind: Literal["full", "lora"],
+    batch: MicroBatch,
+    rank: int,
+    activation_checkpointing: bool = False,
+    ema: bool = True,
+    fp8_base: bool = False,
+    accumulate: bool = False,
+    dtype: torch.dtype = torch.bfloat16,
+    attention: AttentionFn = sdpa,
 ) -> None:
-    """Two whole steps of a training, as plainly as it can be written."""
-    make = partial(torch.randn, device=device)
-    with torch.device(device):
+    """Two steps of a real training with the settings that `predict` takes."""
+    with device:
         model = HunyuanVideoTransformer(config)
-    worker = model
     if kind == "lora":
         model.to(dtype)
         if fp8_base:
             fp8.quantize(model)
-        add_lora(model, 4, 4.0)
-    elif dtype != torch.float32:
-        worker = copy.deepcopy(model).to(dtype)
-    use_attention(worker, sdpa)
-    if checkpointing:
-        worker.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
-    masters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    averages = [master.detach().clone() for master in masters.values()] if ema else []
-    optimizer = torch.optim.AdamW(list(masters.values()), lr=1e-3, fused=True)
-    mask, guidance = torch.ones(1, TEXT_TOKENS, dtype=torch.bool, device=device), torch.ones(1, device=device)
-    for _ in range(2):
-        latents = make(1, config.in_channels, 1, 2, 2 * tokens)
-        states, pooled = make(1, TEXT_TOKENS, config.text_dim, dtype=dtype), make(1, config.pooled_dim, dtype=dtype)
-        condition = worker.condition(states, mask, pooled, guidance if config.guidance_embed else None)
-        loss = (worker(torch.randn_like(latents), guidance, condition).float() - latents).square().mean()
-        loss.backward()
-        del loss, condition
-        if worker is not model:
-            for name, parameter in worker.named_parameters():
-                assert parameter.grad is not None
-                masters[name].grad, parameter.grad = parameter.grad.float(), None
-        optimizer.step()
-        optimizer.zero_grad()
-        if ema:
-            torch._foreach_lerp_(averages, [master.detach() for master in masters.values()], 0.1)
+        add_lora(model, rank, float(rank))
+    worker = prepare(model, TrainingRuntime(checkpoint_activations=activation_checkpointing), World(device), dtype)
+    use_attention(worker, attention)
+    masters = MasterWeights(model, betas=(0.9, 0.97), weight_decay=0.01, clip_norm=1.0, ema_decay=0.999 if ema else None)
+    for step in range(2):
+        for _ in range(2 if accumulate else 1):
+            loss_of(worker, *draw(config, device, batch, dtype)).backward()
+            masters.accumulate(worker)
+        masters.step(worker, step, 1e-3)
+
+
+def draw(config: TransformerConfig, device: torch.device, batch: MicroBatch, dtype: torch.dtype) -> tuple[Noisy, torch.Tensor]:
+    """A micro-batch, whose first text is shorter than the others, and its velocity."""
+    samples, image_tokens, text_tokens = batch
+    x, velocity = (torch.randn(samples, config.in_channels, 1, 2, 2 * image_tokens, device=device) for _ in range(2))
+    states = torch.randn(samples, text_tokens, config.text_dim, device=device, dtype=dtype)
+    mask = torch.ones(samples, text_tokens, device=device, dtype=torch.bool)
+    mask[0, -1] = samples == 1
+    pooled, sigma = torch.randn(samples, config.pooled_dim, device=device, dtype=dtype), torch.rand(samples, device=device)
+    return Noisy(x, sigma, TextFeatures(states, mask, pooled), sigma.to(dtype), 0), velocity
 
 
 def measure(device: torch.device) -> None:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     for kind in ("full", "lora"):
         for tokens in (256, 2048):
             for checkpointing in (False, True):
-                dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-                small = partial(predict, SMALL, kind=kind, rank=4, text_tokens=TEXT_TOKENS, dtype=dtype)
-                plan = small(token_budget=tokens, activation_checkpointing=checkpointing)
-                call = partial(train, SMALL, kind, tokens, checkpointing, True, False, dtype, str(device))
-                taken = peak_memory(call, device) * 2**20
+                batch = MicroBatch(1, tokens, 64)
+                settings = {"kind": kind, "batch": batch, "rank": 4, "activation_checkpointing": checkpointing, "dtype": dtype}
+                plan = predict(SMALL, **settings)
+                taken = peak_memory(partial(train, SMALL, device, **settings), device) * 2**20
                 how = "computed twice" if checkpointing else "kept"
                 print(f"{kind}, {tokens} tokens, activations {how}: planned {plan.total / 1e9:.3f} GB, measured {taken / 1e9:.3f} GB")
 
@@ -87,7 +95,7 @@ def plan() -> None:
         for checkpointing in (True, False):
             how = "computed twice" if checkpointing else "kept"
             print(f"{title}, {tokens} tokens, activations {how}")
-            print(planned(token_budget=tokens, activation_checkpointing=checkpointing).table(), "\n")
+            print(planned(batch=MicroBatch(1, tokens), activation_checkpointing=checkpointing).table(), "\n")
 
 
 if __name__ == "__main__":

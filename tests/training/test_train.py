@@ -175,7 +175,7 @@ def test_weights_in_8_bits_are_not_trained(config, official_tree, tmp_path, monk
         return model
 
     monkeypatch.setattr(module, "load", in_8_bits)
-    with pytest.raises(ValueError, match="8-bit weights, which cannot be trained"):
+    with pytest.raises(ValueError, match="8-bit weights, beside which only a LoRA"):
         train(replace(config, start=official_tree), tmp_path)
 
 

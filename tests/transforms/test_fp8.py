@@ -86,3 +86,18 @@ def test_quantizing_twice_changes_nothing_more():
     before = model.double_blocks[0].img_attn_qkv
     fp8.quantize(model)
     assert model.double_blocks[0].img_attn_qkv is before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_backward_pass_keeps_8_bits_and_has_autograds_gradient(golden, dtype):
+    _, quantized = reference_linear(golden("fp8_linear"))
+    quantized.bias = nn.Parameter(quantized.bias.to(dtype), requires_grad=False)
+    x, direction = torch.randn(2, 3, 16, dtype=dtype, requires_grad=True), torch.randn(2, 3, 24, dtype=dtype)
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        out = quantized(x)
+    assert sum(tensor.nbytes for tensor in saved) == quantized.weight.nbytes + quantized.scale.nbytes
+    expected = nn.functional.linear(x, fp8.expand(quantized.weight, quantized.scale, dtype), quantized.bias)
+    assert torch.equal(out, expected)
+    (gradient,), (autograds,) = (torch.autograd.grad(y, x, direction) for y in (out, expected))
+    torch.testing.assert_close(gradient, autograds)

@@ -14,6 +14,7 @@ from hunyuan_video.pipeline import resolve_device
 try:
     from hunyuan_video.training import prepare, settings, train, train_text, train_vae
     from hunyuan_video.training import recipe as recipes
+    from hunyuan_video.training.dataset import MANIFEST, LatentCache
     from hunyuan_video.training.parallel import is_main_process, world_size
     from hunyuan_video.training.plan import available_memory, check
 except ModuleNotFoundError as error:
@@ -91,11 +92,12 @@ def planned(config: settings.TransformerTraining | settings.LoraTraining, runtim
         ValueError: it does not fit; with the numbers.
     """
     device = resolve_device(runtime.device)
-    plan, available = train.memory_plan(config, runtime, world_size()), available_memory(device)
+    cache = LatentCache(config.cache) if (config.cache / MANIFEST).exists() else None
+    plan, available = train.memory_plan(config, runtime, world_size(), device, cache), available_memory(device)
     check(plan, available)
     text = f"{plan.table()}\nFree now on {device}: {available / 1e9:.2f} GB."
     if isinstance(config, settings.LoraTraining):
-        whole = train.memory_plan(config, runtime, world_size(), TransformerConfig())
+        whole = train.memory_plan(config, runtime, world_size(), device, cache, TransformerConfig())
         text += f"\nHunyuanVideo-13B would take {whole.total / 1e9:.1f} GB with these settings; docs/training-memory.md lists others."
     return text
 

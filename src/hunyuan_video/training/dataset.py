@@ -140,6 +140,12 @@ class LatentCache:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def text_tokens(self, bucket: Bucket) -> int:
+        """Of the longest text of a bucket's samples, or the empty one."""
+        samples = (self._samples[number] for number in self.buckets[bucket])
+        lengths = (self._shards[shard].get_slice(f"{i}.states").get_shape()[0] for shard, i in samples)
+        return max(len(self._empty["image.states" if bucket.num_frames == 1 else "video.states"]), *lengths)
+
     def _tensor(self, number: int, name: str) -> Tensor:
         shard, i = self._samples[number]
         return self._shards[shard].get_tensor(f"{i}.{name}").float()
@@ -191,6 +197,11 @@ class Schedule:
         self._images = _Epochs(images, token_budget, seed, "images")
         self._videos = _Epochs(videos, token_budget, seed, "videos")
 
+    @property
+    def largest(self) -> dict[Bucket, int]:
+        """How many samples the largest micro-batch of each bucket has, of those buckets that come at all."""
+        return (self._images.largest if self._ratio > 0 else {}) | (self._videos.largest if self._ratio < 1 else {})
+
     def __call__(self, step: int) -> list[list[int]]:
         """The micro-batches of a step, each a list of sample numbers."""
         first = step * self.batches_per_step
@@ -210,6 +221,7 @@ class _Epochs:
         # How many batches a bucket makes is the same in every epoch, so a batch's epoch follows from its number.
         counts = {bucket: -(-len(numbers) // max(1, token_budget // bucket.tokens)) for bucket, numbers in buckets.items()}
         self._length = sum(counts.values())
+        self.largest = {bucket: -(-len(numbers) // counts[bucket]) for bucket, numbers in buckets.items()}
 
         @lru_cache(maxsize=2)
         def epoch(number: int) -> list[list[int]]:

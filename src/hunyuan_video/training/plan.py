@@ -4,28 +4,43 @@ Nothing is computed there, but PyTorch makes and frees the same tensors as in th
 formula of its own for what autograd saves, what is computed twice, or the fullest moment inside a block. Only what outlives the pass is
 added by hand: weights, copies, optimizer, and what FSDP gathers.
 
-Attention counts as a fused kernel that saves q, k, v, its output and one float32 per query and head. Not counted: what an allocator loses
-between its blocks, and the CUDA context.
+PyTorch's attention counts as a fused kernel that saves q, k, v, its output and one float32 per query and head; other kernels run as they
+are. Not counted: what an allocator loses between its blocks, what sequence parallelism sends, and the CUDA context.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hunyuan_video.models.attention import AttentionFn, sdpa
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig, use_attention
 from hunyuan_video.training.parallel import checkpointed_trunk
 from hunyuan_video.transforms import fp8
-from hunyuan_video.transforms.lora import add_lora
+from hunyuan_video.transforms.lora import add_lora, in_attention_and_mlp
+
+
+class MicroBatch(NamedTuple):
+    """Samples that go through the model together, and the tokens of each on one device."""
+
+    samples: int
+    image_tokens: int
+    text_tokens: int = 256
+
+    def sum_over_samples(self, power: int) -> int:
+        """Of the tokens to a power: 1 is what most of the memory goes with, 2 the scores of attention, where they are kept."""
+        return self.samples * (self.image_tokens + self.text_tokens) ** power
 
 
 @dataclass(frozen=True)
@@ -51,22 +66,29 @@ def predict(
     model_config: TransformerConfig,
     *,
     kind: Literal["full", "lora"],
-    token_budget: int,
-    text_tokens: int = 256,
+    batch: MicroBatch,
     rank: int = 32,
+    where: Callable[[str], bool] = in_attention_and_mlp,
     world_size: int = 1,
     activation_checkpointing: bool = False,
     ema: bool = True,
     fp8_base: bool = False,
     accumulate: bool = False,
     dtype: torch.dtype = torch.bfloat16,
+    attention: AttentionFn = sdpa,
 ) -> MemoryPlan:
-    """The memory on each device of training all weights, or a LoRA of `rank` beside weights that may be in 8 bits.
+    """The memory on each device of training all weights, or a LoRA of `rank` at the layers `where` beside weights that may be in 8 bits.
 
-    `token_budget` and `text_tokens` are the image and text tokens of a micro-batch; `accumulate` says that a rank does several of those in
-    a step. With a `world_size` above 1, FSDP shards everything over the ranks, block by block.
+    `accumulate` says that a rank does several micro-batches in a step. With a `world_size` above 1, FSDP shards everything over the ranks,
+    block by block.
     """
-    model = _build(model_config, kind, rank, fp8_base, dtype)
+    with torch.device("meta"):
+        model = HunyuanVideoTransformer(model_config).to(dtype)
+    if kind == "lora":
+        if fp8_base:
+            fp8.quantize(model)
+        add_lora(model, rank, float(rank), where)
+    use_attention(model, _fused_attention if attention is sdpa else attention)
     blocks = [*model.double_blocks, *model.single_blocks]
     if activation_checkpointing:
         model.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
@@ -80,27 +102,36 @@ def predict(
     }
     held = {name: -(-size // world_size) for name, size in held.items()}
     gradients = 4 * trained // world_size
-    seen = _pass(model, token_budget, text_tokens, dtype)
+    with LiveBytes(model) as seen:
+        _loss(model, batch, dtype).backward()
 
     moments: dict[str, dict[str, int]] = {}
+    # They are the masters'; the next backward pass makes a set of the worker's.
+    earlier = {"gradients of earlier micro-batches (float32)": gradients if accumulate else 0}
     if world_size > 1:
         largest = max(blocks, key=_count)
         outside = _count(model) - sum(map(_count, blocks))
-        moments["fullest moment of the backward pass"] = held | {
-            "gathered weights: two blocks, and what is outside": dtype.itemsize * (2 * _count(largest) + outside),
-            "gradients of one block, before they are reduced": (dtype.itemsize + 4) * _count(largest, trained=True),
-            "gradients (float32)": gradients,
-            "activations": seen.most_activations,
-        }
+        moments["fullest moment of the backward pass"] = (
+            held
+            | earlier
+            | {
+                "gathered weights: two blocks, and what is outside": dtype.itemsize * (2 * _count(largest) + outside),
+                "gradients of one block, before they are reduced": (dtype.itemsize + 4) * _count(largest, trained=True),
+                "gradients (float32)": gradients,
+                "activations": seen.most_activations,
+            }
+        )
     else:
-        copied = kind == "full" and dtype != torch.float32
-        if copied:
+        if kind == "full" and dtype != torch.float32:
             held |= {f"copy of the weights that computes ({dtype})": dtype.itemsize * trained}
-        moments["fullest moment of the backward pass"] = held | {
-            "gradients of earlier micro-batches (float32)": gradients if accumulate and copied else 0,
-            "gradients so far": seen.gradients,
-            "activations": seen.most - seen.gradients,
-        }
+        moments["fullest moment of the backward pass"] = (
+            held
+            | earlier
+            | {
+                "gradients so far": seen.gradients,
+                "activations": seen.most - seen.gradients,
+            }
+        )
         moments["update"] = held | {"gradients (float32)": gradients}
     moment, lines = max(moments.items(), key=lambda item: sum(item[1].values()))
     remedies = {
@@ -130,9 +161,16 @@ def check(plan: MemoryPlan, available: int) -> None:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that a training could take now: of the GPU, or else of this machine and the control group it is in."""
+    """Bytes that a training could take now: of the GPU, or else this process's share of the machine (see `machine_memory`)."""
+    gc.collect()
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # else what an earlier training gave back to PyTorch would count as taken
         return torch.cuda.mem_get_info(device)[0]
+    return machine_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def machine_memory() -> int:
+    """Free bytes of this machine and the control group it is in."""
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if not meminfo.exists():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -197,32 +235,22 @@ class _FusedAttention(torch.autograd.Function):
         return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _build(config: TransformerConfig, kind: str, rank: int, fp8_base: bool, dtype: torch.dtype) -> HunyuanVideoTransformer:
-    with torch.device("meta"):
-        model = HunyuanVideoTransformer(config).to(dtype)
-    if kind == "lora":
-        if fp8_base:
-            fp8.quantize(model)
-        add_lora(model, rank, float(rank))
-    use_attention(model, lambda q, k, v, _mask: _FusedAttention.apply(q, k, v))
-    return model
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> Tensor:
+    return _FusedAttention.apply(q, k, v)
 
 
-def _pass(model: HunyuanVideoTransformer, image_tokens: int, text_tokens: int, dtype: torch.dtype) -> LiveBytes:
-    """One forward and backward pass of the loss."""
-    config = model.config
+def _loss(model: HunyuanVideoTransformer, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
+    config, (samples, image_tokens, text_tokens) = model.config, batch
     time, height, width = config.patch_size
     make = partial(torch.empty, device="meta")
-    with LiveBytes(model) as seen:
-        latents = make(1, config.in_channels, time, height, width * image_tokens)
-        states, pooled = make(1, text_tokens, config.text_dim, dtype=dtype), make(1, config.pooled_dim, dtype=dtype)
-        txt, context = model.txt_in.embed(states, None)
-        guidance = None if model.guidance_in is None else model.guidance_in(make(1))
-        # Not by model.condition, which looks at the mask: there is nothing to see on this device.
-        condition = Condition(txt, context, model.vector_in(pooled), guidance, None)
-        noisy = latents.clone()
-        (model(noisy, make(1), condition).float() - latents).square().mean().backward()
-    return seen
+    noisy, velocity = (make(samples, config.in_channels, time, height, width * image_tokens) for _ in range(2))
+    states, pooled = make(samples, text_tokens, config.text_dim, dtype=dtype), make(samples, config.pooled_dim, dtype=dtype)
+    mask = None if samples == 1 else make(samples, text_tokens, dtype=torch.bool)
+    txt, context = model.txt_in.embed(states, mask)
+    guidance = None if model.guidance_in is None else model.guidance_in(make(samples))
+    # Not by model.condition, which looks at the mask: there is nothing to see on this device.
+    condition = Condition(txt, context, model.vector_in(pooled), guidance, mask)
+    return (model(noisy, make(samples), condition).float() - velocity).square().mean()
 
 
 def _count(module: nn.Module, *, trained: bool = False) -> int:

@@ -185,6 +185,12 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` of a GPU begin anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 class Every:
     """True at most once in each `seconds`: for checkpoints whose cost should not depend on the speed of a step."""
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -21,14 +23,14 @@ from hunyuan_video import weights
 from hunyuan_video.checkpoint import load_transformer, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.files import replacing
-from hunyuan_video.models.attention import matmul, sdpa
+from hunyuan_video.models.attention import AttentionFn, matmul, sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.parallel import CPU, World, checkpointed_trunk, join_world, make_worker
-from hunyuan_video.training.plan import MemoryPlan, available_memory, check, predict
-from hunyuan_video.training.run import Every, Run, peak_memory, random_generator
+from hunyuan_video.training.plan import MemoryPlan, MicroBatch, available_memory, check, predict
+from hunyuan_video.training.run import Every, Run, forget_peak_memory, peak_memory, random_generator
 from hunyuan_video.training.settings import MAY_CHANGE, LoraTraining, Training, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.validate import Validator
 from hunyuan_video.transforms import fp8
@@ -50,10 +52,11 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
             raise ValueError(
                 f"batches_per_step is {config.batches_per_step}, but {world.data_size} ranks share them; give a multiple of that."
             )
-        check(memory_plan(config, runtime, world.size), available_memory(world.device))
         dtype: torch.dtype = getattr(torch, config.dtype)
         cache = LatentCache(config.cache)
-        schedule = Schedule(cache.buckets, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
+        schedule = schedule_of(config, cache)
+        check(memory_plan(config, runtime, world.size, world.device, cache), available_memory(world.device))
+        forget_peak_memory(world.device)
         tokens_of = {number: bucket.tokens for bucket, numbers in cache.buckets.items() for number in numbers}
         model = build_model(config, cache)
         teacher = None
@@ -127,9 +130,18 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
     return results(config, folder)
 
 
+def schedule_of(config: Training, cache: LatentCache) -> Schedule:
+    return Schedule(cache.buckets, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
+
+
+def attention_for(device: torch.device) -> AttentionFn:
+    """The kernel that trains."""
+    return matmul if device.type == "cpu" else sdpa
+
+
 def prepare(model: HunyuanVideoTransformer, runtime: TrainingRuntime, world: World, dtype: torch.dtype) -> HunyuanVideoTransformer:
     """What computes for a model in this world."""
-    use_attention(model, matmul if world.device.type == "cpu" else sdpa)
+    use_attention(model, attention_for(world.device))
     if runtime.checkpoint_activations:
         model.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
     if world.sequence_group is not None:
@@ -154,54 +166,73 @@ def count_skipped(skipped: Tensor, went_well: bool, step: int, config: Training)
 
 
 def memory_plan(
-    config: TransformerTraining | LoraTraining, runtime: TrainingRuntime, world_size: int, sizes: TransformerConfig | None = None
+    config: TransformerTraining | LoraTraining,
+    runtime: TrainingRuntime,
+    world_size: int,
+    device: torch.device,
+    cache: LatentCache | None,
+    sizes: TransformerConfig | None = None,
 ) -> MemoryPlan:
     """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
     dtype: torch.dtype = getattr(torch, config.dtype)
-    if sizes is None and config.start is not None:
-        _, sizes = read_transformer(transformer_file(config.start))
-    elif sizes is None:
-        sizes = sizes_from_nothing(config, LatentCache(config.cache))
     is_lora = isinstance(config, LoraTraining)
-    plan = predict(
+    fp8_base = is_lora and config.fp8
+    if sizes is None and config.start is not None:
+        state, sizes = read_transformer(transformer_file(config.start))
+        fp8_base |= any(tensor.dtype == fp8.FP8 for tensor in state.values())
+    elif sizes is None:
+        sizes = sizes_from_nothing(config, cache or LatentCache(config.cache))
+    planned = partial(
+        predict,
         sizes,
         kind="lora" if is_lora else "full",
         rank=config.rank if is_lora else 1,
-        token_budget=-(-config.token_budget // runtime.sequence_parallel),
+        where=adapted_by(config) if is_lora else in_attention_and_mlp,
         world_size=world_size,
         activation_checkpointing=runtime.checkpoint_activations,
         ema=config.ema_decay is not None,
-        fp8_base=is_lora and config.fp8,
+        fp8_base=fp8_base,
         accumulate=config.batches_per_step * runtime.sequence_parallel > world_size,
         dtype=dtype,
+        attention=attention_for(device),
     )
+    batches = micro_batches(config, cache, runtime.sequence_parallel)
+    fullest = {max(batches, key=lambda batch: batch.sum_over_samples(power)) for power in (1, 2)}
+    plan = max((planned(batch=batch) for batch in fullest), key=lambda plan: plan.total)
     if not is_lora and config.distill:
         teacher = plan.lines["trained weights (float32)"] * dtype.itemsize // 4
         plan = replace(plan, lines={"teacher": teacher} | plan.lines)
     return plan
 
 
+def micro_batches(config: Training, cache: LatentCache | None, sequence_parallel: int) -> list[MicroBatch]:
+    """What one rank holds of the largest micro-batch of each bucket; where there is no cache yet, one sample that fills the budget."""
+    batches = [MicroBatch(1, config.token_budget)]
+    if cache is not None:
+        largest = schedule_of(config, cache).largest
+        batches = [MicroBatch(samples, bucket.tokens, cache.text_tokens(bucket)) for bucket, samples in largest.items()]
+    # The ranks of a sequence share its image tokens; text is on each of them.
+    return [batch._replace(image_tokens=-(-batch.image_tokens // sequence_parallel)) for batch in batches]
+
+
 def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) -> HunyuanVideoTransformer:
     """The model to train, on the CPU; what is trained of it is float32.
 
     Raises:
-        ValueError: the weights are for other latents or other text encoders than the cache's.
+        ValueError: the weights are for other latents or other text encoders than the cache's, or are in 8 bits and not for a LoRA.
     """
     if isinstance(config, LoraTraining):
         model = load(config.start, getattr(torch, config.dtype))
         if config.fp8:
             fp8.quantize(model)
-        where = in_attention_and_mlp if config.layers is None else re.compile(config.layers).search
-        add_lora(model, config.rank, config.alpha, lambda name: bool(where(name)), random_generator(config.seed, "initialization"))
+        add_lora(model, config.rank, config.alpha, adapted_by(config), random_generator(config.seed, "initialization"))
     elif config.start is None:
         model = HunyuanVideoTransformer(sizes_from_nothing(config, cache))
         initialize(model, random_generator(config.seed, "initialization"))
     else:
         model = load(config.start, torch.float32)
-        if any(parameter.dtype == fp8.FP8 for parameter in model.parameters()):
-            raise ValueError(
-                f"{config.start} has 8-bit weights, which cannot be trained; train a LoRA beside them, or start from 16-bit ones."
-            )
+        if any(isinstance(module, fp8.Fp8Linear) for module in model.modules()):
+            raise ValueError(f"{config.start} has 8-bit weights, beside which only a LoRA can be trained; start from 16-bit ones.")
         model = (student_of(model, config.seed) if config.distill else model).requires_grad_(True)
     pairs = (
         ("latent channels", model.config.in_channels, cache.latent_channels),
@@ -212,6 +243,14 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
         if needs != has:
             raise ValueError(f"{config.start} needs {needs} {what}, but the cache {config.cache} has {has}: make one with its encoders.")
     return model
+
+
+def adapted_by(config: LoraTraining) -> Callable[[str], bool]:
+    """Which layers, by name, get an adapter."""
+    if config.layers is None:
+        return in_attention_and_mlp
+    pattern = re.compile(config.layers)
+    return lambda name: pattern.search(name) is not None
 
 
 def load(start: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:

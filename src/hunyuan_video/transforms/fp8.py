@@ -6,6 +6,8 @@ Weights are expanded to the compute dtype at every use and activations are not q
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -41,8 +43,26 @@ class Fp8Linear(nn.Module):
         return cls((weight / scale).to(FP8), scale, linear.bias)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        weight = self.weight.to(x.dtype) * self.scale.to(x.dtype)
-        return F.linear(x, weight, self.bias)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _ExpandedTwice.apply(x, self.weight, self.scale, self.bias)
+        return F.linear(x, expand(self.weight, self.scale, x.dtype), self.bias)
+
+
+def expand(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], dtype: torch.dtype) -> Float[Tensor, "out in"]:
+    return weight.to(dtype) * scale.to(dtype)
+
+
+class _ExpandedTwice(torch.autograd.Function):
+    """Keeps the 8-bit weight for the backward pass and expands it there again; autograd would keep the expanded one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        return F.linear(x, expand(weight, scale, x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gradient @ expand(*ctx.saved_tensors, gradient.dtype), None, None, None
 
 
 def quantize(model: nn.Module) -> None:
