@@ -18,6 +18,7 @@ from hunyuan_video.models.attention import matmul, sdpa
 from hunyuan_video.training import train as training
 from hunyuan_video.training.dataset import LatentCache
 from hunyuan_video.training.plan import LiveBytes, MemoryPlan, MicroBatch, available_memory, check, predict
+from hunyuan_video.training.run import forget_peak_memory
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime
 from hunyuan_video.transforms import fp8
 
@@ -113,6 +114,14 @@ def test_what_pytorch_only_caches_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(10))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[-1], 20))
     assert available_memory(torch.device("cuda")) == 10
+
+
+def test_the_peak_of_a_gpu_begins_anew_with_a_training(monkeypatch):
+    reset: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    for device in ("cpu", "cuda"):
+        forget_peak_memory(torch.device(device))
+    assert reset == [torch.device("cuda")]
 
 
 # ---------------------------------------------------------------------------------------------------- of a configured training

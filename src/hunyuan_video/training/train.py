@@ -175,13 +175,14 @@ def memory_plan(
 ) -> MemoryPlan:
     """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
     dtype: torch.dtype = getattr(torch, config.dtype)
-    is_lora = isinstance(config, LoraTraining)
-    fp8_base = is_lora and config.fp8
+    in_8_bits = False
     if sizes is None and config.start is not None:
         state, sizes = read_transformer(transformer_file(config.start))
-        fp8_base |= any(tensor.dtype == fp8.FP8 for tensor in state.values())
+        in_8_bits = any(tensor.dtype == fp8.FP8 for tensor in state.values())
     elif sizes is None:
+        assert isinstance(config, TransformerTraining)  # a LoRA has a start
         sizes = sizes_from_nothing(config, cache or LatentCache(config.cache))
+    is_lora = isinstance(config, LoraTraining)
     planned = partial(
         predict,
         sizes,
@@ -191,7 +192,7 @@ def memory_plan(
         world_size=world_size,
         activation_checkpointing=runtime.checkpoint_activations,
         ema=config.ema_decay is not None,
-        fp8_base=fp8_base,
+        fp8_base=in_8_bits or (is_lora and config.fp8),
         accumulate=config.batches_per_step * runtime.sequence_parallel > world_size,
         dtype=dtype,
         attention=attention_for(device),

@@ -62,7 +62,8 @@ class _ExpandedTwice(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gradient @ expand(*ctx.saved_tensors, gradient.dtype), None, None, None
+        weight, scale = ctx.saved_tensors
+        return gradient @ expand(weight, scale, gradient.dtype), None, None, None
 
 
 def quantize(model: nn.Module) -> None:
