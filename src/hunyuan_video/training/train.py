@@ -169,6 +169,7 @@ def memory_plan(
         state, sizes = read_transformer(transformer_file(config.start))
         in_8_bits = any(tensor.dtype == fp8.FP8 for tensor in state.values())
     elif sizes is None:
+        assert isinstance(config, TransformerTraining)  # a LoRA always starts from weights
         sizes = sizes_from_nothing(config, cache or LatentCache(config.cache))
     is_lora = isinstance(config, LoraTraining)
     planned = partial(
