@@ -78,10 +78,10 @@ def test_no_cache_says_how_to_make_one(tmp_path):
 def test_a_shard_that_is_gone_or_cut_is_noticed_on_opening(folder):
     shard = folder / "shard-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is damaged"):
+    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is gone or damaged"):
         LatentCache(folder)
     shard.unlink()
-    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is damaged"):
+    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is gone or damaged"):
         LatentCache(folder)
 
 

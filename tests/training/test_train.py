@@ -23,7 +23,7 @@ from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.models.transformer import Context, rope_table
 from hunyuan_video.training import train as module
-from hunyuan_video.training.dataset import LatentCache
+from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.objectives import add_noise, guided_velocity, loss_of, student_of
 from hunyuan_video.training.parallel import World
 from hunyuan_video.training.run import Run, random_generator
@@ -139,7 +139,7 @@ def test_micro_batches_add_up_to_their_mean(config, tmp_path, losses, monkeypatc
     original = Run.log
     monkeypatch.setattr(Run, "log", lambda self, step, **scalars: (norms.append(scalars["gradient_norm"]), original(self, step, **scalars)))
     for schedule in ([[0], [1]], [[1], [0], [1], [0]]):
-        monkeypatch.setattr(module, "Schedule", lambda *_arguments, batches=schedule: lambda _step: batches)
+        monkeypatch.setattr(Schedule, "__call__", lambda _self, _step, batches=schedule: batches)
         (path,) = train(replace(config, batches_per_step=len(schedule)), tmp_path / str(len(schedule)))
         paths.append(load_file(path))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
