@@ -31,7 +31,7 @@ class Bomb:
 
 class Builtin:
     def __reduce__(self):
-        return (exec, (f"open({SENTINEL!r}, 'w')",))
+        return (exec, (f"open({SENTINEL!r}, 'w').close()",))
 
 
 def saved(content: object, **options) -> bytes:

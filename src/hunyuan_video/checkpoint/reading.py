@@ -53,6 +53,8 @@ def container_of(path: Path) -> Container:
         return "gguf"
     if start[6:9] == b"\0\0{":  # first the header's length, which may begin with any byte
         return "safetensors"
+    if start.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is damaged or not a checkpoint (its end is missing: it was cut short); fetch it again.")
     if start.startswith((b"PK\3\4", b"\x80")):
         return "pickle"
     if start.startswith(b"version https://git-lfs"):
@@ -76,10 +78,13 @@ def read_state_dict(path: Path) -> dict:
         if container == "safetensors":
             _check_header(path)
             return load_file(path)
-        is_zip = zipfile.is_zipfile(path)
-        if is_zip:
+        if is_zip := zipfile.is_zipfile(path):
             _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        if path.suffix == ".safetensors":  # a name by which PyTorch would go, unless it sees none
+            with path.open("rb") as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except DAMAGE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).replace(str(path), ""):
             raise  # torch.OutOfMemoryError, or the allocator or mmap on CPU: the file is innocent

@@ -91,7 +91,7 @@ def read_transformer(path: Path, load_key: str = "module") -> StoredTransformer:
     return StoredTransformer(layout, *_eight_bits(tensors, path), config)
 
 
-def unwrap(content: dict, path: Path, load_key: str) -> dict:
+def unwrap(content: dict, path: Path, load_key: str) -> object:
     """The state dict inside a DeepSpeed file, which keeps it under "module" (the weights) or "ema" (their average); or a bare one."""
     if load_key in content:
         return content[load_key]
@@ -130,28 +130,31 @@ def _official_name(name: str) -> str:
 def _eight_bits(tensors: dict[str, Lazy], path: Path) -> tuple[dict[str, Lazy], dict[str, Tensor]]:
     """Tensors and scales: the linears of the blocks stay in 8 bits, all else is expanded."""
     state = {name: tensor for name, tensor in tensors.items() if not _SCALE.fullmatch(name)}
-    scales = {match[1]: tensors[name].read().float() for name in tensors if (match := _SCALE.fullmatch(name))}
-    in_8_bits = {name.removesuffix(".weight") for name, tensor in state.items() if tensor.dtype in _EIGHT_BITS and name.endswith(".weight")}
-    in_8_bits = {layer for layer in in_8_bits if len(state[f"{layer}.weight"].shape) == 2}
-    kept = {layer for layer in in_8_bits if in_blocks(layer) and state[f"{layer}.weight"].dtype == FP8}
-    scales_path = path.with_name(f"{path.stem}_map{path.suffix}")
-    if not scales and kept and scales_path.is_file():
-        scales = {layer: tensor.float() for layer, tensor in plain_tensors(read_state_dict(scales_path), scales_path).items()}
-        if kept != scales.keys():
-            raise ValueError(
-                f"{scales_path} has scales for {len(scales)} layers, {path} has {len(kept)} in 8 bits: they do not belong together."
-            )
-    elif not scales and kept and state[f"{min(kept)}.weight"].read().float().abs().max() > _LARGEST_UNSCALED:
-        raise FileNotFoundError(f"{path} has scaled 8-bit weights, whose scales must be in {scales_path}: fetch that file, too.")
-    elif (scales and not scales.keys() <= in_8_bits) or (scales and not kept <= scales.keys()):
-        raise ValueError(f"{path} has 8-bit weights and scales that do not belong together ({len(kept)} and {len(scales)}).")
+    stored = {name.removesuffix(".weight"): tensor for name, tensor in state.items() if tensor.dtype in _EIGHT_BITS}
+    kept = {layer for layer, tensor in stored.items() if in_blocks(layer) and tensor.dtype == FP8 and len(tensor.shape) == 2}
+    scales = {match[1]: tensor.read().float() for name, tensor in tensors.items() if (match := _SCALE.fullmatch(name))}
+    scales = scales or _scales_of_file(state, kept, path)
+    if not kept <= scales.keys() <= stored.keys():
+        raise ValueError(f"{path} has {len(kept)} layers in 8 bits and scales for {len(scales)}: they do not belong together.")
     if any(scale.numel() != 1 for scale in scales.values()):
         raise ValueError(f"{path} has scales of rows or blocks; only one for each weight is supported.")
-    one = torch.ones(1)
-    scales = {layer: scales.get(layer, one).view(1) for layer in in_8_bits}
-    for layer in in_8_bits - kept:
-        state[f"{layer}.weight"] = state[f"{layer}.weight"].scaled(scales.pop(layer))
-    for name, tensor in state.items():
-        if tensor.dtype in _EIGHT_BITS and name.removesuffix(".weight") not in kept:
-            state[name] = tensor.cast(torch.bfloat16)
-    return state, scales
+    for name in state.keys() - {f"{layer}.weight" for layer in kept}:
+        layer, tensor = name.removesuffix(".weight"), state[name]
+        if layer in stored:
+            state[name] = tensor.scaled(scales[layer]) if layer in scales else tensor.cast(torch.bfloat16)
+    return state, {layer: scales[layer].view(1) for layer in kept}
+
+
+def _scales_of_file(state: dict[str, Lazy], kept: set[str], path: Path) -> dict[str, Tensor]:
+    """The scales of a file that holds none: in one beside it, as published; or 1, if the weights are a plain cast."""
+    beside = path.with_name(f"{path.stem}_map{path.suffix}")
+    if kept and beside.is_file():
+        scales = {layer: tensor.float() for layer, tensor in plain_tensors(read_state_dict(beside), beside).items()}
+        if kept != scales.keys():
+            raise ValueError(
+                f"{beside} has scales for {len(scales)} layers, {path} has {len(kept)} in 8 bits: they do not belong together."
+            )
+        return scales
+    if kept and state[f"{min(kept)}.weight"].read().float().abs().max() > _LARGEST_UNSCALED:
+        raise FileNotFoundError(f"{path} has scaled 8-bit weights, whose scales must be in {beside}: fetch that file, too.")
+    return {layer: torch.ones(1) for layer in kept}
