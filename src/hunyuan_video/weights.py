@@ -120,6 +120,8 @@ def _names_guidance(path: Path) -> bool | None:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+                if archive.getinfo(index).file_size > 2**24:
+                    return None
                 names = archive.read(index)
         else:
             with path.open("rb") as file:

@@ -193,6 +193,15 @@ def test_a_wrong_ending_is_refused_before_anything_is_read(tmp_path):
         convert(tmp_path / "absent.pt", tmp_path / "a.pt", "gguf")
 
 
+def test_tensors_that_do_not_fit_are_listed_and_nothing_is_written(tmp_path, transformer):
+    state = torch.load(transformer, weights_only=True)["module"]
+    del state["img_in.proj.bias"]
+    torch.save(state, tmp_path / "source.pt")
+    with pytest.raises(ValueError, match=r"img_in\.proj\.bias is missing"):
+        convert(tmp_path / "source.pt", tmp_path / "a", "diffusers")
+    assert not (tmp_path / "a").exists()
+
+
 def test_an_incomplete_model_is_named(tmp_path, official_tree):
     from shutil import copytree
 

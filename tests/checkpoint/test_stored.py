@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint import diffusers
 from hunyuan_video.checkpoint.lazy import Lazy
-from hunyuan_video.checkpoint.stored import read_transformer
+from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.transforms import fp8
 
@@ -184,4 +184,4 @@ def test_without_the_gguf_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(60))
     with pytest.raises(ImportError, match=r"pip install hunyuan-video\[gguf\]"):
-        read_transformer(tmp_path / "a.gguf")
+        open_transformer(tmp_path / "a.gguf")

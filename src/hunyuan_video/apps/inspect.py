@@ -14,7 +14,7 @@ from hunyuan_video.checkpoint.convert import whole_model
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.lora import describe
 from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict
-from hunyuan_video.checkpoint.stored import StoredTransformer, read_transformer, unwrap
+from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, unwrap
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE
 
@@ -48,7 +48,7 @@ def _part(path: Path) -> dict[str, str]:
         return {"format": container, "model": dialect, **_numbers(tensors), **sizes}
     if any("conv_in.conv.weight" in name for name in tensors):
         return _vae(path, container)
-    stored = read_transformer(path, load_key)
+    stored = open_transformer(path, load_key)
     wrapper = f", under {load_key!r}" if load_key in content else ""
     return {"format": f"{container}, {stored.layout} layout{wrapper}", **_transformer(stored, tensors)}
 

@@ -19,9 +19,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_json, read_state_dict, reason
-from hunyuan_video.checkpoint.stored import read_transformer, transformer_config
+from hunyuan_video.checkpoint.stored import open_transformer, transformer_config
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
-from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
 
@@ -44,25 +44,35 @@ def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor | Laz
     ]
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Make `state` the parameters of a model built on the meta device.
+def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path) -> None:
+    """Refuse tensors that are not exactly those of the model.
 
     Raises:
         ValueError: a name or shape differs; lists the first ten.
     """
-    expected = model.state_dict()
-    problems = differences(expected, state)
-    if problems:
+    if problems := differences(model.state_dict(), state):
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
         raise ValueError(f"{path} does not fit the model: {shown}.")
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path, dtype: torch.dtype, device: torch.device) -> None:
+    """Make `state` the parameters of a model built on the meta device. Raises a ValueError if it does not fit."""
+    check_fits(model, state, path)
+    expected = model.state_dict()
     kept = {name: torch.float8_e4m3fn if tensor.dtype == torch.float8_e4m3fn else dtype for name, tensor in expected.items()}
     model.load_state_dict({name: state[name].to(device, kept[name]) for name in expected}, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 
 
+def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, Lazy], TransformerConfig]:
+    """The tensors of a transformer in any layout, under their official names and still on disk, and the sizes that they say."""
+    stored = open_transformer(path, load_key)
+    return stored.state, stored.config
+
+
 def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module") -> HunyuanVideoTransformer:
     """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so."""
-    stored = read_transformer(path, load_key)
+    stored = open_transformer(path, load_key)
     with torch.device("meta"):
         model = HunyuanVideoTransformer(stored.config)
     if stored.scales:

@@ -12,16 +12,27 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hunyuan_video.checkpoint import diffusers, gguf_file, language_model_name, llm_config, model_type, read_vae, renamed, tokenizer_folder
+from hunyuan_video.checkpoint import (
+    check_fits,
+    diffusers,
+    gguf_file,
+    language_model_name,
+    llm_config,
+    model_type,
+    read_vae,
+    renamed,
+    tokenizer_folder,
+)
 from hunyuan_video.checkpoint.lazy import Lazy, State
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder
-from hunyuan_video.checkpoint.stored import StoredTransformer, read_transformer
+from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
 from hunyuan_video.files import replacing
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import VAEConfig
 from hunyuan_video.transforms import fp8
 from hunyuan_video.weights import Weights, locate
@@ -45,7 +56,6 @@ def convert(source: Path, out: Path, to: Target, load_key: str = "module") -> li
         FileExistsError: `out` is there.
         FileNotFoundError, ValueError: `source` is missing, damaged or unknown; or `out` is not what that layout is called.
     """
-    assert to in get_args(Target)
     root = whole_model(source, load_key)
     is_folder = to == "diffusers" or (to == "official" and root is not None)
     if not is_folder and out.suffix != _SUFFIX[to]:
@@ -54,7 +64,9 @@ def convert(source: Path, out: Path, to: Target, load_key: str = "module") -> li
     for path in outs:
         if os.path.lexists(path):
             raise FileExistsError(f"{path} exists already; nothing is overwritten, so choose another name.")
-    stored = read_transformer(root.transformer if root else source, load_key)
+    stored = open_transformer(root.transformer if root else source, load_key)
+    with torch.device("meta"):
+        check_fits(HunyuanVideoTransformer(stored.config), stored.state, source)
     out.parent.mkdir(parents=True, exist_ok=True)
     if to == "fp8":
         _write_fp8(stored, *outs)
@@ -83,10 +95,9 @@ def whole_model(path: Path, load_key: str = "module") -> Weights | None:
         FileNotFoundError: it is the root of an incomplete one.
     """
     found = locate(path, load_key=load_key)
-    missing = found.missing()
-    if not (found.is_diffusers or (path.is_dir() and found.vae.parent.is_dir() and found.vae.parent != path)):
+    if not (found.is_diffusers or found.vae.parent.is_dir()):
         return None
-    if missing:
+    if missing := found.missing():
         raise FileNotFoundError(f"{path} is incomplete: {', '.join(str(part) for part in missing)} is not there.")
     return found
 
@@ -237,6 +248,7 @@ def _official_vae_json(config: VAEConfig) -> dict[str, Any]:
 
 
 def _write_defaults(root: Weights, out: Path) -> None:
+    """What these weights were made for, if they say so."""
     file = root.root / "generation_config.json"
     if file.exists():
         shutil.copyfile(file, out / file.name)

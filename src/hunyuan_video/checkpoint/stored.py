@@ -61,7 +61,7 @@ class StoredTransformer:
         return {name: tensor.scaled(weights[name]) if name in weights else tensor for name, tensor in self.state.items()}
 
 
-def read_transformer(path: Path, load_key: str = "module") -> StoredTransformer:
+def open_transformer(path: Path, load_key: str = "module") -> StoredTransformer:
     """The transformer in a file or folder of any layout; its tensors stay on disk.
 
     Raises:

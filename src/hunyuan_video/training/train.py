@@ -148,7 +148,7 @@ def memory_plan(
     """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
     dtype: torch.dtype = getattr(torch, config.dtype)
     if sizes is None and config.start is not None:
-        sizes = read_transformer(transformer_file(config.start)).config
+        _, sizes = read_transformer(transformer_file(config.start))
     elif sizes is None:
         sizes = sizes_from_nothing(config, LatentCache(config.cache))
     is_lora = isinstance(config, LoraTraining)
