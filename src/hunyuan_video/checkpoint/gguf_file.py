@@ -81,7 +81,7 @@ def write(state: State, path: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, tensor in state.items():
-            writer.write_tensor_data(gguf.quantize(tensor.read().float().flatten(1 if len(tensor.shape) > 1 else 0).numpy(), kind_of[name]))
+            writer.write_tensor_data(gguf.quantize(tensor.read().float().numpy(), kind_of[name]))
     finally:
         writer.close()
 
