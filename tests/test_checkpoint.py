@@ -13,11 +13,11 @@ import pytest
 import torch
 from conftest import TINY, manifest, randomize
 from safetensors.torch import load_file, save_file
-from tiny_checkpoint import save_text_encoders
+from tiny_checkpoint import save_llava, save_text_encoders
 from transformers import CLIPTextModel, LlamaForCausalLM, LlamaModel
 
 from hunyuan_video import checkpoint
-from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.checkpoint import load_text_encoder, reading
 from hunyuan_video.models.text import TextEncoder, template_prefix
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.weights import locate
@@ -133,7 +133,7 @@ def test_a_file_is_not_blamed_when_memory_runs_out(tmp_path, state, monkeypatch,
         raise error
 
     path = save(tmp_path / name, state)
-    monkeypatch.setattr(checkpoint, "load_file", run_out)
+    monkeypatch.setattr(reading, "load_file", run_out)
     monkeypatch.setattr(torch, "load", run_out)
     with pytest.raises(RuntimeError) as caught:
         load(path)
@@ -263,11 +263,33 @@ def cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_uncut_llava_is_refused_with_where_to_read_on(folders, tmp_path):
+@pytest.mark.parametrize(
+    ("body", "head", "rest"),
+    [
+        ("language_model.model.", "language_model.lm_head.", ("vision_tower.", "multi_modal_projector.")),
+        ("model.language_model.", "lm_head.", ("model.vision_tower.", "model.multi_modal_projector.")),
+    ],
+    ids=["older", "newer"],
+)
+def test_of_the_uncut_llava_the_language_model_is_taken(
+    folders, encoder: TextEncoder, tmp_path, body: str, head: str, rest: tuple[str, str]
+):
+    save_llava(folders[0], tmp_path / "llava", body, head, rest)
+    assert_same(load_text_encoder(tmp_path / "llava", folders[1], dtype=torch.float32), encoder)
+
+
+def test_a_llava_without_a_language_model_is_refused(folders, tmp_path):
     llava = copy_of(folders[0], tmp_path / "llava")
     (llava / "config.json").write_text(json.dumps({"model_type": "llava"}))
-    with pytest.raises(ValueError, match=r"whole LLaVA model.*docs/weights\.md"):
+    with pytest.raises(ValueError, match=r"config\.json describes no model that can be built"):
         load_text_encoder(llava, folders[1])
+
+
+def test_tokenizers_may_lie_apart_as_in_diffusers(folders, encoder: TextEncoder, tmp_path):
+    dirs = [copy_of(folder, tmp_path / folder.name, without="tokenizer*") for folder in folders]
+    for folder in folders:
+        copy_of(folder, tmp_path / folder.name.replace("text_encoder", "tokenizer"), without="model.safetensors")
+    assert_same(load_text_encoder(*dirs, dtype=torch.float32), encoder)
 
 
 def test_swapped_text_encoders_are_refused(folders):

@@ -61,3 +61,36 @@ def test_weights_bring_their_own_sampling_defaults(official_tree, tmp_path):
     (copy / "generation_config.json").write_text(json.dumps({"height": 64, "width": 96}))
     assert weights.locate(copy).sampling() == Sampling(height=64, width=96)
     assert weights.locate(official_tree).sampling() == Sampling()
+
+
+@pytest.fixture
+def diffusers_folder(tmp_path):
+    """The places of a Diffusers folder, all empty but for what tells it."""
+    root = tmp_path / "models--someone--HunyuanVideo" / "snapshots" / "abc"
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "scheduler"):
+        (root / name).mkdir(parents=True)
+    (root / "model_index.json").write_text("{}")
+    (root / "transformer" / "config.json").write_text(json.dumps({"guidance_embeds": True}))
+    (root / "scheduler" / "scheduler_config.json").write_text(json.dumps({"shift": 17.0}))
+    return root
+
+
+def test_a_diffusers_folder_is_known_by_its_index_and_brings_its_shift(diffusers_folder):
+    found = weights.find(diffusers_folder)
+    assert found.transformer == diffusers_folder / "transformer" and found.sampling() == Sampling(shift=17.0)
+    with pytest.raises(ValueError, match="was distilled with one"):
+        found.check(Sampling(guidance=None, cfg_scale=2.0))
+
+
+def test_a_folder_of_the_hub_cache_stands_for_its_snapshot(diffusers_folder):
+    cached = diffusers_folder.parent.parent
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    assert weights.find(cached).root == diffusers_folder
+
+
+def test_a_transformer_alone_in_its_folder_may_have_any_name(official_tree, tmp_path):
+    copy = shutil.copytree(official_tree, tmp_path / "ckpts")
+    official = weights.locate(copy).transformer
+    renamed = official.rename(official.with_name("hunyuan_video_720_q8.gguf"))
+    assert weights.find(copy).transformer == renamed

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from measure import randomize
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -55,6 +57,16 @@ def save_text_encoders(root: Path) -> tuple[Path, Path]:
     )
     byte_tokenizer(("<|startoftext|>", "<|endoftext|>"), "<|startoftext|> $A <|endoftext|>").save_pretrained(root / "text_encoder_2")
     return root / "text_encoder", root / "text_encoder_2"
+
+
+def save_llava(text_encoder: Path, folder: Path, body: str, head: str, rest: tuple[str, ...]) -> None:
+    """The un-cut LLaVA around a language model, under the names that an older or newer version of transformers gives its parts."""
+    shutil.copytree(text_encoder, folder)
+    language_model = load_file(folder / "model.safetensors")
+    state = {name.replace("model.", body, 1).replace("lm_head.", head, 1): tensor for name, tensor in language_model.items()}
+    save_file(state | {f"{part}weight": torch.ones(2, 2) for part in rest}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": config, "vision_config": {}}))
 
 
 VAE = VAEConfig(block_out_channels=(4, 4, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2)

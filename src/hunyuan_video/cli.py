@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -144,6 +144,38 @@ class Info:
 
 
 @dataclass(frozen=True)
+class Inspect:
+    """Say what is in a weight file or folder: format, model, dtype, parameters, what is missing; of a LoRA, its rank and targets."""
+
+    path: tyro.conf.Positional[Path]
+
+    def run(self) -> None:
+        from hunyuan_video.apps.inspect import report
+
+        print(report(self.path))
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write weights in another layout, one tensor at a time. Nothing is overwritten."""
+
+    source: tyro.conf.Positional[Path]
+    """a transformer's file or folder, or the root of a whole model"""
+    out: tyro.conf.Positional[Path]
+    """where to: a folder for diffusers and a whole official model, else a file"""
+    to: Literal["official", "diffusers", "single-file", "fp8", "gguf"]
+    """official: .pt files; diffusers: a folder; single-file: .safetensors; fp8: the official .pt and _map.pt; gguf: Q8_0"""
+    load_key: Literal["module", "ema"] = "module"
+    """of an official file: the weights, or their average"""
+
+    def run(self) -> None:
+        from hunyuan_video.checkpoint.convert import convert
+
+        for path in convert(self.source, self.out, self.to, self.load_key):
+            print(path)
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Judge the embedded miniature on prompts it was not trained on, and print the table of docs/embedded-model.md."""
 
@@ -184,7 +216,9 @@ def _find_weights(root: Path | None) -> weights.Weights:
     return found
 
 
-COMMANDS: dict[str, Any] = {"generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "evaluate": Evaluate}
+COMMANDS: dict[str, Any] = {
+    "generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "inspect": Inspect, "convert": Convert, "evaluate": Evaluate,
+}  # fmt: skip
 GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
 
 
@@ -245,7 +279,9 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         found = weights.locate(root) if root is not None and for_help else weights.find_or_embedded(root)
         default = Generate(sampling=found.sampling(), weights=root)
     given = tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}")
-    replace(given, weights=given.weights or root).run()
+    if hasattr(given, "weights"):
+        given = replace(given, weights=given.weights or root)
+    given.run()
 
 
 def _weights_argument(arguments: list[str]) -> Path | None:

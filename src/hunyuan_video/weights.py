@@ -6,6 +6,9 @@ ROOT/
   hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
   text_encoder/                                            Llama language model and tokenizer
   text_encoder_2/                                          CLIP-L and tokenizer
+
+or a Diffusers folder, known by its model_index.json: transformer/, vae/, text_encoder/, tokenizer/ … A folder of the Hugging Face
+cache, models--OWNER--NAME, stands for its snapshot.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ HOW_TO_GET = (
     "`hf download tencent/HunyuanVideo --local-dir ckpts` fetches the official transformer and VAE "
     "(39 GB; docs/weights.md adds the two text encoders)"
 )
+_INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
 _MODEL = "hunyuan-video-t2v-720p"
-_TRANSFORMER = f"{_MODEL}/transformers/mp_rank_00_model_states.pt"
+_TRANSFORMERS = f"{_MODEL}/transformers"
+_SUFFIXES = (".pt", ".safetensors", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,20 @@ class Weights:
         return Sampling(**{name: value for name, value in self._generation_config().items() if name != "image_to_video"})
 
     @property
+    def is_diffusers(self) -> bool:
+        return (self.root / _INDEX).is_file()
+
+    @property
     def image_to_video(self) -> bool:
         """Whether these weights say that they were trained to go on from a given first frame."""
         return self._generation_config().get("image_to_video", False)
 
     def _generation_config(self) -> dict[str, Any]:
-        path = self.root / "generation_config.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if (self.root / _GENERATION).exists():
+            return json.loads((self.root / _GENERATION).read_text(encoding="utf-8"))
+        if self.is_diffusers and (self.root / _SCHEDULER).exists():  # FastHunyuan's shift is another than HunyuanVideo's
+            return {"shift": float(json.loads((self.root / _SCHEDULER).read_text(encoding="utf-8"))["shift"])}
+        return {}
 
     def check(self, sampling: Sampling) -> None:
         """Refuse settings that these weights say they cannot honour, before they are read.
@@ -104,31 +116,45 @@ def fingerprint_of(start: str, *parts: Path) -> str:
 def _names_guidance(path: Path) -> bool | None:
     """Whether a checkpoint has the guidance embedding, from the list of tensor names at its start; None if that cannot be told."""
     try:
-        if path.suffix == ".safetensors":
-            with path.open("rb") as file:
-                names = file.read(min(int.from_bytes(file.read(8), "little"), 2**24))
-        else:
+        if path.is_dir():
+            return json.loads((path / "config.json").read_text(encoding="utf-8")).get("guidance_embeds")
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+                if archive.getinfo(index).file_size > 2**24:
+                    return None
                 names = archive.read(index)
-    except (OSError, ValueError, zipfile.BadZipFile):  # loading it will say what is wrong
+        else:
+            with path.open("rb") as file:
+                names = file.read(2**20)
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):  # loading it will say what is wrong
         return None
-    return b"guidance_in.mlp.0.weight" in names
+    return b"guidance_in." in names
 
 
 def locate(root: Path, transformer: Path | None = None, load_key: str = "module") -> Weights:
-    """The parts under `root`, present or not; `transformer` overrides one part with a file or a folder of files."""
-    transformer = transformer or _existing(root / _TRANSFORMER)
-    if transformer.is_dir():
-        candidates = [transformer / f"pytorch_model_{load_key}.pt", *sorted(transformer.glob("*_model_states.pt"))]
-        transformer = next((file for file in candidates if file.exists()), candidates[0])
-    return Weights(root, transformer, root / _MODEL / "vae", root / "text_encoder", root / "text_encoder_2", load_key)
+    """The parts under `root`, present or not; `transformer` overrides one part with a file or folder of any layout."""
+    if (root / "refs" / "main").is_file():  # a folder of the Hugging Face cache
+        root = root / "snapshots" / (root / "refs" / "main").read_text(encoding="utf-8").strip()
+    if (root / _INDEX).is_file():
+        model, vae = root / "transformer", root / "vae"
+    else:
+        model, vae = root / _TRANSFORMERS, root / _MODEL / "vae"
+    return Weights(root, _transformer_in(transformer or model, load_key), vae, root / "text_encoder", root / "text_encoder_2", load_key)
 
 
-def _existing(path: Path) -> Path:
-    """`path`, or the same in safetensors if only that is there."""
-    safe = path.with_suffix(".safetensors")
-    return safe if safe.exists() and not path.exists() else path
+def _transformer_in(path: Path, load_key: str) -> Path:
+    """The file in a folder of official ones; any other path stays what it is."""
+    if (path / _INDEX).is_file():
+        path = path / "transformer"
+    if path.is_file() or (path / "config.json").is_file():
+        return path
+    official = path / "mp_rank_00_model_states.pt"
+    named = [path / f"pytorch_model_{load_key}.pt", official, official.with_suffix(".safetensors"), *sorted(path.glob("*_model_states.pt"))]
+    if found := [file for file in named if file.exists()]:
+        return found[0]
+    others = [file for file in sorted(path.glob("*")) if file.suffix in _SUFFIXES and not file.stem.endswith("_map")]
+    return others[0] if len(others) == 1 else official
 
 
 def find(root: Path | None, transformer: Path | None = None, load_key: str = "module") -> Weights:

@@ -23,8 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hunyuan_video.checkpoint import read_state_dict, reason
 from hunyuan_video.checkpoint.diffusers import Rows, in_diffusers
+from hunyuan_video.checkpoint.reading import container_of, read_state_dict, reason
 from hunyuan_video.files import replacing
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.transforms.lora import Lora, LowRank, linear_layers, listed, stacked, weight_of
@@ -202,7 +202,7 @@ def _fused(pieces: list[tuple[Rows, LowRank]], num_rows: int) -> LowRank:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    if path.suffix != ".safetensors":
+    if container_of(path) != "safetensors":
         return {}
     with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})
@@ -225,6 +225,23 @@ def _peft_alphas(text: str | None, path: Path) -> Callable[[str], float | None]:
         return float(next(matching, default))
 
     return alpha
+
+
+def describe(content: Mapping[str, Tensor]) -> tuple[str, list[int], list[str]] | None:
+    """What the names in a LoRA file say without a model to fit it to: its dialect, its ranks, and its targets ("img_attn_qkv in
+    double_blocks (20)", the number of blocks); None if it is no LoRA."""
+    ranks: set[int] = set()
+    blocks: dict[str, set[str]] = defaultdict(set)
+    for key, tensor in content.items():
+        layer, part = _split(key)
+        if part is None or part == "alpha":
+            continue
+        if part.endswith("_b") and tensor.ndim == 2:
+            ranks.add(len(tensor))
+        place = re.search(r"((?:double|single|refiner|transformer)_blocks|blocks)[._](\d+)[._](.+)", layer)
+        blocks[f"{place[3]} in {place[1]}" if place else layer].add(place[2] if place else "")
+    targets = [f"{target} ({len(found)})" for target, found in sorted(blocks.items())]
+    return (_looks_like(list(content)), sorted(ranks), targets) if targets else None
 
 
 def _looks_like(keys: list[str]) -> str:

@@ -24,6 +24,16 @@ def in_blocks(name: str) -> bool:
     return "double_blocks" in name or "single_blocks" in name
 
 
+def scale_of(weight: Float[Tensor, "out in"]) -> Float[Tensor, " 1"]:
+    """What maps the largest weight to 448."""
+    return (weight.abs().max().float() / LARGEST).clamp(min=torch.finfo(torch.float32).tiny).view(1)  # an all-zero weight stays zero
+
+
+def in_8_bits(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"]) -> Float[Tensor, "out in"]:
+    """Each weight as the nearest number of the format."""
+    return (weight.float() / scale).to(FP8)
+
+
 class Fp8Linear(nn.Module):
     """A linear layer with an 8-bit weight. The scale is rounded to the compute dtype before it is used, as in the reference."""
 
@@ -37,10 +47,8 @@ class Fp8Linear(nn.Module):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear) -> Fp8Linear:
-        """Quantize: the scale maps the largest weight to 448, and each weight goes to the nearest number of the format."""
-        weight = linear.weight.detach().float()
-        scale = (weight.abs().max() / LARGEST).clamp(min=torch.finfo(torch.float32).tiny).view(1)  # an all-zero weight stays zero
-        return cls((weight / scale).to(FP8), scale, linear.bias)
+        scale = scale_of(linear.weight.detach())
+        return cls(in_8_bits(linear.weight.detach(), scale), scale, linear.bias)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         if torch.is_grad_enabled() and x.requires_grad:

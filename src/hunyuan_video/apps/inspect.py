@@ -1,0 +1,100 @@
+"""What is in a weight file or folder, told from its contents. Reads names, shapes and dtypes; hardly any numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hunyuan_video.checkpoint import differences, model_type, read_vae
+from hunyuan_video.checkpoint.convert import whole_model
+from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.checkpoint.lora import describe
+from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict
+from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, unwrap
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.vae import CausalVAE
+
+SHOWN = 10  # of a longer list
+
+
+def report(path: Path) -> str:
+    """Everything about a file, a folder of one model, or the root of a whole one, as text for a person.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing, damaged, or nothing of HunyuanVideo.
+    """
+    root = whole_model(path) if path.is_dir() else None
+    if root is None:
+        return _table(_part(path))
+    parts = {"transformer": root.transformer, "vae": root.vae, "text_encoder": root.text_encoder, "text_encoder_2": root.text_encoder_2}
+    layout = "Diffusers folder" if root.is_diffusers else "official tree"
+    return "\n\n".join([f"{path}: {layout}", *(f"{name}: {part}\n{_table(_part(part))}" for name, part in parts.items())])
+
+
+def _part(path: Path) -> dict[str, str]:
+    if path.is_dir() and (path / "config.json").is_file() and (kind := model_type(path)):
+        return _text_encoder(kind, path)
+    content = read_folder(path) if path.is_dir() else read_state_dict(path)
+    container = "folder" if path.is_dir() else container_of(path)
+    load_key = "module" if "module" in content or "ema" not in content else "ema"
+    tensors = plain_tensors(unwrap(content.get("state_dict", content), path, load_key), path)
+    if (lora := describe(tensors)) is not None:
+        dialect, ranks, targets = lora
+        sizes = {"rank": ", ".join(map(str, ranks)) or "none", "targets": _some(targets)}
+        return {"format": container, "model": dialect, **_numbers(tensors), **sizes}
+    if any("conv_in.conv.weight" in name for name in tensors):
+        return _vae(path, container)
+    stored = open_transformer(path, load_key)
+    wrapper = f", under {load_key!r}" if load_key in content else ""
+    return {"format": f"{container}, {stored.layout} layout{wrapper}", **_transformer(stored, tensors)}
+
+
+def _transformer(stored: StoredTransformer, tensors: Mapping[str, Tensor | Lazy]) -> dict[str, str]:
+    config = stored.config
+    is_released = config in (TransformerConfig(), TransformerConfig(guidance_embed=False))
+    sizes = f"{config.num_double_blocks} + {config.num_single_blocks} blocks of width {config.hidden_size}"
+    with torch.device("meta"):
+        model = HunyuanVideoTransformer(config)
+    return {
+        "model": f"HunyuanVideo transformer{' (the released 13B)' if is_released else ''}, {sizes}",
+        "guidance": "embedded" if config.guidance_embed else "none embedded: uses cfg_scale",
+        "input": f"{config.in_channels} channels" + (", image to video" if config.in_channels > config.out_channels else ""),
+        **_numbers(stored.state),
+        "8 bits": f"{len(stored.scales)} layers" if stored.scales else "none",
+        "differs": _some(differences(model.state_dict(), stored.state)),
+    }
+
+
+def _vae(path: Path, container: str) -> dict[str, str]:
+    config, state = read_vae(path)
+    with torch.device("meta"):
+        expected = CausalVAE(config).state_dict()
+    what = f"HunyuanVideo VAE, {config.latent_channels} latent channels"
+    return {"format": container, "model": what, **_numbers(state), "differs": _some(differences(expected, state))}
+
+
+def _text_encoder(kind: str, path: Path) -> dict[str, str]:
+    known = {"llama": "Llama text encoder", "llava": "un-cut LLaVA, of which the language model is used", "clip": "CLIP"}
+    return {"format": "Hugging Face folder", "model": known.get(kind.removesuffix("_text_model"), kind), **_numbers(read_folder(path))}
+
+
+def _numbers(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, str]:
+    count: Counter[str] = Counter()
+    for tensor in tensors.values():
+        count[str(tensor.dtype).removeprefix("torch.")] += torch.Size(tensor.shape).numel()
+    total = sum(count.values())
+    shares = ", ".join(f"{dtype} {number / max(total, 1):.0%}" for dtype, number in count.most_common())
+    return {"dtype": shares, "parameters": f"{total:,} in {len(tensors)} tensors"}
+
+
+def _some(items: list[str]) -> str:
+    shown = "; ".join(items[:SHOWN]) or "in nothing"
+    return shown + (f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(f"  {name:<11} {text}" for name, text in rows.items())
