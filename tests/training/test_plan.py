@@ -186,6 +186,8 @@ def test_weights_that_are_in_8_bits_already_are_planned_so(lora, base, tmp_path)
     model = training.load(base, torch.float32)
     fp8.quantize(model)
     save_file(model.state_dict(), tmp_path / "model_fp8.safetensors")
+    scales = {name: module.scale for name, module in model.named_modules() if isinstance(module, fp8.Fp8Linear)}
+    save_file(scales, tmp_path / "model_fp8_map.safetensors")
     found = planned(replace(lora, start=tmp_path / "model_fp8.safetensors"), None)
     assert found.lines == asked.lines != planned(lora, None).lines
 
