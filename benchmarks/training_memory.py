@@ -21,7 +21,7 @@ from hunyuan_video.training.objectives import Noisy, loss_of
 from hunyuan_video.training.parallel import World
 from hunyuan_video.training.plan import MicroBatch, predict
 from hunyuan_video.training.settings import TrainingRuntime
-from hunyuan_video.training.train import prepare
+from hunyuan_video.training.train import make_ready
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora
 
@@ -50,7 +50,7 @@ def train(
         if fp8_base:
             fp8.quantize(model)
         add_lora(model, rank, float(rank))
-    worker = prepare(model, TrainingRuntime(checkpoint_activations=activation_checkpointing), World(device), dtype)
+    worker = make_ready(model, TrainingRuntime(checkpoint_activations=activation_checkpointing), World(device), dtype)
     use_attention(worker, attention)
     masters = MasterWeights(model, betas=(0.9, 0.97), weight_decay=0.01, clip_norm=1.0, ema_decay=0.999 if ema else None)
     for step in range(2):

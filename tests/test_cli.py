@@ -339,3 +339,9 @@ def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):
     command = [sys.executable, "-m", "hunyuan_video.cli", "train", "vae", "--out", "run"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 2 and "pip install 'hunyuan-video[train]'" in result.stderr
+
+
+def test_the_groups_of_commands_are_those_that_there_are():
+    from hunyuan_video.training import commands
+
+    assert {group: tuple(names) for group, names in commands.GROUPS.items()} == cli.GROUPS

@@ -53,8 +53,7 @@ class Generate:
             replace(self.sampling, seed=self.sampling.seed + self.num_videos - 1)  # refuses a last seed that is too large
         if self.save_state is not None and len(prompts) * self.num_videos > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(prompts) * self.num_videos} were asked for.")
-        for path, _ in self.runtime.adapters:
-            path.open("rb").close()  # a missing file is named before torch is imported
+        self.runtime.check_files()
         check_writable(self.output.out / f"check{self.output.suffix}")
         if self.save_state is not None:
             check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))

@@ -20,7 +20,7 @@ SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
 MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
 
 
-def _require(correct: bool, sentence: str) -> None:
+def require(correct: bool, sentence: str) -> None:
     if not correct:
         raise ValueError(sentence)
 
@@ -32,7 +32,7 @@ def check_types(settings: object) -> None:
         if get_origin(kind) is tuple:
             item_type = get_args(kind)[0]
             right = isinstance(value, tuple) and all(isinstance(item, item_type) for item in value)
-            _require(right, f"{name} is {value!r}; it must be a tuple of {item_type.__name__}.")
+            require(right, f"{name} is {value!r}; it must be a tuple of {item_type.__name__}.")
             continue
         options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
         choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
@@ -41,7 +41,7 @@ def check_types(settings: object) -> None:
             types.append(int)
         right = value in choices if choices else isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool))
         wanted = ", ".join(choices) if choices else " or ".join(option.__name__ for option in types).replace("NoneType", "None")
-        _require(right, f"{name} is {value!r}; it must be {wanted}.")
+        require(right, f"{name} is {value!r}; it must be {wanted}.")
 
 
 @dataclass(frozen=True)
@@ -82,40 +82,40 @@ class Sampling:
         for name in ("height", "width"):
             value = getattr(self, name)
             near = max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE
-            _require(
+            require(
                 value > 0 and value % SIZE_MULTIPLE == 0,
                 f"{name} is {value}; it must be a positive multiple of {SIZE_MULTIPLE}, such as {near}.",
             )
         near = max(0, round((self.num_frames - 1) / 4)) * 4 + 1
-        _require(self.num_frames > 0 and self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as {near}.")
-        _require(self.num_steps >= 1, f"num_steps is {self.num_steps}; it must be 1 or more.")
-        _require(0 < self.shift < float("inf"), f"shift is {self.shift}; it must be above 0 (the official value is 7).")
-        _require(
+        require(self.num_frames > 0 and self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as {near}.")
+        require(self.num_steps >= 1, f"num_steps is {self.num_steps}; it must be 1 or more.")
+        require(0 < self.shift < float("inf"), f"shift is {self.shift}; it must be above 0 (the official value is 7).")
+        require(
             self.linear_steps is None or self.num_steps / 40 <= self.linear_steps < self.num_steps,
             f"linear_steps is {self.linear_steps}; it must be below num_steps, {self.num_steps}, and at least a fortieth of it.",
         )
-        _require(
+        require(
             self.schedule == "shift" or self.num_steps >= 2,
             "A linear-quadratic schedule needs num_steps of 2 or more.",
         )
-        _require(
+        require(
             self.guidance is None or 0 <= self.guidance < float("inf"),
             f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or none for weights without it.",
         )
-        _require(1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
-        _require(
+        require(1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
+        require(
             self.image is None or self.num_frames > 1,
             "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.",
         )
-        _require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
+        require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
         if self.negative_prompt is not None:
             check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)
 
 
 def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = False) -> None:
     """Refuse what cannot be a prompt: empty, or so long that it must be a mistake."""
-    _require(empty_ok or bool(prompt.strip()), f"{name} is empty; describe the video in a sentence or two.")
-    _require(
+    require(empty_ok or bool(prompt.strip()), f"{name} is empty; describe the video in a sentence or two.")
+    require(
         len(prompt) <= MAX_PROMPT_CHARACTERS,
         f"{name} has {len(prompt)} characters; the limit is {MAX_PROMPT_CHARACTERS}, and the model reads about the first 1,000.",
     )
@@ -153,12 +153,12 @@ class Runtime:
             object.__setattr__(self, "lora", tuple(self.lora))  # JSON knows no tuples
         check_types(self)
         kind, _, index = self.device.partition(":")
-        _require(
+        require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
             f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
         )
         for text, (path, strength) in zip(self.lora, self.adapters, strict=True):
-            _require(
+            require(
                 path.name != "" and abs(strength) < float("inf"),
                 f"lora is {text!r}; it must be a file, or a file and a strength such as style.safetensors:0.8.",
             )
@@ -167,6 +167,12 @@ class Runtime:
     def adapters(self) -> list[tuple[Path, float]]:
         """File and strength of each LoRA."""
         return [_split_strength(text) for text in self.lora]
+
+    def check_files(self) -> None:
+        """Raises a FileNotFoundError for a LoRA that is not there."""
+        for path, _ in self.adapters:
+            if not path.is_file():
+                raise FileNotFoundError(f"lora is {path}, which is no file; give FILE or FILE:STRENGTH, such as style.safetensors:0.8.")
 
 
 def _split_strength(text: str) -> tuple[Path, float]:
@@ -196,18 +202,18 @@ class Output:
     def __post_init__(self) -> None:
         check_types(self)
         fastest = 50 if self.format == "gif" else 240  # viewers slow faster GIFs down
-        _require(
+        require(
             1 <= self.fps <= fastest,
             f"fps is {self.fps}; for {self.format} it must be between 1 and {fastest} (HunyuanVideo is trained at 24).",
         )
-        _require(
+        require(
             len(self.name_suffix.encode()) <= 50 and all(c.isalnum() or c in "-_." for c in self.name_suffix),
             f"name_suffix is {self.name_suffix!r}; it may hold up to 50 bytes of letters, digits, '-', '_' and '.'.",
         )
         limit = {"mp4": 51, "webm": 63}.get(self.format)
         if self.crf is not None:
-            _require(limit is not None, f"crf is {self.crf}, but {self.format} has no such setting; use it with mp4 or webm.")
-            _require(0 <= self.crf <= (limit or 0), f"crf is {self.crf}; for {self.format} it must be between 0 and {limit}.")
+            require(limit is not None, f"crf is {self.crf}, but {self.format} has no such setting; use it with mp4 or webm.")
+            require(0 <= self.crf <= (limit or 0), f"crf is {self.crf}; for {self.format} it must be between 0 and {limit}.")
 
     @property
     def suffix(self) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -145,9 +146,7 @@ class HunyuanVideo:
             ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there.
         """
         device = resolve_device(runtime.device)
-        for path, _ in runtime.adapters:
-            if not path.is_file():
-                raise FileNotFoundError(f"lora is {path}, which is no file; give FILE or FILE:STRENGTH, such as style.safetensors:0.8.")
+        runtime.check_files()
         lora_sha256 = tuple(sha256(path) for path, _ in runtime.adapters)
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         home = torch.device("cpu") if runtime.offload == "models" else device
@@ -303,8 +302,7 @@ class HunyuanVideo:
             def velocity(x: Tensor, sigma: float) -> Tensor:
                 t = torch.full((1,), sigma, device=self.device) * 1000  # float32, as in the official scheduler
                 v = model(x, t, condition, clean_frames)
-                v[:, :, :clean_frames] = 0  # a given frame does not move
-                return v
+                return F.pad(v[:, :, clean_frames:], (0, 0, 0, 0, clean_frames, 0))  # a given frame does not move
 
             return velocity
 

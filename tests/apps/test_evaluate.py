@@ -13,7 +13,7 @@ from PIL import Image
 
 from hunyuan_video.apps import evaluate
 from hunyuan_video.apps.evaluate import Report, Score, Words, contact_sheet, markdown_table, psnr, questions, vae_psnr, wilson, words_of
-from hunyuan_video.training import world
+from hunyuan_video.training import drawing, world
 from hunyuan_video.training.world import SLOTS
 
 
@@ -118,8 +118,8 @@ def test_psnr():
 
 
 def test_contact_sheet_has_a_row_of_frames_for_each_prompt(tmp_path: Path):
-    clip = world.render(world.sample_scene(0, "train"))
-    contact_sheet([("one", clip), ("two", clip), ("three", clip)], tmp_path / "sheet.png", scale=2)
+    clip = drawing.render(world.sample_scene(0, "train"))
+    contact_sheet([("one", clip), ("two", clip), ("three", clip)], tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width >= 2 * 5 * 128
         assert sheet.height >= 2 * 128

@@ -9,13 +9,13 @@ import torch
 from einops import rearrange
 
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.training import pca, world
+from hunyuan_video.training import drawing, pca, world
 from hunyuan_video.training.miniature_vae import MINIATURE
 
 
 def render(seeds: range, split: world.Split = "train", num_frames: int = 9) -> torch.Tensor:
     scenes = [world.sample_scene(seed, split) for seed in seeds]
-    return torch.stack([torch.from_numpy(world.render(scene, 32, 32, num_frames)) for scene in scenes])
+    return torch.stack([torch.from_numpy(drawing.render(scene, 32, 32, num_frames)) for scene in scenes])
 
 
 @pytest.fixture(scope="module")

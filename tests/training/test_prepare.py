@@ -18,7 +18,7 @@ from tiny_checkpoint import save_text_encoders
 
 from hunyuan_video import HunyuanVideo, cli, weights
 from hunyuan_video.models.text import Kind
-from hunyuan_video.training import media, pca, prepare, shards, world
+from hunyuan_video.training import drawing, media, pca, prepare, shards, world
 from hunyuan_video.training.dataset import Bucket, LatentCache
 from hunyuan_video.training.prepare import DataPreparation, WorldCache
 
@@ -253,7 +253,7 @@ def world_config(tmp_path, monkeypatch) -> WorldCache:
     monkeypatch.setattr(prepare.multiprocessing, "get_context", InlinePool)
     save_text_encoders(tmp_path / "text")
     scenes = [world.sample_scene(seed, "train") for seed in range(8)]
-    clips = torch.stack([torch.from_numpy(world.render(scene, 32, 32, 5)) for scene in scenes])
+    clips = torch.stack([torch.from_numpy(drawing.render(scene, 32, 32, 5)) for scene in scenes])
     pca.fit(clips, 4).save(tmp_path / "pca.safetensors")
     return WorldCache(tmp_path / "pca.safetensors", tmp_path / "text", num_clips=6, buckets=SMALL, shares=(1.0, 2.0), seed=5, shard_size=4)
 
@@ -265,7 +265,7 @@ def test_the_world_is_rendered_into_its_buckets(world_config, tmp_path):
     for bucket, numbers in cache.buckets.items():
         number = numbers[-1]
         assert prepare.world_bucket(world_config, 5 + number) == bucket
-        clip = torch.from_numpy(world.render(world.sample_scene(5 + number, "train"), 32, 32, bucket.num_frames))
+        clip = torch.from_numpy(drawing.render(world.sample_scene(5 + number, "train"), 32, 32, bucket.num_frames))
         batch = cache.batch([number], torch.tensor([False]))
         torch.testing.assert_close(batch.latents, pca.encode(basis, clip[None]), atol=5e-3, rtol=5e-3)
 

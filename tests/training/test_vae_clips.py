@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hunyuan_video.training import vae_clips, world
+from hunyuan_video.training import drawing, vae_clips, world
 from hunyuan_video.training.run import random_generator
 from hunyuan_video.training.train_vae import VAETraining, clips_of
 from hunyuan_video.training.vae_clips import MediaFiles, RenderedWorld
@@ -37,7 +37,7 @@ def test_rendered_strides_are_bounded_and_all_used(monkeypatch: pytest.MonkeyPat
     def counted(scene: world.Scene, height: int, width: int, num_frames: int) -> np.ndarray:
         return np.zeros((num_frames, height, width, 3), np.uint8) + 4 * np.arange(num_frames, dtype=np.uint8)[:, None, None, None]
 
-    monkeypatch.setattr(world, "render", counted)
+    monkeypatch.setattr(drawing, "render", counted)
     source = RenderedWorld(num_frames=5, size=16, max_stride=3)
     seen = {tuple(steps_of(source.video(random_generator(0, i)))) for i in range(40)}
     assert seen == {(stride,) * 4 for stride in (1, 2, 3)}

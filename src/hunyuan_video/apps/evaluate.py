@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hunyuan_video.training import world
+from hunyuan_video.training import drawing, world
 from hunyuan_video.training.world import SLOTS, Scene
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ NUM_LOOKS = 5
 JUDGE_SEED, EXAM_SEED, EVALUATION_SEED = 2**40, 2**41, 2**42
 EXAM_CLIPS = 600
 EXAM_SLOTS = ("subject", "second", "motion", "background")
-PASS_MARK = 0.99
+PASS_MARK = 0.99  # of both subjects, motion and background together
+SHOWN_HEIGHT = 128  # pixels a frame of the contact sheet has at least
 SHEET_PROMPTS = (
     "A cat walks on the grass, realistic style.",
     "A big red car drives to the left in the desert.",
@@ -114,7 +115,7 @@ def look(frames: Frames) -> Float[Tensor, "K 3 64 64"]:
         raise ValueError(f"The video has {len(frames)} frames; the judge needs at least {NUM_LOOKS} to see a motion.")
     chosen = frames[np.linspace(0, len(frames) - 1, NUM_LOOKS).round().astype(int)]
     looks = rearrange(torch.from_numpy(np.ascontiguousarray(chosen)), "K H W C -> K C H W").float() / 127.5 - 1.0
-    return looks if looks.shape[-2:] == (world.SIDE, world.SIDE) else F.interpolate(looks, (world.SIDE, world.SIDE), mode="area")
+    return looks if looks.shape[-2:] == (drawing.SIDE, drawing.SIDE) else F.interpolate(looks, (drawing.SIDE, drawing.SIDE), mode="area")
 
 
 def train_judge(seed: int = 0, num_steps: int = 3000, batch_size: int = 32) -> JudgeNet:
@@ -128,7 +129,7 @@ def train_judge(seed: int = 0, num_steps: int = 3000, batch_size: int = 32) -> J
             first = JUDGE_SEED + (seed * num_steps + step) * batch_size
             scenes = [world.sample_scene(first + i, "train") for i in range(batch_size)]
             # Five frames rendered are frames 0, 4, 8, 12, 16 of seventeen: a clip moves the same way however many frames show it.
-            looks = torch.stack([look(world.render(scene, num_frames=NUM_LOOKS)) for scene in scenes])
+            looks = torch.stack([look(drawing.render(scene, num_frames=NUM_LOOKS)) for scene in scenes])
             # Generated clips are softer and noisier than rendered ones; a judge that only knew crisp pixels would judge sharpness.
             if step % 2:
                 looks = F.interpolate(F.avg_pool2d(looks.flatten(0, 1), 2), scale_factor=2, mode="bilinear").view_as(looks)
@@ -160,7 +161,7 @@ def as_judge(net: JudgeNet) -> Judge:
 def examine(judge: Judge, num_clips: int = EXAM_CLIPS) -> Score:
     """How often a judge names subjects, motion and background of rendered clips it has never seen, half of them of held-out words."""
     scenes = [world.sample_scene(EXAM_SEED + i, "held_out" if i % 2 else "train") for i in range(num_clips)]
-    seen = [judge(world.render(scene)) for scene in scenes]
+    seen = [judge(drawing.render(scene)) for scene in scenes]
     right = sum(all(words[slot] == getattr(scene, slot) for slot in EXAM_SLOTS) for words, scene in zip(seen, scenes, strict=True))
     return Score(right, num_clips)
 
@@ -286,7 +287,7 @@ def psnr(frames: Frames, other: UInt8[np.ndarray, "_ _ _ 3"]) -> float:
 
 def vae_psnr(reconstruct: Reconstruct, num_clips: int, num_frames: int, height: int, width: int) -> tuple[float, float]:
     """Mean per-clip PSNR in dB of rendered clips of held-out combinations, through the VAE and back, and half its 95 % interval."""
-    clips = (world.render(world.sample_scene(EXAM_SEED + i, "held_out"), height, width, num_frames) for i in range(num_clips))
+    clips = (drawing.render(world.sample_scene(EXAM_SEED + i, "held_out"), height, width, num_frames) for i in range(num_clips))
     values = [psnr(clip, reconstruct(clip)) for clip in clips]
     return float(np.mean(values)), 1.96 * float(np.std(values)) / math.sqrt(num_clips)
 
@@ -294,11 +295,12 @@ def vae_psnr(reconstruct: Reconstruct, num_clips: int, num_frames: int, height: 
 # --- What people look at -------------------------------------------------------------------------------------------------------
 
 
-def contact_sheet(rows: Sequence[tuple[str, Frames]], path: Path, scale: int = 1, num_columns: int = 2) -> None:
-    """Write a PNG with five frames of each video side by side under its prompt, `scale` times enlarged."""
+def contact_sheet(rows: Sequence[tuple[str, Frames]], path: Path) -> None:
+    """Write a PNG with five frames of each video side by side under its prompt, small ones enlarged."""
     if not rows:
         raise ValueError("There is no video to show; give at least one (prompt, frames).")
     _, height, width, _ = rows[0][1].shape
+    scale, num_columns = max(1, SHOWN_HEIGHT // height), 2
     strip, margin, gap = 22, 10, 2  # pixels: the prompt's line, around each video, between frames
     cell_width = NUM_LOOKS * (width * scale + gap) - gap + 2 * margin
     cell_height = strip + height * scale + margin

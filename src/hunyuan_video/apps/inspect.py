@@ -17,8 +17,7 @@ from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_f
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, unwrap
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE
-
-SHOWN = 10  # of a longer list
+from hunyuan_video.transforms.lora import listed
 
 
 def report(path: Path) -> str:
@@ -44,7 +43,7 @@ def _part(path: Path) -> dict[str, str]:
     tensors = plain_tensors(unwrap(content.get("state_dict", content), path, load_key), path)
     if (lora := describe(tensors)) is not None:
         dialect, ranks, targets = lora
-        sizes = {"rank": ", ".join(map(str, ranks)) or "none", "targets": _some(targets)}
+        sizes = {"rank": ", ".join(map(str, ranks)) or "none", "targets": listed(targets)}
         return {"format": container, "model": dialect, **_numbers(tensors), **sizes}
     if any("conv_in.conv.weight" in name for name in tensors):
         return _vae(path, container)
@@ -65,7 +64,7 @@ def _transformer(stored: StoredTransformer, tensors: Mapping[str, Tensor | Lazy]
         "input": f"{config.in_channels} channels" + (", image to video" if config.in_channels > config.out_channels else ""),
         **_numbers(stored.state),
         "8 bits": f"{len(stored.scales)} layers" if stored.scales else "none",
-        "differs": _some(differences(model.state_dict(), stored.state)),
+        "differs": listed(differences(model.state_dict(), stored.state)) or "in nothing",
     }
 
 
@@ -74,7 +73,7 @@ def _vae(path: Path, container: str) -> dict[str, str]:
     with torch.device("meta"):
         expected = CausalVAE(config).state_dict()
     what = f"HunyuanVideo VAE, {config.latent_channels} latent channels"
-    return {"format": container, "model": what, **_numbers(state), "differs": _some(differences(expected, state))}
+    return {"format": container, "model": what, **_numbers(state), "differs": listed(differences(expected, state)) or "in nothing"}
 
 
 def _text_encoder(kind: str, path: Path) -> dict[str, str]:
@@ -89,11 +88,6 @@ def _numbers(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, str]:
     total = sum(count.values())
     shares = ", ".join(f"{dtype} {number / max(total, 1):.0%}" for dtype, number in count.most_common())
     return {"dtype": shares, "parameters": f"{total:,} in {len(tensors)} tensors"}
-
-
-def _some(items: list[str]) -> str:
-    shown = "; ".join(items[:SHOWN]) or "in nothing"
-    return shown + (f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
 
 
 def _table(rows: Mapping[str, str]) -> str:

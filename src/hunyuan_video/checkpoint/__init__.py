@@ -24,6 +24,7 @@ from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipp
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.lora import listed
 
 __all__ = [
     "fill", "load_text_encoder", "load_transformer", "load_vae", "read_json", "read_state_dict", "read_transformer", "reason",
@@ -51,8 +52,7 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path)
         ValueError: a name or shape differs; lists the first ten.
     """
     if problems := differences(model.state_dict(), state):
-        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        raise ValueError(f"{path} does not fit the model: {shown}.")
+        raise ValueError(f"{path} does not fit the model: {listed(problems)}.")
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path, dtype: torch.dtype, device: torch.device) -> None:

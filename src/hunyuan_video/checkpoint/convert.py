@@ -160,7 +160,7 @@ def _write_official(root: Weights, state: State, out: Path) -> None:
     config, tensors = read_vae(root.vae)
     empty.vae.mkdir()
     write_pickle({"state_dict": _lazy(tensors)}, empty.vae / "pytorch_model.pt")
-    _write_json(_official_vae_json(config), empty.vae / "config.json")
+    _write_json(official_vae_json(config), empty.vae / "config.json")
     for source, target in ((root.text_encoder, empty.text_encoder), (root.text_encoder_2, empty.text_encoder_2)):
         _write_text_encoder(source, target)
         _copy_tokenizer(source, target)
@@ -236,7 +236,8 @@ def _lazy(tensors: Mapping[str, Tensor]) -> dict[str, Lazy]:
     return {name: Lazy.of(tensor) for name, tensor in tensors.items()}
 
 
-def _official_vae_json(config: VAEConfig) -> dict[str, Any]:
+def official_vae_json(config: VAEConfig) -> dict[str, Any]:
+    """A VAE's config.json as the official release has it."""
     num_blocks = len(config.block_out_channels)
     return asdict(config) | {
         "_class_name": "AutoencoderKLCausal3D",

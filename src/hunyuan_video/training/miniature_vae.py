@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hunyuan_video.models.vae import Block, Chunks, Decoder, ResBlock, VAEConfig
-from hunyuan_video.training import pca, world
+from hunyuan_video.training import drawing, pca, world
 
 # Narrow, one ResBlock a level, few GroupNorm groups. Its latents have RMS 1 by construction, so nothing is left to scale.
 MINIATURE = VAEConfig(block_out_channels=(16, 32, 64, 64), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
@@ -19,7 +19,7 @@ def fit_basis(path: Path, num_clips: int, size: int, num_frames: int) -> pca.Pca
     """The basis at `path`; fitted to rendered clips and written first if it is not there."""
     if not path.exists():
         scenes = [world.sample_scene(seed, "train") for seed in range(num_clips)]
-        clips = torch.from_numpy(np.stack([world.render(scene, size, size, num_frames) for scene in scenes]))
+        clips = torch.from_numpy(np.stack([drawing.render(scene, size, size, num_frames) for scene in scenes]))
         temporary = path.with_suffix(".tmp")
         pca.fit(clips).save(temporary)
         temporary.replace(path)

@@ -3,8 +3,7 @@
 Rank r of a world with P ranks to a sequence belongs to data rank r // P: the ranks of one data rank see the same samples and share their
 tokens. Weights, gradients and optimizer are sharded over all ranks, whose gradients FSDP averages, which is right for both kinds.
 
-One process needs none of this, and does without: FSDP at world size 1 costs 4 to 7 % (the embedded miniature on a CPU) and the memory of
-one gathered block.
+One process needs none of this, and does without: FSDP at world size 1 would cost it time, and the memory of one gathered block.
 """
 
 from __future__ import annotations

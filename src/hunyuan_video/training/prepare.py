@@ -26,7 +26,7 @@ from hunyuan_video.files import replacing
 from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.pipeline import encode, resolve_device, resolve_dtype
-from hunyuan_video.training import media, pca, world
+from hunyuan_video.training import drawing, media, pca, world
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.run import keep_config
 from hunyuan_video.training.shards import Entry, Manifest, Sample, Skipped, read_skipped, write_shard
@@ -285,7 +285,7 @@ def _write_world_shard(job: _WorldJob) -> tuple[int, Entry]:
     samples = []
     for seed in job.seeds:
         scene, bucket = world.sample_scene(seed, "train"), world_bucket(job.config, seed)
-        clip = torch.from_numpy(world.render(scene, bucket.height, bucket.width, bucket.num_frames))
+        clip = torch.from_numpy(drawing.render(scene, bucket.height, bucket.width, bucket.num_frames))
         samples.append(Sample(pca.encode(basis, clip[None])[0], scene.caption))
     return job.index, write_shard(job.path, samples, {}, text)
 

@@ -61,8 +61,8 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         model = build_model(config, cache)
         teacher = None
         if isinstance(config, TransformerTraining) and config.distill and config.start is not None:
-            teacher = prepare(load(config.start, dtype), runtime, world, dtype)
-        worker = prepare(model, runtime, world, dtype)
+            teacher = make_ready(load(config.start, dtype), runtime, world, dtype)
+        worker = make_ready(model, runtime, world, dtype)
         masters = MasterWeights(
             model, betas=(0.9, 0.97), weight_decay=config.weight_decay, clip_norm=config.clip_norm, ema_decay=config.ema_decay
         )
@@ -139,7 +139,7 @@ def attention_for(device: torch.device) -> AttentionFn:
     return matmul if device.type == "cpu" else sdpa
 
 
-def prepare(model: HunyuanVideoTransformer, runtime: TrainingRuntime, world: World, dtype: torch.dtype) -> HunyuanVideoTransformer:
+def make_ready(model: HunyuanVideoTransformer, runtime: TrainingRuntime, world: World, dtype: torch.dtype) -> HunyuanVideoTransformer:
     """What computes for a model in this world."""
     use_attention(model, attention_for(world.device))
     if runtime.checkpoint_activations:

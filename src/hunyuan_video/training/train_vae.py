@@ -18,7 +18,7 @@ import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import floor
 from pathlib import Path
 from typing import Literal
@@ -31,8 +31,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hunyuan_video.checkpoint import load_vae, read_json
+from hunyuan_video.checkpoint.convert import official_vae_json
+from hunyuan_video.config import require
 from hunyuan_video.files import replacing
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig
+from hunyuan_video.pipeline import resolve_device
 from hunyuan_video.training import pca
 from hunyuan_video.training.discriminator import Adversary
 from hunyuan_video.training.master import MasterWeights
@@ -138,11 +141,6 @@ class VAETraining:
         return self.trunk_steps if self.part == "miniature" else 0
 
 
-def require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise ValueError(sentence)
-
-
 def train(config: VAETraining, folder: str | Path) -> float:
     """Train, or continue, in `folder`. Returns the PSNR of held-out clips in dB.
 
@@ -151,7 +149,7 @@ def train(config: VAETraining, folder: str | Path) -> float:
     """
     folder = Path(folder)
     run, checkpoint_due = Run(folder, config), Every(config.checkpoint_seconds)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = resolve_device("auto")
     source = open_source(config)
     held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
     basis = None
@@ -317,9 +315,8 @@ def keep(
     if config.part == "full":  # a transformer wants latents of variance 1
         vae.config = replace(vae.config, scaling_factor=1 / deviation)
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"_class_name": "AutoencoderKLCausal3D", "act_fn": "silu", "mid_block_add_attention": True, **asdict(vae.config)}
     with replacing(folder / "config.json") as (temporary, _):
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(official_vae_json(vae.config), indent=2) + "\n", encoding="utf-8")
     with replacing(folder / "pytorch_model.safetensors") as (temporary, _):
         save_file({name: tensor.half().contiguous() for name, tensor in vae.state_dict().items()}, temporary)
     return psnr

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from hunyuan_video.training import world
+from hunyuan_video.training import drawing, world
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.media import SUFFIXES, Item, UnusableError, find_items, plan, read_clips
 
@@ -39,7 +39,7 @@ class RenderedWorld:
         self.num_frames, self.size, self.max_stride = num_frames, size, max_stride
 
     def render(self, seed: int, split: world.Split, num_frames: int) -> Clip:
-        return world.render(world.sample_scene(seed, split), self.size, self.size, num_frames)
+        return drawing.render(world.sample_scene(seed, split), self.size, self.size, num_frames)
 
     def video(self, draw: torch.Generator) -> Clip:
         seed, stride = pick(2**31, draw), 1 + pick(self.max_stride, draw)
