@@ -141,10 +141,13 @@ class Runtime:
     chunked for bfloat16 on CPU, else sdpa"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
-    offload: Literal["none", "models"] = "none"
-    """models: keep each model on the device only while it works"""
+    offload: Literal["none", "models", "blocks", "auto"] = "none"
+    """models: keep each model on the device only while it works; blocks: and of the transformer and the language model one block at a
+    time, and the next; auto: the fastest of the three that fits (docs/memory.md)"""
     fp8: bool = False
     """keep the transformer blocks' weights in 8 bits (float8_e4m3fn with one scale each): half the memory of bfloat16"""
+    text_fp8: bool = False
+    """the same for the language model's layers"""
     lora: tuple[str, ...] = ()
     """FILE or FILE:STRENGTH, as often as there are files: adapters for the transformer, in any dialect (docs/lora.md)"""
 

@@ -6,6 +6,8 @@ Weights are expanded to the compute dtype at every use and activations are not q
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -41,13 +43,18 @@ class Fp8Linear(nn.Module):
         return cls((weight / scale).to(FP8), scale, linear.bias)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        weight = self.weight.to(x.dtype) * self.scale.to(x.dtype)
+        weight = self.weight.to(x.dtype).mul_(self.scale.to(x.dtype))
         return F.linear(x, weight, self.bias)
 
 
-def quantize(model: nn.Module) -> None:
-    """Put a model's blocks into 8 bits; those that are already stay as they are."""
-    swap_linears(model, lambda _name, linear: Fp8Linear.from_linear(linear), in_blocks)
+def in_layers(name: str) -> bool:
+    """Every linear of a language model's layers."""
+    return name.startswith("layers.")
+
+
+def quantize(model: nn.Module, where: Callable[[str], bool] = in_blocks) -> None:
+    """Put a model's blocks, or the layers `where` says, into 8 bits; those that are already stay as they are."""
+    swap_linears(model, lambda _name, linear: Fp8Linear.from_linear(linear), where)
 
 
 def fit(model: nn.Module, scales: dict[str, Float[Tensor, " 1"]]) -> None:
