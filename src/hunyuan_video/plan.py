@@ -52,8 +52,8 @@ MOVED = 8e11  # bytes within the device
 class Parts:
     """The sizes of a model's parts, and whether its transformer's weights come in 8 bits. The defaults are the released 13B."""
 
-    transformer: TransformerConfig = TransformerConfig()
-    vae: VAEConfig = VAEConfig()
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
     llm: LlamaConfig = field(
         default_factory=lambda: LlamaConfig(
             vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_key_value_heads=8
@@ -118,7 +118,7 @@ def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.dev
     predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS])
     best = fastest(predictions, memory, host)
     if best is None:
-        raise ValueError(_refusal(predictions, memory, host))
+        raise ValueError(refusal(predictions, memory, host))
     log.info("Offload: %s (%.1f of %.1f GB free on the GPU will be used).", best.runtime.offload, best.wanted / 1e9, memory / 1e9)
     return best.runtime
 
@@ -129,12 +129,22 @@ def fastest(predictions: Sequence[Prediction], memory: float, host: float) -> Pr
     return min(fitting, key=lambda prediction: (not prediction.runtime.vae_tiling, prediction.seconds), default=None)
 
 
-def _refusal(predictions: Sequence[Prediction], memory: float, host: float) -> str:
+def proposal(predictions: Sequence[Prediction], memory: float, host: float) -> str:
+    """What to ask `generate` for, in a sentence."""
+    best = fastest(predictions, memory, host)
+    if best is None:
+        return refusal(predictions, memory, host)
+    flags = f"--offload {best.runtime.offload}" + " --fp8" * best.runtime.fp8 + " --no-vae-tiling" * (not best.runtime.vae_tiling)
+    return f"The fastest that fits {memory / 1e9:.1f} GB takes {best.wanted / 1e9:.1f}: {flags}"
+
+
+def refusal(predictions: Sequence[Prediction], memory: float, host: float) -> str:
+    """Why none fits, in a sentence."""
     least = min(predictions, key=lambda prediction: prediction.device)
     if least.wanted <= memory:
         needed = min(prediction.host for prediction in predictions if prediction.wanted <= memory)
         return f"This video needs {needed / 1e9:.1f} GB of host memory, and {host / 1e9:.1f} GB are free; --fp8 and --text-fp8 take less."
-    stage = max(least.stages, key=lambda name: least.stages[name])
+    stage = max(reversed(STAGES), key=lambda name: least.stages[name])
     return (
         f"This video needs {least.wanted / 1e9:.1f} GB of GPU memory to {stage}, and {memory / 1e9:.1f} GB are free: "
         "make it smaller or shorter, or look for another choice with `hunyuan-video plan`."
@@ -167,43 +177,45 @@ def table(predictions: Sequence[Prediction]) -> str:
 
 def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime]) -> list[Prediction]:
     """What a video takes on a GPU with each of `runtimes`."""
-    decoders: dict[bool, Work] = {}  # the slowest to count, and the same for many
-    return [_predict(parts, sampling, runtime, decoders) for runtime in runtimes]
+    counted: dict[object, Work] = {}  # stages that are the same for several
+
+    def count(key: object, work: Callable[[], Work]) -> Work:
+        if key not in counted:
+            counted[key] = work()
+        return counted[key]
+
+    return [_predict(parts, sampling, runtime, count) for runtime in runtimes]
 
 
-def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, decoders: dict[bool, Work]) -> Prediction:
+def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable[[object, Callable[[], Work]], Work]) -> Prediction:
     text, transformer, vae = _build(parts, runtime)
-    passes = sampling.num_steps * (2 if sampling.cfg_scale > 1 else 1)
-    llm = text.get_submodule("llm")
-    size = [_bytes(model) for model in (text, transformer, vae)]
-    moving = [0, 0, 0]
-    if runtime.offload == "blocks":
-        for number, blocks in enumerate(stacks(transformer, llm)[::-1]):
-            moving[number] = sum(tensor.nbytes for tensor in offload_blocks(blocks, META))
+    passes, llm = 2 if sampling.cfg_scale > 1 else 1, text.get_submodule("llm")
+    size, moving = [_bytes(model) for model in (text, transformer, vae)], [0, 0, 0]
+    streamed = runtime.offload == "blocks"
+    if streamed:
+        of_transformer, of_llm = stacks(transformer, llm)
+        moving = [sum(tensor.nbytes for tensor in offload_blocks(blocks, META)) for blocks in (of_llm, of_transformer, [])]
     resident = [sum(size)] * 3 if runtime.offload == "none" else [whole - part for whole, part in zip(size, moving, strict=True)]
 
+    shape = _latents(parts, sampling)
     work = [
-        _count(text, partial(_encode, llm, 2 if sampling.cfg_scale > 1 else 1)),
-        _count(transformer, partial(_denoise, transformer, _latents(parts, sampling))),
+        count(("encode", streamed, runtime.text_fp8), lambda: _count(text, lambda: _encode(llm, passes))),
+        count(("denoise", streamed, runtime.fp8), lambda: _count(transformer, lambda: _denoise(transformer, shape))),
+        count(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
-    if runtime.vae_tiling not in decoders:
-        decoders[runtime.vae_tiling] = _count_decoding(vae, _latents(parts, sampling), runtime.vae_tiling)
-    work.append(decoders[runtime.vae_tiling])
-    stages = zip(STAGES, resident, work, strict=True)
 
     expanded = sum(module.weight.numel() for module in transformer.modules() if isinstance(module, fp8.Fp8Linear))
     computing = [done.operations / OPERATIONS for done in work]
     computing[1] += expanded * 5 / MOVED  # one byte read; two written, and read by the product
-    copying = [part / COPIED for part in moving]
-    seconds = [max(a, b) * repeats for a, b, repeats in zip(computing, copying, (1, passes, 1), strict=True)]
+    each = [max(time, part / COPIED) for time, part in zip(computing, moving, strict=True)]
     once = 0 if runtime.offload == "none" else sum(resident) / COPIED
-    made_on_host = [size[0]] * runtime.text_fp8 + [size[1]] * runtime.fp8
+    made = size[0] * runtime.text_fp8 + size[1] * runtime.fp8  # 8 bits are made on the host
     frames = 3 * sampling.num_frames * sampling.height * sampling.width
     return Prediction(
         runtime,
-        {name: held + done.most for name, held, done in stages},
-        (sum(made_on_host) if runtime.offload == "none" else sum(size)) + 2 * frames,
-        sum(seconds) + once,
+        {name: held + done.most for name, held, done in zip(STAGES, resident, work, strict=True)},
+        (made if runtime.offload == "none" else sum(size)) + 2 * frames,
+        once + sum(repeats * time for repeats, time in zip((1, passes * sampling.num_steps, 1), each, strict=True)),
     )
 
 
@@ -262,20 +274,20 @@ def _denoise(model: HunyuanVideoTransformer, shape: tuple[int, ...]) -> None:
 
 
 def _count_decoding(vae: CausalVAE, shape: tuple[int, ...], tiling: bool) -> Work:
-    """A tile of each size runs once; its like are stood for by a tensor as large."""
+    """The first tile, which is the largest, really runs. The others are stood for by a tensor as large as theirs would get."""
     config, decode = vae.config, vae.decode
-    known: dict[torch.Size, Work] = {}
-    operations = 0
+    first: tuple[int, Work] | None = None
+    operations = 0.0
 
     def stand_in(z: Tensor) -> Tensor:
-        nonlocal operations
-        if z.shape not in known:
-            known[z.shape] = _count(vae, lambda: decode(z))
-        work, (batch, _, time, height, width) = known[z.shape], z.shape
-        frames, side = config.time_compression_ratio * (time - 1) + 1, config.spatial_compression_ratio
-        operations += work.operations
+        nonlocal first, operations
+        first = first or (z.numel(), _count(vae, lambda: decode(z)))
+        share = z.numel() / first[0]
+        operations += share * first[1].operations
+        (batch, _, time, height, width), side = z.shape, config.spatial_compression_ratio
+        frames = config.time_compression_ratio * (time - 1) + 1
         pixels = z.new_empty(batch, config.out_channels, frames, side * height, side * width)
-        z.new_empty(max(0, work.most - pixels.nbytes), dtype=torch.uint8)
+        z.new_empty(max(0, round(share * first[1].most) - pixels.nbytes), dtype=torch.uint8)
         return pixels
 
     def show(piece: Tensor) -> None:
@@ -294,7 +306,7 @@ class Work(NamedTuple):
     """Bytes at the fullest moment, weights not included; and operations, two for each multiplication."""
 
     most: int
-    operations: int
+    operations: float
 
 
 def _count(model: nn.Module, work: Callable[[], object]) -> Work:

@@ -43,13 +43,13 @@ def on_device(module: nn.Module, device: torch.device, besides: Iterable[Tensor]
 def offload_blocks(blocks: Sequence[nn.Module], device: torch.device) -> list[Tensor]:
     """From now on each block is on `device` only while it works. `blocks` are in the order in which they are called.
 
-    Returns the tensors that come and go by themselves, for `on_device` to leave alone. They now are in host memory of their own, one piece a
-    block, page-locked for CUDA. What is added to a block afterwards, such as an adapter, is not among them, and moves with the rest of the
-    model. Between two passes nothing is left on the device.
+    Returns the tensors that come and go by themselves, for `on_device` to leave alone. They are now in host memory of their own, one piece
+    a block, page-locked for CUDA. What is added to a block afterwards, such as an adapter, is not among them, and moves with the rest of
+    the model. Between two passes nothing is left on the device.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     travellers = [Traveller(block, device, stream) for block in blocks]
-    for block, traveller, following in zip(blocks, travellers, [*travellers[1:], None], strict=True):
+    for block, traveller, following in zip(blocks, travellers, [*travellers, None][1:], strict=True):
         _attend(block, traveller, following)
     return [tensor for traveller in travellers for tensor in traveller.tensors]
 
