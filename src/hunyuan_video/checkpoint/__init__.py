@@ -115,7 +115,7 @@ def transformer_config(state: dict[str, Tensor]) -> TransformerConfig:
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], path: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Make `state` the parameters of a model built on the meta device.
+    """Make `state`, which is used up, the parameters of a model built on the meta device.
 
     Raises:
         ValueError: a name or shape differs; lists the first ten.
@@ -132,7 +132,9 @@ def fill(model: nn.Module, state: dict[str, Tensor], path: Path, dtype: torch.dt
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
         raise ValueError(f"{path} does not fit the model: {shown}.")
     kept = {name: torch.float8_e4m3fn if tensor.dtype == torch.float8_e4m3fn else dtype for name, tensor in expected.items()}
-    model.load_state_dict({name: state[name].to(device, kept[name]) for name in expected}, strict=True, assign=True)
+    # In the file's order, letting go of each: a shard that has been converted is out of memory before the next is read.
+    converted = {name: state.pop(name).to(device, kept[name]) for name in list(state)}
+    model.load_state_dict(converted, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 
 
