@@ -92,19 +92,18 @@ def test_why_nothing_fits_is_said():
     assert "25.0 GB of host memory, and 8.0 GB are free" in plan.proposal(CHOICES, 24 * GB, 8 * GB)
 
 
-def free(monkeypatch, gpu: float) -> None:
-    monkeypatch.setattr(plan, "available_memory", lambda device: gpu if device.type == "cuda" else 64 * GB)
-
-
-def test_auto_takes_what_fits_and_nothing_else_changes(official_tree, monkeypatch):
-    parts, runtime = Parts.of(locate(official_tree)), Runtime(offload="auto", fp8=True)
-    for offload in ("none", "models", "blocks"):
-        (needed,) = plan.predict(parts, VIDEO, [replace(runtime, offload=offload)])
-        free(monkeypatch, needed.wanted)
-        assert plan.choose(parts, VIDEO, runtime, torch.device("cuda")) == replace(runtime, offload=offload)
-    free(monkeypatch, 0.5 * GB)
-    with pytest.raises(ValueError, match=r"GB of GPU memory to decode, and 0\.5 GB are free"):
-        plan.choose(parts, VIDEO, runtime, torch.device("cuda"))
+def test_auto_takes_what_fits_and_nothing_else_changes(monkeypatch):
+    needs = {"none": 40, "models": 20, "blocks": 8}
+    monkeypatch.setattr(plan, "predict", lambda _parts, _video, runtimes: [
+        replace(prediction(runtime.offload, needs[runtime.offload], 40.0 / needs[runtime.offload]), runtime=runtime) for runtime in runtimes
+    ])  # fmt: skip
+    runtime, gpu = Runtime(offload="auto", fp8=True, attention="sdpa"), torch.device("cuda")
+    for offload, free in (("none", 80), ("models", 24), ("blocks", 12)):
+        monkeypatch.setattr(plan, "available_memory", lambda device, free=free: (free if device.type == "cuda" else 64) * GB)
+        assert plan.choose(Parts(), VIDEO, runtime, gpu) == replace(runtime, offload=offload)
+    monkeypatch.setattr(plan, "available_memory", lambda device: 6 * GB)
+    with pytest.raises(ValueError, match=r"9\.2 GB of GPU memory to decode, and 6\.0 GB are free"):
+        plan.choose(Parts(), VIDEO, runtime, gpu)
 
 
 def test_without_a_gpu_auto_moves_nothing(official_tree):
@@ -125,7 +124,7 @@ def test_fewer_frames_take_less_and_tiles_bound_the_decoding():
     assert long.stages["decode"] < 1.05 * short.stages["decode"]
 
 
-@pytest.mark.parametrize(("text", "number"), [("24GB", 24e9), ("22.5GiB", 22.5 * 2**30), ("8 GB", 8e9)])
+@pytest.mark.parametrize(("text", "number"), [("24GB", 24 * GB), ("22.5GiB", 45 * 2**29), ("8 GB", 8 * GB)])
 def test_memory_is_read_as_people_write_it(text, number):
     assert parse_bytes(text, "--gpu-memory") == number
 

@@ -172,7 +172,7 @@ class Plan:
         from hunyuan_video.memory import available_memory
 
         parts = plan.Parts() if self.weights is None else plan.Parts.of(weights.find(self.weights))
-        host = float("inf")  # of another machine, nothing is known
+        host = None  # of another machine, nothing is known
         if memory is None and torch.cuda.is_available():
             memory, host = (available_memory(torch.device(name)) for name in ("cuda", "cpu"))
         predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime))

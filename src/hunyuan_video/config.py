@@ -122,12 +122,12 @@ def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = Fals
     )
 
 
-def parse_bytes(text: str, name: str) -> float:
+def parse_bytes(text: str, name: str) -> int:
     """The number of bytes that people write as 24GB (10^9) or 24GiB (2^30)."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GB|GiB)", text)
     _require(match is not None, f"{name} is {text!r}; it must be a number of GB or GiB, such as 24GB.")
     assert match is not None
-    return float(match[1]) * {"GB": 1e9, "GiB": 2**30}[match[2]]
+    return round(float(match[1]) * {"GB": 10**9, "GiB": 2**30}[match[2]])
 
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]

@@ -95,8 +95,8 @@ class Prediction:
         """What a GPU must have free."""
         return round(self.device * FRAGMENTED + RESERVED)
 
-    def fits(self, memory: float, host: float) -> bool:
-        return self.wanted <= memory and self.host <= host
+    def fits(self, memory: int, host: int | None) -> bool:
+        return self.wanted <= memory and (host is None or self.host <= host)
 
 
 def stacks(transformer: nn.Module, llm: nn.Module) -> list[list[nn.Module]]:
@@ -123,13 +123,14 @@ def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.dev
     return best.runtime
 
 
-def fastest(predictions: Sequence[Prediction], memory: float, host: float) -> Prediction | None:
-    """The fastest that fits, in tiles if there is a choice: that is how the models are meant to decode."""
+def fastest(predictions: Sequence[Prediction], memory: int, host: int | None) -> Prediction | None:
+    """The fastest that fits into the GPU's memory and, where it is known, the host's; in tiles if there is a choice, for that is how the VAE
+    is meant to decode."""
     fitting = [prediction for prediction in predictions if prediction.fits(memory, host)]
     return min(fitting, key=lambda prediction: (not prediction.runtime.vae_tiling, prediction.seconds), default=None)
 
 
-def proposal(predictions: Sequence[Prediction], memory: float, host: float) -> str:
+def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
     """What to ask `generate` for, in a sentence."""
     best = fastest(predictions, memory, host)
     if best is None:
@@ -138,10 +139,10 @@ def proposal(predictions: Sequence[Prediction], memory: float, host: float) -> s
     return f"The fastest that fits {memory / 1e9:.1f} GB takes {best.wanted / 1e9:.1f}: {flags}"
 
 
-def refusal(predictions: Sequence[Prediction], memory: float, host: float) -> str:
+def refusal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
     """Why none fits, in a sentence."""
     least = min(predictions, key=lambda prediction: prediction.device)
-    if least.wanted <= memory:
+    if least.wanted <= memory and host is not None:
         needed = min(prediction.host for prediction in predictions if prediction.wanted <= memory)
         return f"This video needs {needed / 1e9:.1f} GB of host memory, and {host / 1e9:.1f} GB are free; --fp8 and --text-fp8 take less."
     stage = max(reversed(STAGES), key=lambda name: least.stages[name])
@@ -240,7 +241,7 @@ def _build(parts: Parts, runtime: Runtime) -> tuple[nn.Module, HunyuanVideoTrans
         fp8.quantize(transformer)
     if runtime.text_fp8:
         fp8.quantize(text.get_submodule("llm"), fp8.in_layers)
-    return (*(model.requires_grad_(False) for model in (text, transformer, vae)),)
+    return text.requires_grad_(False), transformer.requires_grad_(False), vae.requires_grad_(False)
 
 
 def _bytes(module: nn.Module) -> int:
@@ -256,10 +257,12 @@ def _encode(llm: nn.Module, prompts: int) -> None:
     """The language model's layers; CLIP is a hundredth of them."""
     config, dtype = llm.config, next(llm.parameters()).dtype
     assert isinstance(config, LlamaConfig)
-    states = torch.empty(prompts, TEMPLATE_TOKENS + MAX_TEXT_TOKENS, config.hidden_size, dtype=dtype, device=META)
-    rotation = torch.empty(*states.shape[:2], config.hidden_size // config.num_attention_heads, dtype=dtype, device=META)
+    embedded = torch.empty(prompts, TEMPLATE_TOKENS + MAX_TEXT_TOKENS, config.hidden_size, dtype=dtype, device=META)
+    head_dim = config.hidden_size // config.num_attention_heads
+    cos, sin = (torch.empty(*embedded.shape[:2], head_dim, dtype=dtype, device=META) for _ in range(2))
+    states = embedded  # which stays, as in the model
     for layer in llm.get_submodule("layers").children():
-        states = layer(states, position_embeddings=(rotation, rotation), attention_mask=None)
+        states = layer(states, position_embeddings=(cos, sin), attention_mask=None)
 
 
 def _denoise(model: HunyuanVideoTransformer, shape: tuple[int, ...]) -> None:

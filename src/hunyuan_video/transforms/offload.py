@@ -129,6 +129,7 @@ class Traveller:
     def _lock_pages(self) -> None:
         # Not by pin_memory, which rounds every size up to a power of two.
         runtime, address = torch.cuda.cudart(), self.home.data_ptr()
+        assert runtime is not None
         if error := int(runtime.cudaHostRegister(address, self.home.nbytes, 0)):
             log.warning("The memory of a block could not be page-locked (CUDA error %d): copies will not overlap computing.", error)
         else:
