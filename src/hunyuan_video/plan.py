@@ -38,6 +38,10 @@ from hunyuan_video.weights import Weights
 
 log = logging.getLogger(__name__)
 
+META = torch.device("meta")
+OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
+STAGES = ("encode", "denoise", "decode")
+ON_GPU = {"dtype": torch.bfloat16, "vae_dtype": torch.float16, "text_dtype": torch.float16}
 TEMPLATE_TOKENS = 95  # before a video's prompt
 RESERVED = 0.8e9  # bytes of the CUDA context, and of its libraries' work space
 FRAGMENTED = 1.05  # what the allocator takes for each byte in use
@@ -124,8 +128,8 @@ def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.dev
 
 
 def fastest(predictions: Sequence[Prediction], memory: int, host: int | None) -> Prediction | None:
-    """The fastest that fits into the GPU's memory and, where it is known, the host's; in tiles if there is a choice, for that is how the VAE
-    is meant to decode."""
+    """The fastest that fits into the GPU's memory and, where it is known, the host's. In tiles if there is a choice, for that is how the
+    VAE is meant to decode."""
     fitting = [prediction for prediction in predictions if prediction.fits(memory, host)]
     return min(fitting, key=lambda prediction: (not prediction.runtime.vae_tiling, prediction.seconds), default=None)
 
@@ -221,11 +225,6 @@ def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable
 
 
 # What the stages of the pipeline do, on the meta device.
-
-META = torch.device("meta")
-OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
-STAGES = ("encode", "denoise", "decode")
-ON_GPU = {"dtype": torch.bfloat16, "vae_dtype": torch.float16, "text_dtype": torch.float16}
 
 
 def _build(parts: Parts, runtime: Runtime) -> tuple[nn.Module, HunyuanVideoTransformer, CausalVAE]:
