@@ -306,7 +306,7 @@ def test_running_out_of_memory_is_a_sentence(capsys):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     assert cli.run_guarded(work) == 1
-    assert "--offload models" in capsys.readouterr().err
+    assert "--offload auto" in capsys.readouterr().err
 
 
 def test_help_lists_every_command_and_imports_no_torch():

@@ -239,49 +239,13 @@ def test_the_attention_kernel_does_not_change_what_comes_out(official_tree, pipe
     torch.testing.assert_close(other("A cat.", SMALL).latents, expected, atol=1e-4, rtol=1e-4)
 
 
-class Traveller(nn.Module):
-    """Moves without a second device: each place it was at keeps its own copy of the weight and of the buffer."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.register_buffer("table", torch.zeros(1))
-        self.copies = {"cpu": [tensor.data for tensor in (self.weight, self.table)]}
-
-    def to(self, device: torch.device) -> Traveller:
-        tensors = (self.weight, self.table)
-        copies = self.copies.setdefault(device.type, [tensor.data.clone() for tensor in tensors])
-        for tensor, copy in zip(tensors, copies, strict=True):
-            tensor.data = copy
-        return self
-
-    def places(self) -> list[str]:
-        """Where the weight is, and where the buffer."""
-        by_address = {copy.data_ptr(): place for place, copies in self.copies.items() for copy in copies}
-        return [by_address[tensor.data_ptr()] for tensor in (self.weight, self.table)]
-
-
-def test_a_module_is_on_the_device_inside_the_block_and_at_home_after_it():
-    module = Traveller()
-    with on_device(module, torch.device("cuda")):
-        assert module.places() == ["cuda", "cuda"]
-    assert module.places() == ["cpu", "cpu"]
-
-
-def test_a_module_comes_home_from_a_block_that_fails():
-    module = Traveller()
-    with pytest.raises(RuntimeError, match="out of memory"), on_device(module, torch.device("cuda")):
-        raise RuntimeError("out of memory")
-    assert module.places() == ["cpu", "cpu"]
-
-
 def test_one_model_after_the_other_is_on_the_device(pipe, monkeypatch):
     events = []
 
     @contextmanager
-    def watched(module: nn.Module, device: torch.device):
+    def watched(module: nn.Module, *where: object):
         events.append(("in", type(module)))
-        with on_device(module, device):
+        with on_device(module, *where):
             yield
         events.append(("out", type(module)))
 
@@ -295,6 +259,27 @@ def test_fp8_weights_stay_close(official_tree, pipe):
     assert quantized.transformer.double_blocks[0].img_mlp.fc1.weight.dtype == torch.float8_e4m3fn
     expected = pipe("A cat.", SMALL).latents
     assert 0 < (quantized("A cat.", SMALL).latents - expected).norm() / expected.norm() < 0.1
+
+
+def test_a_language_model_in_8_bits_stays_close_and_leaves_the_rest_alone(official_tree, pipe):
+    quantized = HunyuanVideo.load(official_tree, Runtime(text_fp8=True)).text_encoder
+    assert {layer.weight.dtype for layer in quantized.llm.layers[0].mlp.children() if hasattr(layer, "weight")} == {torch.float8_e4m3fn}
+    assert quantized.llm.embed_tokens.weight.dtype == torch.float32
+    features, expected = (encoder.encode(["A cat."]) for encoder in (quantized, pipe.text_encoder))
+    assert torch.equal(features.pooled, expected.pooled)
+    assert 0 < (features.states - expected.states).norm() / expected.states.norm() < 0.1
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_offload_changes_no_frame_whatever_else_is_on(official_tree, lora_file, adapted, eight_bits):
+    runtime = Runtime(fp8=eight_bits, text_fp8=eight_bits, lora=(str(lora_file),) if adapted else ())
+    expected = HunyuanVideo.load(official_tree, runtime)("A cat.", SMALL)
+    for offload in ("models", "blocks"):
+        pipe = HunyuanVideo.load(official_tree, replace(runtime, offload=offload))
+        pipe.device = torch.device("cpu:0")  # another name, so that everything is really copied
+        video = pipe("A cat.", SMALL)
+        assert torch.equal(video.latents, expected.latents) and np.array_equal(video.frames, expected.frames)
 
 
 @pytest.fixture
@@ -355,14 +340,17 @@ def test_a_seed_means_the_same_video_on_cuda(official_tree, pipe):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_everything_that_saves_memory_together_stays_close_on_cuda(official_tree, pipe):
-    runtime = Runtime(device="cuda", dtype="bfloat16", vae_dtype="float16", text_dtype="float16", fp8=True, offload="models")
+@pytest.mark.parametrize("offload", ["models", "blocks", "auto"])
+def test_everything_that_saves_memory_together_stays_close_on_cuda(official_tree, pipe, offload):
+    types = {"dtype": "bfloat16", "vae_dtype": "float16", "text_dtype": "float16"}
+    runtime = Runtime(device="cuda", **types, fp8=True, text_fp8=True, offload=offload)
     small = HunyuanVideo.load(official_tree, runtime)
     exact = replace(SMALL, guidance=4.0)  # see test_bfloat16_runs_on_cpu_and_stays_close
     video, expected = small("A cat.", exact), pipe("A cat.", exact).latents
     assert video.latents.is_cuda and video.frames.shape == (5, 32, 48, 3)
     assert 0 < (video.latents.cpu() - expected).norm() / expected.norm() < 0.05
-    assert {p.device.type for model in (small.text_encoder, small.transformer, small.vae) for p in model.parameters()} == {"cpu"}
+    home = "cuda" if offload == "auto" else "cpu"  # so small a model fits
+    assert {p.device.type for model in (small.text_encoder, small.transformer, small.vae) for p in model.parameters()} == {home}
 
 
 @pytest.mark.weights

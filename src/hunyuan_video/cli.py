@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from hunyuan_video import weights
-from hunyuan_video.config import Output, Runtime, Sampling, check_prompt
+from hunyuan_video.config import Output, Runtime, Sampling, check_prompt, parse_bytes
 from hunyuan_video.files import LATENTS_SUFFIX, check_writable, read_prompts
 
 log = logging.getLogger("hunyuan_video")
@@ -65,7 +65,7 @@ class Generate:
         from hunyuan_video.apps.generate import make_video
         from hunyuan_video.pipeline import HunyuanVideo
 
-        pipe = HunyuanVideo.load(found, self.runtime)
+        pipe = HunyuanVideo.load(found, self.runtime, self.sampling)
         for prompt in prompts:
             for number in range(self.num_videos):
                 seed = None if self.sampling.seed is None else self.sampling.seed + number
@@ -175,6 +175,35 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Say what a video takes in memory and time, with each way to make it, before anything is loaded."""
+
+    sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
+    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
+    gpu_memory: str | None = None
+    """such as 24GB or 22.5GiB (default: what this machine's GPU has free)"""
+    weights: Path | None = None
+    """root of the weights to plan for (default: the released 13B, which need not be there)"""
+
+    def run(self) -> None:
+        memory = None if self.gpu_memory is None else parse_bytes(self.gpu_memory, "--gpu-memory")
+
+        import torch
+
+        from hunyuan_video import plan
+        from hunyuan_video.memory import available_memory
+
+        parts = plan.Parts() if self.weights is None else plan.Parts.of(weights.find(self.weights))
+        host = None  # of another machine, nothing is known
+        if memory is None and torch.cuda.is_available():
+            memory, host = (available_memory(torch.device(name)) for name in ("cuda", "cpu"))
+        predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime))
+        print(plan.table(predictions))
+        if memory is not None:
+            print(f"\n{plan.proposal(predictions, memory, host)}")
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Judge the embedded miniature on prompts it was not trained on, and print the table of docs/embedded-model.md."""
 
@@ -216,7 +245,8 @@ def _find_weights(root: Path | None) -> weights.Weights:
 
 
 COMMANDS: dict[str, Any] = {
-    "generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "inspect": Inspect, "convert": Convert, "evaluate": Evaluate,
+    "generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "inspect": Inspect, "convert": Convert,
+    "evaluate": Evaluate,
 }  # fmt: skip
 GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
 
@@ -245,7 +275,7 @@ def run_guarded(work: Callable[[], None]) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported here
             raise
-        advice = "try --offload models, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
+        advice = "try --offload auto, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
         print(f"hunyuan-video: out of memory; {advice}. ({_sentence(error)})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

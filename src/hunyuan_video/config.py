@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -121,6 +122,14 @@ def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = Fals
     )
 
 
+def parse_bytes(text: str, name: str) -> int:
+    """The number of bytes that people write as 24GB (10^9) or 24GiB (2^30)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GB|GiB)", text)
+    require(match is not None, f"{name} is {text!r}; it must be a number of GB or GiB, such as 24GB.")
+    assert match is not None
+    return round(float(match[1]) * {"GB": 10**9, "GiB": 2**30}[match[2]])
+
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -141,10 +150,13 @@ class Runtime:
     chunked for bfloat16 on CPU, else sdpa"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
-    offload: Literal["none", "models"] = "none"
-    """models: keep each model on the device only while it works"""
+    offload: Literal["none", "models", "blocks", "auto"] = "none"
+    """models: keep each model on the device only while it works; blocks: and of the transformer and the language model one block at a
+    time, and the next; auto: the fastest of the three that fits (docs/memory.md)"""
     fp8: bool = False
     """keep the transformer blocks' weights in 8 bits (float8_e4m3fn with one scale each): half the memory of bfloat16"""
+    text_fp8: bool = False
+    """the same for the language model's layers"""
     lora: tuple[str, ...] = ()
     """FILE or FILE:STRENGTH, as often as there are files: adapters for the transformer, in any dialect (docs/lora.md)"""
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from hunyuan_video import checkpoint, weights
+from hunyuan_video import checkpoint, plan, weights
 from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.files import sha256
@@ -43,9 +43,9 @@ from hunyuan_video.sampling import (
 )
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import merge_lora
-from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
-from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
+from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
 from hunyuan_video.video import fill, read_image, to_frames, to_tensor
 
 LARGE_FILE = 2**31  # a part stored in more bytes than this is computed in bfloat16 on CPU, too: float32 would not fit most machines
@@ -112,7 +112,7 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
 
 class HunyuanVideo:
     """The loaded model. `defaults` is the `Sampling` its weights were made for; `dtype` is what the transformer computes in, if that is
-    not its weights'."""
+    not its weights'. Models that are not on the device move there while they work, or block by block if the runtime says so."""
 
     def __init__(
         self,
@@ -136,33 +136,50 @@ class HunyuanVideo:
         self.defaults = defaults
         self.fingerprint = fingerprint
         self.lora_sha256 = lora_sha256
+        self.streamed: list[Tensor] = []  # what moves block by block
+        if runtime.offload == "blocks":
+            for blocks in plan.stacks(transformer, text_encoder.llm):
+                self.streamed += offload_blocks(blocks, self.device)
 
     @classmethod
-    def load(cls, root: str | Path | weights.Weights | None = None, runtime: Runtime = Runtime()) -> HunyuanVideo:  # noqa: B008 (frozen)
+    def load(
+        cls,
+        root: str | Path | weights.Weights | None = None,
+        runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
+        sampling: Sampling | None = None,
+    ) -> HunyuanVideo:
         """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature.
+
+        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for).
 
         Raises:
             FileNotFoundError: weights are missing; says where they were looked for and how to get them.
-            ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there.
+            ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there, or has too little memory.
         """
         device = resolve_device(runtime.device)
         runtime.check_files()
         lora_sha256 = tuple(sha256(path) for path, _ in runtime.adapters)
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
-        home = torch.device("cpu") if runtime.offload == "models" else device
+        if runtime.offload == "auto":
+            runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device)
+        home = device if runtime.offload == "none" else torch.device("cpu")
         dtype = resolve_dtype(runtime.dtype, found.transformer, device, torch.bfloat16)
         vae_dtype = resolve_dtype(runtime.vae_dtype, found.vae, device, torch.float16)
         text_dtype = resolve_dtype(runtime.text_dtype, found.text_encoder, device, torch.float16)
 
-        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, home)
-        transformer = checkpoint.load_transformer(found.transformer, dtype, torch.device("cpu") if runtime.fp8 else home, found.load_key)
+        cpu = torch.device("cpu")  # 8 bits are made there: the device need never hold more
+        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, cpu if runtime.text_fp8 else home)
+        if runtime.text_fp8:
+            fp8.quantize(text_encoder.llm, fp8.in_layers)
+            text_encoder.to(home)
+        transformer = checkpoint.load_transformer(found.transformer, dtype, cpu if runtime.fp8 else home, found.load_key)
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
         for path, strength in runtime.adapters:
             # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits it stays live.
             merge_lora(transformer, read_lora(path, transformer.config), strength)
         if runtime.fp8:
-            fp8.quantize(transformer)  # before it moves: the device need never hold it in 16 bits
+            fp8.quantize(transformer)
             transformer.to(home)
         kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
         use_attention(transformer, kernel)
@@ -210,7 +227,7 @@ class HunyuanVideo:
         if done > 0:
             yield Step("denoise", done, options.num_steps, settings, latents)
         solve = SOLVERS[options.solver]
-        with on_device(self.transformer, self.device):
+        with on_device(self.transformer, self.device, self.streamed):
             velocity = self._velocity(features, options)
             for index, latents in enumerate(solve(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
                 yield Step("denoise", index, options.num_steps, settings, latents)
@@ -236,8 +253,9 @@ class HunyuanVideo:
         with on_device(self.vae, self.device):
             z = latents.to(self.device) / config.scaling_factor + config.shift_factor
             z = z.to(next(self.vae.parameters()).dtype)
-            pixels = tiled_decode(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else self.vae.decode(z)
-        return to_frames(pixels[0].float())
+            pieces = decode_pieces(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else map(self.vae.decode, [z])
+            # By map, for a loop's variable would keep one piece while the next is made.
+            return np.concatenate(list(map(lambda piece: to_frames(piece[0]), pieces)))  # noqa: C417
 
     def encode(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> Float[Tensor, "1 C T H W"]:
         """As `encode`, on the runtime's device."""
@@ -249,7 +267,7 @@ class HunyuanVideo:
         return self.decode(self.encode(frames))
 
     def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
-        with on_device(self.text_encoder, self.device):
+        with on_device(self.text_encoder, self.device, self.streamed):
             features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
         return features.to(self.device, self.dtype)
 

@@ -69,8 +69,13 @@ def to_frames(x: Float[Tensor, "3 T H W"]) -> Frames:
     """Pixels of a video in [-1, 1]; what lies outside is clipped. Rounds to the nearest level (the official code truncates)."""
     if x.isnan().any():
         raise ValueError("The video to convert holds NaN: some step ran in too narrow a precision; use bfloat16 or float32.")
+    return to_levels(x).cpu().numpy()
+
+
+def to_levels(x: Float[Tensor, "3 T H W"]) -> UInt8[Tensor, "T H W 3"]:
+    """What `to_frames` computes, where the pixels are."""
     pixels = (x.detach().float() * 127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    return rearrange(pixels, "C T H W -> T H W C").contiguous().cpu().numpy()
+    return rearrange(pixels, "C T H W -> T H W C").contiguous()
 
 
 def to_tensor(frames: Frames) -> Float[Tensor, "3 T H W"]:

@@ -14,10 +14,11 @@ from training.cache_files import save_cache
 from training_memory import train
 
 from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.attention import matmul, sdpa
 from hunyuan_video.training import train as training
 from hunyuan_video.training.dataset import LatentCache
-from hunyuan_video.training.plan import LiveBytes, MemoryPlan, MicroBatch, available_memory, check, predict
+from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.run import forget_peak_memory
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime
 from hunyuan_video.transforms import fp8
@@ -47,18 +48,6 @@ def test_the_prediction_is_what_two_real_steps_take(kind, batch, settings, dtype
     with LiveBytes(nn.Module()) as seen:
         train(TINY, CPU, **settings)
     assert predict(TINY, **settings).total == pytest.approx(seen.most, rel=0.03)
-
-
-def test_bytes_are_counted_while_they_live():
-    with LiveBytes(nn.Module()) as seen:
-        first = torch.zeros(100)
-        view = first[10:]
-        assert seen.live == 400
-        del first
-        assert seen.live == 400
-        del view
-        torch.zeros(50)
-        assert seen.live == 0 and seen.most == 400
 
 
 def test_ranks_share_what_is_held_and_gather_what_works():
@@ -97,23 +86,6 @@ def test_what_cannot_fit_is_refused_with_numbers_and_remedies():
 def test_remedies_are_those_not_yet_taken():
     plan = predict(TINY, kind="lora", rank=4, batch=SMALL, activation_checkpointing=True, fp8_base=True)
     assert plan.remedies == ("take smaller buckets", "use more ranks")
-
-
-def test_available_memory_is_less_than_there_is():
-    assert 0 < available_memory(CPU) < 2**50
-
-
-def test_ranks_of_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr("hunyuan_video.training.plan.machine_memory", lambda: 1000)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert available_memory(CPU) == 250
-
-
-def test_what_pytorch_only_caches_is_free(monkeypatch):
-    free = [1]
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(10))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[-1], 20))
-    assert available_memory(torch.device("cuda")) == 10
 
 
 def test_the_peak_of_a_gpu_begins_anew_with_a_training(monkeypatch):

@@ -7,8 +7,9 @@ import torch
 from diffusers_peer import vae_peer
 from tiny_checkpoint import VAE as TINY
 
+from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.vae import CausalVAE
-from hunyuan_video.transforms.tiling import TileSizes, tiled_decode, tiled_encode
+from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_decode, tiled_encode
 
 SMALL_TILES = TileSizes(pixels=32, frames=16)
 
@@ -109,3 +110,38 @@ def test_tiles_that_start_between_latents_are_refused(vae: CausalVAE):
 def test_pixels_that_cannot_be_encoded_are_refused_as_a_whole(vae: CausalVAE):
     with pytest.raises(ValueError, match="got 24: cut it to 21"):
         tiled_encode(vae, torch.zeros(1, 3, 24, 48, 48), SMALL_TILES)
+
+
+def test_seams_are_exact_for_every_length_up_to_401_frames():
+    for frames in range(1, 402, 4):
+        latents = random(1, 4, (frames - 1) // 4 + 1, 1, 1)
+        decoded = tiled_decode(Enlarge(), latents)
+        torch.testing.assert_close(decoded, Enlarge().decode(latents))
+        assert decoded.shape[2] == frames
+
+
+def test_pieces_put_together_are_the_whole(vae: CausalVAE):
+    latents = random(1, 4, 9, 6, 5)
+    assert torch.equal(torch.cat(list(decode_pieces(vae, latents, SMALL_TILES)), dim=2), tiled_decode(vae, latents, SMALL_TILES))
+
+
+def test_no_tile_is_decoded_for_nothing(vae: CausalVAE, monkeypatch):
+    """7 latents in tiles of 4 that start every 3: a third tile would hold only the latent whose frame is dropped."""
+    lengths = []
+    decode = vae.decode
+    monkeypatch.setattr(vae, "decode", lambda z: lengths.append(z.shape[2]) or decode(z))
+    tiled_decode(vae, random(1, 4, 7, 2, 2), SMALL_TILES)
+    assert lengths == [5, 4]
+
+
+@torch.no_grad()
+def test_the_memory_of_decoding_does_not_grow_with_the_number_of_frames(vae: CausalVAE):
+    def most(frames: int) -> int:
+        latents = random(1, 4, (frames - 1) // 4 + 1, 6, 5)
+        with LiveBytes(vae) as seen:
+            sizes = map(torch.Tensor.numel, decode_pieces(vae, latents, SMALL_TILES))
+            assert sum(sizes) == 3 * frames * 48 * 40
+        return seen.most - latents.nbytes
+
+    short, *longer = (most(frames) for frames in (33, 65, 129, 401))
+    assert all(size < 1.02 * short for size in longer)

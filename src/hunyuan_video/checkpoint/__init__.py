@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -55,12 +55,18 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path)
         raise ValueError(f"{path} does not fit the model: {listed(problems)}.")
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Make `state` the parameters of a model built on the meta device. Raises a ValueError if it does not fit."""
+def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device) -> None:
+    """Make `state`, of tensors or `Lazy` ones, which is used up, the parameters of a model built on the meta device.
+
+    Raises:
+        ValueError: it does not fit; lists the first ten.
+    """
     check_fits(model, state, path)
     expected = model.state_dict()
     kept = {name: torch.float8_e4m3fn if tensor.dtype == torch.float8_e4m3fn else dtype for name, tensor in expected.items()}
-    model.load_state_dict({name: state[name].to(device, kept[name]) for name in expected}, strict=True, assign=True)
+    # In the file's order, letting go of each: a shard that has been converted is out of memory before the next is read.
+    converted = {name: state.pop(name).to(device, kept[name]) for name in list(state)}
+    model.load_state_dict(converted, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 
 

@@ -23,13 +23,14 @@ from hunyuan_video import weights
 from hunyuan_video.checkpoint import load_transformer, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.files import replacing
+from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import AttentionFn, matmul, sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.parallel import CPU, World, checkpointed_trunk, join_world, make_worker
-from hunyuan_video.training.plan import MemoryPlan, MicroBatch, available_memory, check, predict
+from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.run import Every, Run, forget_peak_memory, peak_memory, random_generator
 from hunyuan_video.training.settings import MAY_CHANGE, LoraTraining, Training, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.validate import Validator

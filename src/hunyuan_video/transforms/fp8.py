@@ -6,6 +6,7 @@ Weights are expanded to the compute dtype at every use and activations are not q
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class Fp8Linear(nn.Module):
 
 
 def expand(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], dtype: torch.dtype) -> Float[Tensor, "out in"]:
-    return weight.to(dtype) * scale.to(dtype)
+    return weight.to(dtype).mul_(scale.to(dtype))
 
 
 class _ExpandedTwice(torch.autograd.Function):
@@ -74,9 +75,14 @@ class _ExpandedTwice(torch.autograd.Function):
         return gradient @ expand(weight, scale, gradient.dtype), None, None, None
 
 
-def quantize(model: nn.Module) -> None:
-    """Put a model's blocks into 8 bits; those that are already stay as they are."""
-    swap_linears(model, lambda _name, linear: Fp8Linear.from_linear(linear), in_blocks)
+def in_layers(name: str) -> bool:
+    """Every linear of a language model's layers."""
+    return name.startswith("layers.")
+
+
+def quantize(model: nn.Module, where: Callable[[str], bool] = in_blocks) -> None:
+    """Put a model's blocks, or the layers `where` says, into 8 bits; those that are already stay as they are."""
+    swap_linears(model, lambda _name, linear: Fp8Linear.from_linear(linear), where)
 
 
 def fit(model: nn.Module, scales: dict[str, Float[Tensor, " 1"]]) -> None:

@@ -12,7 +12,7 @@ Letters: B batch, C channels, T latent frames, F pixel frames, H W height and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isclose
 
@@ -66,17 +66,22 @@ class _Axis:
 
 def tiled_decode(vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: TileSizes | None = None) -> Float[Tensor, "B C2 F H2 W2"]:
     """As `vae.decode`, in tiles of the model's own size or of `tile`. What fits into one tile is decoded whole."""
-    config, (_, space), (_, time) = vae.config, *_axes(vae.config, tile)
-    frames = config.time_compression_ratio * (latents.shape[2] - 1) + 1
-    return _in_time(lambda x: _in_space(vae.decode, x, space), latents, time, frames)
+    return torch.cat(list(decode_pieces(vae, latents, tile)), dim=2)
+
+
+def decode_pieces(
+    vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: TileSizes | None = None
+) -> Iterator[Float[Tensor, "B C2 _ H2 W2"]]:
+    """The frames of `tiled_decode`, as they get ready: memory does not grow with their number where each piece is used and let go."""
+    (_, space), (_, time) = _axes(vae.config, tile)
+    return _in_time(lambda x: _in_space(vae.decode, x, space), latents, time)
 
 
 def tiled_encode(vae: CausalVAE, x: Float[Tensor, "B C F H W"], tile: TileSizes | None = None) -> Posterior:
     """As `vae.encode`, in tiles of the model's own size or of `tile`. Tiles are blended before the variance is clamped."""
     check_pixels(vae.config, x)
     (space, _), (time, _) = _axes(vae.config, tile)
-    frames = (x.shape[2] - 1) // vae.config.time_compression_ratio + 1
-    return Posterior.from_moments(_in_time(lambda x: _in_space(vae.moments, x, space), x, time, frames))
+    return Posterior.from_moments(torch.cat(list(_in_time(lambda x: _in_space(vae.moments, x, space), x, time)), dim=2))
 
 
 def _axes(config: VAEConfig, tile: TileSizes | None) -> tuple[tuple[_Axis, _Axis], tuple[_Axis, _Axis]]:
@@ -85,26 +90,20 @@ def _axes(config: VAEConfig, tile: TileSizes | None) -> tuple[tuple[_Axis, _Axis
     return space, _Axis.make(tile.frames, tile.overlap, config.time_compression_ratio, "frames")
 
 
-def _in_time(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis, length: int) -> Tensor:
-    """Apply to tiles along the frames; `length` is the number of frames that come out."""
+def _in_time(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis) -> Iterator[Tensor]:
+    """Apply to tiles along the frames, and give each one's share of the result."""
     if x.shape[2] <= axis.tile:
-        return apply(x)
-    out: Tensor | None = None
+        yield apply(x)
+        return
     end: Tensor | None = None  # what the next tile is blended with
-    position = 0
-    for start in range(0, x.shape[2], axis.stride):
+    for start in range(0, x.shape[2] - 1, axis.stride):  # a tile of one frame would make only the one that is dropped
         piece = apply(x[:, :, start : start + axis.tile + 1])
-        if out is None:
-            out = piece.new_empty(*piece.shape[:2], length, *piece.shape[3:])
         if end is not None:
             piece = piece[:, :, 1:]
             _blend(end, piece, axis.blend, dim=2)
-        kept = piece[:, :, : axis.keep + (start == 0)]
-        out[:, :, position : position + kept.shape[2]] = kept
-        position += kept.shape[2]
         end = piece[:, :, max(0, piece.shape[2] - axis.blend) :].clone()
-    assert out is not None
-    return out
+        yield piece[:, :, : axis.keep + (start == 0)]
+        del piece
 
 
 def _in_space(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis) -> Tensor:

@@ -1,0 +1,74 @@
+"""How much memory there is, and how much a piece of work takes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that could be taken now: of the GPU, or else this process's share of the machine (see `machine_memory`)."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # else what an earlier training gave back to PyTorch would count as taken
+        return torch.cuda.mem_get_info(device)[0]
+    return machine_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def machine_memory() -> int:
+    """Free bytes of this machine and the control group it is in."""
+    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if not meminfo.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit = (group / "memory.max").read_text().strip() if (group / "memory.max").exists() else "max"
+    return free if limit == "max" else min(free, int(limit) - int((group / "memory.current").read_text()))
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors made inside the block and not yet freed, on any device, and notes the fullest moment.
+
+    Gradients that have been accumulated count apart, too, for where they are sharded they never are there together.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.live = self.most = self.most_activations = 0
+        self.gradients = 0  # at the fullest moment
+        self._gradients = 0
+        self._known = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._accumulated)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage())._cdata not in self._known:
+                self._known.add(storage._cdata)
+                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
+                self._grown(storage.nbytes())
+        return result
+
+    def _grown(self, size: int) -> None:
+        self.live += size
+        self.most_activations = max(self.most_activations, self.live - self._gradients)
+        if self.live > self.most:
+            self.most, self.gradients = self.live, self._gradients
+
+    def _freed(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+    def _accumulated(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self._gradients += parameter.grad.nbytes

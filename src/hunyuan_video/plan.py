@@ -1,0 +1,336 @@
+"""What a video takes, before anything is loaded: memory on the device and on the host, and time beside other ways to make it.
+
+The stages of the pipeline run on the meta device, where nothing is computed but the same tensors are made and freed, with every byte
+counted. So the plan follows the code and has no formula of its own for what is alive inside a block or a tile. Weights are added: all of
+them, those of the model that works, or (counted, as they come and go) two of its blocks.
+
+Attention counts as a fused kernel, which keeps no scores. Times are arithmetic: multiplications and bytes moved over the rates of `RATES`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig
+
+from hunyuan_video.checkpoint import llm_config, read_vae
+from hunyuan_video.checkpoint.stored import open_transformer
+from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.memory import LiveBytes, available_memory
+from hunyuan_video.models.text import MAX_TEXT_TOKENS, without_skipped_layers
+from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.offload import offload_blocks
+from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.transforms.tiling import decode_pieces
+from hunyuan_video.video import to_levels
+from hunyuan_video.weights import Weights
+
+log = logging.getLogger(__name__)
+
+META = torch.device("meta")
+OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
+STAGES = ("encode", "denoise", "decode")
+ON_GPU = {"dtype": torch.bfloat16, "vae_dtype": torch.float16, "text_dtype": torch.float16}
+TEMPLATE_TOKENS = 95  # before a video's prompt
+RESERVED = 0.8e9  # bytes of the CUDA context, and of its libraries' work space
+FRAGMENTED = 1.05  # what the allocator takes for each byte in use
+
+# Rates of a GPU per second; only their proportions matter. These are about an RTX 4090's on PCIe 4.0 x16.
+OPERATIONS = 1.5e14
+COPIED = 2.0e10  # bytes from the host
+MOVED = 8e11  # bytes within the device
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The sizes of a model's parts, and whether its transformer's weights come in 8 bits. The defaults are the released 13B."""
+
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    llm: LlamaConfig = field(
+        default_factory=lambda: LlamaConfig(
+            vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_key_value_heads=8
+        )
+    )
+    clip: CLIPTextConfig = field(
+        default_factory=lambda: CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    )
+    in_8_bits: bool = False
+
+    @classmethod
+    def of(cls, found: Weights) -> Parts:
+        """Those of weights on disk, in any layout; nothing is loaded."""
+        stored = open_transformer(found.transformer, found.load_key)
+        return cls(
+            stored.config,
+            read_vae(found.vae)[0],
+            llm_config(found.text_encoder),
+            CLIPTextConfig.from_pretrained(found.text_encoder_2, local_files_only=True),
+            bool(stored.scales),
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a video takes with one `Runtime`: bytes on the device at the fullest moment of each stage, bytes on the host, and time."""
+
+    runtime: Runtime
+    stages: dict[str, int]
+    host: int
+    seconds: float
+
+    @property
+    def device(self) -> int:
+        return max(self.stages.values())
+
+    @property
+    def wanted(self) -> int:
+        """What a GPU must have free."""
+        return round(self.device * FRAGMENTED + RESERVED)
+
+    def fits(self, memory: int, host: int | None) -> bool:
+        return self.wanted <= memory and (host is None or self.host <= host)
+
+
+def stacks(transformer: nn.Module, llm: nn.Module) -> list[list[nn.Module]]:
+    """The blocks that can move one at a time, in the order in which they work."""
+    names = (("double_blocks", "single_blocks"), ("layers",))
+    models = zip((transformer, llm), names, strict=True)
+    return [[block for name in lists for block in model.get_submodule(name).children()] for model, lists in models]
+
+
+def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device) -> Runtime:
+    """`runtime` with the fastest kind of offload that fits what is free now. Without a GPU there is nothing to move.
+
+    Raises:
+        ValueError: none fits; says what does not.
+    """
+    if device.type != "cuda":
+        return replace(runtime, offload="none")
+    memory, host = available_memory(device), available_memory(torch.device("cpu"))
+    predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS])
+    best = fastest(predictions, memory, host)
+    if best is None:
+        raise ValueError(refusal(predictions, memory, host))
+    log.info("Offload: %s (%.1f of %.1f GB free on the GPU will be used).", best.runtime.offload, best.wanted / 1e9, memory / 1e9)
+    return best.runtime
+
+
+def fastest(predictions: Sequence[Prediction], memory: int, host: int | None) -> Prediction | None:
+    """The fastest that fits into the GPU's memory and, where it is known, the host's. In tiles if there is a choice, for that is how the
+    VAE is meant to decode."""
+    fitting = [prediction for prediction in predictions if prediction.fits(memory, host)]
+    return min(fitting, key=lambda prediction: (not prediction.runtime.vae_tiling, prediction.seconds), default=None)
+
+
+def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
+    """What to ask `generate` for, in a sentence."""
+    best = fastest(predictions, memory, host)
+    if best is None:
+        return refusal(predictions, memory, host)
+    flags = f"--offload {best.runtime.offload}" + " --fp8" * best.runtime.fp8 + " --no-vae-tiling" * (not best.runtime.vae_tiling)
+    return f"The fastest that fits {memory / 1e9:.1f} GB takes {best.wanted / 1e9:.1f}: {flags}"
+
+
+def refusal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
+    """Why none fits, in a sentence."""
+    least = min(predictions, key=lambda prediction: prediction.device)
+    if least.wanted <= memory and host is not None:
+        needed = min(prediction.host for prediction in predictions if prediction.wanted <= memory)
+        return f"This video needs {needed / 1e9:.1f} GB of host memory, and {host / 1e9:.1f} GB are free; --fp8 and --text-fp8 take less."
+    stage = max(reversed(STAGES), key=lambda name: least.stages[name])
+    return (
+        f"This video needs {least.wanted / 1e9:.1f} GB of GPU memory to {stage}, and {memory / 1e9:.1f} GB are free: "
+        "make it smaller or shorter, or look for another choice with `hunyuan-video plan`."
+    )
+
+
+def everything(parts: Parts, runtime: Runtime) -> list[Runtime]:
+    """`runtime` with each kind of offload, in 16 and in 8 bits, decoding in tiles and whole."""
+    bits = [True] if runtime.fp8 or parts.in_8_bits else [False, True]
+    choices = product(OFFLOADS, bits, (True, False))
+    return [replace(runtime, offload=offload, fp8=in_8_bits, vae_tiling=tiling) for offload, in_8_bits, tiling in choices]
+
+
+def table(predictions: Sequence[Prediction]) -> str:
+    """One line each; GB are 10^9 bytes, times are beside the fastest."""
+    names = list(predictions[0].stages)
+    best = min(prediction.seconds for prediction in predictions)
+    lines = [f"{'offload':<8} {'8 bits':<7} {'tiles':<6}" + "".join(f"{name:>9}" for name in (*names, "GPU", "host", "time"))]
+    for prediction in predictions:
+        sizes = [*(prediction.stages[name] for name in names), prediction.wanted, prediction.host]
+        choice = prediction.runtime
+        switches = ["yes" if on else "no" for on in (choice.fp8, choice.vae_tiling)]
+        lines.append(
+            f"{choice.offload:<8} {switches[0]:<7} {switches[1]:<6}"
+            + "".join(f"{size / 1e9:9.2f}" for size in sizes)
+            + f"{prediction.seconds / best:9.2f}"
+        )
+    return "\n".join(lines)
+
+
+def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime]) -> list[Prediction]:
+    """What a video takes on a GPU with each of `runtimes`."""
+    counted: dict[object, Work] = {}  # stages that are the same for several
+
+    def count(key: object, work: Callable[[], Work]) -> Work:
+        if key not in counted:
+            counted[key] = work()
+        return counted[key]
+
+    return [_predict(parts, sampling, runtime, count) for runtime in runtimes]
+
+
+def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable[[object, Callable[[], Work]], Work]) -> Prediction:
+    text, transformer, vae = _build(parts, runtime)
+    passes, llm = 2 if sampling.cfg_scale > 1 else 1, text.get_submodule("llm")
+    size, moving = [_bytes(model) for model in (text, transformer, vae)], [0, 0, 0]
+    streamed = runtime.offload == "blocks"
+    if streamed:
+        of_transformer, of_llm = stacks(transformer, llm)
+        moving = [sum(tensor.nbytes for tensor in offload_blocks(blocks, META)) for blocks in (of_llm, of_transformer, [])]
+    resident = [sum(size)] * 3 if runtime.offload == "none" else [whole - part for whole, part in zip(size, moving, strict=True)]
+
+    shape = _latents(parts, sampling)
+    work = [
+        count(("encode", streamed, runtime.text_fp8), lambda: _count(text, lambda: _encode(llm, passes))),
+        count(("denoise", streamed, runtime.fp8), lambda: _count(transformer, lambda: _denoise(transformer, shape))),
+        count(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
+    ]
+
+    expanded = sum(module.weight.numel() for module in transformer.modules() if isinstance(module, fp8.Fp8Linear))
+    computing = [done.operations / OPERATIONS for done in work]
+    computing[1] += expanded * 5 / MOVED  # one byte read; two written, and read by the product
+    each = [max(time, part / COPIED) for time, part in zip(computing, moving, strict=True)]
+    once = 0 if runtime.offload == "none" else sum(resident) / COPIED
+    made = size[0] * runtime.text_fp8 + size[1] * runtime.fp8  # 8 bits are made on the host
+    frames = 3 * sampling.num_frames * sampling.height * sampling.width
+    return Prediction(
+        runtime,
+        {name: held + done.most for name, held, done in zip(STAGES, resident, work, strict=True)},
+        (made if runtime.offload == "none" else sum(size)) + 2 * frames,
+        once + sum(repeats * time for repeats, time in zip((1, passes * sampling.num_steps, 1), each, strict=True)),
+    )
+
+
+# What the stages of the pipeline do, on the meta device.
+
+
+def _build(parts: Parts, runtime: Runtime) -> tuple[nn.Module, HunyuanVideoTransformer, CausalVAE]:
+    """As `HunyuanVideo.load` makes them."""
+    dtype, vae_dtype, text_dtype = (
+        best if (given := getattr(runtime, name)) == "auto" else getattr(torch, given) for name, best in ON_GPU.items()
+    )
+    with META:
+        text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)}).to(text_dtype)
+        transformer, vae = HunyuanVideoTransformer(parts.transformer).to(dtype), CausalVAE(parts.vae).to(vae_dtype)
+    upsample_by_phases(vae)
+    if runtime.fp8 or parts.in_8_bits:
+        fp8.quantize(transformer)
+    if runtime.text_fp8:
+        fp8.quantize(text.get_submodule("llm"), fp8.in_layers)
+    return text.requires_grad_(False), transformer.requires_grad_(False), vae.requires_grad_(False)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _latents(parts: Parts, sampling: Sampling) -> tuple[int, int, int, int, int]:
+    time, side = parts.vae.time_compression_ratio, parts.vae.spatial_compression_ratio
+    return 1, parts.vae.latent_channels, (sampling.num_frames - 1) // time + 1, sampling.height // side, sampling.width // side
+
+
+def _encode(llm: nn.Module, prompts: int) -> None:
+    """The language model's layers; CLIP is a hundredth of them."""
+    config, dtype = llm.config, next(llm.parameters()).dtype
+    assert isinstance(config, LlamaConfig)
+    embedded = torch.empty(prompts, TEMPLATE_TOKENS + MAX_TEXT_TOKENS, config.hidden_size, dtype=dtype, device=META)
+    head_dim = config.hidden_size // config.num_attention_heads
+    cos, sin = (torch.empty(*embedded.shape[:2], head_dim, dtype=dtype, device=META) for _ in range(2))
+    states = embedded  # which stays, as in the model
+    for layer in llm.get_submodule("layers").children():
+        states = layer(states, position_embeddings=(cos, sin), attention_mask=None)
+
+
+def _denoise(model: HunyuanVideoTransformer, shape: tuple[int, ...]) -> None:
+    """One step. Not by `model.condition`, which looks at the mask: there is nothing to see on this device."""
+    config, dtype = model.config, model.img_in.proj.weight.dtype
+    make = partial(torch.empty, device=META)
+    latents, pooled = make(shape), make(1, config.pooled_dim, dtype=dtype)
+    txt, context = model.txt_in.embed(make(1, MAX_TEXT_TOKENS, config.text_dim, dtype=dtype), None)
+    guidance = None if model.guidance_in is None else model.guidance_in(make(1))
+    velocity = model(latents, make(1), Condition(txt, context, model.vector_in(pooled), guidance, None))
+    latents + velocity  # pyright: ignore[reportUnusedExpression]
+
+
+def _count_decoding(vae: CausalVAE, shape: tuple[int, ...], tiling: bool) -> Work:
+    """The first tile, which is the largest, really runs. The others are stood for by a tensor as large as theirs would get."""
+    config, decode = vae.config, vae.decode
+    first: tuple[int, Work] | None = None
+    operations = 0.0
+
+    def stand_in(z: Tensor) -> Tensor:
+        nonlocal first, operations
+        first = first or (z.numel(), _count(vae, lambda: decode(z)))
+        share = z.numel() / first[0]
+        operations += share * first[1].operations
+        (batch, _, time, height, width), side = z.shape, config.spatial_compression_ratio
+        frames = config.time_compression_ratio * (time - 1) + 1
+        pixels = z.new_empty(batch, config.out_channels, frames, side * height, side * width)
+        z.new_empty(max(0, round(share * first[1].most) - pixels.nbytes), dtype=torch.uint8)
+        return pixels
+
+    def show(piece: Tensor) -> None:
+        piece.isnan()
+        to_levels(piece[0])
+
+    def work() -> None:
+        z = torch.empty(shape, dtype=next(vae.parameters()).dtype, device=META)
+        deque(map(show, decode_pieces(vae, z) if tiling else map(stand_in, [z])), maxlen=0)
+
+    vae.decode = stand_in  # pyright: ignore[reportAttributeAccessIssue]
+    return Work(_count(vae, work).most, operations)
+
+
+class Work(NamedTuple):
+    """Bytes at the fullest moment, weights not included; and operations, two for each multiplication."""
+
+    most: int
+    operations: float
+
+
+def _count(model: nn.Module, work: Callable[[], object]) -> Work:
+    with torch.no_grad(), LiveBytes(model) as seen, Operations() as operations:
+        work()
+    return Work(seen.most, operations.count)
+
+
+class Operations(TorchFunctionMode):
+    """Counts them. Attention is a fused kernel here: on the meta device PyTorch itself would choose the one that keeps all scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            q, k, v = args[:3]
+            self.count += 4 * q.numel() * k.shape[-2]
+            return q.new_empty(*q.shape[:-1], v.shape[-1])
+        out = func(*args, **(kwargs or {}))
+        if func in (F.linear, torch.conv3d):
+            self.count += 2 * out.numel() * args[1][0].numel()
+        return out

@@ -1,0 +1,143 @@
+"""What a plan says beside what the real pipeline takes. The device is the CPU under another name: models are really copied there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from hunyuan_video import plan
+from hunyuan_video.cli import main
+from hunyuan_video.config import Runtime, Sampling, parse_bytes
+from hunyuan_video.memory import LiveBytes
+from hunyuan_video.pipeline import HunyuanVideo
+from hunyuan_video.plan import Parts, Prediction
+from hunyuan_video.weights import locate
+
+GB = 10**9
+VIDEO = Sampling(height=64, width=96, num_frames=33, num_steps=2, seed=0)
+IN_FLOAT32 = Runtime(device="cpu", dtype="float32", vae_dtype="float32", text_dtype="float32", attention="sdpa")
+
+
+def measured(pipe: HunyuanVideo, sampling: Sampling) -> dict[str, int]:
+    """Bytes of every tensor on the device, at the fullest moment of each stage."""
+    models = [pipe.text_encoder, pipe.transformer, pipe.vae]
+    resident = sum(tensor.nbytes for model in models for tensor in (*model.parameters(), *model.buffers()))
+    stages = {}
+    with LiveBytes(nn.ModuleList(models)) as seen:
+        for step in pipe.steps("A cat. " * 60, sampling):
+            if step.step == step.total:
+                stages[step.stage] = seen.most + (resident if pipe.runtime.offload == "none" else 0)
+                seen.most = seen.live
+    return stages
+
+
+@pytest.mark.parametrize("offload", ["none", "models", "blocks"])
+@pytest.mark.parametrize("in_8_bits", [False, True])
+def test_each_stage_takes_what_was_planned(official_tree, monkeypatch, offload, in_8_bits):
+    found = locate(official_tree)
+    runtime = replace(IN_FLOAT32, offload=offload, fp8=in_8_bits, text_fp8=in_8_bits)
+    pipe = HunyuanVideo.load(found, runtime)
+    monkeypatch.setattr(plan, "TEMPLATE_TOKENS", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
+    (predicted,) = plan.predict(Parts.of(found), VIDEO, [runtime])
+    if offload != "none":
+        pipe.device = torch.device("cpu:0")
+    stages = measured(pipe, VIDEO)
+    assert predicted.stages == pytest.approx(stages, rel=0.1)
+    home = sum(tensor.nbytes for model in (pipe.text_encoder, pipe.transformer, pipe.vae) for tensor in model.state_dict().values())
+    if offload != "none":
+        frames = 3 * VIDEO.num_frames * VIDEO.height * VIDEO.width
+        assert predicted.host - 2 * frames == pytest.approx(home, rel=0.02)
+
+
+def test_whole_decoding_takes_what_was_planned(official_tree):
+    found, runtime = locate(official_tree), replace(IN_FLOAT32, vae_tiling=False)
+    (predicted,) = plan.predict(Parts.of(found), VIDEO, [runtime])
+    assert predicted.stages["decode"] == pytest.approx(measured(HunyuanVideo.load(found, runtime), VIDEO)["decode"], rel=0.1)
+
+
+def test_operations_of_a_small_transformer_are_those_of_the_formula(tiny_transformer):
+    """24 D^2 for each token and 4 S^2 D in each block, and little else."""
+    model = plan.HunyuanVideoTransformer(replace(tiny_transformer.config, num_double_blocks=8, num_single_blocks=16)).to("meta")
+    counted = plan._count(model, lambda: plan._denoise(model, (1, 4, 9, 32, 32))).operations
+    tokens, width = 9 * 16 * 16 + plan.MAX_TEXT_TOKENS, 32
+    assert counted == pytest.approx(24 * (24 * width**2 * tokens + 4 * tokens**2 * width), rel=0.05)
+
+
+def prediction(offload: str, gigabytes: float, seconds: float, host: int = 1, **choices) -> Prediction:
+    stages = {"encode": GB, "denoise": GB, "decode": round(gigabytes * GB)}
+    return Prediction(Runtime(offload=offload, **choices), stages, host * GB, seconds)
+
+
+CHOICES = [
+    prediction("none", 40, 1.0),
+    prediction("none", 90, 0.9, vae_tiling=False),
+    prediction("models", 20, 1.1, host=40),
+    prediction("models", 12, 1.2, host=25, fp8=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("memory", "host", "flags"),
+    [(100, 64, "--offload none"), (24, 64, "--offload models"), (24, 32, "--offload models --fp8"), (15, 64, "--offload models --fp8")],
+)
+def test_the_fastest_that_fits_is_proposed(memory, host, flags):
+    assert plan.proposal(CHOICES, memory * GB, host * GB).endswith(f": {flags}")
+
+
+def test_why_nothing_fits_is_said():
+    assert "13.4 GB of GPU memory to decode, and 8.0 GB are free" in plan.proposal(CHOICES, 8 * GB, 64 * GB)
+    assert "25.0 GB of host memory, and 8.0 GB are free" in plan.proposal(CHOICES, 24 * GB, 8 * GB)
+
+
+def test_auto_takes_what_fits_and_nothing_else_changes(monkeypatch):
+    needs = {"none": 40, "models": 20, "blocks": 8}
+    monkeypatch.setattr(plan, "predict", lambda _parts, _video, runtimes: [
+        replace(prediction(runtime.offload, needs[runtime.offload], 40.0 / needs[runtime.offload]), runtime=runtime) for runtime in runtimes
+    ])  # fmt: skip
+    runtime, gpu = Runtime(offload="auto", fp8=True, attention="sdpa"), torch.device("cuda")
+    for offload, free in (("none", 80), ("models", 24), ("blocks", 12)):
+        monkeypatch.setattr(plan, "available_memory", lambda device, free=free: (free if device.type == "cuda" else 64) * GB)
+        assert plan.choose(Parts(), VIDEO, runtime, gpu) == replace(runtime, offload=offload)
+    monkeypatch.setattr(plan, "available_memory", lambda device: 6 * GB)
+    with pytest.raises(ValueError, match=r"9\.2 GB of GPU memory to decode, and 6\.0 GB are free"):
+        plan.choose(Parts(), VIDEO, runtime, gpu)
+
+
+def test_without_a_gpu_auto_moves_nothing(official_tree):
+    pipe = HunyuanVideo.load(official_tree, Runtime(device="cpu", offload="auto"))
+    assert pipe.streamed == [] and pipe.runtime.offload == "none"
+
+
+def test_the_released_model_needs_what_its_tensors_say():
+    text, transformer, _ = plan._build(Parts(), Runtime())
+    count = [sum(parameter.numel() for parameter in model.parameters()) for model in (text.get_submodule("llm"), transformer)]
+    assert count == [128320 * 4096 + 30 * 218_112_000, 12_821_012_544]
+
+
+def test_fewer_frames_take_less_and_tiles_bound_the_decoding():
+    parts, runtimes = Parts(), [Runtime(offload="blocks")]
+    short, long = (plan.predict(parts, Sampling(height=320, width=512, num_frames=n), runtimes)[0] for n in (65, 129))
+    assert short.stages["denoise"] < long.stages["denoise"]
+    assert long.stages["decode"] < 1.05 * short.stages["decode"]
+
+
+@pytest.mark.parametrize(("text", "number"), [("24GB", 24 * GB), ("22.5GiB", 45 * 2**29), ("8 GB", 8 * GB)])
+def test_memory_is_read_as_people_write_it(text, number):
+    assert parse_bytes(text, "--gpu-memory") == number
+
+
+@pytest.mark.parametrize("text", ["24", "GB", "-1GB", "24 TB"])
+def test_other_words_for_memory_are_refused(text):
+    with pytest.raises(ValueError, match="such as 24GB"):
+        parse_bytes(text, "--gpu-memory")
+
+
+def test_the_command_prints_a_table_and_a_proposal(official_tree, capsys):
+    size = ["--height", "64", "--width", "96", "--num-frames", "5"]
+    assert main(["plan", *size, "--weights", str(official_tree), "--gpu-memory", "24GB"]) == 0
+    head, *rows, _, last = capsys.readouterr().out.splitlines()
+    assert head.split()[-3:] == ["GPU", "host", "time"] and len(rows) == 12
+    assert last == "The fastest that fits 24.0 GB takes 0.8: --offload none"

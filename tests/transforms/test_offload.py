@@ -1,0 +1,159 @@
+"""Blocks that stream: on a device that is the CPU under another name, so that every copy is real and every byte counted."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from adapters import random_lora
+from conftest import TINY
+from torch import nn
+
+from hunyuan_video.memory import LiveBytes
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.transforms import fp8, lora
+from hunyuan_video.transforms.offload import Traveller, offload_blocks, on_device, tensors_of
+
+ELSEWHERE = torch.device("cpu:0")  # not equal to "cpu", where tensors say they are: so they are copied there
+
+
+def layers(*sizes: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(size, size, bias=False) for size in sizes)).requires_grad_(False)
+
+
+def addresses(module: nn.Module) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors_of(module)]
+
+
+def test_a_module_is_on_the_device_inside_the_block_and_at_home_after_it():
+    module, buffered = nn.Linear(2, 2), nn.BatchNorm1d(2)
+    both = nn.Sequential(module, buffered)
+    home = addresses(both)
+    with on_device(both, ELSEWHERE):
+        assert not set(home) & set(addresses(both))
+    assert addresses(both) == home
+
+
+def test_a_module_that_is_there_already_costs_nothing():
+    module = nn.Linear(2, 2)
+    home = addresses(module)
+    with on_device(module, torch.device("cpu")):
+        assert addresses(module) == home
+
+
+def test_a_module_comes_home_from_a_block_that_fails():
+    module = nn.Linear(2, 2)
+    home = addresses(module)
+    with pytest.raises(RuntimeError, match="out of memory"), on_device(module, ELSEWHERE):
+        raise RuntimeError("out of memory")
+    assert addresses(module) == home
+
+
+def test_the_next_block_departs_before_one_works_and_each_leaves_after_its_work(monkeypatch):
+    blocks, events = layers(2, 2, 2), []
+    offload_blocks(list(blocks), ELSEWHERE)
+    numbers = {id(block.weight): number for number, block in enumerate(blocks)}
+    for name in ("depart", "arrive", "leave"):
+        original = getattr(Traveller, name)
+
+        def watched(traveller, name=name, original=original):
+            events.append(f"{name} {numbers[id(traveller.tensors[0])]}")
+            original(traveller)
+
+        monkeypatch.setattr(Traveller, name, watched)
+    for number, block in enumerate(blocks):
+        forward = block.forward
+        block.forward = lambda x, number=number, forward=forward: events.append(f"work {number}") or forward(x)
+    blocks(torch.ones(1, 2))
+    assert events == [
+        "arrive 0", "depart 0", "depart 1", "work 0", "leave 0",
+        "arrive 1", "depart 2", "work 1", "leave 1",
+        "arrive 2", "work 2", "leave 2",
+    ]  # fmt: skip
+
+
+def test_two_blocks_are_on_the_device_at_most_and_none_between_passes():
+    blocks = layers(64, 64, 64, 64)
+    offload_blocks(list(blocks), ELSEWHERE)
+    with LiveBytes(blocks) as seen, torch.no_grad():
+        for _ in range(2):
+            y = blocks(torch.ones(1, 64))
+            del y
+            assert seen.live == 0
+    assert 2 * 64 * 64 * 4 <= seen.most < 2 * 64 * 64 * 4 + 2000
+
+
+def test_blocks_are_home_after_one_has_failed():
+    blocks = layers(8, 8, 8)
+    offload_blocks(list(blocks), ELSEWHERE)
+    home = addresses(blocks)
+    blocks[1].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    with LiveBytes(blocks) as seen:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            blocks(torch.ones(1, 8))
+    assert addresses(blocks) == home and seen.live < 8 * 8 * 4
+
+
+def latents_and_condition(model: HunyuanVideoTransformer):
+    generator = torch.Generator().manual_seed(3)
+    states, pooled = torch.randn(1, 5, TINY.text_dim, generator=generator), torch.randn(1, TINY.pooled_dim, generator=generator)
+    condition = model.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.ones(1))
+    return torch.randn(1, 4, 2, 4, 6, generator=generator), torch.full((1,), 500.0), condition
+
+
+@torch.no_grad()
+def run(model: HunyuanVideoTransformer, streamed: list[torch.Tensor]) -> torch.Tensor:
+    with on_device(model, ELSEWHERE, streamed):
+        return model(*latents_and_condition(model))
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+@pytest.mark.parametrize("adapter", ["none", "live", "merged", "added later"])
+@torch.no_grad()
+def test_streaming_changes_no_value_with_any_other_transform(tiny_transformer, adapter, eight_bits):
+    adapters = random_lora(tiny_transformer)
+    if adapter == "merged":
+        lora.merge_lora(tiny_transformer, adapters)
+    if eight_bits:
+        fp8.quantize(tiny_transformer)
+    if adapter == "live":
+        lora.apply_lora(tiny_transformer, adapters)
+    plain = copy.deepcopy(tiny_transformer)
+    streamed = offload_blocks([*tiny_transformer.double_blocks, *tiny_transformer.single_blocks], ELSEWHERE)
+    if adapter == "added later":
+        for model in (plain, tiny_transformer):
+            lora.apply_lora(model, adapters)
+    expected = plain(*latents_and_condition(plain))
+    state = {name: tensor.clone() for name, tensor in tiny_transformer.state_dict().items()}
+    assert torch.equal(run(tiny_transformer, streamed), expected)
+    assert torch.equal(run(tiny_transformer, streamed), expected)  # nor does a second pass
+    after = tiny_transformer.state_dict()
+    assert all(torch.equal(after[name].view(torch.uint8), tensor.view(torch.uint8)) for name, tensor in state.items())
+
+
+@torch.no_grad()
+def test_an_adapter_comes_off_streamed_blocks(tiny_transformer):
+    expected = tiny_transformer(*latents_and_condition(tiny_transformer))
+    lora.apply_lora(tiny_transformer, random_lora(tiny_transformer))
+    streamed = offload_blocks([*tiny_transformer.double_blocks, *tiny_transformer.single_blocks], ELSEWHERE)
+    assert not torch.equal(run(tiny_transformer, streamed), expected)
+    lora.remove_lora(tiny_transformer)
+    assert torch.equal(run(tiny_transformer, streamed), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@torch.no_grad()
+def test_blocks_stream_through_a_gpu_unchanged():
+    device = torch.device("cuda")
+    blocks, x = layers(*[2048] * 12), torch.randn(8, 2048)
+    expected = copy.deepcopy(blocks).to(device)(x.to(device))
+    offload_blocks(list(blocks), device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(3):
+        assert torch.equal(blocks(x.to(device)), expected)
+    assert torch.cuda.max_memory_allocated(device) - before < 2.2 * 2048 * 2048 * 4
+    assert {weight.device.type for weight in blocks.parameters()} == {"cpu"}
