@@ -131,6 +131,15 @@ def test_an_image_is_described_by_the_image_template(pipe, monkeypatch):
     assert kinds == ["video", "image"]
 
 
+@pytest.mark.parametrize("offload", ["none", "models", "blocks"])
+def test_a_second_prompt_reads_no_file(official_tree, tmp_path, offload):
+    tree = shutil.copytree(official_tree, tmp_path / "ckpts")
+    pipe = HunyuanVideo.load(tree, Runtime(offload=offload))
+    pipe("A cat.", SMALL)
+    shutil.rmtree(tree)
+    pipe("A dog.", SMALL)
+
+
 def test_the_same_seed_gives_the_same_frames_and_another_does_not(pipe):
     first, again, other = (pipe("A cat.", replace(SMALL, seed=seed)).frames for seed in (1, 1, 2))
     assert np.array_equal(first, again) and not np.array_equal(first, other)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from hunyuan_video.apps import official
+from hunyuan_video.checkpoint.convert import convert
+from hunyuan_video.video import read_metadata
+from hunyuan_video.weights import locate
 
 ROOT = Path(__file__).parents[2]
 
@@ -231,3 +234,19 @@ def test_the_official_command_makes_videos(official_tree, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "results").glob("*.mp4"))) == 2
+
+
+def test_the_fp8_command_of_the_official_readme_makes_a_video_from_8_bit_weights(official_tree, tmp_path):
+    weight = tmp_path / "weights" / "mp_rank_00_model_states_fp8.pt"
+    weight.parent.mkdir()
+    convert(official_tree, weight, "fp8")
+    flags = "--video-size 48 32 --video-length 5 --infer-steps 2 --seed 42 --embedded-cfg-scale 6.0 --flow-shift 7.0 --flow-reverse"
+    result = run(
+        "--model-base", str(official_tree), "--dit-weight", str(weight), *flags.split(), "--use-cpu-offload", "--use-fp8",
+        "--prompt", "A cat walks on the grass, realistic style.", "--save-path", "./results", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (video,) = (tmp_path / "results").glob("*.mp4")
+    settings = read_metadata(video)
+    assert settings["runtime"]["fp8"] and settings["runtime"]["offload"] == "models" and settings["sampling"]["height"] == 48
+    assert settings["model"] == locate(official_tree, weight).fingerprint() != locate(official_tree).fingerprint()
