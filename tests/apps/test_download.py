@@ -174,7 +174,7 @@ def test_a_refusal_of_the_hub_says_what_to_do(hub, root, status, code, words):
 
 def test_a_network_that_wants_a_login_is_recognized(hub, root):
     hub.page = b"<html>log in</html>"
-    with pytest.raises(OSError, match="did not answer as a Hugging Face hub does"):
+    with pytest.raises(ValueError, match="did not answer as a Hugging Face hub does"):
         fetch(hub, root)
 
 

@@ -99,8 +99,53 @@ def download(root: Path, *, fp8: bool = False, endpoint: str | None = None) -> I
         yield f"{root} is complete: {len(files)} files, {_gb(total)}. Nothing was fetched."
         return
     missing = sum(file.size - _fetched(root, file) for file in wanted)
-    yield f"{_gb(missing)} of {_gb(total)} are still to be fetched into {root}, whose disk has {_gb(free)} free; "
-            "make room, or choose another folder with --to.")
+    yield f"{_gb(missing)} of {_gb(total)} are to be fetched from {endpoint} into {root}:"
+    yield from (f"  {_gb(file.size):>8}  {file.path}  ({file.repo})" for file in wanted)
+    yield LICENCES
+    _check_disk(root, missing, total)
+    for file in wanted:
+        sums[file.path] = _fetch(root, file, endpoint)
+        checksums.write(root, sums)
+    yield f"{root} is complete: {len(files)} files, {_gb(total)}."
+
+
+def _list(source: Source, endpoint: str) -> list[RemoteFile]:
+    with _sentences(source.repo, endpoint):
+        try:
+            info = HfApi(endpoint).model_info(source.repo, files_metadata=True, timeout=_TIMEOUT)
+        except (ValueError, TypeError, KeyError) as error:  # a page of HTML, or JSON of another kind
+            raise ValueError(
+                f"{endpoint} did not answer as a Hugging Face hub does; check HF_ENDPOINT, or the login of this network."
+            ) from error
+    assert info.sha is not None and info.siblings is not None
+    files = []
+    for pattern in source.patterns:
+        matches = [file for file in info.siblings if re.fullmatch(pattern, file.rfilename)]
+        if not matches:
+            raise FileNotFoundError(
+                f"{source.repo} at {endpoint} has no file like {pattern}: its layout has changed; docs/weights.md says what is needed."
+            )
+        for file in matches:
+            assert file.size is not None
+            path = f"{source.folder}/{file.rfilename}" if source.folder else file.rfilename
+            files.append(RemoteFile(source.repo, file.rfilename, info.sha, path, file.size, file.lfs.sha256 if file.lfs else None))
+    return files
+
+
+def _is_there(root: Path, file: RemoteFile, sums: dict[str, str]) -> bool:
+    """Whether the hub's file is in place. One from elsewhere must be the same, and is then listed in `sums`."""
+    path = root / file.path
+    if not path.exists():
+        return False
+    same_size = path.stat().st_size == file.size
+    if file.path in sums:
+        return same_size and file.sha256 in (None, sums[file.path])
+    if same_size:
+        (digest,) = checksums.sums_of(root, [file.path]).values()
+        if file.sha256 in (None, digest):
+            sums[file.path] = digest
+            return True
+    raise FileExistsError(f"{path} is there and is not the file of {file.repo}; move it away, or choose another folder with --to.")
 
 
 def _partial(root: Path, file: RemoteFile) -> Path:
