@@ -130,7 +130,7 @@ def test_replay_with_other_weights_is_refused(generate, capsys):
 def test_the_embedded_model_is_used_and_named_where_there_are_no_others(caplog, capsys):
     caplog.set_level("INFO", "hunyuan_video")
     assert cli.main(["generate", "A cat walks on the grass.", "--num-steps", "1", "--seed", "0"]) == 0
-    assert "using the embedded miniature" in caplog.text and "hf download tencent/HunyuanVideo" in caplog.text
+    assert "using the embedded miniature" in caplog.text and "hunyuan-video download" in caplog.text
     assert video.read_video(only("*.mp4"))[0].shape == (17, 64, 64, 3)
 
 
@@ -324,7 +324,7 @@ def test_info_names_versions_devices_kernels_and_weights(official_tree, capsys):
 def test_info_says_what_is_missing_and_how_to_get_it(capsys):
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
-    assert "missing" in out and "embedded" in out and "hf download" in out
+    assert "missing" in out and "embedded" in out and "hunyuan-video download" in out
 
 
 def test_frames_of_a_png_folder_are_the_frames_of_the_pipeline(generate, official_tree):

@@ -16,7 +16,7 @@ def test_a_complete_tree_is_found(official_tree):
 
 
 def test_nothing_there_says_where_it_looked_and_how_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No HunyuanVideo weights were found: looked for .*mp_rank_00.*hf download"):
+    with pytest.raises(FileNotFoundError, match=r"No HunyuanVideo weights were found: looked for .*mp_rank_00.*hunyuan-video download"):
         weights.find(tmp_path)
 
 

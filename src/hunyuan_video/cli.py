@@ -175,6 +175,38 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Download:
+    """Fetch the official weights from Hugging Face, or what of them is missing; HF_ENDPOINT names a mirror."""
+
+    to: Path | None = None
+    """root of the weights (default: $MODEL_BASE, else ./ckpts)"""
+    fp8: bool = False
+    """the transformer in 8 bits, which is half the size, instead of bfloat16"""
+
+    def run(self) -> None:
+        from hunyuan_video.apps.download import download
+
+        for line in download(self.to or _model_base() or weights.DEFAULT_ROOT, fp8=self.fp8):
+            print(line, flush=True)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check whole weights: every name and shape, two blocks against Diffusers, and the SHA-256 of every file."""
+
+    root: tyro.conf.Positional[Path | None] = None
+    """root of the weights (default: $MODEL_BASE, else ./ckpts)"""
+    write: bool = False
+    """list the files in SHA256SUMS as they are now, for weights that did not come by download"""
+
+    def run(self) -> None:
+        from hunyuan_video.apps.verify import verify
+
+        for finding in verify(self.root or _model_base() or weights.DEFAULT_ROOT, write=self.write):
+            print(finding, flush=True)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Say what a video takes in memory and time, with each way to make it, before anything is loaded."""
 
@@ -245,8 +277,8 @@ def _find_weights(root: Path | None) -> weights.Weights:
 
 
 COMMANDS: dict[str, Any] = {
-    "generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "inspect": Inspect, "convert": Convert,
-    "evaluate": Evaluate,
+    "generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download, "verify": Verify,
+    "inspect": Inspect, "convert": Convert, "evaluate": Evaluate,
 }  # fmt: skip
 GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
 
@@ -320,6 +352,10 @@ def _weights_argument(arguments: list[str]) -> Path | None:
             return Path(arguments[position + 1])
         if argument.startswith("--weights="):
             return Path(argument.partition("=")[2])
+    return _model_base()
+
+
+def _model_base() -> Path | None:
     base = os.environ.get("MODEL_BASE")
     return Path(base) if base else None
 

@@ -24,10 +24,7 @@ from hunyuan_video.config import Sampling
 
 EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
-HOW_TO_GET = (
-    "`hf download tencent/HunyuanVideo --local-dir ckpts` fetches the official transformer and VAE "
-    "(39 GB; docs/weights.md adds the two text encoders)"
-)
+HOW_TO_GET = "`hunyuan-video download` fetches the official weights (45 GB; docs/weights.md says more)"
 _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
 _MODEL = "hunyuan-video-t2v-720p"
 _TRANSFORMERS = f"{_MODEL}/transformers"

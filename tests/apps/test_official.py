@@ -207,7 +207,7 @@ def test_without_weights_the_official_command_ends_at_once_with_one_sentence(tmp
         cwd=tmp_path,
     )
     assert result.returncode == 2 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1
-    assert "looked for ckpts/" in result.stderr and "hf download" in result.stderr
+    assert "looked for ckpts/" in result.stderr and "hunyuan-video download" in result.stderr
     assert time.monotonic() - started < 5  # far less on an idle machine; importing torch alone takes longer on a busy one
     assert list(tmp_path.iterdir()) == []
 

@@ -120,22 +120,33 @@ def load_text_encoder(
         ValueError: the folder holds another kind of model, a damaged file, or weights that do not fit its config.
     """
     llm_dir, clip_dir, device = Path(llm_dir), Path(clip_dir), torch.device(device)
-    if (kind := model_type(llm_dir)) not in ("llama", "llava"):
-        raise ValueError(
-            f"{llm_dir} holds a model of type {kind!r}; the text encoder must be of type 'llama', or the un-cut 'llava' "
-            "(see docs/weights.md)."
-        )
-    if (kind := model_type(clip_dir)) not in ("clip", "clip_text_model"):
-        raise ValueError(
-            f"{clip_dir} holds a model of type {kind!r}; the second text encoder must be CLIP, 'clip' or 'clip_text_model' "
-            "(see docs/weights.md)."
-        )
-    llm, clip = from_config(meta_llm, llm_dir), from_config(meta_clip, clip_dir)
+    (llm, llm_state), (clip, clip_state) = read_llm(llm_dir), read_clip(clip_dir)
     llm_tokenizer, clip_tokenizer = load_tokenizer(llm_dir), load_tokenizer(clip_dir)
-    num_layers = llm.config.num_hidden_layers
-    fill(llm, renamed(read_folder(llm_dir), lambda name: llm_name(name, num_layers)), llm_dir, dtype, device)
-    fill(clip, renamed(read_folder(clip_dir), clip_name), clip_dir, dtype, device)
+    fill(llm, llm_state, llm_dir, dtype, device)
+    fill(clip, clip_state, clip_dir, dtype, device)
     return TextEncoder(llm, clip, llm_tokenizer, clip_tokenizer).eval()
+
+
+def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Tensor]]:
+    """The language model on the meta device, and those stored tensors that it uses, under its names."""
+    if (kind := model_type(folder)) not in ("llama", "llava"):
+        raise ValueError(
+            f"{folder} holds a model of type {kind!r}; the text encoder must be of type 'llama', or the un-cut 'llava' "
+            "(see docs/weights.md)."
+        )
+    llm = from_config(meta_llm, folder)
+    num_layers = llm.config.num_hidden_layers
+    return llm, renamed(read_folder(folder), lambda name: llm_name(name, num_layers))
+
+
+def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Tensor]]:
+    """As `read_llm`, of the second text encoder."""
+    if (kind := model_type(folder)) not in ("clip", "clip_text_model"):
+        raise ValueError(
+            f"{folder} holds a model of type {kind!r}; the second text encoder must be CLIP, 'clip' or 'clip_text_model' "
+            "(see docs/weights.md)."
+        )
+    return from_config(meta_clip, folder), renamed(read_folder(folder), clip_name)
 
 
 def model_type(folder: Path) -> str | None:

@@ -1,0 +1,226 @@
+"""Fetch the official weights into the tree that `weights` describes, through huggingface_hub's names, login and mirrors.
+
+Not its `hf_hub_download`: that throws away an interrupted file, which here may be 25 GB. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
+
+from hunyuan_video.apps import checksums
+from hunyuan_video.files import flush
+
+AGAIN = "run the same command again: it goes on where it stopped"
+LICENCES = (
+    "HunyuanVideo is under the Tencent Hunyuan Community License Agreement (https://huggingface.co/tencent/HunyuanVideo), the text "
+    "encoders are under licences of their own: read them before you use the weights."
+)
+_TIMEOUT = 30  # seconds, for a list of files
+_MODEL = "hunyuan-video-t2v-720p"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repository, where in the tree it goes, and which of its files are needed: patterns that each match at least one."""
+
+    repo: str
+    folder: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file at the hub; `path` is where it goes, `sha256` is known of those that the hub keeps in Git LFS: all large ones."""
+
+    repo: str
+    name: str
+    revision: str
+    path: str
+    size: int
+    sha256: str | None
+
+
+def sources(fp8: bool) -> list[Source]:
+    """The transformer comes last, so that an unfinished tree is never taken for a complete one."""
+    transformer = f"{_MODEL}/transformers/mp_rank_00_model_states"
+    tokenizer = r"\w*token\w*\.json"
+    return [
+        # CLIP is there in four formats.
+        Source(
+            "openai/clip-vit-large-patch14",
+            "text_encoder_2",
+            (r"config\.json", r"model\.safetensors", tokenizer, r"vocab\.json", r"merges\.txt"),
+        ),
+        Source(
+            "xtuner/llava-llama-3-8b-v1_1-transformers",
+            "text_encoder",
+            (r"config\.json", r"[\w-]+\.safetensors", r"[\w-]+\.safetensors\.index\.json", tokenizer),
+        ),
+        Source(
+            "tencent/HunyuanVideo",
+            "",
+            (
+                rf"{_MODEL}/vae/config\.json",
+                rf"{_MODEL}/vae/pytorch_model\.pt",
+                *((rf"{transformer}_fp8_map\.pt", rf"{transformer}_fp8\.pt") if fp8 else (rf"{transformer}\.pt",)),
+            ),
+        ),
+    ]
+
+
+def download(root: Path, *, fp8: bool = False, endpoint: str | None = None) -> Iterator[str]:
+    """Bring `root` up to the official tree, saying what it does. What is there already is not fetched again.
+
+    Every file is checked against the hub's SHA-256 as it arrives, and listed in SHA256SUMS. A listed file is not read again: that is what
+    `verify` does.
+
+    Raises:
+        OSError: no connection, a refusal, too little disk, or a file that arrived damaged.
+        FileExistsError: a file that did not come from here is in the way.
+    """
+    endpoint = endpoint or constants.ENDPOINT
+    files = [file for source in sources(fp8) for file in _list(source, endpoint)]
+    sums = checksums.read(root)
+    wanted = [file for file in files if not _is_there(root, file, sums)]
+    total = sum(file.size for file in files)
+    if not wanted:
+        checksums.write(root, sums)
+        yield f"{root} is complete: {len(files)} files, {_gb(total)}. Nothing was fetched."
+        return
+    missing = sum(file.size - _fetched(root, file) for file in wanted)
+    yield f"{_gb(missing)} of {_gb(total)} are to be fetched from {endpoint} into {root}:"
+    yield from (f"  {_gb(file.size):>8}  {file.path}  ({file.repo})" for file in wanted)
+    yield LICENCES
+    _check_disk(root, missing, total)
+    for file in wanted:
+        sums[file.path] = _fetch(root, file, endpoint)
+        checksums.write(root, sums)
+    yield f"{root} is complete: {len(files)} files, {_gb(total)}."
+
+
+def _list(source: Source, endpoint: str) -> list[RemoteFile]:
+    with _sentences(source.repo, endpoint):
+        try:
+            info = HfApi(endpoint).model_info(source.repo, files_metadata=True, timeout=_TIMEOUT)
+        except (ValueError, TypeError, KeyError) as error:  # a page of HTML, or JSON of another kind
+            raise ValueError(
+                f"{endpoint} did not answer as a Hugging Face hub does; check HF_ENDPOINT, or the login of this network."
+            ) from error
+    assert info.sha is not None and info.siblings is not None
+    files = []
+    for pattern in source.patterns:
+        matches = [file for file in info.siblings if re.fullmatch(pattern, file.rfilename)]
+        if not matches:
+            raise FileNotFoundError(
+                f"{source.repo} at {endpoint} has no file like {pattern}: its layout has changed; docs/weights.md says what is needed."
+            )
+        for file in matches:
+            assert file.size is not None
+            path = f"{source.folder}/{file.rfilename}" if source.folder else file.rfilename
+            files.append(RemoteFile(source.repo, file.rfilename, info.sha, path, file.size, file.lfs.sha256 if file.lfs else None))
+    return files
+
+
+def _is_there(root: Path, file: RemoteFile, sums: dict[str, str]) -> bool:
+    """Whether the hub's file is in place. One from elsewhere must be the same, and is then listed in `sums`."""
+    path = root / file.path
+    if not path.exists():
+        return False
+    same_size = path.stat().st_size == file.size
+    if file.path in sums:
+        return same_size and file.sha256 in (None, sums[file.path])
+    if same_size:
+        (digest,) = checksums.sums_of(root, [file.path]).values()
+        if file.sha256 in (None, digest):
+            sums[file.path] = digest
+            return True
+    raise FileExistsError(f"{path} is there and is not the file of {file.repo}; move it away, or choose another folder with --to.")
+
+
+def _partial(root: Path, file: RemoteFile) -> Path:
+    return root / f"{file.path}{checksums.PARTIAL}"
+
+
+def _fetched(root: Path, file: RemoteFile) -> int:
+    """How many bytes of a file an earlier run left. Of one without a SHA-256 they could be of another version: it starts anew."""
+    partial = _partial(root, file)
+    size = partial.stat().st_size if file.sha256 and partial.is_file() else 0
+    return size if size <= file.size else 0
+
+
+def _check_disk(root: Path, missing: int, total: int) -> None:
+    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if missing > free:
+        raise OSError(
+            f"{_gb(missing)} of {_gb(total)} are still to be fetched into {root}, whose disk has {_gb(free)} free; "
+            "make room, or choose another folder with --to."
+        )
+
+
+def _fetch(root: Path, file: RemoteFile, endpoint: str) -> str:
+    """Fetch one file, from where an earlier run stopped; returns its SHA-256."""
+    path, partial, done = root / file.path, _partial(root, file), _fetched(root, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    url = hf_hub_url(file.repo, file.name, revision=file.revision, endpoint=endpoint)
+    with _sentences(file.repo, endpoint), partial.open("ab" if done else "wb") as stream:
+        http_get(
+            url,
+            stream,
+            resume_size=done,
+            headers=build_hf_headers() | {"Accept-Encoding": "identity"},  # servers that compress ignore where to go on
+            expected_size=file.size,
+            displayed_filename=file.path,
+        )
+    (digest,) = checksums.sums_of(partial.parent, [partial.name]).values()
+    if file.sha256 not in (None, digest):
+        partial.unlink()
+        raise OSError(
+            f"{file.path} arrived damaged and was deleted (its SHA-256 is {digest[:12]}…, the hub's {str(file.sha256)[:12]}…); "
+            "run the same command again, or set HF_ENDPOINT to another mirror."
+        )
+    flush(partial)
+    os.replace(partial, path)
+    return digest
+
+
+@contextmanager
+def _sentences(repo: str, endpoint: str) -> Iterator[None]:
+    """What goes wrong between here and the hub, in a sentence that says what to do."""
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise OSError(f"HF_HUB_OFFLINE is set, so nothing is fetched from {endpoint}; unset it.") from error
+    except GatedRepoError as error:
+        raise PermissionError(f"{repo} is gated: accept its terms at {endpoint}/{repo}, then log in with `hf auth login`.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403, 404):
+            raise PermissionError(
+                f"{endpoint} does not give out {repo} (HTTP {status}): it is private, has moved, or is not on this mirror; look at "
+                f"{endpoint}/{repo}, log in with `hf auth login`, or set HF_ENDPOINT to another mirror."
+            ) from error
+        raise OSError(f"{endpoint} failed at {repo} (HTTP {status}); {AGAIN}.") from error
+    except HTTPError as error:
+        raise ConnectionError(
+            f"No connection to {endpoint} ({type(error).__name__}); check the network, or set HF_ENDPOINT to a mirror, and {AGAIN}."
+        ) from error
+    except OSError as error:
+        if error.errno is not None:  # of the disk
+            raise
+        raise ConnectionError(f"{endpoint} broke off while sending a file of {repo}; {AGAIN}.") from error
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
