@@ -19,15 +19,18 @@ from tiny_checkpoint import VAE, save_official_tree
 from torch import nn
 
 from hunyuan_video import pipeline
-from hunyuan_video.checkpoint.lora import save_lora
+from hunyuan_video.checkpoint.lora import read_lora, save_lora
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.pipeline import HunyuanVideo, resolve_device
 from hunyuan_video.sampling import initial_noise, linear_quadratic_sigmas, shifted_sigmas
+from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.fp8 import Fp8Linear
+from hunyuan_video.transforms.lora import apply_lora, linear_layers
 from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.transforms.tiling import TileSizes
 from hunyuan_video.video import fill, read_image, to_frames, to_tensor
 from hunyuan_video.weights import locate
 
@@ -270,6 +273,21 @@ def test_fp8_weights_stay_close(official_tree, pipe):
     assert 0 < (quantized("A cat.", SMALL).latents - expected).norm() / expected.norm() < 0.1
 
 
+def test_multiplying_in_8_bits_stays_close_and_is_recorded(official_tree, pipe, monkeypatch):
+    monkeypatch.setattr(fp8, "check_multiplies", lambda _device: None)  # slow on a CPU, but it works
+    quantized = HunyuanVideo.load(official_tree, Runtime(fp8_matmul=True))
+    assert quantized.transformer.double_blocks[0].img_mlp.fc1.product is fp8.scaled
+    video, expected = quantized("A cat.", SMALL), pipe("A cat.", SMALL).latents
+    assert 0 < (video.latents - expected).norm() / expected.norm() < 0.1
+    assert video.settings["runtime"]["fp8"] and video.settings["runtime"]["fp8_matmul"]
+
+
+def test_a_device_that_cannot_multiply_in_8_bits_is_refused_before_weights_are_read(official_tree, monkeypatch):
+    monkeypatch.setattr(pipeline.checkpoint, "load_text_encoder", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(ValueError, match=r"fp8_matmul needs a GPU .*8\.9.*, but this is cpu; leave it out"):
+        HunyuanVideo.load(official_tree, Runtime(device="cpu", fp8_matmul=True))
+
+
 def test_a_language_model_in_8_bits_stays_close_and_leaves_the_rest_alone(official_tree, pipe):
     quantized = HunyuanVideo.load(official_tree, Runtime(text_fp8=True)).text_encoder
     assert {layer.weight.dtype for layer in quantized.llm.layers[0].mlp.children() if hasattr(layer, "weight")} == {torch.float8_e4m3fn}
@@ -279,16 +297,28 @@ def test_a_language_model_in_8_bits_stays_close_and_leaves_the_rest_alone(offici
     assert 0 < (features.states - expected.states).norm() / expected.states.norm() < 0.1
 
 
-@pytest.mark.parametrize("eight_bits", [False, True])
-@pytest.mark.parametrize("adapted", [False, True])
-def test_offload_changes_no_frame_whatever_else_is_on(official_tree, lora_file, adapted, eight_bits):
-    runtime = Runtime(fp8=eight_bits, text_fp8=eight_bits, lora=(str(lora_file),) if adapted else ())
-    expected = HunyuanVideo.load(official_tree, runtime)("A cat.", SMALL)
-    for offload in ("models", "blocks"):
+@pytest.mark.parametrize("tiling", [False, True])
+@pytest.mark.parametrize(
+    ("adapted", "bits"),
+    [
+        ("", ()), ("merged", ()), ("live", ()), ("", ("text_fp8",)), ("merged", ("fp8", "text_fp8")), ("live", ("fp8",)),
+        ("merged", ("fp8_matmul",)), ("live", ("fp8_matmul", "text_fp8")),
+    ],
+)  # fmt: skip
+def test_offload_changes_no_frame_whatever_else_is_on(official_tree, lora_file, monkeypatch, adapted, bits, tiling):
+    monkeypatch.setattr(fp8, "check_multiplies", lambda _device: None)
+    monkeypatch.setattr(TileSizes, "of", lambda _config: TileSizes(32, 16))  # so that there are several
+    runtime = Runtime(**dict.fromkeys(bits, True), vae_tiling=tiling, lora=(str(lora_file),) if adapted == "merged" else ())
+    videos = []
+    for offload in ("none", "models", "blocks"):
         pipe = HunyuanVideo.load(official_tree, replace(runtime, offload=offload))
-        pipe.device = torch.device("cpu:0")  # another name, so that everything is really copied
-        video = pipe("A cat.", SMALL)
-        assert torch.equal(video.latents, expected.latents) and np.array_equal(video.frames, expected.frames)
+        if adapted == "live":
+            apply_lora(pipe.transformer, read_lora(lora_file, pipe.transformer.config), 0.7)
+        if offload != "none":
+            pipe.device = torch.device("cpu:0")  # another name, so that everything is really copied
+        videos.append(pipe("A cat.", replace(SMALL, num_steps=2)))
+    for video in videos[1:]:
+        assert torch.equal(video.latents, videos[0].latents) and np.array_equal(video.frames, videos[0].frames)
 
 
 @pytest.fixture
@@ -307,6 +337,21 @@ def test_a_lora_changes_the_video_by_its_strength_and_is_recorded(official_tree,
     torch.testing.assert_close(twice.latents, full.latents, atol=1e-3, rtol=1e-3)
     assert full.settings["runtime"]["lora"] == (f"{lora_file}:1",)
     assert full.settings["lora_sha256"] == [hashlib.sha256(lora_file.read_bytes()).hexdigest()]
+
+
+def test_a_lora_may_act_in_some_blocks_alone_and_is_recorded_so(official_tree, pipe, lora_file):
+    text = f"{lora_file}:0,double_blocks=1,single_blocks.1=0.5"
+    some = HunyuanVideo.load(official_tree, Runtime(lora=(text,)))
+    changed = {
+        name.rpartition(".weight")[0]
+        for (name, weight), before in zip(some.transformer.named_parameters(), pipe.transformer.parameters(), strict=True)
+        if not torch.equal(weight, before)
+    }
+    assert changed == {name for name in linear_layers(pipe.transformer) if name.startswith(("double_blocks.", "single_blocks.1."))}
+    settings = some("A cat.", SMALL).settings["runtime"]
+    assert settings["lora"] == (text,) and Runtime(**settings).adapters == some.runtime.adapters
+    with pytest.raises(ValueError, match=r"strength of single_blocks\.2, but .*adapts nothing there"):
+        HunyuanVideo.load(official_tree, Runtime(lora=(f"{lora_file}:single_blocks.2=1",)))
 
 
 def test_a_lora_is_in_the_weights_before_they_go_to_8_bits(official_tree, lora_file):

@@ -66,6 +66,13 @@ def test_operations_of_a_small_transformer_are_those_of_the_formula(tiny_transfo
     assert counted == pytest.approx(24 * (24 * width**2 * tokens + 4 * tokens**2 * width), rel=0.05)
 
 
+def test_multiplying_in_8_bits_is_planned_faster_and_expands_no_weight():
+    video = Sampling(height=256, width=384, num_frames=33)  # of a larger one, most of the time is attention
+    half, both = plan.predict(Parts(), video, [Runtime(fp8=True), Runtime(fp8_matmul=True)])
+    assert 0.5 < both.seconds / half.seconds < 0.9
+    assert both.stages["denoise"] == pytest.approx(half.stages["denoise"], rel=0.02)
+
+
 def prediction(offload: str, gigabytes: float, seconds: float, host: int = 1, **choices) -> Prediction:
     stages = {"encode": GB, "denoise": GB, "decode": round(gigabytes * GB)}
     return Prediction(Runtime(offload=offload, **choices), stages, host * GB, seconds)
@@ -76,12 +83,19 @@ CHOICES = [
     prediction("none", 90, 0.9, vae_tiling=False),
     prediction("models", 20, 1.1, host=40),
     prediction("models", 12, 1.2, host=25, fp8=True),
+    prediction("models", 11, 0.8, host=70, fp8_matmul=True),
 ]
 
 
 @pytest.mark.parametrize(
     ("memory", "host", "flags"),
-    [(100, 64, "--offload none"), (24, 64, "--offload models"), (24, 32, "--offload models --fp8"), (15, 64, "--offload models --fp8")],
+    [
+        (100, 64, "--offload none"),
+        (24, 64, "--offload models"),
+        (24, 32, "--offload models --fp8"),
+        (15, 64, "--offload models --fp8"),
+        (15, 99, "--offload models --fp8-matmul"),
+    ],
 )
 def test_the_fastest_that_fits_is_proposed(memory, host, flags):
     assert plan.proposal(CHOICES, memory * GB, host * GB).endswith(f": {flags}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -130,6 +131,56 @@ def parse_bytes(text: str, name: str) -> int:
     return round(float(match[1]) * {"GB": 10**9, "GiB": 2**30}[match[2]])
 
 
+BLOCKS = re.compile(r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA file and how strongly it acts: with `strength`, but in `blocks` with what is said there; of several, the last counts."""
+
+    path: Path
+    strength: float = 1.0
+    blocks: tuple[tuple[str, float], ...] = ()
+    """such as ("single_blocks", 0.5), ("single_blocks.7", 0.5) or, both ends included, ("single_blocks.0-19", 0.5)"""
+
+    @classmethod
+    def parse(cls, text: str) -> Adapter:
+        """Of FILE[:[STRENGTH][,BLOCKS=STRENGTH …]]."""
+        path, _, tail = text.rpartition(":")
+        first, *others = tail.split(",")
+        if "=" in first:
+            first, others = "1", [first, *others]
+        try:
+            blocks = tuple((place, float(strength)) for place, _, strength in (other.partition("=") for other in others))
+            adapter = cls(Path(path), float(first), blocks)
+        except ValueError:
+            return cls(Path(text))  # the colon of C:\style.safetensors is none of ours
+        return adapter if all(BLOCKS.fullmatch(place) for place, _ in blocks) else cls(Path(text))
+
+    def at(self, layer: str) -> float:
+        """The strength of a layer, by its official name."""
+        return next((strength for place, strength in reversed(self.blocks) if _holds(place, layer)), self.strength)
+
+    def check_layers(self, layers: Iterable[str]) -> None:
+        """Raises a ValueError for blocks of which the file, which adapts `layers`, adapts none."""
+        layers = list(layers)
+        for place, _ in self.blocks:
+            if not any(_holds(place, layer) for layer in layers):
+                raise ValueError(
+                    f"lora sets the strength of {place}, but {self.path} adapts nothing there; leave that out "
+                    "(`hunyuan-video inspect` says what it adapts)."
+                )
+
+
+def _holds(place: str, layer: str) -> bool:
+    match = BLOCKS.fullmatch(place)
+    stack, _, rest = layer.partition(".")
+    assert match is not None
+    if stack != match[1] or match[2] is None:
+        return stack == match[1]
+    return int(match[2]) <= int(rest.partition(".")[0]) <= int(match[3] or match[2])
+
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -155,44 +206,45 @@ class Runtime:
     time, and the next; auto: the fastest of the three that fits (docs/memory.md)"""
     fp8: bool = False
     """keep the transformer blocks' weights in 8 bits (float8_e4m3fn with one scale each): half the memory of bfloat16"""
+    fp8_matmul: bool = False
+    """and multiply in 8 bits, for which activations are rounded, too (includes fp8; needs compute capability 8.9; docs/memory.md)"""
     text_fp8: bool = False
     """the same for the language model's layers"""
     lora: tuple[str, ...] = ()
-    """FILE or FILE:STRENGTH, as often as there are files: adapters for the transformer, in any dialect (docs/lora.md)"""
+    """FILE, FILE:STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH such as style.safetensors:0.8,single_blocks.0-19=0, as often as there are files:
+    adapters for the transformer, in any dialect (docs/lora.md)"""
 
     def __post_init__(self) -> None:
         if isinstance(self.lora, list):
             object.__setattr__(self, "lora", tuple(self.lora))  # JSON knows no tuples
         check_types(self)
+        if self.fp8_matmul:
+            object.__setattr__(self, "fp8", True)
         kind, _, index = self.device.partition(":")
         require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
             f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
         )
-        for text, (path, strength) in zip(self.lora, self.adapters, strict=True):
+        for text, adapter in zip(self.lora, self.adapters, strict=True):
+            strengths = [adapter.strength, *(strength for _, strength in adapter.blocks)]
             require(
-                path.name != "" and abs(strength) < float("inf"),
+                adapter.path.name != "" and all(abs(strength) < float("inf") for strength in strengths),
                 f"lora is {text!r}; it must be a file, or a file and a strength such as style.safetensors:0.8.",
             )
 
     @property
-    def adapters(self) -> list[tuple[Path, float]]:
-        """File and strength of each LoRA."""
-        return [_split_strength(text) for text in self.lora]
+    def adapters(self) -> list[Adapter]:
+        """File and strengths of each LoRA."""
+        return [Adapter.parse(text) for text in self.lora]
 
     def check_files(self) -> None:
         """Raises a FileNotFoundError for a LoRA that is not there."""
-        for path, _ in self.adapters:
-            if not path.is_file():
-                raise FileNotFoundError(f"lora is {path}, which is no file; give FILE or FILE:STRENGTH, such as style.safetensors:0.8.")
-
-
-def _split_strength(text: str) -> tuple[Path, float]:
-    path, _, strength = text.rpartition(":")
-    try:
-        return Path(path), float(strength)
-    except ValueError:
-        return Path(text), 1.0  # the colon of C:\style.safetensors is none of ours
+        for adapter in self.adapters:
+            if not adapter.path.is_file():
+                raise FileNotFoundError(
+                    f"lora is {adapter.path}, which is no file; give FILE, FILE:STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH, such as "
+                    "style.safetensors:0.8,single_blocks.0-19=0."
+                )
 
 
 @dataclass(frozen=True)

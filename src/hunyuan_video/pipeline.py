@@ -154,11 +154,14 @@ class HunyuanVideo:
 
         Raises:
             FileNotFoundError: weights are missing; says where they were looked for and how to get them.
-            ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there, or has too little memory.
+            ValueError: a file is damaged or does not fit; or the runtime asks for a device that is not there, has too little memory, or
+                does not multiply in 8 bits.
         """
         device = resolve_device(runtime.device)
+        if runtime.fp8_matmul:
+            fp8.check_multiplies(device)
         runtime.check_files()
-        lora_sha256 = tuple(sha256(path) for path, _ in runtime.adapters)
+        lora_sha256 = tuple(sha256(adapter.path) for adapter in runtime.adapters)
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         if runtime.offload == "auto":
             runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device)
@@ -175,12 +178,16 @@ class HunyuanVideo:
         transformer = checkpoint.load_transformer(found.transformer, dtype, cpu if runtime.fp8 else home, found.load_key)
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
-        for path, strength in runtime.adapters:
+        for adapter in runtime.adapters:
             # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits it stays live.
-            merge_lora(transformer, read_lora(path, transformer.config), strength)
+            lora = read_lora(adapter.path, transformer.config)
+            adapter.check_layers(lora.layers)
+            merge_lora(transformer, lora, adapter.at)
         if runtime.fp8:
             fp8.quantize(transformer)
             transformer.to(home)
+        if runtime.fp8_matmul:
+            fp8.multiply_in_8_bits(transformer)
         kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
         use_attention(transformer, kernel)
         return cls(

@@ -49,6 +49,7 @@ FRAGMENTED = 1.05  # what the allocator takes for each byte in use
 
 # Rates of a GPU per second; only their proportions matter. These are about an RTX 4090's on PCIe 4.0 x16.
 OPERATIONS = 1.5e14
+FASTER_IN_8_BITS = 2  # times, where both factors are
 COPIED = 2.0e10  # bytes from the host
 MOVED = 8e11  # bytes within the device
 
@@ -140,7 +141,9 @@ def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -
     best = fastest(predictions, memory, host)
     if best is None:
         return refusal(predictions, memory, host)
-    flags = f"--offload {best.runtime.offload}" + " --fp8" * best.runtime.fp8 + " --no-vae-tiling" * (not best.runtime.vae_tiling)
+    choice = best.runtime
+    bits = " --fp8-matmul" if choice.fp8_matmul else " --fp8" * choice.fp8
+    flags = f"--offload {choice.offload}" + bits + " --no-vae-tiling" * (not choice.vae_tiling)
     return f"The fastest that fits {memory / 1e9:.1f} GB takes {best.wanted / 1e9:.1f}: {flags}"
 
 
@@ -206,11 +209,12 @@ def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable
     shape = _latents(parts, sampling)
     work = [
         count(("encode", streamed, runtime.text_fp8), lambda: _count(text, lambda: _encode(llm, passes))),
-        count(("denoise", streamed, runtime.fp8), lambda: _count(transformer, lambda: _denoise(transformer, shape))),
+        count(("denoise", streamed, runtime.fp8, runtime.fp8_matmul), lambda: _count(transformer, lambda: _denoise(transformer, shape))),
         count(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
 
-    expanded = sum(module.weight.numel() for module in transformer.modules() if isinstance(module, fp8.Fp8Linear))
+    in_8_bits = [module for module in transformer.modules() if isinstance(module, fp8.Fp8Linear)]
+    expanded = sum(module.weight.numel() for module in in_8_bits if module.product is fp8.expanded)
     computing = [done.operations / OPERATIONS for done in work]
     computing[1] += expanded * 5 / MOVED  # one byte read; two written, and read by the product
     each = [max(time, part / COPIED) for time, part in zip(computing, moving, strict=True)]
@@ -239,6 +243,8 @@ def _build(parts: Parts, runtime: Runtime) -> tuple[nn.Module, HunyuanVideoTrans
     upsample_by_phases(vae)
     if runtime.fp8 or parts.in_8_bits:
         fp8.quantize(transformer)
+    if runtime.fp8_matmul:
+        fp8.multiply_in_8_bits(transformer)
     if runtime.text_fp8:
         fp8.quantize(text.get_submodule("llm"), fp8.in_layers)
     return text.requires_grad_(False), transformer.requires_grad_(False), vae.requires_grad_(False)
@@ -323,13 +329,16 @@ class Operations(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count = 0.0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
             q, k, v = args[:3]
             self.count += 4 * q.numel() * k.shape[-2]
             return q.new_empty(*q.shape[:-1], v.shape[-1])
+        if func is torch._scaled_mm:  # which the meta device does not have in this form, that writes to memory given to it
+            self.count += 2 * kwargs["out"].numel() * args[0].shape[1] / FASTER_IN_8_BITS
+            return kwargs["out"]
         out = func(*args, **(kwargs or {}))
         if func in (F.linear, torch.conv3d):
             self.count += 2 * out.numel() * args[1][0].numel()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from adapters import forward, random_lora
 from conftest import TINY, golden_config, manifest_layers, randomize
 from torch import nn
 
 from hunyuan_video import checkpoint
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.lora import apply_lora, remove_lora
+from hunyuan_video.transforms.offload import offload_blocks
 
 
 def reference_linear(golden) -> tuple[nn.Linear, fp8.Fp8Linear]:
@@ -101,3 +106,158 @@ def test_the_backward_pass_keeps_8_bits_and_has_autograds_gradient(golden, dtype
     assert torch.equal(out, expected)
     (gradient,), (autograds,) = (torch.autograd.grad(y, x, direction) for y in (out, expected))
     torch.testing.assert_close(gradient, autograds)
+
+
+# --- Both factors in 8 bits ---
+
+
+def released_size(dtype: torch.dtype, in_features: int = 3072, out_features: int = 3072, bias: bool = True) -> fp8.Fp8Linear:
+    torch.manual_seed(0)
+    return fp8.Fp8Linear.from_linear(nn.Linear(in_features, out_features, bias=bias).to(dtype))
+
+
+def tokens(shape: tuple[int, ...], dtype: torch.dtype, outliers: bool) -> torch.Tensor:
+    """Normal ones; or some features and one whole token far larger than the rest, as transformers have them."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    if outliers:
+        x[..., ::97] *= 50
+        x[..., 0, :] *= 300
+    return x.to(dtype)
+
+
+def deviation(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Of the worst token, beside its length."""
+    return ((actual.float() - expected.float()).norm(dim=-1) / expected.float().norm(dim=-1)).max().item()
+
+
+def in_float32(x: torch.Tensor, layer: fp8.Fp8Linear) -> torch.Tensor:
+    """Activations rounded with one scale a token, then everything in float32."""
+    flat = x.reshape(-1, x.shape[-1])
+    scale = (flat.abs().amax(dim=1, keepdim=True) / 448).float()
+    rounded = (flat / scale.to(x.dtype)).to(torch.float8_e4m3fn).float() * scale
+    weight = layer.weight.float() * layer.scale.to(x.dtype).float()
+    bias = None if layer.bias is None else layer.bias.float()
+    return nn.functional.linear(rounded, weight, bias).view(*x.shape[:-1], -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("shape", "bias"), [((40, 3072), True), ((2, 20, 3072), False), ((1, 3072), True)])
+@torch.no_grad()
+def test_the_product_of_8_bits_is_that_of_the_rounded_numbers(dtype, shape, bias):
+    layer, x = released_size(dtype, bias=bias), tokens(shape, dtype, outliers=True)
+    out = fp8.scaled(x, layer.weight, layer.scale, layer.bias)
+    assert out.shape == (*shape[:-1], 3072) and out.dtype == dtype
+    assert deviation(out, in_float32(x, layer)) < 2**-8  # it is rounded to bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("outliers", [False, True])
+@pytest.mark.parametrize("sizes", [(3072, 3072), (15360, 3072)])
+@torch.no_grad()
+def test_rounding_activations_costs_what_three_bits_cost(dtype, outliers, sizes):
+    """Rounding to a mantissa of three bits leaves an error of at most 2^-3 / sqrt(12) = 3.6 % root mean square, 2.65 % for normal numbers.
+    That is as much as the 8-bit weights' own."""
+    layer, x = released_size(dtype, *sizes), tokens((32, sizes[0]), dtype, outliers)
+    assert deviation(fp8.scaled(x, layer.weight, layer.scale, layer.bias), layer(x)) < (0.036 if outliers else 0.029)
+
+
+@torch.no_grad()
+def test_a_token_does_not_depend_on_the_others(monkeypatch):
+    layer, x = released_size(torch.bfloat16, 64, 48), tokens((50, 64), torch.bfloat16, outliers=True)
+    whole = fp8.scaled(x, layer.weight, layer.scale, layer.bias)
+    assert torch.equal(torch.cat([fp8.scaled(part, layer.weight, layer.scale, layer.bias) for part in x.split(7)]), whole)
+    monkeypatch.setattr(fp8, "PIECE", 16)
+    assert torch.equal(fp8.scaled(x, layer.weight, layer.scale, layer.bias), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@torch.no_grad()
+def test_tokens_of_any_size_stay_finite(dtype):
+    layer = released_size(dtype, 64, 48, bias=False)
+    x = torch.ones(4, 64, dtype=dtype) * torch.tensor([0, 1e-7, 1, 1e4], dtype=dtype)[:, None]
+    out = fp8.scaled(x.t().contiguous().t(), layer.weight, layer.scale, None)  # also if they lie in memory the other way round
+    assert out.isfinite().all() and torch.equal(out[0], torch.zeros_like(out[0]))
+    assert deviation(out[2:], layer(x)[2:]) < 2**-7
+
+
+def multiplying(model: nn.Module, product: Callable) -> set[str]:
+    return {name for name, layer in model.named_modules() if isinstance(layer, fp8.Fp8Linear) and layer.product is product}
+
+
+def test_of_the_released_model_all_but_the_modulation_multiplies_in_8_bits():
+    with torch.device("meta"):
+        model = HunyuanVideoTransformer(TransformerConfig())
+    fp8.quantize(model)
+    fp8.multiply_in_8_bits(model)
+    assert len(multiplying(model, fp8.scaled)) == 20 * 8 + 40 * 2
+    assert {name.split(".", 2)[2] for name in multiplying(model, fp8.expanded)} == {"img_mod.linear", "txt_mod.linear", "modulation.linear"}
+
+
+def test_layers_whose_sizes_no_kernel_takes_stay_expanded():
+    model = nn.ModuleDict({name: nn.Linear(*sizes) for name, sizes in {"fits": (32, 48), "narrow": (32, 40), "short": (24, 48)}.items()})
+    fp8.quantize(model, bool)
+    fp8.multiply_in_8_bits(model)
+    assert multiplying(model, fp8.scaled) == {"fits"}
+
+
+def test_a_whole_model_stays_close_also_streamed_and_with_adapters(tiny_transformer):
+    lora = random_lora(tiny_transformer)
+    fp8.quantize(tiny_transformer)
+    expanded = forward(tiny_transformer)
+    fp8.multiply_in_8_bits(tiny_transformer)
+    assert len(multiplying(tiny_transformer, fp8.scaled)) == 8 * TINY.num_double_blocks + 2 * TINY.num_single_blocks
+    scaled = forward(tiny_transformer)
+    assert 0 < deviation(scaled.flatten(), expanded.flatten()) < 0.1
+    offload_blocks([*tiny_transformer.double_blocks, *tiny_transformer.single_blocks], torch.device("cpu:0"))
+    assert torch.equal(forward(tiny_transformer), scaled)
+
+    apply_lora(tiny_transformer, lora)
+    adapted = forward(tiny_transformer)
+    for name in multiplying(tiny_transformer, fp8.scaled):
+        tiny_transformer.get_submodule(name).product = fp8.expanded
+    expected = forward(tiny_transformer)
+    fp8.multiply_in_8_bits(tiny_transformer)  # finds the layers under the adapters
+    assert torch.equal(forward(tiny_transformer), adapted) and not torch.equal(adapted, scaled)
+    assert 0 < deviation(adapted.flatten(), expected.flatten()) < 0.1
+    remove_lora(tiny_transformer)
+    assert torch.equal(forward(tiny_transformer), scaled)
+
+
+def test_a_pass_that_will_go_backward_expands(tiny_transformer):
+    layer = released_size(torch.float32, 64, 48)
+    x = torch.randn(3, 64, requires_grad=True)
+    expected = layer(x)
+    fp8.multiply_in_8_bits(nn.ModuleDict({"layer": layer}))
+    assert layer.product is fp8.scaled and torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "what"),
+    [("cpu", None, "this is cpu"), ("cuda", (8, 0), r"NVIDIA A100 of compute capability 8\.0 with PyTorch 2")],
+)
+def test_a_device_that_does_not_multiply_in_8_bits_is_refused(monkeypatch, device, capability, what):
+    def refuses(*_args, **_options):
+        raise RuntimeError("torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9, or ROCm MI300+")
+
+    monkeypatch.setattr(fp8, "scaled", refuses)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA A100")
+    monkeypatch.setattr(torch, "ones", lambda *size, **_options: torch.zeros(size))  # there is no such device here
+    with pytest.raises(ValueError, match=f"compute capability 8.9 or more, .*{what}"):
+        fp8.check_multiplies(torch.device(device))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9), reason="needs a GPU of compute capability 8.9 or more"
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@torch.no_grad()
+def test_a_gpu_multiplies_in_8_bits_as_the_cpu_does(dtype):
+    device = torch.device("cuda")
+    fp8.check_multiplies(device)
+    for shape, sizes, bias in (((1, 50, 3072), (3072, 9216), True), ((9000, 3072), (3072, 3072), False)):
+        layer, x = released_size(dtype, *sizes, bias=bias), tokens(shape, dtype, outliers=True)
+        expected = in_float32(x, layer)
+        layer.to(device).product = fp8.scaled
+        assert deviation(layer(x.to(device)).cpu(), expected) < 2**-7

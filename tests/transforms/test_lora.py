@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from adapters import forward, random_lora
 from conftest import TINY, randomize
 from torch import nn
 
+from hunyuan_video.config import Adapter
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import (
@@ -71,6 +73,16 @@ def test_merged_equals_live_on_every_layer(tiny_transformer, strength):
     apply_lora(tiny_transformer, lora, strength)
     assert_close(forward(tiny_transformer), forward(merged))
     assert (forward(merged) - plain).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("put", [apply_lora, merge_lora])
+def test_a_layer_of_strength_zero_is_left_as_it_is(tiny_transformer, put):
+    lora, before = random_lora(tiny_transformer), dict(tiny_transformer.named_modules())
+    weights = {name: weight_of(layer).clone() for name, layer in linear_layers(tiny_transformer).items()}
+    put(tiny_transformer, lora, Adapter(Path("a.safetensors"), 1.0, (("single_blocks.1", 0.0),)).at)
+    for name, layer in linear_layers(tiny_transformer).items():
+        untouched = layer is before[name] and torch.equal(weight_of(layer), weights[name])
+        assert untouched == name.startswith("single_blocks.1."), name
 
 
 def test_alpha_and_rank_and_strength_scale_the_update():

@@ -44,7 +44,7 @@ class Recipe:
         image = self.sampling.image
         if image is not None and files.sha256(image) != self.settings["image_sha256"]:
             raise ValueError(f"{image} is not the picture that {path} began with; put that one there again.")
-        adapters = [adapter for adapter, _ in self.runtime.adapters]
+        adapters = [adapter.path for adapter in self.runtime.adapters]
         if [files.sha256(adapter) for adapter in adapters] != self.settings.get("lora_sha256", []):
             names = ", ".join(map(str, adapters))
             raise ValueError(f"{names}: not the LoRA that {path} was made with; put that one there again.")

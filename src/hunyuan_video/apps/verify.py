@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hunyuan_video import weights
 from hunyuan_video.apps import checksums
 from hunyuan_video.checkpoint import check_fits, diffusers, load_tokenizer, read_clip, read_llm, read_vae
-from hunyuan_video.checkpoint.lazy import State
+from hunyuan_video.checkpoint.lazy import Lazy, State
 from hunyuan_video.checkpoint.reading import WEIGHT_SUFFIXES
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
 from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock, rope_table
@@ -92,7 +92,7 @@ def _fitting_vae(folder: Path) -> int:
     return len(state)
 
 
-def _fitting_encoder(folder: Path, read: Callable[[Path], tuple[nn.Module, dict[str, Tensor]]]) -> int:
+def _fitting_encoder(folder: Path, read: Callable[[Path], tuple[nn.Module, dict[str, Lazy]]]) -> int:
     model, state = read(folder)
     check_fits(model, state, folder)
     load_tokenizer(folder)

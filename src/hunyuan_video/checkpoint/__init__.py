@@ -2,6 +2,8 @@
 
 A model is built on the meta device, from sizes read off the tensors themselves or from its folder's config.json, and the file's tensors
 become its parameters: strictly, every name and every shape. Pickled files are only ever read by PyTorch's weights-only unpickler.
+
+Where a process group is there, the loaders are for all its ranks together, and rank 0 reads the weights for all (see `ranks`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.checkpoint.lazy import Lazy, lazy
+from hunyuan_video.checkpoint.ranks import deliver, read_once
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_json, read_state_dict, reason
 from hunyuan_video.checkpoint.stored import open_transformer, transformer_config
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
@@ -56,7 +59,8 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path)
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Make `state`, of tensors or `Lazy` ones, which is used up, the parameters of a model built on the meta device.
+    """Make `state`, of tensors or `Lazy` ones, which is used up, the parameters of a model built on the meta device. Among ranks it is
+    rank 0's that counts.
 
     Raises:
         ValueError: it does not fit; lists the first ten.
@@ -65,7 +69,7 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
     expected = model.state_dict()
     kept = {name: torch.float8_e4m3fn if tensor.dtype == torch.float8_e4m3fn else dtype for name, tensor in expected.items()}
     # In the file's order, letting go of each: a shard that has been converted is out of memory before the next is read.
-    converted = {name: state.pop(name).to(device, kept[name]) for name in list(state)}
+    converted = {name: deliver(state.pop(name), device, kept[name]) for name in list(state)}
     model.load_state_dict(converted, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 
@@ -78,7 +82,7 @@ def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, La
 
 def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module") -> HunyuanVideoTransformer:
     """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so."""
-    stored = open_transformer(path, load_key)
+    stored = read_once(lambda: open_transformer(path, load_key))
     with torch.device("meta"):
         model = HunyuanVideoTransformer(stored.config)
     if stored.scales:
@@ -89,14 +93,14 @@ def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_
 
 def load_vae(path: Path, dtype: torch.dtype, device: torch.device) -> CausalVAE:
     """The VAE from a folder with `config.json` (official or Diffusers), or from a file, which then is the released one."""
-    config, state = read_vae(path)
+    config, state = read_once(lambda: read_vae(path))
     with torch.device("meta"):
         vae = CausalVAE(config)
     fill(vae, state, path, dtype, device)
     return vae
 
 
-def read_vae(path: Path) -> tuple[VAEConfig, dict[str, Tensor]]:
+def read_vae(path: Path) -> tuple[VAEConfig, dict[str, Lazy]]:
     """The sizes of a VAE and its tensors, whose names may start with "vae."."""
     if path.is_dir() and not (path / "config.json").is_file():
         raise FileNotFoundError(f"There is no {path / 'config.json'}; it belongs to the download of the VAE.")
@@ -104,7 +108,7 @@ def read_vae(path: Path) -> tuple[VAEConfig, dict[str, Tensor]]:
     state = plain_tensors(state.get("state_dict", state), path)
     if any(name.startswith("vae.") for name in state):
         state = {name.replace("vae.", ""): tensor for name, tensor in state.items() if name.startswith("vae.")}
-    return (VAEConfig.from_json(read_json(path / "config.json")) if path.is_dir() else VAEConfig()), state
+    return (VAEConfig.from_json(read_json(path / "config.json")) if path.is_dir() else VAEConfig()), lazy(state)
 
 
 def load_text_encoder(
@@ -127,7 +131,7 @@ def load_text_encoder(
     return TextEncoder(llm, clip, llm_tokenizer, clip_tokenizer).eval()
 
 
-def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Tensor]]:
+def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Lazy]]:
     """The language model on the meta device, and those stored tensors that it uses, under its names."""
     if (kind := model_type(folder)) not in ("llama", "llava"):
         raise ValueError(
@@ -136,17 +140,17 @@ def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Tensor]]:
         )
     llm = from_config(meta_llm, folder)
     num_layers = llm.config.num_hidden_layers
-    return llm, renamed(read_folder(folder), lambda name: llm_name(name, num_layers))
+    return llm, read_once(lambda: renamed(read_folder(folder), lambda name: llm_name(name, num_layers)))
 
 
-def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Tensor]]:
+def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
     """As `read_llm`, of the second text encoder."""
     if (kind := model_type(folder)) not in ("clip", "clip_text_model"):
         raise ValueError(
             f"{folder} holds a model of type {kind!r}; the second text encoder must be CLIP, 'clip' or 'clip_text_model' "
             "(see docs/weights.md)."
         )
-    return from_config(meta_clip, folder), renamed(read_folder(folder), clip_name)
+    return from_config(meta_clip, folder), read_once(lambda: renamed(read_folder(folder), clip_name))
 
 
 def model_type(folder: Path) -> str | None:
@@ -233,5 +237,5 @@ def clip_name(name: str) -> str | None:
     return name.removeprefix("text_model.")
 
 
-def renamed(state: Mapping[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
-    return {name: tensor for stored, tensor in state.items() if (name := rename(stored)) is not None}
+def renamed(state: Mapping[str, Tensor | Lazy], rename: Callable[[str], str | None]) -> dict[str, Lazy]:
+    return lazy({name: tensor for stored, tensor in state.items() if (name := rename(stored)) is not None})

@@ -28,7 +28,7 @@ from hunyuan_video.checkpoint import (
     renamed,
     tokenizer_folder,
 )
-from hunyuan_video.checkpoint.lazy import Lazy, State
+from hunyuan_video.checkpoint.lazy import Lazy, State, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
 from hunyuan_video.files import replacing
@@ -159,7 +159,7 @@ def _write_official(root: Weights, state: State, out: Path) -> None:
     write_pickle({"module": state}, empty.transformer)
     config, tensors = read_vae(root.vae)
     empty.vae.mkdir()
-    write_pickle({"state_dict": _lazy(tensors)}, empty.vae / "pytorch_model.pt")
+    write_pickle({"state_dict": tensors}, empty.vae / "pytorch_model.pt")
     _write_json(official_vae_json(config), empty.vae / "config.json")
     for source, target in ((root.text_encoder, empty.text_encoder), (root.text_encoder_2, empty.text_encoder_2)):
         _write_text_encoder(source, target)
@@ -172,7 +172,7 @@ def _write_diffusers(root: Weights, stored: StoredTransformer, out: Path) -> Non
     _write_diffusers_transformer(stored, out / "transformer", token_replace=root.image_to_video)
     config, tensors = read_vae(root.vae)
     (out / "vae").mkdir()
-    write_safetensors(_lazy(tensors), out / "vae" / "diffusion_pytorch_model.safetensors")
+    write_safetensors(tensors, out / "vae" / "diffusion_pytorch_model.safetensors")
     _write_json(diffusers.vae_json(config), out / "vae" / "config.json")
     for source, name in ((root.text_encoder, "text_encoder"), (root.text_encoder_2, "text_encoder_2")):
         _write_text_encoder(source, out / name)
@@ -222,7 +222,7 @@ def _write_text_encoder(source: Path, target: Path) -> None:
         llm_config(source).save_pretrained(target)
     else:
         shutil.copyfile(source / "config.json", target / "config.json")
-    _write_shards(_lazy(tensors), target, "model")
+    _write_shards(lazy(tensors), target, "model")
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
@@ -230,10 +230,6 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
     for file in sorted(tokenizer_folder(source).iterdir()):
         if file.is_file() and file.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "added_tokens")):
             shutil.copyfile(file, target / file.name)
-
-
-def _lazy(tensors: Mapping[str, Tensor]) -> dict[str, Lazy]:
-    return {name: Lazy.of(tensor) for name, tensor in tensors.items()}
 
 
 def official_vae_json(config: VAEConfig) -> dict[str, Any]:

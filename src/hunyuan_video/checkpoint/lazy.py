@@ -13,7 +13,8 @@ MAX_BLOCKS = 256  # of a kind; the 13B model has 40
 
 @dataclass(frozen=True)
 class Lazy:
-    """Shape and dtype of a tensor on disk, and how to get it. `read` does its work anew at every call."""
+    """Shape and dtype of a tensor on disk, and how to get it. `read` does its work anew at every call. Pickled for another process, it is
+    a shape and a dtype: only where the file was opened can it be read."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -23,6 +24,9 @@ class Lazy:
     def of(cls, tensor: Tensor) -> Lazy:
         """For a tensor that is mapped from a file anyway."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+    def __reduce__(self) -> tuple:
+        return Lazy, (self.shape, self.dtype, _elsewhere)
 
     @property
     def nbytes(self) -> int:
@@ -45,6 +49,14 @@ class Lazy:
 
 
 State = Mapping[str, Lazy]
+
+
+def _elsewhere() -> Tensor:
+    raise RuntimeError("This tensor is in a file that another process has opened.")
+
+
+def lazy(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, Lazy]:
+    return {name: tensor if isinstance(tensor, Lazy) else Lazy.of(tensor) for name, tensor in tensors.items()}
 
 
 def stacked_rows(pieces: list[Lazy]) -> Lazy:

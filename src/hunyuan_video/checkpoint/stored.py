@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hunyuan_video.checkpoint import diffusers
-from hunyuan_video.checkpoint.lazy import Lazy, count_numbered
+from hunyuan_video.checkpoint.lazy import Lazy, count_numbered, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_state_dict, reason
 from hunyuan_video.models.transformer import TransformerConfig, split_head
 from hunyuan_video.transforms.fp8 import FP8, in_blocks
@@ -69,7 +69,7 @@ def open_transformer(path: Path, load_key: str = "module") -> StoredTransformer:
         ImportError: it is GGUF, and that library is not installed.
     """
     content = plain_tensors(unwrap(read_folder(path) if path.is_dir() else read_state_dict(path), path, load_key), path)
-    tensors = {name: Lazy.of(value) if isinstance(value, Tensor) else value for name, value in content.items()}
+    tensors = lazy(content)
     if any(name.startswith("model.diffusion_model.") for name in tensors):  # perhaps with the VAE and text encoders beside it
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("model.diffusion_model.")}
     tensors = {_PREFIX.sub("", name, count=1): tensor for name, tensor in tensors.items()}

@@ -1,7 +1,9 @@
 """8-bit weights, as the official FP8 checkpoint has them: float8_e4m3fn with one float32 scale for each linear of the blocks.
 
-Weights are expanded to the compute dtype at every use and activations are not quantized: it halves the memory of the blocks, which are
-97 % of the model, and is no faster.
+It halves the memory of the blocks, which are 97 % of the model. By default weights are expanded to the compute dtype at every use, which is
+the reference's way and no faster. `multiply_in_8_bits` rounds activations, too, and lets the GPU multiply 8-bit numbers.
+
+Letters: M tokens of a piece.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from hunyuan_video.transforms.swap import swap_linears
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0  # the largest number of float8_e4m3fn
+MULTIPLE = 16  # which both sizes of a weight must be of, for a GPU to multiply it in 8 bits
+PIECE = 8192  # tokens that are rounded at a time: enough for any GPU, and little memory beside them
+
+Product = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # of input, 8-bit weight, its scale, and bias
 
 
 def in_blocks(name: str) -> bool:
@@ -36,15 +42,18 @@ def in_8_bits(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"]) -> Fl
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer with an 8-bit weight. The scale is rounded to the compute dtype before it is used, as in the reference."""
+    """A linear layer with an 8-bit weight, and the function that multiplies by it; a pass that will go backward always expands. The scale
+    is rounded to the compute dtype before it is used, as in the reference."""
 
     scale: Tensor
+    product: Product
 
     def __init__(self, weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], bias: Float[Tensor, " out"] | None):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("scale", scale, persistent=False)
+        self.product = expanded
 
     @classmethod
     def from_linear(cls, linear: nn.Linear) -> Fp8Linear:
@@ -54,11 +63,75 @@ class Fp8Linear(nn.Module):
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         if torch.is_grad_enabled() and x.requires_grad:
             return _ExpandedTwice.apply(x, self.weight, self.scale, self.bias)
-        return F.linear(x, expand(self.weight, self.scale, x.dtype), self.bias)
+        return self.product(x, self.weight, self.scale, self.bias)
 
 
 def expand(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], dtype: torch.dtype) -> Float[Tensor, "out in"]:
     return weight.to(dtype).mul_(scale.to(dtype))
+
+
+def expanded(
+    x: Float[Tensor, "*batch in"], weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], bias: Float[Tensor, " out"] | None
+) -> Float[Tensor, "*batch out"]:
+    """The product in the input's dtype."""
+    return F.linear(x, expand(weight, scale, x.dtype), bias)
+
+
+def scaled(
+    x: Float[Tensor, "*batch in"], weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], bias: Float[Tensor, " out"] | None
+) -> Float[Tensor, "*batch out"]:
+    """The product of 8-bit numbers, summed in float32 and rounded to bfloat16, the one dtype that every such kernel can give.
+
+    Each token is rounded to float8_e4m3fn with a scale of its own: an outlier costs no other token, and none depends on which others are
+    there, so ranks may share them out. The kernel takes scales by row on both sides or on neither; so the weight's one is repeated.
+    """
+    tokens = x.reshape(-1, x.shape[-1])
+    out = tokens.new_empty(len(tokens), len(weight), dtype=torch.bfloat16)
+    of_rows = scale.to(x.dtype).float().expand(1, len(weight)).contiguous()
+    bias = None if bias is None else bias.to(torch.bfloat16)
+    for part, place in zip(tokens.split(PIECE), out.split(PIECE), strict=True):
+        in_8_bits, of_tokens = round_tokens(part)
+        torch._scaled_mm(in_8_bits, weight.t(), scale_a=of_tokens, scale_b=of_rows, bias=bias, out_dtype=torch.bfloat16, out=place)
+    return out.view(*x.shape[:-1], len(weight)).to(x.dtype)
+
+
+def round_tokens(x: Float[Tensor, "M in"]) -> tuple[Float[Tensor, "M in"], Float[Tensor, "M 1"]]:
+    """Tokens in 8 bits, each with the float32 scale that maps its largest number to 448."""
+    # In the input's dtype, for float32 copies would be most of the memory; rounded up, 448 is 450 at most, which rounds to 448 again.
+    scale = (x.abs().amax(dim=1, keepdim=True) / LARGEST).clamp(min=torch.finfo(x.dtype).tiny)
+    return (x / scale).to(FP8).contiguous(), scale.float()
+
+
+def can_multiply(name: str, layer: Fp8Linear) -> bool:
+    """Whether a layer should multiply in 8 bits. Modulation should not: it has one token, so there is no time to gain, and all others
+    follow it. Sizes that are no multiples of 16 have no kernel; the released model has none."""
+    is_modulation = "mod.linear" in name or "modulation.linear" in name
+    return not is_modulation and all(size % MULTIPLE == 0 for size in layer.weight.shape)
+
+
+def multiply_in_8_bits(model: nn.Module) -> None:
+    """From now on, the 8-bit layers that `can_multiply` multiply in 8 bits, also those under adapters. Changes numbers a little."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, Fp8Linear) and can_multiply(name, layer):
+            layer.product = scaled
+
+
+def check_multiplies(device: torch.device) -> None:
+    """Raises a ValueError for a device that does not multiply in 8 bits, or is slower at it, as CPUs are."""
+    what = device.type
+    if device.type == "cuda":
+        ones = torch.ones(MULTIPLE, MULTIPLE, dtype=torch.bfloat16, device=device)
+        try:
+            scaled(ones, ones.to(FP8), ones[0, :1].float(), None)
+            return
+        except RuntimeError:  # it depends on the GPU, on PyTorch's version and on CUDA's: whoever tries knows
+            major, minor = torch.cuda.get_device_capability(device)
+            name = torch.cuda.get_device_name(device)
+            what = f"{name} of compute capability {major}.{minor} with PyTorch {torch.__version__}"
+    raise ValueError(
+        "fp8_matmul needs a GPU that multiplies 8-bit numbers (of compute capability 8.9 or more, such as RTX 40 or H100) and a PyTorch "
+        f"that can do it there, but this is {what}; leave it out, or use fp8 alone."
+    )
 
 
 class _ExpandedTwice(torch.autograd.Function):
@@ -67,7 +140,7 @@ class _ExpandedTwice(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight, scale)
-        return F.linear(x, expand(weight, scale, x.dtype), bias)
+        return expanded(x, weight, scale, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -114,14 +114,15 @@ def add_lora(
 
 
 def apply_lora(model: nn.Module, lora: Lora, strength: Strength = 1.0) -> None:
-    """Put adapters beside the weights, which are not touched.
+    """Put adapters beside the weights, which are not touched; nor are the layers where the strength is 0.
 
     Raises:
         ValueError: the model lacks a layer, or has it in another size.
     """
     layers = _fitting(model, lora)
     for name, adapter in lora.layers.items():
-        model.set_submodule(name, LoraLinear(layers[name], adapter, _at(strength, name)))
+        if at := _at(strength, name):
+            model.set_submodule(name, LoraLinear(layers[name], adapter, at))
 
 
 @torch.no_grad()
@@ -133,11 +134,11 @@ def merge_lora(model: nn.Module, lora: Lora, strength: Strength = 1.0) -> None:
     """
     layers = _fitting(model, lora)
     for name, adapter in lora.layers.items():
-        layer = layers[name]
-        if isinstance(layer, nn.Linear):
-            layer.weight.copy_(layer.weight.float() + _at(strength, name) * adapter.delta().to(layer.weight.device))
-        else:
-            model.set_submodule(name, LoraLinear(layer, adapter, _at(strength, name)))
+        layer, at = layers[name], _at(strength, name)
+        if isinstance(layer, nn.Linear) and at:
+            layer.weight.copy_(layer.weight.float() + at * adapter.delta().to(layer.weight.device))
+        elif at:
+            model.set_submodule(name, LoraLinear(layer, adapter, at))
 
 
 def remove_lora(model: nn.Module) -> None:

@@ -1,0 +1,56 @@
+"""Loading on many ranks: rank 0 alone reads weights, and sends every tensor to the device that each other rank wants it on.
+
+Wherever a process group is there, all its ranks load the same together. Rank 0 it is, not one of each machine, for that needs no second
+copy of the files where disks are not shared. What fails there fails everywhere, with the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hunyuan_video.checkpoint.lazy import Lazy
+
+Result = TypeVar("Result")
+
+
+def read_once(work: Callable[[], Result]) -> Result:
+    """What `work` gives on rank 0, to all ranks, pickled: there, a `Lazy` is a shape and a dtype whose numbers come by `deliver`.
+
+    Raises:
+        ValueError, OSError, ImportError, RuntimeError: as `work` does on rank 0.
+    """
+    if not dist.is_initialized():
+        return work()
+    outcome: list = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    result, error = outcome
+    if error is not None:
+        raise error
+    return result
+
+
+def deliver(tensor: Tensor | Lazy, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`tensor.to(device, dtype)`, of rank 0's numbers. All ranks must call it in the same order."""
+    if not dist.is_initialized():
+        return tensor.to(device, dtype)
+    whole = torch.empty(0)
+
+    def read() -> None:
+        nonlocal whole
+        whole = tensor.to(device, dtype).contiguous()
+
+    read_once(read)
+    if dist.get_rank() > 0:
+        whole = torch.empty(tensor.shape, dtype=dtype, device=device)
+    dist.broadcast(whole.view(-1).view(torch.uint8), src=0)  # as bytes, for not every backend knows 8-bit floats
+    return whole

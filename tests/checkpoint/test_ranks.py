@@ -1,0 +1,80 @@
+"""Two gloo ranks load together, and the second has no weights of its own: its files are empty."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from loading_ranks import everything, loaders, work
+
+from hunyuan_video.checkpoint.convert import convert
+from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.weights import locate
+
+MODELS = ("transformer", "8 bits", "vae", "text")
+
+
+@pytest.fixture(scope="module")
+def folder(official_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("ranks")
+    tree = folder / "tree0"
+    shutil.copytree(official_tree, tree)
+    transformer = locate(tree).transformer
+    convert(transformer, transformer.with_name("model_fp8.pt"), "fp8")
+    (tree / "damaged.pt").write_bytes(transformer.read_bytes()[:-1000])
+    torch.save({"conv_in.conv.weight": torch.zeros(1)}, tree / "another.pt")
+    shutil.copytree(tree, folder / "tree1")
+    for suffix in (".pt", ".safetensors"):
+        for file in (folder / "tree1").rglob(f"*{suffix}"):
+            file.write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[dict[str, Any]]:
+    """What both ranks got, run once for all claims."""
+    context = mp.start_processes(work, (2, folder), nprocs=2, join=False, start_method="spawn")
+    deadline = time.monotonic() + 240  # importing torch takes long on busy cores
+    while not context.join(timeout=1):
+        if time.monotonic() > deadline:
+            for process in context.processes:
+                process.kill()
+            pytest.fail("the ranks wait for each other")
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_ranks_have_the_model_that_one_process_loads(folder: Path, ranks: list[dict[str, Any]], name: str):
+    expected = everything(loaders(folder / "tree0")[name]())
+    for found in ranks:
+        assert found[name].keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert found[name][key].dtype == tensor.dtype
+            assert torch.equal(found[name][key].float(), tensor.float()), key
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("absent", "FileNotFoundError: There is no weight file"),
+        ("damaged", "damaged or not a checkpoint"),
+        ("another", "does not fit the model"),
+        ("unreadable", "ValueError: the disk is broken"),
+    ],
+)
+def test_what_fails_on_the_rank_that_reads_fails_on_all_with_the_same_words(ranks: list[dict[str, Any]], name: str, sentence: str):
+    first, second = (found[name] for found in ranks)
+    assert sentence in first and first.replace("tree0", "") == second.replace("tree1", "").replace("tree0", "")
+
+
+def test_a_pickled_lazy_tensor_is_its_shape_and_dtype():
+    copy = pickle.loads(pickle.dumps(Lazy.of(torch.ones(2, 3))))
+    assert (copy.shape, copy.dtype) == ((2, 3), torch.float32)
+    with pytest.raises(RuntimeError, match="another process"):
+        copy.read()
