@@ -12,6 +12,7 @@ from torch import nn
 
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.checkpoint.ranks import delivered
 from hunyuan_video.weights import locate
 
 CPU = torch.device("cpu")
@@ -63,9 +64,11 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 
     def fill() -> nn.Module:
         model = nn.Linear(2, 3)
-        checkpoint.fill(model, dict(unreadable(model)), folder, torch.float32, CPU)
+        checkpoint.fill(model, delivered(unreadable(model)), folder, torch.float32, CPU)
         return model
 
     results["unreadable"] = load(fill)
+    model = checkpoint.load_on_rank_0(locate(folder / f"tree{rank}").transformer, torch.bfloat16)
+    results["devices before sharding"] = sorted({tensor.device.type for tensor in everything(model).values()})
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -20,9 +20,9 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConf
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
-from hunyuan_video.checkpoint.ranks import deliver, read_once
+from hunyuan_video.checkpoint.ranks import Delivered, delivered, read_once, reads
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_json, read_state_dict, reason
-from hunyuan_video.checkpoint.stored import open_transformer, transformer_config
+from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, transformer_config
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
@@ -30,14 +30,14 @@ from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import listed
 
 __all__ = [
-    "fill", "load_text_encoder", "load_transformer", "load_vae", "read_json", "read_state_dict", "read_transformer", "reason",
-    "transformer_config",
+    "fill", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",
+    "read_json", "read_state_dict", "read_transformer", "reason", "transformer_config",
 ]  # fmt: skip
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor | Lazy]) -> list[str]:
+def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor | Lazy | Delivered]) -> list[str]:
     """What is missing, unknown or of another shape."""
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is unknown" for name in state if name not in expected]
@@ -48,7 +48,7 @@ def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor | Laz
     ]
 
 
-def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path) -> None:
+def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy | Delivered], path: Path) -> None:
     """Refuse tensors that are not exactly those of the model.
 
     Raises:
@@ -59,8 +59,7 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy], path: Path)
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Make `state`, of tensors or `Lazy` ones, which is used up, the parameters of a model built on the meta device. Among ranks it is
-    rank 0's that counts.
+    """Make `state`, of tensors or what can give some, which is used up, the parameters of a model built on the meta device.
 
     Raises:
         ValueError: it does not fit; lists the first ten.
@@ -69,7 +68,7 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
     expected = model.state_dict()
     kept = {name: torch.float8_e4m3fn if tensor.dtype == torch.float8_e4m3fn else dtype for name, tensor in expected.items()}
     # In the file's order, letting go of each: a shard that has been converted is out of memory before the next is read.
-    converted = {name: deliver(state.pop(name), device, kept[name]) for name in list(state)}
+    converted = {name: state.pop(name).to(device, kept[name]) for name in list(state)}
     model.load_state_dict(converted, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 
@@ -83,11 +82,27 @@ def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, La
 def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module") -> HunyuanVideoTransformer:
     """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so."""
     stored = read_once(lambda: open_transformer(path, load_key))
+    model = outline(stored)
+    fill(model, delivered(stored.state), path, dtype, device)
+    return model
+
+
+def load_on_rank_0(path: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
+    """As `load_transformer`, on the CPU of rank 0; on the other ranks on the meta device, for a model that is to be sharded over them."""
+    stored = read_once(lambda: open_transformer(path))
+    model = outline(stored)
+    read_once(lambda: fill(model, stored.state, path, dtype, torch.device("cpu")))
+    if not reads():
+        fill(model, stored.state, path, dtype, torch.device("meta"))
+    return model
+
+
+def outline(stored: StoredTransformer) -> HunyuanVideoTransformer:
+    """The model on the meta device, ready for its tensors."""
     with torch.device("meta"):
         model = HunyuanVideoTransformer(stored.config)
     if stored.scales:
         fp8.fit(model, stored.scales)
-    fill(model, stored.state, path, dtype, device)
     return model
 
 
@@ -96,7 +111,7 @@ def load_vae(path: Path, dtype: torch.dtype, device: torch.device) -> CausalVAE:
     config, state = read_once(lambda: read_vae(path))
     with torch.device("meta"):
         vae = CausalVAE(config)
-    fill(vae, state, path, dtype, device)
+    fill(vae, delivered(state), path, dtype, device)
     return vae
 
 
@@ -126,8 +141,8 @@ def load_text_encoder(
     llm_dir, clip_dir, device = Path(llm_dir), Path(clip_dir), torch.device(device)
     (llm, llm_state), (clip, clip_state) = read_llm(llm_dir), read_clip(clip_dir)
     llm_tokenizer, clip_tokenizer = load_tokenizer(llm_dir), load_tokenizer(clip_dir)
-    fill(llm, llm_state, llm_dir, dtype, device)
-    fill(clip, clip_state, clip_dir, dtype, device)
+    fill(llm, delivered(llm_state), llm_dir, dtype, device)
+    fill(clip, delivered(clip_state), clip_dir, dtype, device)
     return TextEncoder(llm, clip, llm_tokenizer, clip_tokenizer).eval()
 
 

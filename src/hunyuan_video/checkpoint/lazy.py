@@ -13,8 +13,8 @@ MAX_BLOCKS = 256  # of a kind; the 13B model has 40
 
 @dataclass(frozen=True)
 class Lazy:
-    """Shape and dtype of a tensor on disk, and how to get it. `read` does its work anew at every call. Pickled for another process, it is
-    a shape and a dtype: only where the file was opened can it be read."""
+    """Shape and dtype of a tensor on disk, and how to get it. `read` does its work anew at every call. Pickled for another process, which
+    has not opened the file, it is a tensor on the meta device."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -26,7 +26,7 @@ class Lazy:
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
     def __reduce__(self) -> tuple:
-        return Lazy, (self.shape, self.dtype, _elsewhere)
+        return _elsewhere, (self.shape, self.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -51,8 +51,8 @@ class Lazy:
 State = Mapping[str, Lazy]
 
 
-def _elsewhere() -> Tensor:
-    raise RuntimeError("This tensor is in a file that another process has opened.")
+def _elsewhere(shape: tuple[int, ...], dtype: torch.dtype) -> Lazy:
+    return Lazy(shape, dtype, lambda: torch.empty(shape, dtype=dtype, device="meta"))
 
 
 def lazy(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, Lazy]:

@@ -6,8 +6,8 @@ copy of the files where disks are not shared. What fails there fails everywhere,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,7 @@ def read_once(work: Callable[[], Result]) -> Result:
     if not dist.is_initialized():
         return work()
     outcome: list = [None, None]
-    if dist.get_rank() == 0:
+    if reads():
         try:
             outcome[0] = work()
         except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -37,6 +37,11 @@ def read_once(work: Callable[[], Result]) -> Result:
     if error is not None:
         raise error
     return result
+
+
+def reads() -> bool:
+    """Whether this process is the one that reads."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def deliver(tensor: Tensor | Lazy, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -50,7 +55,25 @@ def deliver(tensor: Tensor | Lazy, device: torch.device, dtype: torch.dtype) -> 
         whole = tensor.to(device, dtype).contiguous()
 
     read_once(read)
-    if dist.get_rank() > 0:
+    if not reads():
         whole = torch.empty(tensor.shape, dtype=dtype, device=device)
     dist.broadcast(whole.view(-1).view(torch.uint8), src=0)  # as bytes, for not every backend knows 8-bit floats
     return whole
+
+
+class Delivered(NamedTuple):
+    """A tensor of rank 0, as `fill` takes it."""
+
+    tensor: Lazy
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return deliver(self.tensor, device, dtype)
+
+
+def delivered(state: Mapping[str, Lazy]) -> dict[str, Delivered]:
+    """A state whose tensors come from rank 0, one by one as they are taken."""
+    return {name: Delivered(tensor) for name, tensor in state.items()}

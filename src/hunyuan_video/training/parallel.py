@@ -21,13 +21,16 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from hunyuan_video.checkpoint.ranks import deliver
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer
 from hunyuan_video.pipeline import resolve_device
+from hunyuan_video.training.master import local
 
 CPU = torch.device("cpu")
 FIRST_TORCH = "2.13"  # in which training on several ranks is tested
@@ -145,15 +148,31 @@ def make_worker(model: HunyuanVideoTransformer, world: World, dtype: torch.dtype
 
 
 def shard(model: HunyuanVideoTransformer, world: World, dtype: torch.dtype) -> None:
-    """Spread a model over all ranks, block by block; a block is gathered, in `dtype`, while it works. Reductions are float32."""
+    """Spread rank 0's model over all ranks, block by block; a block is gathered, in `dtype`, while it works. Reductions are float32.
+
+    Other ranks may have theirs on the meta device: tensor by tensor, they are sent what they keep a shard of.
+    """
+    whole = {name: tensor.detach() for name, tensor in _tensors(model)}
+    model.to("meta")
     # Inputs are not cast: t must stay float32.
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in (*model.double_blocks, *model.single_blocks, model):
         # The outermost is resharded, too: what stayed gathered would not notice that validation exchanges the weights.
         fully_shard(module, mesh=world.mesh, mp_policy=policy, reshard_after_forward=True)
+    model.to_empty(device=world.device)
+    for name, tensor in _tensors(model):
+        received = deliver(whole.pop(name), world.device, tensor.dtype)
+        if isinstance(tensor, DTensor):
+            received = distribute_tensor(received, tensor.device_mesh, tensor.placements, src_data_rank=None)  # every rank has it
+        local(tensor).copy_(local(received))
     register_fsdp_forward_method(model, "condition")
     # The velocity is a view, and nothing is done to it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def checkpointed_trunk(

@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hunyuan_video import weights
-from hunyuan_video.checkpoint import load_transformer, read_transformer
+from hunyuan_video.checkpoint import load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
+from hunyuan_video.checkpoint.ranks import reads
 from hunyuan_video.files import replacing
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import AttentionFn, matmul, sdpa
@@ -218,7 +219,7 @@ def micro_batches(config: Training, cache: LatentCache | None, sequence_parallel
 
 
 def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) -> HunyuanVideoTransformer:
-    """The model to train, on the CPU; what is trained of it is float32.
+    """The model to train, on the CPU of rank 0 and elsewhere on the meta device; what is trained of it is float32.
 
     Raises:
         ValueError: the weights are for other latents or other text encoders than the cache's, or are in 8 bits and not for a LoRA.
@@ -229,8 +230,10 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
             fp8.quantize(model)
         add_lora(model, config.rank, config.alpha, adapted_by(config), random_generator(config.seed, "initialization"))
     elif config.start is None:
-        model = HunyuanVideoTransformer(sizes_from_nothing(config, cache))
-        initialize(model, random_generator(config.seed, "initialization"))
+        with CPU if reads() else torch.device("meta"):
+            model = HunyuanVideoTransformer(sizes_from_nothing(config, cache))
+        if reads():
+            initialize(model, random_generator(config.seed, "initialization"))
     else:
         model = load(config.start, torch.float32)
         if any(isinstance(module, fp8.Fp8Linear) for module in model.modules()):
@@ -256,8 +259,8 @@ def adapted_by(config: LoraTraining) -> Callable[[str], bool]:
 
 
 def load(start: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
-    """A frozen transformer from a weights root or a file, on the CPU."""
-    return load_transformer(transformer_file(start), dtype, CPU)
+    """A frozen transformer from a weights root or a file, on the CPU; of many ranks, the first's."""
+    return load_on_rank_0(transformer_file(start), dtype)
 
 
 def transformer_file(start: Path) -> Path:
