@@ -19,6 +19,7 @@ def main() -> None:
     args = official.build_parser().parse_args()
     request = official.translate(args)
 
+    official.check_guidance(request)
     request.found.check(request.sampling)
     check_writable(request.output.out / f"check{request.output.suffix}")
 
@@ -39,5 +40,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("hunyuan_video").setLevel(logging.INFO)
     sys.exit(run_guarded(main))

@@ -20,6 +20,10 @@ REPOS = {
 }
 
 
+def git_id(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 class FakeHub:
     """Serves `repos[repo][file]`; `fetched` has the file and the Range of every request for content."""
 
@@ -50,7 +54,7 @@ class FakeHub:
     def listing(self, repo: str) -> bytes:
         siblings = []
         for name, content in self.repos[repo].items():
-            entry: dict = {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+            entry: dict = {"rfilename": name, "size": len(content), "blobId": git_id(content)}
             if name.endswith(LARGE):
                 entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
             siblings.append(entry)

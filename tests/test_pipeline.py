@@ -134,6 +134,11 @@ def test_an_image_is_described_by_the_image_template(pipe, monkeypatch):
     assert kinds == ["video", "image"]
 
 
+def test_offload_auto_is_settled_by_load(pipe):
+    with pytest.raises(ValueError, match=r"which HunyuanVideo\.load settles"):
+        HunyuanVideo(pipe.text_encoder, pipe.transformer, pipe.vae, runtime=Runtime(offload="auto"))
+
+
 @pytest.mark.parametrize("offload", ["none", "models", "blocks"])
 def test_a_second_prompt_reads_no_file(official_tree, tmp_path, offload):
     tree = shutil.copytree(official_tree, tmp_path / "ckpts")

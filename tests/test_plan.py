@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,13 @@ def test_multiplying_in_8_bits_is_planned_faster_and_expands_no_weight():
     assert both.stages["denoise"] == pytest.approx(half.stages["denoise"], rel=0.02)
 
 
+@pytest.fixture
+def lora_file(tmp_path: Path) -> Path:
+    path = tmp_path / "style.safetensors"  # only its size counts
+    path.write_bytes(bytes(1000))
+    return path
+
+
 def prediction(offload: str, gigabytes: float, seconds: float, host: int = 1, **choices) -> Prediction:
     stages = {"encode": GB, "denoise": GB, "decode": round(gigabytes * GB)}
     return Prediction(Runtime(offload=offload, **choices), stages, host * GB, seconds)
@@ -101,9 +109,46 @@ def test_the_fastest_that_fits_is_proposed(memory, host, flags):
     assert plan.proposal(CHOICES, memory * GB, host * GB).endswith(f": {flags}")
 
 
+def test_the_proposal_says_all_that_it_was_planned_with(lora_file):
+    runtime = Runtime(offload="blocks", dtype="float16", text_fp8=True, fp8_matmul=True, vae_tiling=False, lora=(f"{lora_file}:0.5",))
+    words = plan.flags(runtime)
+    assert words[:2] == ["--dtype float16", "--no-vae-tiling"] and words[-1] == "--fp8-matmul"
+    assert {"--offload blocks", "--text-fp8", f"--lora {lora_file}:0.5"} < set(words) and "--fp8" not in words
+
+
+def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):
+    parts = Parts.of(locate(official_tree))
+    fused, plain = plan.predict(parts, VIDEO, [replace(IN_FLOAT32, attention=kind) for kind in ("sdpa", "matmul")])
+    tokens = 9 * 4 * 6 + 256
+    assert plain.stages["denoise"] - fused.stages["denoise"] > 4 * 2 * tokens**2
+
+
+def test_a_live_adapter_is_planned_over_weights_that_come_in_8_bits(official_tree, lora_file):
+    found = replace(Parts.of(locate(official_tree)), in_8_bits=True)
+    without, beside = plan.predict(found, VIDEO, [IN_FLOAT32, replace(IN_FLOAT32, lora=(str(lora_file),))])
+    assert beside.stages["denoise"] - without.stages["denoise"] == 2 * lora_file.stat().st_size
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("offload", ["none", "models", "blocks"])
+def test_a_gpu_takes_what_was_planned(official_tree, offload):
+    found, runtime = locate(official_tree), Runtime(device="cuda", offload=offload, attention="sdpa")
+    video = replace(VIDEO, height=256, width=256)
+    pipe = HunyuanVideo.load(found, runtime)
+    pipe("A cat.", video)  # cuBLAS and cuDNN take their work space
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    pipe("A cat. " * 60, video)
+    (predicted,) = plan.predict(Parts.of(found), video, [runtime])
+    assert predicted.device == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1, abs=64e6)
+
+
 def test_why_nothing_fits_is_said():
-    assert "13.4 GB of GPU memory to decode, and 8.0 GB are free" in plan.proposal(CHOICES, 8 * GB, 64 * GB)
-    assert "25.0 GB of host memory, and 8.0 GB are free" in plan.proposal(CHOICES, 24 * GB, 8 * GB)
+    with pytest.raises(ValueError, match=r"12\.3 GB of GPU memory to decode, and 8\.0 GB are free"):
+        plan.proposal(CHOICES, 8 * GB, 64 * GB)
+    with pytest.raises(ValueError, match=r"GB of host memory, and 8\.0 GB are free"):
+        plan.proposal(CHOICES, 24 * GB, 8 * GB)
 
 
 def test_auto_takes_what_fits_and_nothing_else_changes(monkeypatch):
@@ -155,3 +200,9 @@ def test_the_command_prints_a_table_and_a_proposal(official_tree, capsys):
     head, *rows, _, last = capsys.readouterr().out.splitlines()
     assert head.split()[-3:] == ["GPU", "host", "time"] and len(rows) == 12
     assert last == "The fastest that fits 24.0 GB takes 0.8: --offload none"
+
+
+def test_without_a_gpu_or_its_size_the_command_says_what_is_missing(official_tree, capsys):
+    size = ["--height", "64", "--width", "96", "--num-frames", "5"]
+    assert main(["plan", *size, "--weights", str(official_tree), "--device", "cpu"]) == 0
+    assert "--gpu-memory 24GB" in capsys.readouterr().out.splitlines()[-1]

@@ -94,3 +94,9 @@ def test_a_transformer_alone_in_its_folder_may_have_any_name(official_tree, tmp_
     official = weights.locate(copy).transformer
     renamed = official.rename(official.with_name("hunyuan_video_720_q8.gguf"))
     assert weights.find(copy).transformer == renamed
+
+
+def test_a_file_is_not_taken_for_a_root(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(FileNotFoundError, match=r"is one file, but weights are the folder of a whole model.*--dit-weight"):
+        weights.find(tmp_path / "model.safetensors")

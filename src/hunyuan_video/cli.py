@@ -208,7 +208,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what a video takes in memory and time, with each way to make it, before anything is loaded."""
+    """Say what a video takes in memory and time on a GPU, with each kind of offload, in 16 and 8 bits, before anything is loaded."""
 
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
@@ -224,15 +224,20 @@ class Plan:
 
         from hunyuan_video import plan
         from hunyuan_video.memory import available_memory
+        from hunyuan_video.pipeline import resolve_device
 
+        self.runtime.check_files()
+        device = resolve_device(self.runtime.device)
         parts = plan.Parts() if self.weights is None else plan.Parts.of(weights.find(self.weights))
         host = None  # of another machine, nothing is known
-        if memory is None and torch.cuda.is_available():
-            memory, host = (available_memory(torch.device(name)) for name in ("cuda", "cpu"))
+        if memory is None and device.type == "cuda":
+            memory, host = available_memory(device), available_memory(torch.device("cpu"))
         predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime))
         print(plan.table(predictions))
         if memory is not None:
             print(f"\n{plan.proposal(predictions, memory, host)}")
+        else:
+            print("\nThis machine has no GPU; --gpu-memory 24GB says which of these is the fastest that fits one.")
 
 
 @dataclass(frozen=True)
@@ -288,7 +293,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name in any script must not end a run on a narrow console
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)  # ours; what libraries tell is for them
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0 if arguments else 2

@@ -125,10 +125,10 @@ def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = Fals
 
 def parse_bytes(text: str, name: str) -> int:
     """The number of bytes that people write as 24GB (10^9) or 24GiB (2^30)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GB|GiB)", text)
-    require(match is not None, f"{name} is {text!r}; it must be a number of GB or GiB, such as 24GB.")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GB|GiB)", text, flags=re.IGNORECASE)
+    require(match is not None and float(match[1]) > 0, f"{name} is {text!r}; it must be a number of GB or GiB, such as 24GB.")
     assert match is not None
-    return round(float(match[1]) * {"GB": 10**9, "GiB": 2**30}[match[2]])
+    return round(float(match[1]) * {"GB": 10**9, "GIB": 2**30}[match[2].upper()])
 
 
 BLOCKS = re.compile(r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?")
@@ -145,7 +145,7 @@ class Adapter:
 
     @classmethod
     def parse(cls, text: str) -> Adapter:
-        """Of FILE[:[STRENGTH][,BLOCKS=STRENGTH …]]."""
+        """Of FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH, with as many BLOCKS as one likes."""
         path, _, tail = text.rpartition(":")
         first, *others = tail.split(",")
         if "=" in first:
@@ -242,8 +242,8 @@ class Runtime:
         for adapter in self.adapters:
             if not adapter.path.is_file():
                 raise FileNotFoundError(
-                    f"lora is {adapter.path}, which is no file; give FILE, FILE:STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH, such as "
-                    "style.safetensors:0.8,single_blocks.0-19=0."
+                    f"lora is {adapter.path}, which is no file; give FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or "
+                    "FILE:STRENGTH,BLOCKS=STRENGTH, such as style.safetensors:0.8,single_blocks.0-19=0."
                 )
 
 

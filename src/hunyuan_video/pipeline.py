@@ -88,7 +88,12 @@ def resolve_device(name: str) -> torch.device:
     }
     if not exists[device.type]:
         raise ValueError(f"device is {name!r}, but this machine has none; `hunyuan-video info` lists what it has.")
-    return device
+    return placed(device)
+
+
+def placed(device: torch.device) -> torch.device:
+    """A device as tensors name theirs: "cuda" is not equal to the "cuda:0" that it means."""
+    return torch.empty(0, device=device).device
 
 
 def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: torch.dtype) -> torch.dtype:
@@ -130,12 +135,16 @@ class HunyuanVideo:
         self.text_encoder = text_encoder
         self.transformer = transformer
         self.vae = vae
-        self.device = torch.device(device)
+        self.device = placed(torch.device(device))
         self.dtype = dtype or next(transformer.parameters()).dtype
         self.runtime = runtime
         self.defaults = defaults
         self.fingerprint = fingerprint
         self.lora_sha256 = lora_sha256
+        if runtime.offload == "auto":
+            raise ValueError(
+                "offload is 'auto', which HunyuanVideo.load settles before it reads weights; give models none, models or blocks."
+            )
         self.streamed: list[Tensor] = []  # what moves block by block
         if runtime.offload == "blocks":
             for blocks in plan.stacks(transformer, text_encoder.llm):
@@ -151,6 +160,7 @@ class HunyuanVideo:
         """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature.
 
         `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for).
+        Where a default process group is there, all its ranks must load the same together: rank 0 reads for all.
 
         Raises:
             FileNotFoundError: weights are missing; says where they were looked for and how to get them.

@@ -10,9 +10,10 @@ Attention counts as a fused kernel, which keeps no scores. Times are arithmetic:
 from __future__ import annotations
 
 import logging
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any, Literal, NamedTuple
@@ -27,8 +28,9 @@ from hunyuan_video.checkpoint import llm_config, read_vae
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.memory import LiveBytes, available_memory
+from hunyuan_video.models import attention
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, without_skipped_layers
-from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig, use_attention
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.offload import offload_blocks
@@ -137,14 +139,29 @@ def fastest(predictions: Sequence[Prediction], memory: int, host: int | None) ->
 
 
 def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
-    """What to ask `generate` for, in a sentence."""
+    """What to ask `generate` for, in a sentence.
+
+    Raises:
+        ValueError: none fits; says what does not.
+    """
     best = fastest(predictions, memory, host)
     if best is None:
-        return refusal(predictions, memory, host)
-    choice = best.runtime
-    bits = " --fp8-matmul" if choice.fp8_matmul else " --fp8" * choice.fp8
-    flags = f"--offload {choice.offload}" + bits + " --no-vae-tiling" * (not choice.vae_tiling)
-    return f"The fastest that fits {memory / 1e9:.1f} GB takes {best.wanted / 1e9:.1f}: {flags}"
+        raise ValueError(refusal(predictions, memory, host))
+    return f"The fastest that fits {memory / 1e9:.1f} GB takes {best.wanted / 1e9:.1f}: {' '.join(flags(best.runtime))}"
+
+
+def flags(runtime: Runtime) -> list[str]:
+    """How to ask for a runtime on the command line: all that is not the default, and the offload."""
+    words = []
+    for name, default in asdict(Runtime(fp8_matmul=runtime.fp8_matmul)).items():  # which implies fp8
+        value, flag = getattr(runtime, name), name.replace("_", "-")
+        if name == "offload" or (value != default and not isinstance(value, bool | tuple)):
+            words += [f"--{flag} {value}"]
+        elif isinstance(value, tuple):
+            words += [f"--{flag} {shlex.quote(item)}" for item in value]
+        elif value != default:
+            words += [f"--{flag}" if value else f"--no-{flag}"]
+    return words + ["--fp8-matmul"] * runtime.fp8_matmul
 
 
 def refusal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
@@ -156,7 +173,7 @@ def refusal(predictions: Sequence[Prediction], memory: int, host: int | None) ->
     stage = max(reversed(STAGES), key=lambda name: least.stages[name])
     return (
         f"This video needs {least.wanted / 1e9:.1f} GB of GPU memory to {stage}, and {memory / 1e9:.1f} GB are free: "
-        "make it smaller or shorter, or look for another choice with `hunyuan-video plan`."
+        "make it smaller or shorter, or see what --fp8, --text-fp8 and tiles save with `hunyuan-video plan`."
     )
 
 
@@ -198,8 +215,11 @@ def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime]) -> li
 
 def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable[[object, Callable[[], Work]], Work]) -> Prediction:
     text, transformer, vae = _build(parts, runtime)
+    # Over weights that come in 8 bits a LoRA stays beside them, in float32; else it is merged. Its file has 16 bits.
+    adapters = 2 * sum(adapter.path.stat().st_size for adapter in runtime.adapters) if parts.in_8_bits else 0
     passes, llm = 2 if sampling.cfg_scale > 1 else 1, text.get_submodule("llm")
     size, moving = [_bytes(model) for model in (text, transformer, vae)], [0, 0, 0]
+    size[1] += adapters
     streamed = runtime.offload == "blocks"
     if streamed:
         of_transformer, of_llm = stacks(transformer, llm)
@@ -209,7 +229,10 @@ def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable
     shape = _latents(parts, sampling)
     work = [
         count(("encode", streamed, runtime.text_fp8), lambda: _count(text, lambda: _encode(llm, passes))),
-        count(("denoise", streamed, runtime.fp8, runtime.fp8_matmul), lambda: _count(transformer, lambda: _denoise(transformer, shape))),
+        count(
+            ("denoise", streamed, runtime.fp8, runtime.fp8_matmul, runtime.attention),
+            lambda: _count(transformer, lambda: _denoise(transformer, shape)),
+        ),
         count(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
 
@@ -245,6 +268,7 @@ def _build(parts: Parts, runtime: Runtime) -> tuple[nn.Module, HunyuanVideoTrans
         fp8.quantize(transformer)
     if runtime.fp8_matmul:
         fp8.multiply_in_8_bits(transformer)
+    use_attention(transformer, attention.KINDS["sdpa" if runtime.attention == "auto" else runtime.attention])
     if runtime.text_fp8:
         fp8.quantize(text.get_submodule("llm"), fp8.in_layers)
     return text.requires_grad_(False), transformer.requires_grad_(False), vae.requires_grad_(False)

@@ -62,6 +62,11 @@ class Weights:
         """Whether these weights say that they were trained to go on from a given first frame."""
         return self._generation_config().get("image_to_video", False)
 
+    @property
+    def embedded_guidance(self) -> bool | None:
+        """Whether the transformer was distilled with a guidance scale; None if that cannot be told before it is loaded."""
+        return _names_guidance(self.transformer)
+
     def _generation_config(self) -> dict[str, Any]:
         if (self.root / _GENERATION).exists():
             return json.loads((self.root / _GENERATION).read_text(encoding="utf-8"))
@@ -77,7 +82,7 @@ class Weights:
         """
         if sampling.image is not None and not self.image_to_video:
             raise ValueError(f"image is {sampling.image}, but the weights in {self.root} were trained for text alone; leave it out.")
-        embedded = _names_guidance(self.transformer)
+        embedded = self.embedded_guidance
         if embedded is True and sampling.guidance is None:
             raise ValueError(f"guidance is None, but {self.transformer} was distilled with one (the official value is 6).")
         if embedded is False and sampling.guidance is not None:
@@ -160,6 +165,13 @@ def find(root: Path | None, transformer: Path | None = None, load_key: str = "mo
     Raises:
         FileNotFoundError: something is missing; says what, where it was looked for, and how to get it.
     """
+    if root is not None and root.is_file():
+        raise FileNotFoundError(
+            f"{root} is one file, but weights are the folder of a whole model; a transformer alone goes with the other parts of one by "
+            f"`python sample_video.py --model-base FOLDER --dit-weight {root}`, or into its {_TRANSFORMERS}."
+        )
+    if transformer is not None and not transformer.exists():
+        raise FileNotFoundError(f"There is no transformer {transformer}; give a file or folder that is there.")
     weights = locate(root or DEFAULT_ROOT, transformer, load_key)
     if missing := weights.missing():
         what = "No HunyuanVideo weights were found" if len(missing) == 4 else "The HunyuanVideo weights are incomplete"

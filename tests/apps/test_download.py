@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from fake_hub import FakeHub, serving
+from filelock import FileLock
 from huggingface_hub import close_session, constants
 
 from hunyuan_video import cli
@@ -49,7 +50,7 @@ def fetch(hub: FakeHub, root: Path, **options: bool) -> str:
 
 
 def files(root: Path) -> set[str]:
-    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")}
 
 
 def test_only_the_needed_files_are_fetched(hub, root, official_tree):
@@ -141,17 +142,33 @@ def test_another_file_in_the_way_is_refused_and_stays(hub, root, official_tree, 
     shutil.copytree(official_tree, root)
     mine = change((root / TRANSFORMER).read_bytes())
     (root / TRANSFORMER).write_bytes(mine)
-    with pytest.raises(FileExistsError, match=rf"{TRANSFORMER} is there and is not the file of tencent/HunyuanVideo; move it away"):
+    with pytest.raises(FileExistsError, match=rf"{TRANSFORMER} is there and is not the present file of tencent/HunyuanVideo; move it away"):
         fetch(hub, root)
     assert (root / TRANSFORMER).read_bytes() == mine and hub.fetched == []
 
 
-def test_a_file_that_changed_at_the_hub_is_fetched_again(hub, root):
+def test_a_listed_file_is_not_replaced_either(hub, root):
     fetch(hub, root)
-    hub.repos["tencent/HunyuanVideo"][TRANSFORMER] += b"newer"
-    hub.fetched.clear()
-    fetch(hub, root)
-    assert hub.fetched == [(TRANSFORMER, None)] and (root / TRANSFORMER).read_bytes().endswith(b"newer")
+    (root / TRANSFORMER).write_bytes(b"mine")
+    checksums.write(root, checksums.read(root) | checksums.sums_of(root, [TRANSFORMER]))  # as `verify --write` does
+    with pytest.raises(FileExistsError, match="is not the present file of tencent/HunyuanVideo; move it away"):
+        fetch(hub, root)
+    assert (root / TRANSFORMER).read_bytes() == b"mine"
+
+
+def test_small_files_are_checked_too(hub, root, official_tree):
+    shutil.copytree(official_tree, root)
+    config = root / "text_encoder/config.json"
+    config.write_bytes(bytes([config.read_bytes()[0] ^ 1]) + config.read_bytes()[1:])
+    with pytest.raises(FileExistsError, match=r"config\.json is there and is not the present file of xtuner"):
+        fetch(hub, root)
+
+
+def test_a_second_download_into_the_same_folder_waits_for_nothing_and_is_refused(hub, root):
+    root.mkdir()
+    with FileLock(root / ".download.lock"), pytest.raises(BlockingIOError, match="Another download into"):
+        fetch(hub, root)
+    assert hub.fetched == []
 
 
 # --- Refusals ---
@@ -176,6 +193,19 @@ def test_a_network_that_wants_a_login_is_recognized(hub, root):
     hub.page = b"<html>log in</html>"
     with pytest.raises(ValueError, match="did not answer as a Hugging Face hub does"):
         fetch(hub, root)
+
+
+def test_a_mirror_without_sizes_is_no_hub(hub, root, monkeypatch):
+    monkeypatch.setattr(hub, "listing", lambda repo: b'{"id": "a/b", "sha": "0", "siblings": [{"rfilename": "config.json"}]}')
+    with pytest.raises(ValueError, match="did not answer as a Hugging Face hub does"):
+        fetch(hub, root)
+
+
+@pytest.mark.parametrize("endpoint", ["hf-mirror.com", "http://[bad", ""])
+def test_an_endpoint_that_is_no_address_is_refused(root, monkeypatch, endpoint):
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    with pytest.raises(ValueError, match="it must be the address of a Hugging Face hub"):
+        list(download(root))
 
 
 def test_a_repository_without_a_needed_file_is_named(hub, root):

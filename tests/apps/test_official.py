@@ -250,3 +250,9 @@ def test_the_fp8_command_of_the_official_readme_makes_a_video_from_8_bit_weights
     settings = read_metadata(video)
     assert settings["runtime"]["fp8"] and settings["runtime"]["offload"] == "models" and settings["sampling"]["height"] == 48
     assert settings["model"] == locate(official_tree, weight).fingerprint() != locate(official_tree).fingerprint()
+
+
+def test_the_wrong_model_for_the_weights_is_named_with_the_right_one(official_tree):
+    with pytest.raises(ValueError, match=r"--model is HYVideo-T/2, but .* has embedded guidance: give --model HYVideo-T/2-cfgdistill"):
+        official.check_guidance(translate(official_tree, "--model", "HYVideo-T/2"))
+    official.check_guidance(translate(official_tree))

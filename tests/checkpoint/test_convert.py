@@ -189,8 +189,9 @@ def test_a_failure_leaves_nothing(tmp_path, transformer, monkeypatch, target: Ta
 
 
 def test_a_wrong_ending_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "empty.pt").touch()
     with pytest.raises(ValueError, match=r"ends in \.gguf"):
-        convert(tmp_path / "absent.pt", tmp_path / "a.pt", "gguf")
+        convert(tmp_path / "empty.pt", tmp_path / "a.pt", "gguf")
 
 
 def test_tensors_that_do_not_fit_are_listed_and_nothing_is_written(tmp_path, transformer):
@@ -209,3 +210,10 @@ def test_an_incomplete_model_is_named(tmp_path, official_tree):
     (source / "text_encoder").rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match=r"is incomplete: .*text_encoder is not there"):
         convert(source, tmp_path / "out", "diffusers")
+
+
+def test_a_missing_source_and_a_target_inside_it_are_refused(official_tree, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere to convert"):
+        convert(tmp_path / "nowhere", tmp_path / "out", "official")
+    with pytest.raises(ValueError, match="which is to be converted; write it elsewhere"):
+        convert(official_tree, official_tree / "inside", "official")

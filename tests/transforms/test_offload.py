@@ -143,6 +143,36 @@ def test_an_adapter_comes_off_streamed_blocks(tiny_transformer):
     assert torch.equal(run(tiny_transformer, streamed), expected)
 
 
+class Cudart:
+    def __init__(self, error: int):
+        self.error, self.locked = error, []
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
+        self.locked.append(range(address, address + size))
+        return self.error
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+        return 0
+
+
+def test_blocks_lock_whole_pages_and_share_none(monkeypatch):
+    cudart = Cudart(error=0)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    travellers = [Traveller(layer, ELSEWHERE, None) for layer in layers(8, 16, 24)]
+    homes = [traveller._locked(1000 * (1 + place)) for place, traveller in enumerate(travellers)]
+    assert all(pages.start % 4096 == pages.stop % 4096 == 0 for pages in cudart.locked)
+    assert all(
+        home.data_ptr() in pages and home.data_ptr() + home.nbytes - 1 in pages for home, pages in zip(homes, cudart.locked, strict=True)
+    )
+    assert len(set().union(*cudart.locked)) == sum(map(len, cudart.locked))
+
+
+def test_what_cannot_be_locked_streams_all_the_same(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: Cudart(error=712))
+    home = Traveller(layers(8)[0], ELSEWHERE, None)._locked(1000)
+    assert home.nbytes == 1000 and "CUDA error 712" in caplog.text
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @torch.no_grad()

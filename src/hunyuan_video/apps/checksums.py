@@ -40,8 +40,13 @@ def write(root: Path, sums: Mapping[str, str]) -> None:
 
 def files_under(root: Path) -> list[str]:
     """What is worth a line: all files but hidden ones, the list itself, and those still being fetched. Linked folders count."""
-    found = []
+    found: list[str] = []
+    seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:  # a link to where we have been
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(folder, name).relative_to(root).as_posix() for name in names if not name.startswith("."))
         found += [path for path in paths if path != NAME and not path.endswith(PARTIAL)]

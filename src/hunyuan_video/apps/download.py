@@ -5,6 +5,7 @@ Not its `hf_hub_download`: that throws away an interrupted file, which here may 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
@@ -41,7 +43,8 @@ class Source:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file at the hub; `path` is where it goes, `sha256` is known of those that the hub keeps in Git LFS: all large ones."""
+    """A file at the hub; `path` is where it goes, `sha256` is known of those that the hub keeps in Git LFS, all large ones; of the others
+    `git_id`, the SHA-1 that Git gives them."""
 
     repo: str
     name: str
@@ -49,6 +52,15 @@ class RemoteFile:
     path: str
     size: int
     sha256: str | None
+    git_id: str | None
+
+    def is_at(self, path: Path, sha256: str | None = None) -> bool:
+        """Whether `path`, perhaps of known SHA-256, has the content that the hub says."""
+        if path.stat().st_size != self.size:
+            return False
+        if self.sha256 is None:
+            return hashlib.sha1(b"blob %d\0" % self.size + path.read_bytes()).hexdigest() == self.git_id
+        return (sha256 or checksums.sums_of(path.parent, [path.name])[path.name]) == self.sha256
 
 
 def sources(fp8: bool) -> list[Source]:
@@ -82,14 +94,17 @@ def sources(fp8: bool) -> list[Source]:
 def download(root: Path, *, fp8: bool = False, endpoint: str | None = None) -> Iterator[str]:
     """Bring `root` up to the official tree, saying what it does. What is there already is not fetched again.
 
-    Every file is checked against the hub's SHA-256 as it arrives, and listed in SHA256SUMS. A listed file is not read again: that is what
-    `verify` does.
+    Every file is checked against the hub's hash as it arrives, and listed in SHA256SUMS. A listed large file is not read again: that is
+    what `verify` does. Nothing that is there is ever replaced.
 
     Raises:
         OSError: no connection, a refusal, too little disk, or a file that arrived damaged.
-        FileExistsError: a file that did not come from here is in the way.
+        FileExistsError: a file that is not the hub's is in the way.
+        ValueError: the endpoint is no URL, or no hub.
     """
     endpoint = endpoint or constants.ENDPOINT
+    if not re.fullmatch(r"https?://[^\s/\[\]]+(/\S*)?", endpoint):
+        raise ValueError(f"HF_ENDPOINT is {endpoint!r}; it must be the address of a Hugging Face hub, such as https://huggingface.co.")
     files = [file for source in sources(fp8) for file in _list(source, endpoint)]
     sums = checksums.read(root)
     wanted = [file for file in files if not _is_there(root, file, sums)]
@@ -103,9 +118,10 @@ def download(root: Path, *, fp8: bool = False, endpoint: str | None = None) -> I
     yield from (f"  {_gb(file.size):>8}  {file.path}  ({file.repo})" for file in wanted)
     yield LICENCES
     _check_disk(root, missing, total)
-    for file in wanted:
-        sums[file.path] = _fetch(root, file, endpoint)
-        checksums.write(root, sums)
+    with _alone(root):
+        for file in wanted:
+            sums[file.path] = _fetch(root, file, endpoint)
+            checksums.write(root, sums)
     yield f"{root} is complete: {len(files)} files, {_gb(total)}."
 
 
@@ -113,14 +129,16 @@ def _list(source: Source, endpoint: str) -> list[RemoteFile]:
     with _sentences(source.repo, endpoint):
         try:
             info = HfApi(endpoint).model_info(source.repo, files_metadata=True, timeout=_TIMEOUT)
+            siblings = info.siblings or []
+            if info.sha is None or any(file.size is None or (file.lfs is None and file.blob_id is None) for file in siblings):
+                raise ValueError("no sizes or hashes")
         except (ValueError, TypeError, KeyError) as error:  # a page of HTML, or JSON of another kind
             raise ValueError(
                 f"{endpoint} did not answer as a Hugging Face hub does; check HF_ENDPOINT, or the login of this network."
             ) from error
-    assert info.sha is not None and info.siblings is not None
     files = []
     for pattern in source.patterns:
-        matches = [file for file in info.siblings if re.fullmatch(pattern, file.rfilename)]
+        matches = [file for file in siblings if re.fullmatch(pattern, file.rfilename)]
         if not matches:
             raise FileNotFoundError(
                 f"{source.repo} at {endpoint} has no file like {pattern}: its layout has changed; docs/weights.md says what is needed."
@@ -128,24 +146,38 @@ def _list(source: Source, endpoint: str) -> list[RemoteFile]:
         for file in matches:
             assert file.size is not None
             path = f"{source.folder}/{file.rfilename}" if source.folder else file.rfilename
-            files.append(RemoteFile(source.repo, file.rfilename, info.sha, path, file.size, file.lfs.sha256 if file.lfs else None))
+            sha256 = file.lfs.sha256 if file.lfs else None
+            files.append(RemoteFile(source.repo, file.rfilename, info.sha, path, file.size, sha256, file.blob_id))
     return files
 
 
 def _is_there(root: Path, file: RemoteFile, sums: dict[str, str]) -> bool:
-    """Whether the hub's file is in place. One from elsewhere must be the same, and is then listed in `sums`."""
+    """Whether the hub's file is in place. One from elsewhere is then listed in `sums`."""
     path = root / file.path
     if not path.exists():
         return False
-    same_size = path.stat().st_size == file.size
-    if file.path in sums:
-        return same_size and file.sha256 in (None, sums[file.path])
-    if same_size:
-        (digest,) = checksums.sums_of(root, [file.path]).values()
-        if file.sha256 in (None, digest):
-            sums[file.path] = digest
-            return True
-    raise FileExistsError(f"{path} is there and is not the file of {file.repo}; move it away, or choose another folder with --to.")
+    if not file.is_at(path, sums.get(file.path)):
+        raise FileExistsError(
+            f"{path} is there and is not the present file of {file.repo}; move it away, or choose another folder with --to."
+        )
+    if file.path not in sums:
+        sums |= checksums.sums_of(root, [file.path])
+    return True
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Two downloads would write into the same unfinished files."""
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".download.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(f"Another download into {root} is running; wait for it, or choose another folder with --to.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _partial(root: Path, file: RemoteFile) -> Path:
@@ -184,11 +216,11 @@ def _fetch(root: Path, file: RemoteFile, endpoint: str) -> str:
             displayed_filename=file.path,
         )
     (digest,) = checksums.sums_of(partial.parent, [partial.name]).values()
-    if file.sha256 not in (None, digest):
+    if not file.is_at(partial, digest):
         partial.unlink()
         raise OSError(
-            f"{file.path} arrived damaged and was deleted (its SHA-256 is {digest[:12]}…, the hub's {str(file.sha256)[:12]}…); "
-            "run the same command again, or set HF_ENDPOINT to another mirror."
+            f"{file.path} arrived damaged and was deleted (its SHA-256 is {digest[:12]}…, not the hub's); run the same command again, or "
+            "set HF_ENDPOINT to another mirror."
         )
     flush(partial)
     os.replace(partial, path)

@@ -136,7 +136,7 @@ def resume(path: Path, root: Path | None) -> Path:
     """Finish the video whose state is in `path`, which goes on being updated."""
     state = SavedState.read(path)
     check_writable(state.output)
-    pipe = HunyuanVideo.load(state.recipe.weights(root, path), state.recipe.runtime)
+    pipe = HunyuanVideo.load(state.recipe.weights(root, path), state.recipe.runtime, state.recipe.sampling)
     return make_video(pipe, state.recipe.prompt, state.recipe.sampling, state.output, save_state=path, resume=(state.step, state.latents))
 
 
@@ -147,7 +147,7 @@ def replay(path: Path, root: Path | None, device: str | None, output: Output) ->
         raise ValueError(f"{path} holds latents, not frames to compare with; `hunyuan-video decode` makes a video of it.")
     check_writable(output)
     runtime = recipe.runtime if device is None else replace(recipe.runtime, device=device)
-    pipe = HunyuanVideo.load(recipe.weights(root, path), runtime)
+    pipe = HunyuanVideo.load(recipe.weights(root, path), runtime, recipe.sampling)
     *_, last = with_progress(pipe.steps(recipe.prompt, recipe.sampling), recipe.sampling.num_steps)
     return write(last, output), last.settings["frames_sha256"] == recipe.settings["frames_sha256"]
 
@@ -164,7 +164,7 @@ def decode(path: Path, root: Path | None, runtime: Runtime, output: Output) -> P
     recipe = Recipe.of(settings, path)
     runtime = replace(runtime, lora=recipe.runtime.lora)  # for whoever replays the video
     check_writable(output)
-    frames = HunyuanVideo.load(recipe.weights(root, path), runtime).decode(latents)
+    frames = HunyuanVideo.load(recipe.weights(root, path), runtime, recipe.sampling).decode(latents)
     digest = hashlib.sha256(frames.tobytes()).hexdigest()
     return write(Step("decode", 1, 1, settings | {"runtime": asdict(runtime), "frames_sha256": digest}, latents, frames), output)
 

@@ -176,6 +176,19 @@ def translate(args: argparse.Namespace) -> Request:
     )
 
 
+def check_guidance(request: Request) -> None:
+    """Refuse the wrong `--model` for the weights, which decides about embedded guidance.
+
+    Raises:
+        ValueError: it is; names the right one.
+    """
+    embedded = request.found.embedded_guidance
+    if embedded is not None and embedded != (request.sampling.guidance is not None):
+        given, right = ("HYVideo-T/2", "HYVideo-T/2-cfgdistill") if embedded else ("HYVideo-T/2-cfgdistill", "HYVideo-T/2")
+        has = "has" if embedded else "has no"
+        raise ValueError(f"--model is {given}, but {request.found.transformer} {has} embedded guidance: give --model {right}.")
+
+
 def _output(args: argparse.Namespace) -> Output:
     folder = f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path
     return Output(out=Path(folder), name_suffix=args.name_suffix)

@@ -102,12 +102,14 @@ def _fitting_encoder(folder: Path, read: Callable[[Path], tuple[nn.Module, dict[
 def check_numbers(found: Weights) -> Iterator[Finding]:
     """The first block of each kind beside Diffusers', where that is installed."""
     try:
-        differences = block_differences(_open(found))
+        stored = _open(found)
+    except (ValueError, FileNotFoundError, ImportError):
+        yield Finding("skipped", "blocks: the transformer could not be read")
+        return
+    try:
+        differences = block_differences(stored)
     except ImportError:
         yield Finding("skipped", "blocks: Diffusers is not installed to compare them with; `pip install diffusers` adds this check")
-        return
-    except (ValueError, FileNotFoundError):
-        yield Finding("skipped", "blocks: the transformer is not right")
         return
     for name, difference in differences.items():
         is_close = difference <= BOUND  # and not NaN
@@ -174,7 +176,7 @@ def check_files(found: Weights) -> Iterator[Finding]:
     sums = checksums.read(found.root)
     if not sums:
         yield Finding(
-            "wrong",
+            "skipped",
             f"files: there is no {found.root / checksums.NAME} to check them against; `hunyuan-video download` compares official weights "
             "with the hub's and makes it, `hunyuan-video verify --write` takes any as they are",
         )

@@ -56,10 +56,14 @@ def convert(source: Path, out: Path, to: Target, load_key: str = "module") -> li
         FileExistsError: `out` is there.
         FileNotFoundError, ValueError: `source` is missing, damaged or unknown; or `out` is not what that layout is called.
     """
+    if not source.exists():
+        raise FileNotFoundError(f"There is no {source} to convert; give a transformer's file or folder, or the root of a whole model.")
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{out} is inside {source}, which is to be converted; write it elsewhere.")
     root = whole_model(source, load_key)
     is_folder = to == "diffusers" or (to == "official" and root is not None)
     if not is_folder and out.suffix != _SUFFIX[to]:
-        raise ValueError(f"{out} is to be {to}, which is a file that ends in {_SUFFIX[to]}.")
+        raise ValueError(f"{out} is to be {to}, which of {source} is a file that ends in {_SUFFIX[to]}.")
     outs = [out, out.with_name(f"{out.stem}_map.pt")] if to == "fp8" else [out]
     for path in outs:
         if os.path.lexists(path):

@@ -31,7 +31,7 @@ def library() -> ModuleType:
     try:
         import gguf
     except ImportError as error:
-        raise ImportError("GGUF files need the package gguf: `pip install hunyuan-video[gguf]`.") from error
+        raise ImportError("GGUF files need the package gguf: pip install 'hunyuan-video[gguf]', or '.[gguf]' in a clone.") from error
     return gguf
 
 

@@ -1,7 +1,7 @@
 """Loading on many ranks: rank 0 alone reads weights, and sends every tensor to the device that each other rank wants it on.
 
-Wherever a process group is there, all its ranks load the same together. Rank 0 it is, not one of each machine, for that needs no second
-copy of the files where disks are not shared. What fails there fails everywhere, with the same words.
+Wherever a default process group is there, all its ranks must load the same together. What fails there fails everywhere, with the same
+words. Configurations and tokenizers, which are small, every rank reads for itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def read_once(work: Callable[[], Result]) -> Result:
     """What `work` gives on rank 0, to all ranks, pickled: there, a `Lazy` is a shape and a dtype whose numbers come by `deliver`.
 
     Raises:
-        ValueError, OSError, ImportError, RuntimeError: as `work` does on rank 0.
+        Exception: as `work` does on rank 0.
     """
     if not dist.is_initialized():
         return work()
@@ -30,7 +30,7 @@ def read_once(work: Callable[[], Result]) -> Result:
     if reads():
         try:
             outcome[0] = work()
-        except (ValueError, OSError, ImportError, RuntimeError) as error:
+        except Exception as error:  # whatever it is, the others must not wait for what will never come
             outcome[1] = error
     dist.broadcast_object_list(outcome, src=0)
     result, error = outcome

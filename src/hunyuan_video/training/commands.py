@@ -21,7 +21,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
         raise
-    raise ImportError(f"Training needs the package {error.name}, which is not installed: pip install 'hunyuan-video[train]'.") from error
+    raise ImportError(
+        f"Training needs the package {error.name}, which is not installed: pip install 'hunyuan-video[train]', or '.[train]' in a clone."
+    ) from error
 
 Flat = tyro.conf.arg(name="")
 

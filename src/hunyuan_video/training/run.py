@@ -167,7 +167,9 @@ def _start_wandb(project: str, folder: Path, config: Any) -> Any:
     try:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ImportError("--wandb-project needs the package wandb, which is not installed: pip install 'hunyuan-video[wandb]'.") from error
+        raise ImportError(
+            "--wandb-project needs the package wandb, which is not installed: pip install 'hunyuan-video[wandb]', or '.[wandb]' in a clone."
+        ) from error
     identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     settings = json.loads(json.dumps(asdict(config), default=str))
     return wandb.init(project=project, name=folder.name, id=identity, dir=str(folder), resume="allow", config=settings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from math import prod
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
+PAGE = 4096  # bytes that are locked together
 ALIGNMENT = 256  # bytes; what CUDA's own allocator gives, and its fastest kernels want
 
 
@@ -45,7 +46,7 @@ def offload_blocks(blocks: Sequence[nn.Module], device: torch.device) -> list[Te
 
     Returns the tensors that come and go by themselves, for `on_device` to leave alone. They are now in host memory of their own, one piece
     a block, page-locked for CUDA. What is added to a block afterwards, such as an adapter, is not among them, and moves with the rest of
-    the model. Between two passes nothing is left on the device.
+    the model. After a pass, unless it was interrupted from the keyboard, nothing is left on the device.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     travellers = [Traveller(block, device, stream) for block in blocks]
@@ -81,9 +82,8 @@ class Traveller:
         sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in self.tensors]
         self.ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
         # Home may be the meta device, on which memory is planned.
-        self.home = torch.empty(self.ends[-1], dtype=torch.uint8, device=self.tensors[0].device if self.tensors else "cpu")
-        if stream is not None:
-            self._lock_pages()
+        where = self.tensors[0].device if self.tensors else torch.device("cpu")
+        self.home = torch.empty(self.ends[-1], dtype=torch.uint8, device=where) if stream is None else self._locked(self.ends[-1])
         for tensor, place in zip(self.tensors, self._views(self.home), strict=True):
             place.copy_(tensor.data)
             tensor.data = place
@@ -126,14 +126,20 @@ class Traveller:
             places.append(used.view(tensor.dtype).view(tensor.shape))
         return places
 
-    def _lock_pages(self) -> None:
-        # Not by pin_memory, which rounds every size up to a power of two.
-        runtime, address = torch.cuda.cudart(), self.home.data_ptr()
+    def _locked(self, size: int) -> Tensor:
+        """Page-locked memory. Not by pin_memory, which rounds every size up to a power of two."""
+        runtime, whole_pages = torch.cuda.cudart(), -(-size // PAGE) * PAGE
         assert runtime is not None
-        if error := int(runtime.cudaHostRegister(address, self.home.nbytes, 0)):
+        piece = torch.empty(whole_pages + PAGE, dtype=torch.uint8)
+        start = -piece.data_ptr() % PAGE  # a page that two blocks share could not be locked twice
+        address = piece.data_ptr() + start
+        if error := int(runtime.cudaHostRegister(address, whole_pages, 0)):
             log.warning("The memory of a block could not be page-locked (CUDA error %d): copies will not overlap computing.", error)
+            with suppress(RuntimeError):  # the next kernel, whichever it is, gets the error reported, and clears it
+                torch.zeros(1, device=self.device)
         else:
             weakref.finalize(self, runtime.cudaHostUnregister, address)
+        return piece[start : start + size]
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
