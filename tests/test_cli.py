@@ -252,7 +252,7 @@ def refused(capsys, *arguments: str) -> str:
         (["replay", "nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
         (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
-        (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors: no such file"),
+        (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors, which is no file"),
         (["generate", "A cat.", "--lora", "a.safetensors:nan"], "lora is 'a.safetensors:nan'"),
         (["frobnicate"], "There is no command 'frobnicate'"),
         (["train", "frobnicate"], "There is no command 'train frobnicate'"),
