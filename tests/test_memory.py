@@ -20,10 +20,6 @@ def test_bytes_are_counted_while_they_live():
         assert seen.live == 0 and seen.most == 400
 
 
-def test_available_memory_is_less_than_there_is():
-    assert 0 < available_memory(torch.device("cpu")) < 2**50
-
-
 def test_ranks_of_one_machine_share_its_memory(monkeypatch):
     monkeypatch.setattr("hunyuan_video.memory.machine_memory", lambda: 1000)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from hunyuan_video import plan
 from hunyuan_video.cli import main
@@ -51,6 +54,22 @@ def test_each_stage_takes_what_was_planned(official_tree, monkeypatch, offload, 
     if offload != "none":
         frames = 3 * VIDEO.num_frames * VIDEO.height * VIDEO.width
         assert predicted.host - 2 * frames == pytest.approx(home, rel=0.02)
+
+
+def test_denoising_takes_what_was_planned_from_the_allocator_itself(official_tree, monkeypatch):
+    found, video = locate(official_tree), replace(VIDEO, height=128, width=192)
+    pipe = HunyuanVideo.load(found, IN_FLOAT32)
+    monkeypatch.setattr(plan, "TEMPLATE_TOKENS", pipe.text_encoder.crop("video"))
+    (predicted,) = plan.predict(Parts.of(found), video, [IN_FLOAT32])
+    steps = pipe.steps("A cat. " * 60, video)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        deque((next(steps) for _ in range(1 + video.num_steps)), maxlen=0)
+    steps.close()
+    assert record.profiler is not None and record.profiler.kineto_results is not None
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    resident = sum(map(plan._bytes, (pipe.text_encoder, pipe.transformer, pipe.vae)))
+    assert predicted.stages["denoise"] == pytest.approx(resident + max(live), rel=0.1)
 
 
 def test_whole_decoding_takes_what_was_planned(official_tree):

@@ -183,5 +183,5 @@ def test_gguf_loads(tmp_path, state, kind):
 def test_without_the_gguf_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(60))
-    with pytest.raises(ImportError, match=r"pip install hunyuan-video\[gguf\]"):
+    with pytest.raises(ImportError, match=r"pip install 'hunyuan-video\[gguf\]'"):
         open_transformer(tmp_path / "a.gguf")

@@ -223,7 +223,7 @@ def test_a_whole_model_stays_close_also_streamed_and_with_adapters(tiny_transfor
     assert torch.equal(forward(tiny_transformer), scaled)
 
 
-def test_a_pass_that_will_go_backward_expands(tiny_transformer):
+def test_a_pass_that_will_go_backward_expands():
     layer = released_size(torch.float32, 64, 48)
     x = torch.randn(3, 64, requires_grad=True)
     expected = layer(x)
