@@ -232,7 +232,7 @@ class HunyuanVideo:
         check_prompt(prompt)
         options = self._complete(sampling or self.defaults)
         settings = self._settings(prompt, options)
-        shape = self.latent_shape(options)
+        shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
 
@@ -251,11 +251,6 @@ class HunyuanVideo:
         frames = self.decode(latents)
         digest = hashlib.sha256(frames.tobytes()).hexdigest()
         yield Step("decode", 1, 1, settings | {"frames_sha256": digest}, latents, frames)
-
-    def latent_shape(self, options: Sampling) -> tuple[int, int, int, int, int]:
-        config = self.vae.config
-        time, side = config.time_compression_ratio, config.spatial_compression_ratio
-        return (1, config.latent_channels, (options.num_frames - 1) // time + 1, options.height // side, options.width // side)
 
     def sigmas(self, options: Sampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""

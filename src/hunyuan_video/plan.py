@@ -33,7 +33,7 @@ from hunyuan_video.models.text import MAX_TEXT_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig, use_attention
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
-from hunyuan_video.transforms.offload import offload_blocks
+from hunyuan_video.transforms.offload import offload_blocks, tensors_of
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.tiling import decode_pieces
 from hunyuan_video.video import to_levels
@@ -226,7 +226,7 @@ def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable
         moving = [sum(tensor.nbytes for tensor in offload_blocks(blocks, META)) for blocks in (of_llm, of_transformer, [])]
     resident = [sum(size)] * 3 if runtime.offload == "none" else [whole - part for whole, part in zip(size, moving, strict=True)]
 
-    shape = _latents(parts, sampling)
+    shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
     work = [
         count(("encode", streamed, runtime.text_fp8), lambda: _count(text, lambda: _encode(llm, passes))),
         count(
@@ -275,12 +275,7 @@ def _build(parts: Parts, runtime: Runtime) -> tuple[nn.Module, HunyuanVideoTrans
 
 
 def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _latents(parts: Parts, sampling: Sampling) -> tuple[int, int, int, int, int]:
-    time, side = parts.vae.time_compression_ratio, parts.vae.spatial_compression_ratio
-    return 1, parts.vae.latent_channels, (sampling.num_frames - 1) // time + 1, sampling.height // side, sampling.width // side
+    return sum(tensor.nbytes for tensor in tensors_of(module))
 
 
 def _encode(llm: nn.Module, prompts: int) -> None:

@@ -79,7 +79,7 @@ def test_a_converted_model_makes_the_same_video_in_diffusers(tmp_path):
         negative_prompt_attention_mask=features.mask[1:],
         negative_pooled_prompt_embeds=features.pooled[1:],
         true_cfg_scale=options.cfg_scale,
-        latents=ours._noise(ours.latent_shape(options), options, None).clone(),
+        latents=ours._noise(ours.vae.config.latent_shape(options.num_frames, options.height, options.width), options, None).clone(),
         height=options.height,
         width=options.width,
         num_frames=options.num_frames,

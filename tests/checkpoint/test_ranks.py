@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from loading_ranks import everything, loaders, work
+from spawn import on_ranks
 
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lazy import Lazy
@@ -39,14 +38,7 @@ def folder(official_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
     """What both ranks got, run once for all claims."""
-    context = mp.start_processes(work, (2, folder), nprocs=2, join=False, start_method="spawn")
-    deadline = time.monotonic() + 240  # importing torch takes long on busy cores
-    while not context.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("the ranks wait for each other")
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return on_ranks(work, 2, folder)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from conftest import TINY
 from sequence_ranks import CASES, work
+from spawn import on_ranks
 
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.transforms.sequence_parallel import parallelize_sequence
@@ -21,14 +19,7 @@ from hunyuan_video.transforms.sequence_parallel import parallelize_sequence
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What four ranks found, run once for all claims."""
     folder: Path = tmp_path_factory.mktemp("ranks")
-    context = mp.start_processes(work, (4, folder), nprocs=4, join=False, start_method="spawn")
-    deadline = time.monotonic() + 240  # importing torch four times takes a minute on two busy cores
-    while not context.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("the ranks wait for each other")
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(4)]
+    return on_ranks(work, 4, folder)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -64,6 +64,11 @@ class VAEConfig:
         require(space == 2**halvings, f"spatial_compression_ratio must be {2**halvings}, not {space}, with {len(widths)} blocks")
         require(time in [2**n for n in range(halvings + 1)], f"time_compression_ratio={time} must be a power of two, at most {space}")
 
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:
+        """[B, C, T, H, W] of one video's latents, from its frames and pixels."""
+        side = self.spatial_compression_ratio
+        return 1, self.latent_channels, (num_frames - 1) // self.time_compression_ratio + 1, height // side, width // side
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> VAEConfig:
         """Read the values of a `vae/config.json`, official or Diffusers'. Unknown keys are ignored; what this file cannot be is refused."""
