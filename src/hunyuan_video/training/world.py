@@ -53,7 +53,7 @@ Split = Literal["train", "held_out"]
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip to render: what moves how and where, the words for it, and the seed of what no word mentions (placement)."""
+    """One clip to render: what moves how and where, the words for it, and the seed of what no word mentions (sky and skyline)."""
 
     subject: str
     motion: str
@@ -116,7 +116,7 @@ def sample_scene(seed: int, split: Split) -> Scene:
     """The scene of an integer seed: a uniform combination of the split, one in four with a pair of subjects of the split instead."""
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be 0 or more.")
-    rng = np.random.default_rng([seed, 1])  # the 1 keeps these draws apart from the placement's, which start from the seed alone
+    rng = np.random.default_rng([seed, 1])  # the 1 keeps these draws apart from the picture's, which start from the seed alone
     possible = combinations(split)
     subject, motion, background = possible[rng.integers(len(possible))]
     if rng.random() < PAIR_SHARE:
