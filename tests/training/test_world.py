@@ -86,6 +86,12 @@ def test_sizes_colours_and_styles_are_seen():
     assert len(np.unique(drawn[0:4].reshape(-1, 3), axis=0)) < len(np.unique(real[0:4].reshape(-1, 3), axis=0))
 
 
+def test_only_what_keeps_its_size_has_one_named():
+    scenes = [sample_scene(seed, "train") for seed in range(400)]
+    sized = {scene.motion for scene in scenes if scene.size != "normal"}
+    assert sized == set(MOTIONS) - set(world.RESIZING)
+
+
 def test_right_moving_subjects_face_right():
     left, right = (render(Scene("fish", motion, "night", "", seed=0), num_frames=3)[1, 20:44, 20:44].astype(int) for motion in ("left", "right"))
     assert np.abs(right - left[:, ::-1]).mean() < 0.2 * np.abs(right - left).mean()

@@ -25,6 +25,7 @@ CAMERA = {
     "zoom_out": ("zooms out", "moves away", "pulls back"),
 }
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "still", *CAMERA)
+RESIZING = ("grow", "shrink", "zoom_in", "zoom_out")
 BACKGROUNDS = ("grass", "sea", "night", "desert", "snow", "forest", "mountains", "sunset", "space", "city")
 SIZES = {"normal": 1.0, "small": 0.64, "large": 1.4}
 HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.14, "green": 0.35, "blue": 0.59, "purple": 0.77}
@@ -130,10 +131,11 @@ def compose(
 ) -> Scene:
     """A scene of these words, perhaps with a size, a colour and a style, and a caption for it.
 
-    `unseen` chooses a sentence built as no training caption is. A subject alone may have a size and, if in COLOURABLE, a colour.
+    `unseen` chooses a sentence built as no training caption is. A subject alone may have a colour, if in COLOURABLE, and a size, if nothing
+    else changes that: every size that a subject is ever drawn in is another shape to learn.
     """
     style, size, colour = "cartoon" if rng.random() < CARTOON_SHARE else "realistic", "normal", None
-    if second is None and rng.random() < SIZED_SHARE:
+    if second is None and motion not in RESIZING and rng.random() < SIZED_SHARE:
         size = ("small", "large")[rng.integers(2)]
     if second is None and subject in COLOURABLE and rng.random() < COLOURED_SHARE:
         colour = tuple(HUES)[rng.integers(len(HUES))]
