@@ -93,7 +93,8 @@ def test_only_what_keeps_its_size_has_one_named():
 
 
 def test_right_moving_subjects_face_right():
-    left, right = (render(Scene("fish", motion, "night", "", seed=0), num_frames=3)[1, 20:44, 20:44].astype(int) for motion in ("left", "right"))
+    scenes = (Scene("fish", motion, "night", "", seed=0) for motion in ("left", "right"))
+    left, right = (render(scene, num_frames=3)[1, 20:44, 20:44].astype(int) for scene in scenes)
     assert np.abs(right - left[:, ::-1]).mean() < 0.2 * np.abs(right - left).mean()
 
 

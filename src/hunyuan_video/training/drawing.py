@@ -207,7 +207,7 @@ def render(scene: Scene, height: int = SIDE, width: int = SIDE, num_frames: int 
     # Little that no caption mentions: with subjects a few pixels here or there, a model of this size learns blobs, not their shapes.
     disc_x, phase = rng.uniform(8.0, 56.0), rng.choice([0.0, 2.1, 4.2])
 
-    # Images show a subject wherever, and as large as, the videos' latent frames do, so that they teach the same shapes at a ninth of the cost.
+    # Images show a subject wherever, and as large as, the latent frames of videos do: so they teach the same shapes at a ninth of the cost.
     moments = np.linspace(-0.5, 0.5, num_frames) if num_frames > 1 else [rng.choice(np.linspace(-0.5, 0.5, 9))]
 
     scale = min(height, width) / SIDE
