@@ -110,11 +110,11 @@ def pairs(split: Split) -> tuple[tuple[str, str], ...]:
     return tuple(pair for pair in every if is_held_out_pair(*pair) == (split == "held_out"))
 
 
-PAIR_SHARE, CARTOON_SHARE, SIZED_SHARE, COLOURED_SHARE = 0.25, 0.25, 0.35, 0.6
+PAIR_SHARE, CARTOON_SHARE, SIZED_SHARE, COLOURED_SHARE = 0.5, 0.25, 0.35, 0.6
 
 
 def sample_scene(seed: int, split: Split) -> Scene:
-    """The scene of an integer seed: a uniform combination of the split, one in four with a pair of subjects of the split instead."""
+    """The scene of an integer seed: a uniform combination of the split, every other one with a pair of subjects of the split instead."""
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be 0 or more.")
     rng = np.random.default_rng([seed, 1])  # the 1 keeps these draws apart from the picture's, which start from the seed alone
