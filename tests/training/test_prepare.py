@@ -105,7 +105,7 @@ def test_consecutive_clips_share_their_caption(config, tmp_path):
 
 def test_without_buckets_the_weights_choose(source):
     found = weights.find_or_embedded(weights.EMBEDDED)
-    assert DataPreparation(source).sizes(found) == [Bucket(1, 64, 64), Bucket(17, 64, 64)]
+    assert DataPreparation(source).sizes(found) == [Bucket(1, 128, 128), Bucket(33, 128, 128)]
 
 
 def test_the_commands_of_the_documentation_run(source, tmp_path, monkeypatch):

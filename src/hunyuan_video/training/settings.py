@@ -74,8 +74,8 @@ class TransformerTraining(Training):
     distill_lowest: float = 1.0
     """the guidance scale is drawn evenly between this and distill_highest"""
     distill_highest: float = 8.0
-    hidden_size: int = 192
-    num_heads: int = 3
+    hidden_size: int = 256
+    num_heads: int = 4
     num_double_blocks: int = 2
     num_single_blocks: int = 4
 
