@@ -84,7 +84,7 @@ def convert(source: Path, out: Path, to: Target, load_key: str = "module") -> li
         elif to == "diffusers" and root:
             _write_diffusers(root, stored, temporary)
         elif to == "diffusers":
-            _write_diffusers_transformer(stored, temporary, token_replace=False)
+            _write_diffusers_transformer(stored, temporary)
         elif root:
             _write_official(root, state, temporary)
         else:
@@ -173,7 +173,7 @@ def _write_official(root: Weights, state: State, out: Path) -> None:
 
 def _write_diffusers(root: Weights, stored: StoredTransformer, out: Path) -> None:
     """The whole of a Diffusers folder, for `HunyuanVideoPipeline.from_pretrained`."""
-    _write_diffusers_transformer(stored, out / "transformer", token_replace=root.image_to_video)
+    _write_diffusers_transformer(stored, out / "transformer")
     config, tensors = read_vae(root.vae)
     (out / "vae").mkdir()
     write_safetensors(tensors, out / "vae" / "diffusion_pytorch_model.safetensors")
@@ -187,10 +187,10 @@ def _write_diffusers(root: Weights, stored: StoredTransformer, out: Path) -> Non
     _write_defaults(root, out)
 
 
-def _write_diffusers_transformer(stored: StoredTransformer, folder: Path, *, token_replace: bool) -> None:
+def _write_diffusers_transformer(stored: StoredTransformer, folder: Path) -> None:
     folder.mkdir(parents=True)
     _write_shards(diffusers.from_official(stored.expanded()), folder, "diffusion_pytorch_model")
-    _write_json(diffusers.transformer_json(stored.config, token_replace=token_replace), folder / "config.json")
+    _write_json(diffusers.transformer_json(stored.config), folder / "config.json")
 
 
 def _write_shards(state: State, folder: Path, name: str) -> None:

@@ -121,8 +121,11 @@ def from_official(state: State) -> dict[str, Lazy]:
     return found
 
 
-def transformer_json(config: TransformerConfig, *, token_replace: bool) -> dict[str, Any]:
-    """The `transformer/config.json` of these sizes; `token_replace` says that a given first frame replaces noise."""
+def transformer_json(config: TransformerConfig) -> dict[str, Any]:
+    """The `transformer/config.json` of these sizes.
+
+    "token_replace" is never written: with it every first frame is taken for clean, also in the text-to-video pipeline that the folder names.
+    """
     concat = config.in_channels > config.out_channels
     return {
         "_class_name": "HunyuanVideoTransformer3DModel",
@@ -142,7 +145,7 @@ def transformer_json(config: TransformerConfig, *, token_replace: bool) -> dict[
         "pooled_projection_dim": config.pooled_dim,
         "rope_theta": config.rope_theta,
         "rope_axes_dim": list(config.rope_dims),
-        "image_condition_type": "latent_concat" if concat else "token_replace" if token_replace else None,
+        "image_condition_type": "latent_concat" if concat else None,
     }
 
 
