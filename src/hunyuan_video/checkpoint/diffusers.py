@@ -124,7 +124,7 @@ def from_official(state: State) -> dict[str, Lazy]:
 def transformer_json(config: TransformerConfig) -> dict[str, Any]:
     """The `transformer/config.json` of these sizes.
 
-    "token_replace" is never written: with it every first frame is taken for clean, also in the text-to-video pipeline that the folder names.
+    "token_replace" is never written: with it the text-to-video pipeline, which the folder names, takes every first frame for clean.
     """
     concat = config.in_channels > config.out_channels
     return {
