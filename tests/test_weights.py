@@ -6,6 +6,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hunyuan_video import weights
 from hunyuan_video.config import Sampling
@@ -100,3 +102,10 @@ def test_a_file_is_not_taken_for_a_root(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(FileNotFoundError, match=r"is one file, but weights are the folder of a whole model.*--dit-weight"):
         weights.find(tmp_path / "model.safetensors")
+
+
+def test_guidance_is_refused_by_weights_without_it(official_tree, tmp_path):
+    undistilled = tmp_path / "undistilled.safetensors"
+    save_file({"img_in.proj.weight": torch.zeros(1)}, undistilled)
+    with pytest.raises(ValueError, match="has no embedded guidance"):
+        weights.find(official_tree, transformer=undistilled).check(Sampling(guidance=6.0))

@@ -68,13 +68,17 @@ def test_a_converted_model_makes_the_same_video_in_diffusers(tmp_path):
     theirs.set_progress_bar_config(disable=True)
     theirs.vae.use_framewise_decoding = False
     ours = HunyuanVideo.load(EMBEDDED, Runtime(vae_tiling=False))
-    options = replace(ours.defaults, height=64, width=96, num_frames=9, num_steps=3, seed=3)
+    options = replace(ours.defaults, height=64, width=96, num_frames=9, num_steps=3, cfg_scale=2.0, seed=3)
     video = ours("a red ball rolls to the right", options)
-    features = ours.encode_text(["a red ball rolls to the right"], options)
+    features = ours.encode_text(["a red ball rolls to the right", ""], options)
     frames = theirs(
-        prompt_embeds=features.states,
-        prompt_attention_mask=features.mask,
-        pooled_prompt_embeds=features.pooled,
+        prompt_embeds=features.states[:1],
+        prompt_attention_mask=features.mask[:1],
+        pooled_prompt_embeds=features.pooled[:1],
+        negative_prompt_embeds=features.states[1:],
+        negative_prompt_attention_mask=features.mask[1:],
+        negative_pooled_prompt_embeds=features.pooled[1:],
+        true_cfg_scale=options.cfg_scale,
         guidance_scale=options.guidance,
         latents=ours._noise(ours.vae.config.latent_shape(options.num_frames, options.height, options.width), options, None).clone(),
         height=options.height,

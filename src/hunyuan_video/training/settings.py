@@ -30,7 +30,7 @@ class Training(Objective):
     image_ratio: float | None = None
     """share of the micro-batches that are images; none: as they come"""
     learning_rate: float = 1e-4
-    """1e-4 suits a LoRA, 1e-5 all weights of a trained model, 2e-3 the miniature from nothing"""
+    """1e-4 suits a LoRA, 1e-5 all weights of a trained model, 1.5e-3 the miniature from nothing"""
     warmup_steps: int = 100
     decay_fraction: float = 0.0
     """the last part of the run, in which the learning rate falls linearly to 1 % of its value"""
