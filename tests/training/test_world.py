@@ -112,17 +112,23 @@ def test_verbs_without_direction_always_mean_left():
     ("scene", "seed", "sentence"),
     [
         (Scene("cat", "left", "grass", "", 0), 967, "A cat walks on the grass, realistic style."),
-        (Scene("dog", "right", "snow", "", 0, second="penguin"), 645, "A dog and a penguin walk to the right in the snow"),
-        (Scene("elephant", "zoom_in", "mountains", "", 0), 1284, "An elephant in the mountains, the camera zooms in"),
+        (Scene("dog", "right", "snow", "", 0, second="penguin"), 6369, "A dog and a penguin walk to the right in the snow"),
+        (Scene("elephant", "zoom_in", "mountains", "", 0), 1486, "An elephant in the mountains, the camera zooms in"),
+        (Scene("crab", "pan_left", "sea", "", 0, second="whale"), 408, "A crab and a whale are at sea and the camera pans left."),
         (
             Scene("turtle", "left", "desert", "", 0, size="small", style="cartoon"),
-            8094,
+            49618,
             "A small turtle walks on the sand dunes, a cartoon.",
         ),
     ],
 )
 def test_known_sentences_can_be_said(scene: Scene, seed: int, sentence: str):
     assert write_caption(scene, np.random.default_rng(seed)) == sentence
+
+
+def test_and_joins_more_than_two_subjects():
+    scenes = [sample_scene(seed, "train") for seed in range(300)]
+    assert sum(" and " in scene.caption for scene in scenes if scene.second is None) > 30
 
 
 def test_captions_vary_and_stay_short():

@@ -221,12 +221,18 @@ PLACES = {
     "city": ("in the city", "in the town", "before tall buildings", "over the rooftops"),
 }
 PLAIN = "{subject} {motion} {place}"
-TEMPLATES = (PLAIN, PLAIN, "{place}, {subject} {motion}", "a video where {subject} {motion} {place}")
+# "and" joins more than two subjects: were it only that, a model would hear a second subject in every "and".
+TEMPLATES = (
+    *(PLAIN, PLAIN, "{place}, {subject} {motion}", "a video where {subject} {motion} {place}"),
+    *("all is calm and {subject} {motion} {place}", "{subject} {motion} {place} and nothing else happens"),
+)
 CAMERA_TEMPLATES = (
     "{subject} {place}, the camera {motion}",
     "the camera {motion}, {subject} {place}",
     "{place}, {subject}, camera {motion}",
     "the camera {motion} while {subject} rests {place}",
+    "the camera {motion} and {subject} rests {place}",
+    "{subject} is {place} and the camera {motion}",
 )
 # Only for judging: how no caption of the training is built.
 UNSEEN_TEMPLATES = (
@@ -258,7 +264,7 @@ def write_caption(scene: Scene, rng: np.random.Generator, unseen: bool = False) 
     if scene.motion in CAMERA:
         template, deed = pick(UNSEEN_CAMERA_TEMPLATES if unseen else CAMERA_TEMPLATES), pick(CAMERA[scene.motion])
         if scene.second is not None:
-            template = template.replace("rests", "rest")
+            template = template.replace("rests", "rest").replace(" is ", " are ")
     else:
         verbs = VERBS[scene.subject] if scene.second is None or VERBS[scene.subject] == VERBS[scene.second] else ()
         template, deed = pick(UNSEEN_TEMPLATES if unseen else TEMPLATES), pick(PHRASES[scene.motion]).format(verb=pick((*verbs, "moves")))
