@@ -1,7 +1,7 @@
 """Bake the miniature world's sprites: `python recipes/tiny/make_sprites.py`, needed only to change how a subject looks.
 
 The pictures come from Noto Color Emoji (Google, SIL Open Font License 1.1, Debian package `fonts-noto-color-emoji`), recoloured so
-that no two subjects share both a colour and a silhouette: a viewer, and a 6 MB model, must tell them apart in 30 soft pixels.
+that no two subjects share both a colour and a silhouette: a viewer, and a small model, must tell them apart in 60 soft pixels.
 The atlas is one row of 128 × 128 RGBA tiles in the order of `world.SUBJECTS`; rendering reads it and never needs the font.
 """
 

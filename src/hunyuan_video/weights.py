@@ -84,7 +84,9 @@ class Weights:
             raise ValueError(f"image is {sampling.image}, but the weights in {self.root} were trained for text alone; leave it out.")
         embedded = self.embedded_guidance
         if embedded is True and sampling.guidance is None:
-            raise ValueError(f"guidance is None, but {self.transformer} was distilled with one (the official value is 6).")
+            raise ValueError(
+                f"guidance is None, but {self.transformer} was distilled with one ({self.sampling().guidance} is its default)."
+            )
         if embedded is False and sampling.guidance is not None:
             raise ValueError(
                 f"guidance is {sampling.guidance}, but {self.transformer} has no embedded guidance; set it to None and use cfg_scale."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,10 @@ def test_questions_cover_every_held_out_combination_and_are_repeatable():
 
 
 def test_prompts_of_the_exam_are_built_as_no_training_caption_is():
-    starts = {template.split("{")[0] for template in (*world.UNSEEN_TEMPLATES, *world.UNSEEN_CAMERA_TEMPLATES)} - {""}
-    captions = [world.sample_scene(seed, "train").caption.lower() for seed in range(200)]
-    assert starts == {"watch how ", "look, ", "watch "}
-    assert not any(caption.startswith(tuple(starts)) or "there is a scene" in caption for caption in captions)
+    captions = [world.sample_scene(seed, "train").caption.lower() for seed in range(400)]
+    for template in (*world.UNSEEN_TEMPLATES, *world.UNSEEN_CAMERA_TEMPLATES):
+        built = re.compile(re.sub(r"\\{\w+\\}", ".+", re.escape(template)))
+        assert built.match(template) and not any(built.match(caption) for caption in captions)
 
 
 def test_judge_learns_the_same_from_the_same_seed():

@@ -54,6 +54,7 @@ def test_every_layout_becomes_every_other(tmp_path, transformer, source: Target,
 def test_a_whole_model_becomes_a_whole_model_that_makes_the_same_video(tmp_path, target: Target):
     convert(EMBEDDED, tmp_path / "model", target)
     assert locate(tmp_path / "model").sampling() == locate(EMBEDDED).sampling()
+    assert locate(tmp_path / "model").image_to_video
     videos = [HunyuanVideo.load(root) for root in (EMBEDDED, tmp_path / "model")]
     first, second = (pipe("a red ball", replace(pipe.defaults, num_steps=2, num_frames=5, seed=1)).frames for pipe in videos)
     np.testing.assert_array_equal(first, second)

@@ -126,7 +126,7 @@ def test_known_sentences_can_be_said(scene: Scene, seed: int, sentence: str):
     assert write_caption(scene, np.random.default_rng(seed)) == sentence
 
 
-def test_and_joins_more_than_two_subjects():
+def test_not_every_and_announces_a_second_subject():
     scenes = [sample_scene(seed, "train") for seed in range(300)]
     assert sum(" and " in scene.caption for scene in scenes if scene.second is None) > 30
 

@@ -3,8 +3,8 @@
 A small classifier, the judge, looks at five frames of a video and says all that a caption can say: subject, second subject, motion,
 background, size, colour, style. It learns from rendered clips alone, never from generated ones, and first has to prove itself on clips
 it has not seen. Its word is then the score of a generator, in three groups of prompts: combinations that were seen in training;
-combinations that never were, in sentences built as no training caption is; and, in such sentences, pairs of subjects that were never
-shown together. It saturates near 100 %: read it with the contact sheet.
+combinations that never were (of a subject alone), in sentences built as no training caption is; and, in such sentences, pairs of
+subjects that were never shown in this order. It saturates near 100 %: read it with the contact sheet.
 
 Letters: B clips, K = 5 frames the judge looks at, T frames, H height, W width.
 """
@@ -322,7 +322,7 @@ def markdown_table(reports: Sequence[Report], psnr_db: tuple[float, float], judg
     names = {
         "train": "combinations seen in training",
         "held_out": "combinations and sentences never seen",
-        "pair": "two subjects never seen together",
+        "pair": "two subjects never seen in this order",
     }
     columns = ("subject", "motion", "background", "size", "colour", "style")
     lines = [f"| prompts | clips | {' | '.join(columns)} | subjects, motion and background |", "|---" * 9 + "|"]

@@ -1,6 +1,6 @@
 """The miniature's text encoders: two small tokenizers, a small Llama and a small CLIP, trained on the world's captions.
 
-They are trained before the diffusion model and alone, in about a minute: a diffusion model that must learn to read while it learns
+They are trained before the diffusion model and alone, in minutes: a diffusion model that must learn to read while it learns
 to draw learns neither for a long time. The Llama predicts the next token, and the *state the diffusion model will see* (two layers
 below the top, without the final norm) must tell all slots of a scene (subject, motion, background …) apart; so must CLIP's pooled state.
 
@@ -131,7 +131,7 @@ def train(config: TextTraining, folder: Path | str) -> dict[str, float]:
     fresh, rng = scenes(config.seed, "fresh", config.fresh_captions), random.Random(config.seed)
     plain = accuracy(encoder, llm_heads, clip_heads, fresh, [scene.caption for scene in fresh])
     strange = accuracy(encoder, llm_heads, clip_heads, fresh, [with_unknown_words(scene.caption, rng) for scene in fresh])
-    log.info("all of subject, motion and background right: %s of fresh captions, %s with unknown words", plain, strange)
+    log.info("every slot right: %s of fresh captions, %s with unknown words", plain, strange)
     return plain | {f"{name}_unknown_words": value for name, value in strange.items()}
 
 

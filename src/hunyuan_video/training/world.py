@@ -1,8 +1,9 @@
 """A rendered world with captions: the training data of the embedded miniature model, and the truth it is judged by.
 
-32 subjects × 11 motions × 10 backgrounds make 3,520 combinations, of which a tenth is held out: never rendered in training, so that
-getting them right shows the words were understood one by one. A scene may also name a size, a colour, a second subject (a tenth of the
-pairs is held out, too) and a style. Everything follows from an integer seed. Here are the scenes and their words; `drawing` renders them.
+32 subjects × 11 motions × 10 backgrounds make 3,520 combinations, of which a tenth is held out: never rendered in training of a subject
+alone, so that getting them right shows the words were understood one by one. A scene may also name a size, a colour, a second subject (a
+tenth of the pairs is held out, too, in their order) and a style. Everything follows from an integer seed. Here are the scenes and their
+words; `drawing` renders them.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ def _check(subject: str, motion: str, background: str) -> None:
 
 
 def is_held_out(subject: str, motion: str, background: str) -> bool:
-    """Whether a combination is kept from all training: one background of each (subject, motion), one subject in ten of the others."""
+    """Whether no training shows a subject alone so: one background of each (subject, motion), one subject in ten of the others.
+
+    Pairs are held out by themselves (`is_held_out_pair`), so one of a pair may be seen in a combination that is held out here.
+    """
     _check(subject, motion, background)
     return (SUBJECTS.index(subject) + 3 * MOTIONS.index(motion) + 7 * BACKGROUNDS.index(background)) % 10 == 7
 
@@ -114,7 +118,7 @@ PAIR_SHARE, CARTOON_SHARE, SIZED_SHARE, COLOURED_SHARE = 0.5, 0.25, 0.35, 0.6
 
 
 def sample_scene(seed: int, split: Split) -> Scene:
-    """The scene of an integer seed: a uniform combination of the split, every other one with a pair of subjects of the split instead."""
+    """The scene of an integer seed: a uniform combination of the split, or for `PAIR_SHARE` of them a pair of the split in its place."""
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be 0 or more.")
     rng = np.random.default_rng([seed, 1])  # the 1 keeps these draws apart from the picture's, which start from the seed alone
@@ -221,7 +225,7 @@ PLACES = {
     "city": ("in the city", "in the town", "before tall buildings", "over the rooftops"),
 }
 PLAIN = "{subject} {motion} {place}"
-# "and" joins more than two subjects: were it only that, a model would hear a second subject in every "and".
+# Not every "and" announces a second subject: were it so, a model would draw one wherever it reads the word.
 TEMPLATES = (
     *(PLAIN, PLAIN, "{place}, {subject} {motion}", "a video where {subject} {motion} {place}"),
     *("all is calm and {subject} {motion} {place}", "{subject} {motion} {place} and nothing else happens"),
@@ -248,7 +252,7 @@ STYLE_WORDS = {
 
 
 def write_caption(scene: Scene, rng: np.random.Generator, unseen: bool = False) -> str:
-    """A random sentence that says all there is in a scene, each part in one of 3 to 5 ways; at most 25 words."""
+    """A random sentence that says all there is in a scene, each part in one of several ways; at most 25 words."""
 
     def pick(choices: tuple[str, ...]) -> str:
         return choices[rng.integers(len(choices))]
