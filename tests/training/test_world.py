@@ -58,8 +58,8 @@ def test_motion_is_what_the_label_says(subject: str, motion: str, monkeypatch: p
     way = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "pan_left": (1, 0), "pan_right": (-1, 0), "still": (0, 0)}
     if motion in way:
         assert (x1 - x0, y1 - y0) == pytest.approx(np.multiply(way[motion], drawing.TRAVEL), abs=2.0)
-    zoom = drawing.NEAR / drawing.FAR
-    growth = {"grow": 2.6**2, "shrink": 2.6**-2, "zoom_in": zoom**2, "zoom_out": zoom**-2}
+    growth = world.SIZES["large"] / world.SIZES["small"]
+    growth = dict.fromkeys(("grow", "zoom_in"), growth**2) | dict.fromkeys(("shrink", "zoom_out"), growth**-2)
     assert area1 / area0 == pytest.approx(growth.get(motion, 1.0), rel=0.3)
     # Only the camera moves what stands behind.
     assert np.array_equal(empty[0], empty[-1]) == (motion not in world.CAMERA)

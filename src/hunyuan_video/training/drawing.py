@@ -21,8 +21,6 @@ from hunyuan_video.training.world import CAMERA, HUES, SIZES, SUBJECTS, Scene
 
 SIDE = 64  # every length below is for a picture of this side, and scales with the smaller side of the picture asked for
 TRAVEL = 16.0  # pixels from the first frame to the last: of 33 frames at 128 pixels, half a latent pixel in each latent frame
-FAR, NEAR = 0.72, 1.38  # size of everything at the two ends of a zoom
-SMALL, LARGE = 0.5, 1.3  # size of a growing subject at its two ends
 SPRITE_BLUR = 2.4  # Gaussian radius in the atlas's pixels (128 a tile); more raises the PSNR a VAE can reach, less is crisper
 OUTLINE = 4  # width of a cartoon's dark outline, in the atlas's pixels
 DEFAULT_SIZE = 31.0
@@ -34,7 +32,7 @@ SPRITE_SIZE = {
     "train": 34.0,
     "crab": 34.0,
 }  # pixels; those with fine parts
-PAIR_SIZE, PAIR_GAP = 0.75, 28.0  # two subjects: their size, the distance of their centres
+PAIR_GAP = 32.0  # between the centres of two subjects: a whole number of the transformer's tokens, so that each looks as it does alone
 
 
 @cache
@@ -186,16 +184,16 @@ _PATHS = {
     "right": (TRAVEL, 0.0, 1.0, 1.0),
     "up": (0.0, -TRAVEL, 1.0, 1.0),
     "down": (0.0, TRAVEL, 1.0, 1.0),
-    "grow": (0.0, 0.0, SMALL, LARGE),
-    "shrink": (0.0, 0.0, LARGE, SMALL),
+    "grow": (0.0, 0.0, SIZES["small"], SIZES["large"]),
+    "shrink": (0.0, 0.0, SIZES["large"], SIZES["small"]),
     "still": (0.0, 0.0, 1.0, 1.0),
 }
 # Of the camera: pixels to the right, and magnification, from the first frame to the last.
 _CAMERA_PATHS = {
     "pan_left": (-TRAVEL, 1.0, 1.0),
     "pan_right": (TRAVEL, 1.0, 1.0),
-    "zoom_in": (0.0, FAR, NEAR),
-    "zoom_out": (0.0, NEAR, FAR),
+    "zoom_in": (0.0, SIZES["small"], SIZES["large"]),
+    "zoom_out": (0.0, SIZES["large"], SIZES["small"]),
 }
 
 
@@ -228,13 +226,13 @@ def render(scene: Scene, height: int = SIDE, width: int = SIDE, num_frames: int 
             canvas = _background(scene.background, scene.style, centre_x + look + x / zoom, SIDE / 2 + y / zoom, disc_x, phase)
         frame = canvas.copy()
         for subject, beside in cast:
-            size = SPRITE_SIZE.get(subject, DEFAULT_SIZE) * SIZES[scene.size] * ((first + last) / 2 + (last - first) * along)
-            size *= zoom * scale * (1.0 if scene.second is None else PAIR_SIZE)
+            grown = (first + last) / 2 + (last - first) * along
+            size = SPRITE_SIZE.get(subject, DEFAULT_SIZE) * SIZES[scene.size] * grown * zoom * scale
             tile = _sprite(subject, scene.colour, scene.style, 64 if size < 64 else 128)
             if scene.motion == "right":
                 tile = tile[:, :, ::-1]
-            place_x = width / 2 + (beside + right * along - look) * zoom * scale
-            place_y = height / 2 + (1.0 + down * along) * zoom * scale
+            place_x = width / 2 + (beside * grown + right * along - look) * zoom * scale
+            place_y = height / 2 + down * along * scale
             _paste(frame, tile, place_x, place_y, size)
         frames[number] = np.clip(frame + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
     return frames

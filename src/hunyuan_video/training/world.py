@@ -28,7 +28,7 @@ CAMERA = {
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "still", *CAMERA)
 RESIZING = ("grow", "shrink", "zoom_in", "zoom_out")
 BACKGROUNDS = ("grass", "sea", "night", "desert", "snow", "forest", "mountains", "sunset", "space", "city")
-SIZES = {"normal": 1.0, "small": 0.64, "large": 1.4}
+SIZES = {"normal": 1.0, "small": 0.6, "large": 1.4}  # also the ends of growing and zooming: every size to draw a subject in is to be learnt
 HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.14, "green": 0.35, "blue": 0.59, "purple": 0.77}
 COLOURABLE = {
     "car": "red",
