@@ -34,6 +34,7 @@ from hunyuan_video.weights import Weights, find_or_embedded
 
 log = logging.getLogger(__name__)
 
+UNKNOWN_WORDS = 0.3  # share of the rendered world's captions with words that mean nothing
 MIN_JUDGED = 50  # sources looked at before the share that failed means anything
 NAMES_SHOWN = 3
 REPORT = "report.md"
@@ -286,7 +287,9 @@ def _write_world_shard(job: _WorldJob) -> tuple[int, Entry]:
     for seed in job.seeds:
         scene, bucket = world.sample_scene(seed, "train"), world_bucket(job.config, seed)
         clip = torch.from_numpy(drawing.render(scene, bucket.height, bucket.width, bucket.num_frames))
-        samples.append(Sample(pca.encode(basis, clip[None])[0], scene.caption))
+        words = np.random.default_rng([seed, 3])  # the 3 keeps them apart from the other draws
+        caption = world.with_unknown_words(scene.caption, words) if words.random() < UNKNOWN_WORDS else scene.caption
+        samples.append(Sample(pca.encode(basis, clip[None])[0], caption))
     return job.index, write_shard(job.path, samples, {}, text)
 
 

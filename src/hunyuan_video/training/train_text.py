@@ -12,12 +12,12 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -45,7 +45,7 @@ from hunyuan_video.models.text import (
     clip_pooled,
     template_prefix,
 )
-from hunyuan_video.training.world import SLOTS, Scene, sample_scene
+from hunyuan_video.training.world import SLOTS, Scene, sample_scene, with_unknown_words
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def train(config: TextTraining, folder: Path | str) -> dict[str, float]:
 
     # Judged as it will be used: the saved folders, read by the pipeline's own loader.
     encoder = load_text_encoder(folder / "text_encoder", folder / "text_encoder_2", torch.float32)
-    fresh, rng = scenes(config.seed, "fresh", config.fresh_captions), random.Random(config.seed)
+    fresh, rng = scenes(config.seed, "fresh", config.fresh_captions), np.random.default_rng(config.seed)
     plain = accuracy(encoder, llm_heads, clip_heads, fresh, [scene.caption for scene in fresh])
     strange = accuracy(encoder, llm_heads, clip_heads, fresh, [with_unknown_words(scene.caption, rng) for scene in fresh])
     log.info("every slot right: %s of fresh captions, %s with unknown words", plain, strange)
@@ -257,26 +257,11 @@ class Heads(nn.Module):
 
 # Captions
 
-# Words that say nothing about a scene here.
-FILLER = (
-    "a beautiful cinematic shot of very happy cute slowly quickly gently golden light detailed colourful high quality 4k soft warm bright "
-    "old young lovely one with the its film scene fluffy funny sleepy brave shiny new calm clear some view full"
-)
-
 
 def scenes(seed: int, purpose: str, count: int) -> list[Scene]:
     """Scenes of every combination: the text encoders may know those that the videos never show, as any language model does."""
     rng = random.Random(f"{seed} {purpose}")
     return [sample_scene(rng.randrange(2**31), "held_out" if rng.random() < HELD_OUT_SHARE else "train") for _ in range(count)]
-
-
-def with_unknown_words(caption: str, rng: random.Random) -> str:
-    """The caption with one to three words put between its own that mean nothing, half of them not even words."""
-    words = caption.split()
-    for _ in range(rng.randint(1, 3)):
-        nonsense = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9)))
-        words.insert(rng.randint(0, len(words)), rng.choice((nonsense, rng.choice(FILLER.split()))))
-    return " ".join(words)
 
 
 class Batch(NamedTuple):
@@ -292,7 +277,8 @@ def make_batch(config: TextTraining, step: int, llm_tokenizer: PreTrainedTokeniz
     """The captions of one training step, a function of seed and step; half of them ask for an image."""
     rng = random.Random(f"{config.seed} batch {step}")
     drawn = scenes(config.seed, f"batch {step}", config.batch_size)
-    captions = [with_unknown_words(s.caption, rng) if rng.random() < config.unknown_words else s.caption for s in drawn]
+    words = np.random.default_rng([config.seed, step])
+    captions = [with_unknown_words(s.caption, words) if words.random() < config.unknown_words else s.caption for s in drawn]
     llm_ids = llm_tokenizer([TEMPLATES[rng.choice(KINDS)].format(caption) for caption in captions])["input_ids"]
     clip_ids = clip_tokenizer(captions, truncation=True)["input_ids"]
     text_mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in llm_ids], batch_first=True)

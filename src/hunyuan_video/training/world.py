@@ -8,6 +8,7 @@ words; `drawing` renders them.
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
@@ -229,6 +230,7 @@ PLAIN = "{subject} {motion} {place}"
 TEMPLATES = (
     *(PLAIN, PLAIN, "{place}, {subject} {motion}", "a video where {subject} {motion} {place}"),
     *("all is calm and {subject} {motion} {place}", "{subject} {motion} {place} and nothing else happens"),
+    *("here {subject} {motion} {place}", "{place} one day {subject} {motion}"),
 )
 CAMERA_TEMPLATES = (
     "{subject} {place}, the camera {motion}",
@@ -237,6 +239,8 @@ CAMERA_TEMPLATES = (
     "the camera {motion} while {subject} rests {place}",
     "the camera {motion} and {subject} rests {place}",
     "{subject} is {place} and the camera {motion}",
+    "here the camera {motion}: {subject} {place}",
+    "{place} one day {subject}, the camera {motion}",
 )
 # Only for judging: how no caption of the training is built.
 UNSEEN_TEMPLATES = (
@@ -249,6 +253,27 @@ STYLE_WORDS = {
     "realistic": ("", "", "", ", realistic style", ", realistic style", ", a realistic video"),
     "cartoon": (", cartoon style", ", cartoon style", ", a cartoon", ", drawn as a cartoon"),
 }
+
+# Words that say nothing about a scene here.
+FILLER = (
+    "a beautiful cinematic shot of very happy cute slowly quickly gently golden light detailed colourful high quality 4k soft warm bright "
+    "old young lovely one with the its film scene fluffy funny sleepy brave shiny new calm clear some view full"
+)
+
+
+def with_unknown_words(caption: str, rng: np.random.Generator) -> str:
+    """The caption with one to four words put between its own, side by side or apart, that mean nothing; half of them are not even words.
+
+    Who has read such captions does not stumble over the first word that the world does not know.
+    """
+    words = caption.split()
+    place = 0
+    for number in range(rng.integers(1, 5)):
+        if number == 0 or rng.random() < 0.5:
+            place = rng.integers(len(words) + 1)
+        nonsense = "".join(rng.choice(list(string.ascii_lowercase), rng.integers(2, 10)))
+        words.insert(place, nonsense if rng.random() < 0.5 else rng.choice(FILLER.split()))
+    return " ".join(words)
 
 
 def write_caption(scene: Scene, rng: np.random.Generator, unseen: bool = False) -> str:
