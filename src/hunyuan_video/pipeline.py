@@ -287,7 +287,7 @@ class HunyuanVideo:
         """Every open choice made, so that what is recorded is what was used."""
         has_guidance = self.transformer.config.guidance_embed
         if has_guidance and options.guidance is None:
-            raise ValueError("guidance is none, but these weights need an embedded guidance scale (the official value is 6).")
+            raise ValueError(f"guidance is none, but these weights need an embedded guidance scale ({self.defaults.guidance} by default).")
         if not has_guidance and options.guidance is not None:
             raise ValueError(
                 f"guidance is {options.guidance}, but these weights have no embedded guidance; use cfg_scale, and none for guidance."

@@ -236,9 +236,9 @@ CAMERA_TEMPLATES = (
     "{subject} {place}, the camera {motion}",
     "the camera {motion}, {subject} {place}",
     "{place}, {subject}, camera {motion}",
-    "the camera {motion} while {subject} rests {place}",
-    "the camera {motion} and {subject} rests {place}",
-    "{subject} is {place} and the camera {motion}",
+    "the camera {motion} while {subject} {rests} {place}",
+    "the camera {motion} and {subject} {rests} {place}",
+    "{subject} {is} {place} and the camera {motion}",
     "here the camera {motion}: {subject} {place}",
     "{place} one day {subject}, the camera {motion}",
 )
@@ -292,15 +292,15 @@ def write_caption(scene: Scene, rng: np.random.Generator, unseen: bool = False) 
         someone += " and " + name(scene.second, "")
     if scene.motion in CAMERA:
         template, deed = pick(UNSEEN_CAMERA_TEMPLATES if unseen else CAMERA_TEMPLATES), pick(CAMERA[scene.motion])
-        if scene.second is not None:
-            template = template.replace("rests", "rest").replace(" is ", " are ")
     else:
         verbs = VERBS[scene.subject] if scene.second is None or VERBS[scene.subject] == VERBS[scene.second] else ()
         template, deed = pick(UNSEEN_TEMPLATES if unseen else TEMPLATES), pick(PHRASES[scene.motion]).format(verb=pick((*verbs, "moves")))
         if scene.second is not None:
             first, *rest = deed.split(" ")
             deed = " ".join([PLURALS.get(first, first.removesuffix("s")), *rest])
-    sentence = template.format(subject=someone, motion=deed, place=pick(PLACES[scene.background])) + pick(STYLE_WORDS[scene.style])
+    number = {"rests": "rests", "is": "is"} if scene.second is None else {"rests": "rest", "is": "are"}
+    place = pick(PLACES[scene.background])
+    sentence = template.format(subject=someone, motion=deed, place=place, **number) + pick(STYLE_WORDS[scene.style])
     if rng.random() < 0.7:
         sentence = sentence[0].upper() + sentence[1:]
     return sentence + pick(("", "."))
