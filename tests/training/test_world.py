@@ -114,7 +114,8 @@ def test_verbs_without_direction_always_mean_left():
         (Scene("cat", "left", "grass", "", 0), 967, "A cat walks on the grass, realistic style."),
         (Scene("dog", "right", "snow", "", 0, second="penguin"), 6369, "A dog and a penguin walk to the right in the snow"),
         (Scene("elephant", "zoom_in", "mountains", "", 0), 1486, "An elephant in the mountains, the camera zooms in"),
-        (Scene("crab", "pan_left", "sea", "", 0, second="whale"), 3706, "A crab and a whale are at sea and the camera pans left."),
+        (Scene("crab", "pan_left", "sea", "", 0, second="whale"), 8260, "A crab and a whale are at sea and the camera pans left."),
+        (Scene("robot", "right", "space", "", 0, second="bee"), 5369, "In space there are a robot and a bee that move right."),
         (
             Scene("turtle", "left", "desert", "", 0, size="small", style="cartoon"),
             49618,

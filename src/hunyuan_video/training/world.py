@@ -230,7 +230,7 @@ PLAIN = "{subject} {motion} {place}"
 TEMPLATES = (
     *(PLAIN, PLAIN, "{place}, {subject} {motion}", "a video where {subject} {motion} {place}"),
     *("all is calm and {subject} {motion} {place}", "{subject} {motion} {place} and nothing else happens"),
-    *("here {subject} {motion} {place}", "{place} one day {subject} {motion}"),
+    *("here {subject} {motion} {place}", "{place} one day {subject} {motion}", "{place} there {is} {subject} that {motion}"),
 )
 CAMERA_TEMPLATES = (
     "{subject} {place}, the camera {motion}",
@@ -241,6 +241,8 @@ CAMERA_TEMPLATES = (
     "{subject} {is} {place} and the camera {motion}",
     "here the camera {motion}: {subject} {place}",
     "{place} one day {subject}, the camera {motion}",
+    "{place} there {is} {subject} and the camera {motion}",
+    "the camera {motion} and there {is} {subject} {place}",
 )
 # Only for judging: how no caption of the training is built.
 UNSEEN_TEMPLATES = (
