@@ -14,7 +14,7 @@ from hunyuan_video.training import drawing, world
 from hunyuan_video.video import save_video
 
 CAPTION = "A zorb on the grass"
-COMMAND = "train lora --data clips --cache run/cache --out run --rank 8 --learning-rate 3e-3 --warmup-steps 5"
+COMMAND = "train lora --data clips --cache run/cache --out run --rank 8 --learning-rate 2e-3 --warmup-steps 5"
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_lora_learns_one_clip_by_heart(clips: Path):
-    assert cli.main([*COMMAND.split(), "--num-steps", "150", "--caption-dropout", "0"]) == 0
+    assert cli.main([*COMMAND.split(), "--num-steps", "220", "--caption-dropout", "0"]) == 0
     base, adapted = (HunyuanVideo.load(None, Runtime(lora=lora)) for lora in ((), ("run/lora_kohya.safetensors",)))
     clip = base.encode(drawing.render(world.Scene("apple", "still", "grass", "", seed=1), 128, 128, 33))
     sampling = replace(base.defaults, num_steps=8, seed=5)
     before, after = ((pipe(CAPTION, sampling).latents - clip).square().mean().item() for pipe in (base, adapted))
-    assert after < 0.3 * before
+    assert after < 0.1 * before
     other = replace(sampling, seed=6)
     assert not torch.equal(adapted(CAPTION, sampling).latents, adapted(CAPTION, other).latents)
 
