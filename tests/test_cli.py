@@ -240,7 +240,7 @@ def refused(capsys, *arguments: str) -> str:
         (["generate", "A cat.", "--num-frames", "128"], "num_frames is 128"),
         (["generate", "A cat.", "--num-videos", "0"], "num_videos is 0"),
         (["generate", "A cat.", "--prompts-file", "x.txt"], "give one of them"),
-        (["generate", "--prompts-file", "x.txt"], "x.txt: no such file or directory"),
+        (["generate", "--prompts-file", "x.txt"], "x.txt: no such file or directory; check the name"),
         (["generate", "A cat.", "--weights", "nowhere"], "looked for nowhere"),
         (["generate", "A cat.", "--save-state", "s.safetensors", "--num-videos", "2"], "keeps the state of one video"),
         (["generate", "A cat.", "--save-state", "s.mp4"], "ends in none of .safetensors"),
@@ -300,9 +300,18 @@ def test_help_works_even_where_model_base_is_wrong(monkeypatch, capsys):
     assert ended.value.code == 0
 
 
-def test_running_out_of_memory_is_a_sentence(capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
+    ],
+)
+def test_running_out_of_memory_is_a_sentence(error, capsys):
     def work() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise error
 
     assert cli.run_guarded(work) == 1
     assert "--offload auto" in capsys.readouterr().err

@@ -311,7 +311,8 @@ def run_guarded(work: Callable[[], None]) -> int:
         print(f"hunyuan-video: {_sentence(error)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported here
+        on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)  # PyTorch's, not imported here
+        if not (on_gpu or on_cpu):
             raise
         advice = "try --offload auto, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
         print(f"hunyuan-video: out of memory; {advice}. ({_sentence(error)})", file=sys.stderr)
@@ -323,7 +324,8 @@ def run_guarded(work: Callable[[], None]) -> int:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror.lower()}."
+        advice = {FileNotFoundError: "; check the name", IsADirectoryError: "; give a file"}.get(type(error), "")
+        return f"{error.filename}: {error.strerror.lower()}{advice}."
     return " ".join(str(error).split()) or type(error).__name__
 
 

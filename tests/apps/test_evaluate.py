@@ -146,5 +146,11 @@ def test_main_writes_table_json_and_sheet(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "contact_sheet.png").exists()
 
 
+def test_main_refuses_no_clips_before_it_trains_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluate, "load_judge", lambda folder: pytest.fail("a judge was asked for"))
+    with pytest.raises(ValueError, match="num_clips is 0; it must be at least 1"):
+        evaluate.main(lambda prompt, seed: np.zeros((5, 64, 64, 3), np.uint8), lambda frames: frames, (5, 64, 64), tmp_path, 0)
+
+
 def test_sheet_begins_with_the_first_prompt_of_the_readme():
     assert evaluate.SHEET_PROMPTS[0] == "A cat walks on the grass, realistic style."

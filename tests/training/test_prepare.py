@@ -178,6 +178,12 @@ def test_shards_follow_a_source_that_changes(config, tmp_path, monkeypatch):
     assert not (cache / "shard-00003.safetensors").exists() and len(LatentCache(cache)) == 4
 
 
+def test_another_way_to_the_same_sources_is_no_other_setting(config, tmp_path):
+    report = prepare.prepare(config, tmp_path / "cache")
+    again = prepare.prepare(replace(config, source=config.source / ".." / config.source.name), tmp_path / "cache")
+    assert again.splitlines()[1:] == report.splitlines()[1:]
+
+
 def test_other_settings_in_the_same_folder_are_refused(config, tmp_path):
     prepare.prepare(config, tmp_path / "cache")
     with pytest.raises(ValueError, match=r"other settings \(fps: 24.0 -> 12.0\)"):
@@ -206,7 +212,8 @@ def test_a_cache_of_nothing_is_an_error(tmp_path, capsys):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a.mp4").touch()
     assert cli.main(["data", "prepare", str(tmp_path / "source"), "--out", str(tmp_path / "cache")]) == 2
-    assert "None of the 1 sources could be used (1 no caption)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "None of the 1 sources could be used (1 no caption)" in said and "as clip.txt beside clip.mp4" in said
     with pytest.raises(FileNotFoundError, match="no latent cache"):
         LatentCache(tmp_path / "cache")
 

@@ -198,7 +198,7 @@ def test_a_run_is_not_continued_on_another_cache_or_from_other_weights(config, b
     changed = load_file(weights_file)
     changed["final_layer.linear.bias"] += 1
     save_file(changed, weights_file)
-    with pytest.raises(ValueError, match="start_digest"):
+    with pytest.raises(ValueError, match="what is in start has changed"):
         train(config, tmp_path / "run")
     shutil.copy(base, weights_file)
     folder = tmp_path / "cache"
@@ -206,7 +206,7 @@ def test_a_run_is_not_continued_on_another_cache_or_from_other_weights(config, b
     train(replace(config, cache=folder), tmp_path / "other")
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"note": "appended"}))
-    with pytest.raises(ValueError, match="cache_digest"):
+    with pytest.raises(ValueError, match="what is in cache has changed"):
         train(replace(config, cache=folder), tmp_path / "other")
 
 

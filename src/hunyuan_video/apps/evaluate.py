@@ -257,8 +257,6 @@ def _shuffled(possible: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
 
 def evaluate(generate: Generate, judge: Judge, num_clips: int, group: Group, seed: int = 0) -> Report:
     """Ask for `num_clips` videos, let the judge say what is in them, and count the right answers."""
-    if num_clips < 1:
-        raise ValueError(f"num_clips is {num_clips}; it must be at least 1.")
     outcomes: dict[str, list[bool]] = {"subject": [], "motion": [], "background": [], "size": [], "colour": [], "style": []}
     everything: list[bool] = []
     mistakes: list[Mistake] = []
@@ -351,8 +349,10 @@ def main(
     """Judge a generator and write `evaluation.md`, `evaluation.json` and `contact_sheet.png` into `folder`; returns the table.
 
     `num_clips` is per group. `reconstruct` is the VAE's encode and decode, tested on clips of `size` (frames, height, width). The judge is
-    kept in `folder` and trained there first if it is missing. Raises ValueError if the judge fails its own exam.
+    kept in `folder` and trained there first if it is missing. Raises ValueError if the judge fails its own exam, or for no clips.
     """
+    if num_clips < 1:
+        raise ValueError(f"num_clips is {num_clips}; it must be at least 1.")
     judge, judge_score = load_judge(folder)
     contact_sheet([(prompt, generate(prompt, seed)) for prompt in SHEET_PROMPTS], folder / "contact_sheet.png")
     groups: tuple[Group, ...] = ("train", "held_out", "pair")

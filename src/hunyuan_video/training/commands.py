@@ -99,6 +99,10 @@ def planned(config: settings.TransformerTraining | settings.LoraTraining, runtim
     plan, available = train.memory_plan(config, runtime, world_size(), device, cache), available_memory(device)
     check(plan, available)
     text = f"{plan.table()}\nFree now on {device}: {available / 1e9:.2f} GB."
+    if cache is None:
+        text += (
+            f"\nThere is no cache in {config.cache} yet: counted with samples of {config.token_budget:,} tokens, which yours need not be."
+        )
     if isinstance(config, settings.LoraTraining):
         whole = train.memory_plan(config, runtime, world_size(), device, cache, TransformerConfig())
         text += f"\nHunyuanVideo-13B would take {whole.total / 1e9:.1f} GB with these settings; docs/training-memory.md lists others."

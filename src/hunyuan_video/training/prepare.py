@@ -92,7 +92,7 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
     folder, found, items = Path(folder), find_or_embedded(config.weights), media.find_items(config.source)
     buckets = config.sizes(found)
     request = {
-        "source": config.source.absolute(),
+        "source": config.source.resolve(),
         "buckets": [str(bucket) for bucket in buckets],
         "fps": config.fps,
         "clips_per_video": config.clips_per_video,
@@ -121,7 +121,9 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
     if not manifest.buckets:
         manifest.discard()  # nothing is lost, and other settings, which may do better, can have this folder
         (folder / "config.json").unlink()
-        raise ValueError(f"None of the {len(items)} sources could be used ({_counts(manifest.skipped)}); {folder / REPORT} names them.")
+        counts = _counts(manifest.skipped)
+        advice = "; a caption stands beside its clip, as clip.txt beside clip.mp4" if "no caption" in counts else ""
+        raise ValueError(f"None of the {len(items)} sources could be used ({counts}); {folder / REPORT} names them{advice}.")
     return text
 
 

@@ -68,7 +68,12 @@ def keep_config(folder: Path, config: dict[str, Any], may_change: Collection[str
 def changed_settings(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     """Which of these settings are others in a folder's `config.json`, and how."""
     old, new = json.loads((folder / "config.json").read_text(encoding="utf-8")), json.loads(json.dumps(config, default=str))
-    return {key: f"{key}: {old.get(key)!r} -> {value!r}" for key, value in new.items() if old.get(key) != value}
+    return {key: _change(key, old.get(key), value) for key, value in new.items() if old.get(key) != value}
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    """Two digests say nothing to a reader."""
+    return f"what is in {key.removesuffix('_digest')} has changed" if key.endswith("_digest") else f"{key}: {old!r} -> {new!r}"
 
 
 class Run:

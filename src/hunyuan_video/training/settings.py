@@ -114,8 +114,10 @@ class LoraTraining(Training):
                 raise ValueError(
                     f"layers is {self.layers!r}, which is no regular expression ({error}); 'attn|mlp' would be one."
                 ) from error
-        if self.rank < 1 or self.alpha <= 0:
-            raise ValueError(f"rank is {self.rank} and alpha {self.alpha}; rank must be 1 or more and alpha above 0.")
+        if self.rank < 1:
+            raise ValueError(f"rank is {self.rank}; it must be 1 or more.")
+        if self.alpha <= 0:
+            raise ValueError(f"alpha is {self.alpha}; it must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
