@@ -34,7 +34,6 @@ from hunyuan_video.weights import Weights, find_or_embedded
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_WORDS = 0.3  # share of the rendered world's captions with words that mean nothing
 MIN_JUDGED = 50  # sources looked at before the share that failed means anything
 NAMES_SHOWN = 3
 REPORT = "report.md"
@@ -121,9 +120,10 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
     if not manifest.buckets:
         manifest.discard()  # nothing is lost, and other settings, which may do better, can have this folder
         (folder / "config.json").unlink()
-        counts = _counts(manifest.skipped)
-        advice = "; a caption stands beside its clip, as clip.txt beside clip.mp4" if "no caption" in counts else ""
-        raise ValueError(f"None of the {len(items)} sources could be used ({counts}); {folder / REPORT} names them{advice}.")
+        advice = "; a caption stands beside its clip, as clip.txt beside clip.mp4, or in its row" if manifest.skipped["no caption"] else ""
+        raise ValueError(
+            f"None of the {len(items)} sources could be used ({_counts(manifest.skipped)}); {folder / REPORT} names them{advice}."
+        )
     return text
 
 
@@ -290,8 +290,7 @@ def _write_world_shard(job: _WorldJob) -> tuple[int, Entry]:
         scene, bucket = world.sample_scene(seed, "train"), world_bucket(job.config, seed)
         clip = torch.from_numpy(drawing.render(scene, bucket.height, bucket.width, bucket.num_frames))
         words = np.random.default_rng([seed, 3])  # the 3 keeps them apart from the other draws
-        caption = world.with_unknown_words(scene.caption, words) if words.random() < UNKNOWN_WORDS else scene.caption
-        samples.append(Sample(pca.encode(basis, clip[None])[0], caption))
+        samples.append(Sample(pca.encode(basis, clip[None])[0], world.sometimes_with_unknown_words(scene.caption, words)))
     return job.index, write_shard(job.path, samples, {}, text)
 
 

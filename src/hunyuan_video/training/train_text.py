@@ -45,7 +45,7 @@ from hunyuan_video.models.text import (
     clip_pooled,
     template_prefix,
 )
-from hunyuan_video.training.world import SLOTS, Scene, sample_scene, with_unknown_words
+from hunyuan_video.training.world import SLOTS, Scene, sample_scene, sometimes_with_unknown_words, with_unknown_words
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,6 @@ class TextTraining:
     mlp_size: int = 256
     llm_layers: int = 4
     clip_layers: int = 2
-    unknown_words: float = 0.3  # share of captions with words that mean nothing, so that a strange word does not hide the known ones
 
     def __post_init__(self) -> None:
         if self.llm_layers <= SKIPPED_LAYERS:
@@ -278,7 +277,7 @@ def make_batch(config: TextTraining, step: int, llm_tokenizer: PreTrainedTokeniz
     rng = random.Random(f"{config.seed} batch {step}")
     drawn = scenes(config.seed, f"batch {step}", config.batch_size)
     words = np.random.default_rng([config.seed, step])
-    captions = [with_unknown_words(s.caption, words) if words.random() < config.unknown_words else s.caption for s in drawn]
+    captions = [sometimes_with_unknown_words(scene.caption, words) for scene in drawn]
     llm_ids = llm_tokenizer([TEMPLATES[rng.choice(KINDS)].format(caption) for caption in captions])["input_ids"]
     clip_ids = clip_tokenizer(captions, truncation=True)["input_ids"]
     text_mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in llm_ids], batch_first=True)

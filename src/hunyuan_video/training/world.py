@@ -264,10 +264,7 @@ FILLER = (
 
 
 def with_unknown_words(caption: str, rng: np.random.Generator) -> str:
-    """The caption with one to four words put between its own, side by side or apart, that mean nothing; half of them are not even words.
-
-    Who has read such captions does not stumble over the first word that the world does not know.
-    """
+    """The caption with one to four words put between its own, side by side or apart, that mean nothing; half of them are not even words."""
     words = caption.split()
     place = 0
     for number in range(rng.integers(1, 5)):
@@ -276,6 +273,11 @@ def with_unknown_words(caption: str, rng: np.random.Generator) -> str:
         nonsense = "".join(rng.choice(list(string.ascii_lowercase), rng.integers(2, 10)))
         words.insert(place, nonsense if rng.random() < 0.5 else rng.choice(FILLER.split()))
     return " ".join(words)
+
+
+def sometimes_with_unknown_words(caption: str, rng: np.random.Generator) -> str:
+    """As a training reads captions: who has read unknown words in 3 of 10 does not stumble over the first one."""
+    return with_unknown_words(caption, rng) if rng.random() < 0.3 else caption
 
 
 def write_caption(scene: Scene, rng: np.random.Generator, unseen: bool = False) -> str:
