@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from hunyuan_video.config import Runtime, Sampling
 
 if TYPE_CHECKING:
+    __version__: str
     from hunyuan_video.pipeline import HunyuanVideo
     from hunyuan_video.video import save_video
 
-__all__ = ["HunyuanVideo", "Runtime", "Sampling", "save_video"]
+__all__ = ["HunyuanVideo", "Runtime", "Sampling", "__version__", "save_video"]
 
 _LAZY = {
     "HunyuanVideo": "hunyuan_video.pipeline",
@@ -24,8 +25,13 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module
+    from importlib import import_module, metadata
 
+    if name == "__version__":
+        try:
+            return metadata.version("hunyuan-video")
+        except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH has none that would be sure
+            return "not installed"
     if name not in _LAZY:
         raise AttributeError(f"module 'hunyuan_video' has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)

@@ -14,7 +14,6 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from hunyuan_video import checkpoint, plan, weights
+from hunyuan_video import __version__, checkpoint, plan, weights
 from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.files import sha256
@@ -307,7 +306,7 @@ class HunyuanVideo:
             **({"lora_sha256": list(self.lora_sha256)} if self.lora_sha256 else {}),
             "model": self.fingerprint,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
-            "hunyuan_video": version("hunyuan-video"),
+            "hunyuan_video": __version__,
             "torch": torch.__version__,
         }
 

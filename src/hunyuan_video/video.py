@@ -3,6 +3,7 @@
 A file appears whole or not at all: it is written under a temporary name beside its place, flushed to the disk, then renamed.
 The same frames give the same bytes, so encoder threads and random ids are pinned.
 Licence: PyAV's wheels carry FFmpeg with libx264, which is GPL. This file only calls it; who ships those wheels ships GPL code.
+It is imported where a container is opened, so that everything else works without it.
 
 T, H, W: frames, height and width in pixels. B, C: videos and channels of latents, whose T, H and W are the VAE's.
 """
@@ -20,13 +21,10 @@ import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import av
 import numpy as np
 import torch
-from av.container import InputContainer
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import ExifTags, GifImagePlugin, Image, ImageSequence, PngImagePlugin
@@ -36,12 +34,15 @@ from torch import Tensor
 
 from hunyuan_video.files import LATENTS_SUFFIX, VIDEO_SUFFIXES, check_writable, replacing
 
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+
 Frames = UInt8[np.ndarray, "T H W 3"]
 FramesTensor = UInt8[Tensor, "T H W 3"]
 # Container, codec, its speed, default and largest crf. 18 is where H.264's loss stops being seen (the official code leaves imageio's 25),
 # and 24 is near it on AV1's scale.
 ENCODERS = {".mp4": ("mp4", "libx264", "medium", 18, 51), ".webm": ("webm", "libsvtav1", "8", 24, 63)}
-SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 BT709 = 1  # in ITU-T H.273, for primaries, transfer and matrix alike
 READABLE = "mov,matroska,avi"  # FFmpeg also reads playlists, by which a hostile "video" has other files or addresses opened
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -58,9 +59,9 @@ UPRIGHT = {
 DEFAULT_FPS = 24.0  # what HunyuanVideo was trained to make
 MARK = "hunyuan_video"  # tells our metadata from another program's comment
 MAX_HEADER_BYTES = 2**20  # of safetensors; ours are far smaller, and one of 200,000 entries takes seconds to parse
-# What the parsers raise on damaged bytes (found by fuzzing).
+# What the parsers raise on damaged bytes (found by fuzzing); of containers, `open_container` makes a ValueError.
 DAMAGED = (
-    *(av.FFmpegError, SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
+    *(SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
     *(OSError, EOFError, SyntaxError, LookupError, ValueError),
 )
 
@@ -115,7 +116,7 @@ def save_video(
         else:
             try:
                 _encode(pixels, temporary, suffix, fps, default_crf if crf is None else crf, comment)
-            except av.FFmpegError as error:
+            except pyav().FFmpegError as error:
                 raise OSError(f"Cannot write {path}: {error.strerror}; is the disk full?") from error
     return path
 
@@ -130,7 +131,7 @@ def read_video(path: str | Path) -> tuple[Frames, float]:
             return _read_pictures(files)
         with open_container(path) as container:
             stream = container.streams.video[0]
-            frames = [frame.to_ndarray(format="rgb24", interpolation=SCALING) for frame in container.decode(stream)]
+            frames = [rgb(frame) for frame in container.decode(stream)]
             return np.stack(frames), float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
 
 
@@ -220,6 +221,9 @@ def _sha256(tensor: Tensor) -> str:
 
 
 def _encode(pixels: Frames, path: Path, suffix: str, fps: int | float, crf: int | None, comment: str | None) -> None:
+    av = pyav()
+    from av.video.reformatter import ColorRange, Colorspace
+
     container_format, codec, preset, _, _ = ENCODERS[suffix]
     options = {"preset": preset, "crf": str(crf)}
     if codec == "libx264" and platform.machine() in ("x86_64", "AMD64"):
@@ -240,7 +244,7 @@ def _encode(pixels: Frames, path: Path, suffix: str, fps: int | float, crf: int 
         context.colorspace = context.color_primaries = context.color_trc = BT709
         for picture in pixels:
             rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            yuv = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=SCALING)
+            yuv = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=scaling())
             container.mux(stream.encode(yuv))
         container.mux(stream.encode(None))
 
@@ -347,16 +351,43 @@ def _stated_size(file: BinaryIO) -> int:
     return end
 
 
+def pyav():  # without a return type, from which a type checker would know no more than that it is a module
+    """PyAV. Raises an ImportError that says what to install where it is missing."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("Video files are read and written by PyAV, which is not installed: pip install av") from error
+    return av
+
+
+def scaling() -> int:
+    """How colours are converted: the careful way."""
+    pyav()
+    from av.video.reformatter import Interpolation
+
+    return Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+
+
+def rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of a decoded frame."""
+    return frame.to_ndarray(format="rgb24", interpolation=scaling())
+
+
 @contextlib.contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
+    """A video file, opened. What FFmpeg finds wrong with it, there or later inside the block, is a ValueError."""
+    av = pyav()
     with open(path, "rb") as file:  # not the path, in which FFmpeg takes "12:30.mp4" for a protocol
         if _stated_size(file) > path.stat().st_size:
             raise ValueError("the end is missing")
         file.seek(0)
-        with av.open(file, "r", container_options={"format_whitelist": READABLE}, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise ValueError("there is no video in it")
-            yield container
+        try:
+            with av.open(file, "r", container_options={"format_whitelist": READABLE}, metadata_errors="replace") as container:
+                if not container.streams.video:
+                    raise ValueError("there is no video in it")
+                yield container
+        except av.FFmpegError as error:
+            raise ValueError(error.strerror or str(error)) from error
 
 
 def _read_safetensors(path: Path) -> tuple[str | None, Tensor]:

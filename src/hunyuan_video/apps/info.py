@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from hunyuan_video import weights
+from hunyuan_video import __version__, weights
 from hunyuan_video.models import attention
 from hunyuan_video.models.attention import AttentionFn
 
-PACKAGES = ("hunyuan-video", "torch", "transformers", "safetensors", "av")
+PACKAGES = ("torch", "transformers", "safetensors", "av")
 
 
 def report(root: Path | None) -> str:
     """Versions, devices, attention kernels and weights, as text for a person."""
     lines = ["Versions", f"  python {platform.python_version()} on {platform.platform()}"]
-    lines += [f"  {package} {version(package)}" for package in PACKAGES]
+    lines += [f"  hunyuan-video {__version__}", *(f"  {package} {_version(package)}" for package in PACKAGES)]
 
     lines += ["", "Devices", f"  cpu ({torch.get_num_threads()} threads)"]
     for index in range(torch.cuda.device_count()):
@@ -39,6 +39,13 @@ def report(root: Path | None) -> str:
     if found.missing():
         lines += [f"  embedded        found    {weights.EMBEDDED}", f"  {weights.HOW_TO_GET}"]
     return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def _usable(kernel: AttentionFn, device: torch.device) -> str:

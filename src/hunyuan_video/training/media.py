@@ -18,16 +18,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-import av
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
 from hunyuan_video.training.dataset import Bucket, nearest
-from hunyuan_video.video import DAMAGED, SCALING, fill, image_size, open_container, read_image
+from hunyuan_video.video import DAMAGED, fill, image_size, open_container, read_image, rgb
+
+if TYPE_CHECKING:
+    import av
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -244,8 +246,7 @@ def _decode(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
         for decoded, frame in enumerate(container.decode(stream)):
             if decoded != number:
                 continue
-            pixels = frame.to_ndarray(format="rgb24", interpolation=SCALING)
-            picture = Image.fromarray(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90))))
+            picture = Image.fromarray(np.ascontiguousarray(np.rot90(rgb(frame), round(frame.rotation / 90))))
             while decoded == number:
                 yield picture
                 number = next(wanted, None)
