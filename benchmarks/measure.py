@@ -1,4 +1,4 @@
-"""What the benchmarks share: weights without zeros, times taken in turns, and the peak memory of a call."""
+"""What the benchmarks share: weights without zeros, times taken alone and in turns, and the peak memory of a call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def randomize(module: Model, seed: int = 0, std: float = 0.1) -> Model:
     """Normal weights everywhere: a zero-initialized layer would hide a difference between two implementations."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
     for parameter in module.parameters():
         parameter.data.normal_(0, std, generator=generator)
     return module.eval().requires_grad_(False)
@@ -46,6 +46,32 @@ def take_turns(calls: Mapping[str, Callable[[], object]], device: torch.device, 
             call()
             taken[name].append(clock(device) - start)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def timed(call: Callable[[], object], device: torch.device, seconds: float = 1.0) -> dict[str, float]:
+    """Milliseconds of one call: median, least and most of at least three measurements, and of as many more as fit in `seconds`. The call
+    before them warms up, and tells the peak memory. A short call is repeated within a measurement, so that a clock's own time is nothing.
+    """
+    peak = peak_memory(call, device)
+    start = clock(device)
+    call()
+    taken = max(clock(device) - start, 1e-6)
+    times = max(1, round(0.02 / taken))
+
+    def once() -> float:
+        start = clock(device)
+        for _ in range(times):
+            call()
+        return 1000 * (clock(device) - start) / times
+
+    samples = [once() for _ in range(min(20, max(3, int(seconds / taken / times))))]
+    return {"ms": statistics.median(samples), "least_ms": min(samples), "most_ms": max(samples), "repeats": len(samples), "peak_mib": peak}
+
+
+def deviation(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The relative error, as a root mean square."""
+    expected = expected.float()
+    return ((actual.float() - expected).norm() / expected.norm()).item()
 
 
 def resident_mib() -> float:

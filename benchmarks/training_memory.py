@@ -7,6 +7,7 @@ python benchmarks/training_memory.py --measure [--device cuda]
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -45,6 +46,33 @@ def train(
     """Two steps of a real training with the settings that `predict` takes."""
     with device:
         model = HunyuanVideoTransformer(config)
+    step = stepping(
+        *(model, device),
+        kind=kind,
+        rank=rank,
+        activation_checkpointing=activation_checkpointing,
+        ema=ema,
+        fp8_base=fp8_base,
+        dtype=dtype,
+        attention=attention,
+    )
+    for number in range(2):
+        step(number, batch, 2 if accumulate else 1)
+
+
+def stepping(
+    model: HunyuanVideoTransformer,
+    device: torch.device,
+    *,
+    kind: Literal["full", "lora"],
+    rank: int,
+    activation_checkpointing: bool,
+    ema: bool,
+    fp8_base: bool,
+    dtype: torch.dtype,
+    attention: AttentionFn = sdpa,
+) -> Callable[[int, MicroBatch, int], None]:
+    """A training of the model, as a function that does the step of a number with so many equal micro-batches."""
     if kind == "lora":
         model.to(dtype)
         if fp8_base:
@@ -53,11 +81,14 @@ def train(
     worker = make_ready(model, TrainingRuntime(checkpoint_activations=activation_checkpointing), World(device), dtype)
     use_attention(worker, attention)
     masters = MasterWeights(model, betas=(0.9, 0.97), weight_decay=0.01, clip_norm=1.0, ema_decay=0.999 if ema else None)
-    for step in range(2):
-        for _ in range(2 if accumulate else 1):
-            loss_of(worker, *draw(config, device, batch, dtype)).backward()
+
+    def step(number: int, batch: MicroBatch, batches: int) -> None:
+        for _ in range(batches):
+            loss_of(worker, *draw(model.config, device, batch, dtype)).backward()
             masters.accumulate(worker)
-        masters.step(worker, step, 1e-3)
+        masters.step(worker, number, 1e-3)
+
+    return step
 
 
 def draw(config: TransformerConfig, device: torch.device, batch: MicroBatch, dtype: torch.dtype) -> tuple[Noisy, torch.Tensor]:

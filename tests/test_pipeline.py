@@ -394,7 +394,9 @@ def test_a_device_that_is_not_there_is_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_seed_means_the_same_video_on_cuda(official_tree, pipe):
     cuda = HunyuanVideo.load(official_tree, Runtime(device="cuda", dtype="float32", vae_dtype="float32", text_dtype="float32"))
-    torch.testing.assert_close(cuda("A cat.", SMALL).latents.cpu(), pipe("A cat.", SMALL).latents, atol=1e-3, rtol=1e-3)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # by default PyTorch's convolutions round float32 to 10 bits
+        video = cuda("A cat.", SMALL)
+    torch.testing.assert_close(video.latents.cpu(), pipe("A cat.", SMALL).latents, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.gpu

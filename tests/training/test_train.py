@@ -320,3 +320,14 @@ def test_a_new_block_starts_as_identity(config):
     out = model.double_blocks[0](img, txt, ctx)
     torch.testing.assert_close(out[0], img)
     torch.testing.assert_close(out[1], txt)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_lora_over_8_bits_trains_on_cuda_as_on_the_cpu(cache, base, tmp_path, losses):
+    config = LoraTraining(
+        cache=cache, start=base, rank=4, alpha=4.0, token_budget=16, dtype="float32", fp8=True, num_steps=4, learning_rate=2e-3
+    )
+    for device in ("cpu", "cuda"):
+        train(config, tmp_path / device, TrainingRuntime(device=device, checkpoint_activations=True))
+    assert losses[4:] == pytest.approx(losses[:4], rel=0.01)

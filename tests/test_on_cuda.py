@@ -1,0 +1,71 @@
+"""What CUDA could change, where a tiny model shows it. (Other GPU tests stand beside those of what they test.)"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TINY, randomize
+from measure import deviation
+from test_pipeline import SMALL
+
+from hunyuan_video.config import Runtime
+from hunyuan_video.models import attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.pipeline import HunyuanVideo
+from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.transforms.tiling import TileSizes, tiled_decode
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+HALF = {"dtype": "bfloat16", "vae_dtype": "float16", "text_dtype": "float16"}
+
+
+@pytest.mark.parametrize("offload", ["models", "blocks"])
+def test_offload_changes_no_bit_of_a_video(official_tree, offload):
+    resident, moving = (
+        HunyuanVideo.load(official_tree, Runtime(device="cuda", offload=kind, **HALF))("A cat.", SMALL) for kind in ("none", offload)
+    )
+    assert torch.equal(moving.latents, resident.latents) and (moving.frames == resident.frames).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", attention.KINDS)
+def test_every_attention_kernel_computes_the_same(kind, masked):
+    q, k, v = torch.randn(3, 2, 300, 4, 128, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(300) < torch.tensor([300, 200])[:, None])[:, None] if masked else None
+    expected = attention.matmul(q, k, v, mask)
+    given = (x.to("cuda", torch.bfloat16) for x in (q, k, v))
+    actual = attention.KINDS[kind](*given, None if mask is None else mask.cuda())
+    assert deviation(actual.cpu(), expected) < 0.02
+
+
+@pytest.mark.parametrize("matmul", [False, True])
+@torch.no_grad()
+def test_8_bits_give_what_they_give_on_a_cpu(matmul):
+    if matmul and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("needs a GPU of compute capability 8.9 or more")
+    # Without guidance, whose large sinusoids depend on the last bit; see test_bfloat16_runs_on_cpu_and_stays_close.
+    model = randomize(HunyuanVideoTransformer(replace(TINY, guidance_embed=False))).to(torch.bfloat16)
+    fp8.quantize(model)
+    if matmul:
+        fp8.multiply_in_8_bits(model)
+    states, pooled = torch.randn(1, 7, TINY.text_dim), torch.randn(1, TINY.pooled_dim)
+    x, mask = torch.randn(1, 4, 2, 4, 6), torch.ones(1, 7, dtype=torch.bool)
+
+    def velocity(model: HunyuanVideoTransformer, device: str) -> torch.Tensor:
+        condition = model.condition(states.to(device, torch.bfloat16), mask.to(device), pooled.to(device, torch.bfloat16))
+        return model(x.to(device), torch.full((1,), 700.0, device=device), condition)
+
+    assert deviation(velocity(copy.deepcopy(model).cuda(), "cuda").cpu(), velocity(model, "cpu")) < 0.05
+
+
+@torch.no_grad()
+def test_half_precision_tiles_decode_as_the_cpus_float32(vae: CausalVAE):
+    z = torch.randn(1, 4, 5, 8, 6, generator=torch.Generator().manual_seed(0))
+    expected = tiled_decode(vae, z, TileSizes(32, 16))
+    upsample_by_phases(vae)
+    assert deviation(tiled_decode(vae.to("cuda", torch.float16), z.to("cuda", torch.float16), TileSizes(32, 16)).cpu(), expected) < 0.02
