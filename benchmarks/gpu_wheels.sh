@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 rm -rf .whl
 platforms=(--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64)
 "${PYTHON:-python3}" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp "${platforms[@]}" \
-    --dest .whl 'transformers>=5.23,<6' 'diffusers>=0.35' 'beartype>=0.22' 'tyro>=1.0' docstring-parser typeguard importlib-metadata regex
+    --dest .whl 'transformers>=5.23,<6' 'diffusers>=0.35' 'beartype>=0.22' 'tyro>=1.0' docstring-parser typeguard regex
 du -ch .whl/*.whl

@@ -29,27 +29,37 @@ VIDEOS = ((33, 544, 960), (1, 544, 960))
 TINY_VIDEOS = ((5, 32, 48),)
 
 
-def report_plan(part: Part) -> None:
+Video = tuple[int, int, int]
+
+
+def plan_bytes(part: Part) -> dict[tuple[Video, str], int]:
     """Of denoising; where whole models move, the plan counts the transformer alone, as it is here without offload."""
+    found: dict[tuple[Video, str], int] = {}
     for video in TINY_VIDEOS if part.rehearse else VIDEOS:
-        sampling = Sampling(num_frames=video[0], height=video[1], width=video[2])
-        runtimes = [Runtime(offload="models"), Runtime(offload="blocks")]
-        predictions = plan.predict(plan.Parts(transformer=config_of(part)), sampling, runtimes)
-        for offload, predicted in zip(("none", "blocks"), predictions, strict=True):
-            with part.case("offload-plan", video="x".join(map(str, video)), offload=offload) as row:
-                row["planned_gb"] = predicted.stages["denoise"] / 1e9
+        with part.case("offload-plan", video="x".join(map(str, video))) as row:
+            sampling = Sampling(num_frames=video[0], height=video[1], width=video[2])
+            runtimes = [Runtime(offload="models"), Runtime(offload="blocks")]
+            predictions = plan.predict(plan.Parts(transformer=config_of(part)), sampling, runtimes)
+            row.update(none=predictions[0].stages["denoise"], blocks=predictions[1].stages["denoise"])
+            found |= {(video, offload): row[offload] for offload in ("none", "blocks")}
+    return found
 
 
-def grid_of(video: tuple[int, int, int]) -> tuple[int, int, int]:
+def grid_of(video: Video) -> tuple[int, int, int]:
     frames, height, width = video
     return (frames - 1) // 4 + 1, height // 8, width // 8
 
 
 @torch.no_grad()
 def measure_steps(
-    part: Part, offload: str, model: HunyuanVideoTransformer, streamed: list[Tensor], expected: dict[tuple[int, int, int], Tensor]
+    part: Part,
+    offload: str,
+    model: HunyuanVideoTransformer,
+    streamed: list[Tensor],
+    expected: dict[Video, Tensor],
+    planned: dict[tuple[Video, str], int],
 ) -> None:
-    """Rows of one step's time and of the GPU's fullest moment, weights included."""
+    """Rows of one step's time and of the GPU's fullest moment, weights included. What is resident comes first, and is what is expected."""
     cuda = part.device.type == "cuda"
     for video in TINY_VIDEOS if part.rehearse else VIDEOS:
         with part.case("offload", video="x".join(map(str, video)), offload=offload) as row, on_device(model, part.device, streamed):
@@ -57,6 +67,8 @@ def measure_steps(
             if cuda:
                 torch.cuda.reset_peak_memory_stats(part.device)
             out = call()
+            if (video, offload) in planned:
+                row["planned_gb"] = planned[video, offload] / 1e9
             row["allocated_gb"] = torch.cuda.max_memory_allocated(part.device) / 1e9 if cuda else None
             row["identical"] = torch.equal(out, expected.setdefault(video, out))
             row["difference"] = deviation(out, expected[video])
@@ -98,21 +110,21 @@ def measure_moves(part: Part) -> None:
 def measure(part: Part) -> None:
     model = random_transformer(config_of(part), part.device)
     use_attention(model, kernel(best(part), part.device))
-    expected: dict[tuple[int, int, int], Tensor] = {}
-    measure_steps(part, "none", model, [], expected)
+    expected: dict[Video, Tensor] = {}
+    planned = plan_bytes(part)
+    measure_steps(part, "none", model, [], expected, planned)
     streamed: list[Tensor] = []
     with part.case("offload-start", what="blocks into page-locked memory") as row:
         blocks = [*model.double_blocks, *model.single_blocks]
         start = time.perf_counter()
         streamed = offload_blocks(blocks, part.device)
         row.update(seconds=time.perf_counter() - start, gb=sum(tensor.nbytes for tensor in streamed) / 1e9)
-    measure_steps(part, "blocks", model, streamed, expected)
+    measure_steps(part, "blocks", model, streamed, expected, planned)
     moving(part, "page-locked memory, all blocks", nn.ModuleList(blocks))
 
 
 def main() -> None:
     part = Part("offload")
-    report_plan(part)
     measure(part)
     measure_moves(part)
 
