@@ -13,7 +13,7 @@ seconds=${GPU_SECONDS:-480} # for all
 [ -n "${GPU_INSIDE:-}" ] || GPU_INSIDE=1 exec timeout --kill-after=1 "$seconds" bash "$PWD/benchmarks/gpu.sh" "$@"
 
 # In order of worth, with the share of 480 seconds that each is sure to have. What one leaves over is for those behind it.
-parts=(tests:65 attention:50 blocks:80 fp8:50 vae:90 offload:75 training:60)
+parts=(tests:75 attention:45 blocks:80 fp8:45 vae:90 offload:75 training:60)
 export OUT=${OUT:-results/gpu} COMMIT=${COMMIT:-$(git rev-parse HEAD 2>/dev/null)} PYTHONUNBUFFERED=1
 python=${PYTHON:-python3} total=$((seconds * 1000 - 8000 * seconds / 480)) start=$(date +%s%3N)
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd)

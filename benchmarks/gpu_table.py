@@ -28,6 +28,7 @@ class Table:
 
 SPREAD = {"ms": "{ms:,.2f}", "from – to": "{least_ms:,.2f} – {most_ms:,.2f}"}
 PEAK = {"peak MiB": "{peak_mib:,.0f}"}
+GPU = {"GPU, GB": "{allocated_gb:.2f}", "with gaps, GB": "{reserved_gb:.2f}"}
 SECONDS = {"seconds": "{seconds:,.2f}"}
 PARTS: dict[str, tuple[str, tuple[Table, ...]]] = {
     "tests": (
@@ -123,7 +124,7 @@ PARTS: dict[str, tuple[str, tuple[Table, ...]]] = {
                 "All tiles, frame by frame as they get ready; tuned is `torch.backends.cudnn.benchmark`.",
                 {"size": "{size}", "layout": "{layout}", "phases": "{phases}", "tuned": "{tuned}", "frames": "{frames} of {of}"}
                 | SECONDS
-                | {"GPU, GB": "{allocated_gb:.2f}"},
+                | GPU,
             ),
             Table(
                 "vae-layers",
@@ -150,7 +151,7 @@ PARTS: dict[str, tuple[str, tuple[Table, ...]]] = {
             Table(
                 "offload",
                 "One step. Planned is what `hunyuan-video plan` counts for it, without the text encoders and the VAE.",
-                {"video": "{video}", "offload": "{offload}", **SPREAD, "GPU, GB": "{allocated_gb:.2f}"}
+                {"video": "{video}", "offload": "{offload}", **SPREAD, **GPU}
                 | {"planned, GB": "{planned_gb:.2f}", "bit for bit the same": "{identical}"},
             ),
             Table("offload-start", "Once, when a pipeline is loaded:", {"what": "{what}", "GB": "{gb:.1f}", **SECONDS}),
@@ -168,8 +169,9 @@ PARTS: dict[str, tuple[str, tuple[Table, ...]]] = {
                 "training",
                 "Rank 32, every block computed twice.",
                 {"clip": "{clip}", "samples": "{samples}", "image tokens": "{tokens:,}", "first step, s": "{first_seconds:.2f}"}
-                | {"later steps, s": "{seconds:.2f}", "GPU, GB": "{allocated_gb:.2f}", "planned, GB": "{planned_gb:.2f}"},
+                | {"later steps, s": "{seconds:.2f}", **GPU, "planned, GB": "{planned_gb:.2f}"},
             ),
+            Table("training-merge", "Merging adapters into a single block, by where they are:", {"factors": "{factors}", **SPREAD}),
             Table("training-start", "Making the model and all that trains it:", SECONDS),
         ),
     ),

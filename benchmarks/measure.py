@@ -53,18 +53,18 @@ def timed(call: Callable[[], object], device: torch.device, seconds: float = 1.0
     before them warms up, and tells the peak memory. A short call is repeated within a measurement, so that a clock's own time is nothing.
     """
     peak = peak_memory(call, device)
-    start = clock(device)
-    call()
-    taken = max(clock(device) - start, 1e-6)
-    times = max(1, round(0.02 / taken))
 
-    def once() -> float:
+    def once(times: int) -> float:
         start = clock(device)
         for _ in range(times):
             call()
         return 1000 * (clock(device) - start) / times
 
-    samples = [once() for _ in range(min(20, max(3, int(seconds / taken / times))))]
+    first = once(1)
+    times = max(1, round(20 / max(first, 1e-3)))
+    samples = [first] if times == 1 else []
+    wanted = min(20, max(3, int(1000 * seconds / max(first * times, 1e-3))))
+    samples += [once(times) for _ in range(wanted - len(samples))]
     return {"ms": statistics.median(samples), "least_ms": min(samples), "most_ms": max(samples), "repeats": len(samples), "peak_mib": peak}
 
 

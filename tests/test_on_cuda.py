@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -45,14 +44,12 @@ def test_every_attention_kernel_computes_the_same(kind, masked):
 
 @pytest.mark.parametrize("matmul", [False, True])
 @torch.no_grad()
-def test_8_bits_give_what_they_give_on_a_cpu(matmul):
+def test_8_bits_come_near_to_what_they_give_on_a_cpu(matmul):
     if matmul and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("needs a GPU of compute capability 8.9 or more")
     # Without guidance, whose large sinusoids depend on the last bit; see test_bfloat16_runs_on_cpu_and_stays_close.
     model = randomize(HunyuanVideoTransformer(replace(TINY, guidance_embed=False))).to(torch.bfloat16)
     fp8.quantize(model)
-    if matmul:
-        fp8.multiply_in_8_bits(model)
     states, pooled = torch.randn(1, 7, TINY.text_dim), torch.randn(1, TINY.pooled_dim)
     x, mask = torch.randn(1, 4, 2, 4, 6), torch.ones(1, 7, dtype=torch.bool)
 
@@ -60,7 +57,11 @@ def test_8_bits_give_what_they_give_on_a_cpu(matmul):
         condition = model.condition(states.to(device, torch.bfloat16), mask.to(device), pooled.to(device, torch.bfloat16))
         return model(x.to(device), torch.full((1,), 700.0, device=device), condition)
 
-    assert deviation(velocity(copy.deepcopy(model).cuda(), "cuda").cpu(), velocity(model, "cpu")) < 0.05
+    expected = velocity(model, "cpu")  # expanded, for not every PyTorch multiplies in 8 bits on a CPU
+    model.cuda()
+    if matmul:
+        fp8.multiply_in_8_bits(model)
+    assert deviation(velocity(model, "cuda").cpu(), expected) < 0.05
 
 
 @torch.no_grad()

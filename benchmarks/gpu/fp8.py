@@ -12,9 +12,20 @@ from torch import Tensor
 
 from gpu.attention import best, kernel
 from gpu.models import OURS, SIZES, TINY_SIZES, Call, Inputs, caught_blocks, config_of, image_tokens, random_transformer
-from gpu.part import Part
+from gpu.part import Part, UnavailableError
 from hunyuan_video.models.transformer import use_attention
 from hunyuan_video.transforms import fp8
+
+
+def need_products(part: Part) -> None:
+    """A rehearsal needs a PyTorch whose CPU can stand in; a GPU that cannot multiply in 8 bits fails, and that is a result."""
+    try:
+        ones = torch.ones(16, 16, dtype=torch.bfloat16, device=part.device)
+        fp8.scaled(ones, ones.to(fp8.FP8), ones[0, :1].float(), None)
+    except RuntimeError as error:
+        if part.rehearse:
+            raise UnavailableError("needs a newer PyTorch, or a CUDA device") from error
+        raise
 
 
 @torch.no_grad()
@@ -37,6 +48,8 @@ def measure_blocks(part: Part) -> None:
         change()
         for (size, kind), (tokens, call) in calls.items():
             with part.case("fp8", size=size, block=kind, weights=weights, kernel=fastest) as row:
+                if weights == "fp8-matmul":
+                    need_products(part)
                 out = image_tokens(call(), tokens)
                 row["difference"] = deviation(out, expected.setdefault((size, kind), out))
                 row.update(part.timed(call))
@@ -67,6 +80,8 @@ def measure_product(part: Part) -> None:
     }
     for way, call in ways.items():
         with part.case("fp8-product", way=way) as row:
+            if "fp8-matmul" in way or "product" in way:
+                need_products(part)
             row.update(part.timed(call, 0.5), difference=deviation(call(), expected))
             row["tflops"] = 2 * tokens * inner * outer / row["ms"] / 1e9
     with part.case("fp8-product", way="its rounding alone, all tokens at once") as row:

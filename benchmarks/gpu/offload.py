@@ -60,16 +60,14 @@ def measure_steps(
     planned: dict[tuple[Video, str], int],
 ) -> None:
     """Rows of one step's time and of the GPU's fullest moment, weights included. What is resident comes first, and is what is expected."""
-    cuda = part.device.type == "cuda"
     for video in TINY_VIDEOS if part.rehearse else VIDEOS:
         with part.case("offload", video="x".join(map(str, video)), offload=offload) as row, on_device(model, part.device, streamed):
             call = Inputs(model.config, grid_of(video), part.device, torch.bfloat16).ours(model)
-            if cuda:
-                torch.cuda.reset_peak_memory_stats(part.device)
+            part.forget_peak()
             out = call()
+            row.update(part.peak())
             if (video, offload) in planned:
                 row["planned_gb"] = planned[video, offload] / 1e9
-            row["allocated_gb"] = torch.cuda.max_memory_allocated(part.device) / 1e9 if cuda else None
             row["identical"] = torch.equal(out, expected.setdefault(video, out))
             row["difference"] = deviation(out, expected[video])
             row.update(part.timed(call, 2.0))
@@ -81,8 +79,7 @@ def moving(part: Part, what: str, module: nn.Module) -> None:
         size = sum(tensor.nbytes for tensor in tensors_of(module))
         start = time.perf_counter()
         with on_device(module, part.device) if part.device.type == "cuda" else nullcontext():
-            if part.device.type == "cuda":
-                torch.cuda.synchronize(part.device)
+            part.finish()
             seconds = time.perf_counter() - start
         row.update(gb=size / 1e9, seconds=seconds, gb_per_second=size / 1e9 / max(seconds, 1e-9))
 

@@ -79,8 +79,25 @@ class Part:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def sm_clock(self) -> float | None:
-        """MHz just after a measurement, before the GPU has slowed down again."""
-        return None if self.rehearse else float(ask("clocks.sm").get("clocks.sm", "nan"))
+        """MHz just after a measurement, before the GPU has slowed down again; none where it is not told."""
+        told = "" if self.rehearse else ask("clocks.sm").get("clocks.sm", "")
+        return float(told) if told.isdecimal() else None
+
+    def forget_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak(self) -> dict[str, float]:
+        """GB since then: of all tensors together, and what the allocator took from the GPU for them. Nothing on a CPU."""
+        if self.device.type != "cuda":
+            return {}
+        allocated, reserved = torch.cuda.max_memory_allocated(self.device), torch.cuda.max_memory_reserved(self.device)
+        return {"allocated_gb": allocated / 1e9, "reserved_gb": reserved / 1e9}
+
+    def finish(self) -> None:
+        """Wait for all that is queued."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def machine(self) -> dict[str, Any]:
         row: dict[str, Any] = {

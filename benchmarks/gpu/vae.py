@@ -70,7 +70,6 @@ def measure_tile(part: Part, config: VAEConfig, dtype: torch.dtype) -> tuple[str
 def measure_whole(part: Part, config: VAEConfig, dtype: torch.dtype, name: str, phases: bool, tuned: bool = False) -> None:
     """All tiles, as the pipeline decodes them. A row for each piece of time, so that the first are known if the last do not fit."""
     size = (17, 32, 48) if part.rehearse else (129, 720, 1280)
-    cuda = part.device.type == "cuda"
     torch.backends.cudnn.benchmark = tuned
     with layout(name):
         vae = make(part, config, dtype, phases)
@@ -78,15 +77,13 @@ def measure_whole(part: Part, config: VAEConfig, dtype: torch.dtype, name: str, 
         pieces, frames, seconds = decode_pieces(vae, z), 0, 0.0
         for number in range(1, 100):
             with part.case("vae-whole", size="x".join(map(str, size)), layout=name, phases=phases, tuned=tuned, piece=number) as row:
-                if cuda:
-                    torch.cuda.reset_peak_memory_stats(part.device)
+                part.forget_peak()
                 start = time.perf_counter()
                 piece = next(pieces, None)
                 levels = None if piece is None else to_levels(piece[0]).cpu()
                 seconds += time.perf_counter() - start
                 frames += 0 if levels is None else len(levels)
-                row.update(frames=frames, of=size[0], seconds=seconds)
-                row["allocated_gb"] = torch.cuda.max_memory_allocated(part.device) / 1e9 if cuda else None
+                row.update(part.peak(), frames=frames, of=size[0], seconds=seconds)
             if frames >= size[0] or "seconds" not in row:
                 break
 
