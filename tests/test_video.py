@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -55,6 +57,24 @@ def test_to_frames_rounds_and_clips():
 def test_to_frames_refuses_nan():
     with pytest.raises(ValueError, match="NaN"):
         video.to_frames(torch.full((3, 1, 2, 2), float("nan")))
+
+
+# ---------------------------------------------------------------------------------------------------- without PyAV
+
+
+def test_all_but_video_files_works_without_pyav(tmp_path: Path):
+    code = """
+import sys
+sys.modules["av"] = None  # as if it were not installed
+import numpy as np
+import hunyuan_video.pipeline, hunyuan_video.plan, hunyuan_video.training.media, hunyuan_video.training.train
+from hunyuan_video.video import read_video, save_video
+frames = np.zeros((2, 16, 16, 3), np.uint8)
+assert (read_video(save_video(frames, "clip.png").with_suffix(""))[0] == frames).all()
+save_video(frames, "clip.mp4")
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.stderr.endswith("ImportError: Video files are read and written by PyAV, which is not installed: pip install av\n")
 
 
 # ---------------------------------------------------------------------------------------------------- round trips

@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from diffusers_peer import transformer_peer
 from measure import deviation
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
@@ -40,7 +39,7 @@ def step(part: Part, what: Mapping[str, object], calls: Mapping[str, Call], toke
 
 
 @torch.no_grad()
-def measure(part: Part, model: HunyuanVideoTransformer, theirs: nn.Module, size: str, grid: tuple[int, int, int]) -> None:
+def measure(part: Part, model: HunyuanVideoTransformer, theirs: nn.Module | None, size: str, grid: tuple[int, int, int]) -> None:
     given, expected = Inputs(model.config, grid, part.device, DTYPE), {}
     tokens, fastest = grid[0] * grid[1] * grid[2] // 4, best(part)
     with caught_blocks(model, OURS) as calls, part.case("outside", size=size) as row:
@@ -49,6 +48,8 @@ def measure(part: Part, model: HunyuanVideoTransformer, theirs: nn.Module, size:
         use_attention(model, kernel(name, part.device))
         step(part, {"size": size, "by": "here", "kernel": name}, calls, tokens, expected)
     use_attention(model, kernel("default", part.device))
+    if theirs is None:
+        return
 
     with caught_blocks(theirs, THEIRS) as calls, part.case("outside of Diffusers", size=size) as row:
         row.update(part.timed(given.theirs(theirs), 0.3))
@@ -63,10 +64,15 @@ def measure(part: Part, model: HunyuanVideoTransformer, theirs: nn.Module, size:
 def main() -> None:
     part = Part("blocks")
     model = random_transformer(config_of(part, blocks=1), part.device, DTYPE)
-    with part.device:
-        theirs = transformer_peer(model)
-    # Diffusers' own .to warns that it knows of no layer to keep in float32; nn.Module's does the same, in silence.
-    nn.Module.to(theirs, device=part.device, dtype=DTYPE)
+    theirs = None
+    with part.case("peer") as row:
+        from diffusers_peer import transformer_peer  # here, for a machine without Diffusers can still measure ours
+
+        with part.device:
+            theirs = transformer_peer(model)
+        # Diffusers' own .to warns that it knows of no layer to keep in float32; nn.Module's does the same, in silence.
+        nn.Module.to(theirs, device=part.device, dtype=DTYPE)
+        row["weights_gb"] = sum(parameter.nbytes for parameter in theirs.parameters()) / 1e9
     for size, grid in (TINY_SIZES if part.rehearse else SIZES).items():
         measure(part, model, theirs, size, grid)
 

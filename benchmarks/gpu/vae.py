@@ -10,7 +10,6 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from diffusers_peer import vae_peer
 from measure import deviation
 from torch import Tensor, nn
 
@@ -56,6 +55,8 @@ def measure_tile(part: Part, config: VAEConfig, dtype: torch.dtype) -> tuple[str
         with part.case("vae-kernels", layout=name, phases=phases) as row, layout(name):
             row["kernels"] = kernels_of(partial(make(part, config, dtype, phases).decode, z), part.device)
     with part.case("vae-tile", by="Diffusers", layout="contiguous", phases=False) as row:
+        from diffusers_peer import vae_peer  # here, for a machine without Diffusers can still measure ours
+
         with part.device:
             theirs = vae_peer(make(part, config, dtype, False))
         nn.Module.to(theirs, device=part.device, dtype=dtype)
