@@ -22,12 +22,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from hunyuan_video import checkpoint, plan, weights
 from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.files import sha256
+from hunyuan_video.memory import available_memory
 from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, use_attention
@@ -42,13 +43,12 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms import fp8
-from hunyuan_video.transforms.lora import merge_lora
+from hunyuan_video.transforms.lora import apply_lora, merge_lora
 from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
 from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
 from hunyuan_video.video import fill, read_image, to_frames, to_tensor
-
-LARGE_FILE = 2**31  # a part stored in more bytes than this is computed in bfloat16 on CPU, too: float32 would not fit most machines
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,16 @@ def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: t
         return getattr(torch, name)
     if device.type != "cpu":
         return on_accelerator
-    files = [part] if part.is_file() else part.iterdir()
-    return torch.bfloat16 if sum(file.stat().st_size for file in files) > LARGE_FILE else torch.float32
+    return torch.bfloat16 if weights.is_large(part) else torch.float32
+
+
+def _read_ahead(transformer: HunyuanVideoTransformer, llm: nn.Module) -> None:
+    """Let what fits of the large models stay in memory. If not both fit the language model, which works once a video, makes room."""
+    room = round(plan.KEPT * available_memory(torch.device("cpu")))
+    of_transformer, of_llm = plan.stacks(transformer, llm)
+    both_fit = size_of(mapped_spans(transformer)) + size_of(mapped_spans(llm)) <= room
+    read_ahead(of_llm, room if both_fit else 0)
+    read_ahead(of_transformer, room)
 
 
 @torch.no_grad()
@@ -189,10 +197,10 @@ class HunyuanVideo:
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
         for adapter in runtime.adapters:
-            # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits it stays live.
+            # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits, or stay in their file, it stays live.
             lora = read_lora(adapter.path, transformer.config)
             adapter.check_layers(lora.layers)
-            merge_lora(transformer, lora, adapter.at)
+            (apply_lora if checkpoint.stays_in_file(found.transformer, device) else merge_lora)(transformer, lora, adapter.at)
         if runtime.fp8:
             fp8.quantize(transformer)
             transformer.to(home)
@@ -200,6 +208,8 @@ class HunyuanVideo:
             fp8.multiply_in_8_bits(transformer)
         kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
         use_attention(transformer, kernel)
+        if any(checkpoint.stays_in_file(part, device) for part in (found.transformer, found.text_encoder)):
+            _read_ahead(transformer, text_encoder.llm)
         return cls(
             text_encoder,
             transformer,
