@@ -11,6 +11,7 @@ are all a `for` loop over it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -49,6 +50,8 @@ from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
 from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
 from hunyuan_video.video import fill, read_image, to_frames, to_tensor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ class HunyuanVideo:
     ) -> HunyuanVideo:
         """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature.
 
-        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for).
+        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for);
+        and for a CPU with little memory, where it may be refused.
         Where a default process group is there, all its ranks must load the same together: rank 0 reads for all.
 
         Raises:
@@ -183,6 +187,10 @@ class HunyuanVideo:
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         if runtime.offload == "auto":
             runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device)
+        in_files = [part for part in (found.transformer, found.text_encoder) if checkpoint.stays_in_file(part, device)]
+        if in_files:
+            needs = plan.on_cpu(plan.Parts.of(found), sampling, runtime)
+            log.info("%s", needs.sentence(available_memory(device)))
         home = device if runtime.offload == "none" else torch.device("cpu")
         dtype = resolve_dtype(runtime.dtype, found.transformer, device, torch.bfloat16)
         vae_dtype = resolve_dtype(runtime.vae_dtype, found.vae, device, torch.float16)
@@ -200,7 +208,7 @@ class HunyuanVideo:
             # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits, or stay in their file, it stays live.
             lora = read_lora(adapter.path, transformer.config)
             adapter.check_layers(lora.layers)
-            (apply_lora if checkpoint.stays_in_file(found.transformer, device) else merge_lora)(transformer, lora, adapter.at)
+            (apply_lora if found.transformer in in_files else merge_lora)(transformer, lora, adapter.at)
         if runtime.fp8:
             fp8.quantize(transformer)
             transformer.to(home)
@@ -208,7 +216,7 @@ class HunyuanVideo:
             fp8.multiply_in_8_bits(transformer)
         kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
         use_attention(transformer, kernel)
-        if any(checkpoint.stays_in_file(part, device) for part in (found.transformer, found.text_encoder)):
+        if in_files:
             _read_ahead(transformer, text_encoder.llm)
         return cls(
             text_encoder,

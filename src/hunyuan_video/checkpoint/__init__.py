@@ -32,8 +32,8 @@ from hunyuan_video.transforms.lora import listed
 from hunyuan_video.weights import is_large
 
 __all__ = [
-    "fill", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae", "stays_in_file",
-    "read_json", "read_state_dict", "read_transformer", "reason", "transformer_config",
+    "fill", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",
+    "read_json", "read_state_dict", "read_transformer", "reason", "stays_in_file", "transformer_config",
 ]  # fmt: skip
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -67,9 +67,7 @@ def stays_in_file(part: Path, device: torch.device) -> bool:
     return device.type == "cpu" and is_large(part)
 
 
-def fill(
-    model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False
-) -> None:
+def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False) -> None:
     """Make `state`, of tensors or what can give some, which is used up, the parameters of a model built on the meta device.
 
     With `as_stored`, weights stay as the file has them, and are converted at each use.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._utils
 from safetensors import safe_open
 from torch import Tensor, _weights_only_unpickler
 
@@ -55,13 +56,12 @@ class MappedFile:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises whatever the library stumbles over in a damaged one."""
+    file = MappedFile(path)
     with safe_open(path, framework="numpy"):
         pass  # the library checks that offsets, shapes and the file's length agree
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+    start = 8 + int.from_bytes(file.pages[:8], "little")
+    header = json.loads(file.pages[8:start])
     header.pop("__metadata__", None)
-    file, start = MappedFile(path), 8 + length
     state = {}
     for name, entry in header.items():
         if entry["dtype"] not in _DTYPES:

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from hunyuan_video.transforms.offload import tensors_of
-
 # Of Linux's madvise: begin to read; be read, and in the page table; be forgotten. Where the system is older, or another, the first
 # is all or nothing happens, and pages come when they are touched.
 WILL_NEED, POPULATE_READ, PAGE_OUT = 3, 22, 21
@@ -43,7 +41,8 @@ def mapped_spans(module: nn.Module) -> list[Span]:
             start, end = addresses.split("-")
             files.append(Span(int(start, 16), int(end, 16)))
     spans: list[Span] = []
-    for address, size in sorted({(tensor.data_ptr(), tensor.nbytes) for tensor in tensors_of(module)}):
+    tensors = (*module.parameters(), *module.buffers())
+    for address, size in sorted({(tensor.data_ptr(), tensor.nbytes) for tensor in tensors}):
         if not size or not any(file.start <= address and address + size <= file.end for file in files):
             continue
         start, end = address // mmap.PAGESIZE * mmap.PAGESIZE, -(-(address + size) // mmap.PAGESIZE) * mmap.PAGESIZE
