@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +19,7 @@ from tiny_checkpoint import save_llava, save_text_encoders
 from transformers import CLIPTextModel, LlamaForCausalLM, LlamaModel
 
 from hunyuan_video import checkpoint
-from hunyuan_video.checkpoint import load_text_encoder, reading
+from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.models.text import TextEncoder, template_prefix
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.weights import locate
@@ -125,19 +127,20 @@ def test_a_plain_pickle_of_something_else_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 @pytest.mark.parametrize(
-    "error",
-    [RuntimeError("unable to mmap 9 bytes from file <model>: Cannot allocate memory (12)"), torch.OutOfMemoryError("CUDA out of memory")],
+    ("where", "error"),
+    [
+        ("mmap.mmap", OSError(errno.ENOMEM, "Cannot allocate memory")),
+        ("torch.frombuffer", RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")),
+    ],
 )
-def test_a_file_is_not_blamed_when_memory_runs_out(tmp_path, state, monkeypatch, name, error):
+def test_a_file_is_not_blamed_when_memory_runs_out(tmp_path, state, monkeypatch, name, where, error):
     def run_out(*args, **kwargs):
         raise error
 
     path = save(tmp_path / name, state)
-    monkeypatch.setattr(reading, "load_file", run_out)
-    monkeypatch.setattr(torch, "load", run_out)
-    with pytest.raises(RuntimeError) as caught:
+    monkeypatch.setattr(where, run_out)
+    with pytest.raises(type(error), match=re.escape(error.args[-1])):
         load(path)
-    assert caught.value is error
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])

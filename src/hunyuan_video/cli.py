@@ -208,7 +208,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what a video takes in memory and time on a GPU, with each kind of offload, in 16 and 8 bits, before anything is loaded."""
+    """Say what a video takes on a GPU, with each kind of offload, in 16 and 8 bits, and on this CPU, before anything is loaded."""
 
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
@@ -237,7 +237,11 @@ class Plan:
         if memory is not None:
             print(f"\n{plan.proposal(predictions, memory, host)}")
         else:
-            print("\nThis machine has no GPU; --gpu-memory 24GB says which of these is the fastest that fits one.")
+            try:
+                print("\n" + plan.on_cpu(parts, self.sampling, self.runtime).sentence(available_memory(device)))
+            except ValueError as refusal:
+                print(f"\n{refusal}")
+            print("This machine has no GPU; --gpu-memory 24GB says which of these is the fastest that fits one.")
 
 
 @dataclass(frozen=True)

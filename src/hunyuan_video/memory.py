@@ -23,15 +23,21 @@ def available_memory(device: torch.device) -> int:
     return machine_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+MEMINFO, GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
 def machine_memory() -> int:
-    """Free bytes of this machine and the control group it is in."""
-    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if not meminfo.exists():
+    """Free bytes of this machine and the control group it is in. What the system keeps of files counts as free."""
+    if not MEMINFO.exists():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    fields = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit = (group / "memory.max").read_text().strip() if (group / "memory.max").exists() else "max"
-    return free if limit == "max" else min(free, int(limit) - int((group / "memory.current").read_text()))
+    limit = (GROUP / "memory.max").read_text().strip() if (GROUP / "memory.max").exists() else "max"
+    if limit == "max":
+        return free
+    of_group = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+    of_files = int(of_group["inactive_file"]) + int(of_group["active_file"])
+    return min(free, int(limit) - int((GROUP / "memory.current").read_text()) + of_files)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -11,6 +11,7 @@ are all a `for` loop over it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +22,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from hunyuan_video import __version__, checkpoint, plan, weights
 from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.files import sha256
+from hunyuan_video.memory import available_memory
 from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, use_attention
@@ -41,13 +43,14 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms import fp8
-from hunyuan_video.transforms.lora import merge_lora
+from hunyuan_video.transforms.lora import apply_lora, merge_lora
 from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
 from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
 from hunyuan_video.video import fill, read_image, to_frames, to_tensor
 
-LARGE_FILE = 2**31  # a part stored in more bytes than this is computed in bfloat16 on CPU, too: float32 would not fit most machines
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,16 @@ def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: t
         return getattr(torch, name)
     if device.type != "cpu":
         return on_accelerator
-    files = [part] if part.is_file() else part.iterdir()
-    return torch.bfloat16 if sum(file.stat().st_size for file in files) > LARGE_FILE else torch.float32
+    return torch.bfloat16 if weights.is_large(part) else torch.float32
+
+
+def _read_ahead(transformer: HunyuanVideoTransformer, llm: nn.Module) -> None:
+    """Let what fits of the large models stay in memory. If not both fit the language model, which works once a video, makes room."""
+    room = round(plan.KEPT * available_memory(torch.device("cpu")))
+    of_transformer, of_llm = plan.stacks(transformer, llm)
+    both_fit = size_of(mapped_spans(transformer)) + size_of(mapped_spans(llm)) <= room
+    read_ahead(of_llm, room if both_fit else 0)
+    read_ahead(of_transformer, room)
 
 
 @torch.no_grad()
@@ -158,7 +169,8 @@ class HunyuanVideo:
     ) -> HunyuanVideo:
         """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature.
 
-        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for).
+        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for);
+        and for a CPU with little memory, where it may be refused.
         Where a default process group is there, all its ranks must load the same together: rank 0 reads for all.
 
         Raises:
@@ -174,6 +186,10 @@ class HunyuanVideo:
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         if runtime.offload == "auto":
             runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device)
+        in_files = [part for part in (found.transformer, found.text_encoder) if checkpoint.stays_in_file(part, device)]
+        if in_files:
+            needs = plan.on_cpu(plan.Parts.of(found), sampling, runtime)
+            log.info("%s", needs.sentence(available_memory(device)))
         home = device if runtime.offload == "none" else torch.device("cpu")
         dtype = resolve_dtype(runtime.dtype, found.transformer, device, torch.bfloat16)
         vae_dtype = resolve_dtype(runtime.vae_dtype, found.vae, device, torch.float16)
@@ -188,10 +204,10 @@ class HunyuanVideo:
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
         for adapter in runtime.adapters:
-            # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits it stays live.
+            # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits, or stay in their file, it stays live.
             lora = read_lora(adapter.path, transformer.config)
             adapter.check_layers(lora.layers)
-            merge_lora(transformer, lora, adapter.at)
+            (apply_lora if found.transformer in in_files else merge_lora)(transformer, lora, adapter.at)
         if runtime.fp8:
             fp8.quantize(transformer)
             transformer.to(home)
@@ -199,6 +215,8 @@ class HunyuanVideo:
             fp8.multiply_in_8_bits(transformer)
         kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
         use_attention(transformer, kernel)
+        if in_files:
+            _read_ahead(transformer, text_encoder.llm)
         return cls(
             text_encoder,
             transformer,

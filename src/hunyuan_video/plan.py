@@ -37,14 +37,14 @@ from hunyuan_video.transforms.offload import offload_blocks, tensors_of
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.tiling import decode_pieces
 from hunyuan_video.video import to_levels
-from hunyuan_video.weights import Weights
+from hunyuan_video.weights import Weights, is_large
 
 log = logging.getLogger(__name__)
 
 META = torch.device("meta")
 OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
 STAGES = ("encode", "denoise", "decode")
-ON_GPU = {"dtype": torch.bfloat16, "vae_dtype": torch.float16, "text_dtype": torch.float16}
+KEPT = 0.8  # of what is free on a CPU, the share that weights read from files may hold on to; the rest is for what is computed
 TEMPLATE_TOKENS = 95  # before a video's prompt
 RESERVED = 0.8e9  # bytes of the CUDA context, and of its libraries' work space
 FRAGMENTED = 1.05  # what the allocator takes for each byte in use
@@ -71,17 +71,24 @@ class Parts:
         default_factory=lambda: CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     )
     in_8_bits: bool = False
+    large: tuple[bool, bool, bool] = (True, True, False)
+    """whether the text encoders, the transformer and the VAE are stored in so much that a CPU computes them in bfloat16"""
+    in_files: tuple[bool, bool, bool] = (True, True, False)
+    """and uses them where they lie"""
 
     @classmethod
     def of(cls, found: Weights) -> Parts:
         """Those of weights on disk, in any layout; nothing is loaded."""
         stored = open_transformer(found.transformer, found.load_key)
+        text, transformer, vae = (is_large(part) for part in (found.text_encoder, found.transformer, found.vae))
         return cls(
             stored.config,
             read_vae(found.vae)[0],
             llm_config(found.text_encoder),
             CLIPTextConfig.from_pretrained(found.text_encoder_2, local_files_only=True),
             bool(stored.scales),
+            (text, transformer, vae),
+            (text, transformer and stored.layout != "gguf", False),
         )
 
 
@@ -105,6 +112,61 @@ class Prediction:
 
     def fits(self, memory: int, host: int | None) -> bool:
         return self.wanted <= memory and (host is None or self.host <= host)
+
+
+@dataclass(frozen=True)
+class OnCpu:
+    """What a video takes on a CPU: bytes of its own at the fullest moment of each stage, weights that were loaded included; and bytes that
+    stay in their files, of which the transformer's are needed at every step."""
+
+    loaded: int
+    stages: dict[str, int]
+    in_files: int
+    at_every_step: int
+
+    def sentence(self, free: int) -> str:
+        """What to expect of `free` bytes of memory.
+
+        Raises:
+            ValueError: they are too few.
+        """
+        stage = max(reversed(STAGES), key=lambda name: self.stages[name])
+        own = self.stages[stage]
+        if own > free:
+            advice = "with these weights and settings nothing fits" if self.loaded > free else "make it smaller or shorter"
+            raise ValueError(
+                f"On a CPU this video needs {own / 1e9:.1f} GB of memory to {stage}, and {free / 1e9:.1f} GB are free: {advice}."
+            )
+        kept = min(self.at_every_step, max(0, round(KEPT * free)))
+        again = self.at_every_step - kept
+        disk = f"{again / 1e9:.1f} GB of the transformer's are read from the disk at every step" if again else "the transformer's fit, too"
+        return (
+            f"On this CPU the video takes {own / 1e9:.1f} of {free / 1e9:.1f} GB of memory and uses {self.in_files / 1e9:.1f} GB of "
+            f"weights in their files: {disk}."
+        )
+
+
+def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime) -> OnCpu:
+    """What a video, or loading alone, takes on a CPU, where weights of large parts stay in their files, but for those that are put into 8
+    bits."""
+    models = _build(parts, runtime, [torch.bfloat16 if large else torch.float32 for large in parts.large])
+    text, transformer, vae = models
+    loaded, in_files = [], []
+    for model, stays in zip(models, parts.in_files, strict=True):
+        made = sum(module.weight.nbytes for module in model.modules() if isinstance(module, fp8.Fp8Linear))
+        if model is transformer and parts.in_8_bits:
+            made = 0
+        loaded.append(made if stays else _bytes(model))
+        in_files.append(_bytes(model) - loaded[-1])
+    adapters = 2 * sum(adapter.path.stat().st_size for adapter in runtime.adapters)  # live, in float32
+    own = sum(loaded) + adapters
+    stages: dict[str, int] = dict.fromkeys(STAGES, own)
+    if sampling is not None:
+        shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
+        stages["encode"] += _count(text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1)).most
+        stages["denoise"] += _count(transformer, lambda: _denoise(transformer, shape)).most
+        stages["decode"] += _count_decoding(vae, shape, runtime.vae_tiling).most
+    return OnCpu(own, stages, sum(in_files), in_files[1])
 
 
 def stacks(transformer: nn.Module, llm: nn.Module) -> list[list[nn.Module]]:
@@ -255,11 +317,12 @@ def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable
 # What the stages of the pipeline do, on the meta device.
 
 
-def _build(parts: Parts, runtime: Runtime) -> tuple[nn.Module, HunyuanVideoTransformer, CausalVAE]:
-    """As `HunyuanVideo.load` makes them."""
-    dtype, vae_dtype, text_dtype = (
-        best if (given := getattr(runtime, name)) == "auto" else getattr(torch, given) for name, best in ON_GPU.items()
-    )
+def _build(
+    parts: Parts, runtime: Runtime, best: Sequence[torch.dtype] = (torch.float16, torch.bfloat16, torch.float16)
+) -> tuple[nn.Module, HunyuanVideoTransformer, CausalVAE]:
+    """As `HunyuanVideo.load` makes them: text encoders, transformer and VAE, in the dtypes `best` where the runtime leaves the choice."""
+    given = (runtime.text_dtype, runtime.dtype, runtime.vae_dtype)
+    text_dtype, dtype, vae_dtype = (auto if name == "auto" else getattr(torch, name) for name, auto in zip(given, best, strict=True))
     with META:
         text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)}).to(text_dtype)
         transformer, vae = HunyuanVideoTransformer(parts.transformer).to(dtype), CausalVAE(parts.vae).to(vae_dtype)

@@ -29,6 +29,8 @@ _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", 
 _MODEL = "hunyuan-video-t2v-720p"
 _TRANSFORMERS = f"{_MODEL}/transformers"
 _SUFFIXES = (".pt", ".safetensors", ".gguf")
+# A part stored in more bytes than this is computed in bfloat16 on a CPU, too, and stays in its file: more would not fit most machines.
+LARGE = 2**31
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ class Weights:
     def encoders_fingerprint(self) -> str:
         """As `fingerprint`, of what makes latents and text states: all but the transformer."""
         return fingerprint_of("", self.vae, self.text_encoder, self.text_encoder_2)
+
+
+def is_large(part: Path) -> bool:
+    """Whether a part, a file or a folder, is one of those that decide whether a model fits into a machine."""
+    files = [part] if part.is_file() else part.iterdir()
+    return sum(file.stat().st_size for file in files if file.is_file()) > LARGE
 
 
 def fingerprint_of(start: str, *parts: Path) -> str:

@@ -39,6 +39,25 @@ def test_forward_equals_the_reference(golden, dtype, suffix, tolerance, shape):
     reference.check(quantized(reference[f"in.x{shape}"].to(dtype)), f"out.y{shape}_{suffix}", tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 0.00123, 100.0, 1e-10, 1e-30, 3e-38])
+def test_expanding_by_bits_gives_every_number_of_the_format(dtype, scale):
+    numbers = torch.arange(256, dtype=torch.uint8).view(fp8.FP8)[None]
+    numbers, scales = numbers[~numbers.float().isnan()][None], torch.tensor([scale])
+    bits = {torch.bfloat16: torch.int16, torch.float32: torch.int32}[dtype]  # which tell 0 from -0
+    assert torch.equal(fp8._by_bits(numbers, scales, dtype).view(bits), (numbers.to(dtype) * scales.to(dtype)).view(bits))
+
+
+def test_a_scale_beyond_the_bits_is_multiplied_plainly():
+    weight, scale = torch.tensor([[1.0, -448.0]]).to(fp8.FP8), torch.tensor([2.0**20])
+    assert fp8.expand(weight, scale, torch.float32).tolist() == [[2.0**20, -448 * 2.0**20]]
+
+
+def test_expanding_leaves_a_weight_that_is_wide_already_alone():
+    gathered = torch.ones(2, 2)  # as FSDP's mixed precision hands it over
+    assert fp8.expand(gathered, torch.tensor([0.5]), torch.float32).sum() == 2 and gathered.sum() == 4
+
+
 def test_an_all_zero_weight_stays_zero():
     linear = nn.Linear(4, 4)
     nn.init.zeros_(linear.weight)

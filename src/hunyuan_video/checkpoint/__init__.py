@@ -27,14 +27,18 @@ from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipp
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.as_stored import StackedLinear, StoredEmbedding, StoredLinear, leave_as_stored
 from hunyuan_video.transforms.lora import listed
+from hunyuan_video.weights import is_large
 
 __all__ = [
     "fill", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",
-    "read_json", "read_state_dict", "read_transformer", "reason", "transformer_config",
+    "read_json", "read_state_dict", "read_transformer", "reason", "stays_in_file", "transformer_config",
 ]  # fmt: skip
 
 Model = TypeVar("Model", bound=nn.Module)
+# Layers that bring their weight to the dtype of computing themselves.
+_CONVERTING = (fp8.Fp8Linear, StoredLinear, StackedLinear, StoredEmbedding)
 
 
 def differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor | Lazy | Delivered]) -> list[str]:
@@ -58,15 +62,31 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy | Delivered],
         raise ValueError(f"{path} does not fit the model: {listed(problems)}.")
 
 
-def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device) -> None:
+def stays_in_file(part: Path, device: torch.device) -> bool:
+    """Whether weights, of a file or folder, are used where they lie: on a CPU, if they are so large that a copy would be in the way."""
+    return device.type == "cpu" and is_large(part)
+
+
+def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False) -> None:
     """Make `state`, of tensors or what can give some, which is used up, the parameters of a model built on the meta device.
+
+    With `as_stored`, weights stay as the file has them, and are converted at each use.
 
     Raises:
         ValueError: it does not fit; lists the first ten.
     """
     check_fits(model, state, path)
-    expected = model.state_dict()
-    kept = {name: torch.float8_e4m3fn if tensor.dtype == torch.float8_e4m3fn else dtype for name, tensor in expected.items()}
+    if as_stored:
+        pieces = {name: tensor.pieces or (tensor,) for name, tensor in state.items()}
+        on_meta = {name: [torch.empty(p.shape, dtype=p.dtype, device="meta") for p in of] for name, of in pieces.items()}
+        leave_as_stored(model, on_meta, dtype)
+        for name, layer in model.named_modules():
+            if isinstance(layer, StackedLinear):
+                state |= {f"{name}.pieces.{index}": piece for index, piece in enumerate(state.pop(f"{name}.weight").pieces)}
+    kept = dict.fromkeys(state, dtype)
+    for name, layer in model.named_modules():
+        if isinstance(layer, _CONVERTING):
+            kept |= {f"{name}.{own}": tensor.dtype for own, tensor in layer.named_parameters() if own != "bias"}
     # In the file's order, letting go of each: a shard that has been converted is out of memory before the next is read.
     converted = {name: state.pop(name).to(device, kept[name]) for name in list(state)}
     model.load_state_dict(converted, strict=True, assign=True)
@@ -80,10 +100,10 @@ def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, La
 
 
 def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module") -> HunyuanVideoTransformer:
-    """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so."""
+    """The diffusion transformer from a file or folder of any layout that `stored` knows, for inference; linears in 8 bits stay so."""
     stored = read_once(lambda: open_transformer(path, load_key))
     model = outline(stored)
-    fill(model, delivered(stored.state), path, dtype, device)
+    fill(model, delivered(stored.state), path, dtype, device, as_stored=stays_in_file(path, device))
     return model
 
 
@@ -141,7 +161,7 @@ def load_text_encoder(
     llm_dir, clip_dir, device = Path(llm_dir), Path(clip_dir), torch.device(device)
     (llm, llm_state), (clip, clip_state) = read_llm(llm_dir), read_clip(clip_dir)
     llm_tokenizer, clip_tokenizer = load_tokenizer(llm_dir), load_tokenizer(clip_dir)
-    fill(llm, delivered(llm_state), llm_dir, dtype, device)
+    fill(llm, delivered(llm_state), llm_dir, dtype, device, as_stored=stays_in_file(llm_dir, device))
     fill(clip, delivered(clip_state), clip_dir, dtype, device)
     return TextEncoder(llm, clip, llm_tokenizer, clip_tokenizer).eval()
 

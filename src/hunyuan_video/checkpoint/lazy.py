@@ -14,11 +14,12 @@ MAX_BLOCKS = 256  # of a kind; the 13B model has 40
 @dataclass(frozen=True)
 class Lazy:
     """Shape and dtype of a tensor on disk, and how to get it. `read` does its work anew at every call. Pickled for another process, which
-    has not opened the file, it is a tensor on the meta device."""
+    has not opened the file, it is a tensor on the meta device. One that is stored in `pieces` is their rows below each other."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    pieces: tuple[Lazy, ...] = ()
 
     @classmethod
     def of(cls, tensor: Tensor) -> Lazy:
@@ -26,7 +27,7 @@ class Lazy:
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
     def __reduce__(self) -> tuple:
-        return _elsewhere, (self.shape, self.dtype)
+        return _elsewhere, (self.shape, self.dtype, self.pieces)
 
     @property
     def nbytes(self) -> int:
@@ -51,8 +52,8 @@ class Lazy:
 State = Mapping[str, Lazy]
 
 
-def _elsewhere(shape: tuple[int, ...], dtype: torch.dtype) -> Lazy:
-    return Lazy(shape, dtype, lambda: torch.empty(shape, dtype=dtype, device="meta"))
+def _elsewhere(shape: tuple[int, ...], dtype: torch.dtype, pieces: tuple[Lazy, ...]) -> Lazy:
+    return Lazy(shape, dtype, lambda: torch.empty(shape, dtype=dtype, device="meta"), pieces)
 
 
 def lazy(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, Lazy]:
@@ -62,7 +63,7 @@ def lazy(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, Lazy]:
 def stacked_rows(pieces: list[Lazy]) -> Lazy:
     """Pieces below each other, as the one tensor that they are of."""
     shape = (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:])
-    return Lazy(shape, pieces[0].dtype, lambda: torch.cat([piece.read() for piece in pieces]))
+    return Lazy(shape, pieces[0].dtype, lambda: torch.cat([piece.read() for piece in pieces]), tuple(pieces))
 
 
 def count_numbered(names: Iterable[str], prefix: str) -> int:

@@ -70,6 +70,14 @@ class Delivered(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         return self.tensor.shape
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    @property
+    def pieces(self) -> tuple[Delivered, ...]:
+        return tuple(map(Delivered, self.tensor.pieces))
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         return deliver(self.tensor, device, dtype)
 

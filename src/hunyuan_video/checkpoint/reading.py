@@ -15,10 +15,9 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from hunyuan_video.checkpoint import gguf_file
+from hunyuan_video.checkpoint import gguf_file, mapped
 from hunyuan_video.checkpoint.lazy import Lazy
 
 Container = Literal["safetensors", "pickle", "gguf"]
@@ -77,14 +76,13 @@ def read_state_dict(path: Path) -> dict:
             return gguf_file.read(path)
         if container == "safetensors":
             _check_header(path)
-            return load_file(path)
-        if is_zip := zipfile.is_zipfile(path):
+            return mapped.read_safetensors(path)
+        if zipfile.is_zipfile(path):
             _check_archive(path)
-        if path.suffix == ".safetensors":  # a name by which PyTorch would go, unless it sees none
-            with path.open("rb") as file:
+            content = mapped.read_archive(path)
+        else:  # as PyTorch wrote before 1.6: one stream, which cannot be mapped
+            with path.open("rb") as file:  # not by its name, which would tell PyTorch what it is
                 content = torch.load(file, map_location="cpu", weights_only=True)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except DAMAGE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).replace(str(path), ""):
             raise  # torch.OutOfMemoryError, or the allocator or mmap on CPU: the file is innocent

@@ -1,0 +1,74 @@
+"""Weights that stay as their file has them, and are converted when they are used: for models that would not fit into memory twice.
+
+Mapped from the file, they take no memory of their own. Converting costs a pass over each weight at every use; numbers are the same as
+if all had been converted while loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class StoredLinear(nn.Linear):
+    """A linear layer that computes in its input's dtype, whatever its weight's is."""
+
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        return F.linear(input, self.weight.to(input.dtype), self.bias)
+
+
+class StackedLinear(nn.Module):
+    """The same of a weight whose rows are stored in several pieces, as q, k and v are by some."""
+
+    def __init__(self, pieces: list[Tensor], bias: Tensor | None):
+        super().__init__()
+        self.pieces = nn.ParameterList(nn.Parameter(piece, requires_grad=False) for piece in pieces)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    @property
+    def weight(self) -> Float[Tensor, "out in"]:
+        """A copy in one piece."""
+        return torch.cat(list(self.pieces))
+
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        out = torch.cat([F.linear(input, piece.to(input.dtype)) for piece in self.pieces], dim=-1)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class StoredEmbedding(nn.Embedding):
+    """A table of vectors, looked up as they are stored and given in `dtype`."""
+
+    dtype: torch.dtype
+
+    def forward(self, input: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+        return super().forward(input).to(self.dtype)
+
+
+def leave_as_stored(model: nn.Module, stored: Mapping[str, Sequence[Tensor]], dtype: torch.dtype) -> None:
+    """Make a model on the meta device, which is to compute in `dtype`, ready for weights as they are stored: by the names of its tensors,
+    the pieces of each on the meta device. Linears and embeddings, which are nearly all, stay so; the rest is to be converted."""
+    for name, layer in list(model.named_modules()):
+        if type(layer) not in (nn.Linear, nn.Embedding) or f"{name}.weight" not in stored:
+            continue
+        first, *others = pieces = stored[f"{name}.weight"]
+        if others:
+            assert isinstance(layer, nn.Linear)
+            model.set_submodule(name, StackedLinear(list(pieces), layer.bias))
+        elif first.dtype != dtype:
+            model.set_submodule(name, _converting(layer, first, dtype))
+
+
+def _converting(layer: nn.Module, weight: Tensor, dtype: torch.dtype) -> nn.Module:
+    with torch.device("meta"):
+        if isinstance(layer, nn.Linear):
+            kept = StoredLinear(layer.in_features, layer.out_features, layer.bias is not None)
+        else:
+            assert isinstance(layer, nn.Embedding)
+            kept = StoredEmbedding(layer.num_embeddings, layer.embedding_dim)
+            kept.dtype = dtype
+    kept.weight = nn.Parameter(weight, requires_grad=False)
+    return kept
