@@ -77,12 +77,7 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
     """
     check_fits(model, state, path)
     if as_stored:
-        pieces = {name: tensor.pieces or (tensor,) for name, tensor in state.items()}
-        on_meta = {name: [torch.empty(p.shape, dtype=p.dtype, device="meta") for p in of] for name, of in pieces.items()}
-        leave_as_stored(model, on_meta, dtype)
-        for name, layer in model.named_modules():
-            if isinstance(layer, StackedLinear):
-                state |= {f"{name}.pieces.{index}": piece for index, piece in enumerate(state.pop(f"{name}.weight").pieces)}
+        _lay_out(model, state, dtype)
     kept = dict.fromkeys(state, dtype)
     for name, layer in model.named_modules():
         if isinstance(layer, _CONVERTING):
@@ -91,6 +86,16 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
     converted = {name: state.pop(name).to(device, kept[name]) for name in list(state)}
     model.load_state_dict(converted, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
+
+
+def _lay_out(model: nn.Module, state: dict[str, Any], dtype: torch.dtype) -> None:
+    """Make a model ready for weights as they are stored; those in pieces become pieces in `state`, too."""
+    pieces = {name: tensor.pieces or (tensor,) for name, tensor in state.items()}
+    leave_as_stored(model, {name: [torch.empty(p.shape, dtype=p.dtype, device="meta") for p in of] for name, of in pieces.items()}, dtype)
+    for name, layer in model.named_modules():
+        if isinstance(layer, StackedLinear):
+            del state[f"{name}.weight"]
+            state |= {f"{name}.pieces.{index}": piece for index, piece in enumerate(pieces[f"{name}.weight"])}
 
 
 def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, Lazy], TransformerConfig]:
