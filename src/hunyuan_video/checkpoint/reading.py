@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -80,11 +81,13 @@ def read_state_dict(path: Path) -> dict:
             return load_file(path)
         if is_zip := zipfile.is_zipfile(path):
             _check_archive(path)
-        if path.suffix == ".safetensors":  # a name by which PyTorch would go, unless it sees none
-            with path.open("rb") as file:
-                content = torch.load(file, map_location="cpu", weights_only=True)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Validating sparse tensor")  # in PyTorch 2.14; `plain_tensors` refuses them
+            if path.suffix == ".safetensors":  # a name by which PyTorch would go, unless it sees none
+                with path.open("rb") as file:
+                    content = torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except DAMAGE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).replace(str(path), ""):
             raise  # torch.OutOfMemoryError, or the allocator or mmap on CPU: the file is innocent
