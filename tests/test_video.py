@@ -262,6 +262,13 @@ def test_what_is_no_video_is_refused(tmp_path, content):
             read(tmp_path / "a.mp4")
 
 
+def test_text_of_other_programs_that_is_no_utf8_does_not_matter(tmp_path):
+    path = video.save_video(moving(2, 32, 32), tmp_path / "a.mp4", metadata={"a": "latin"})
+    path.write_bytes(path.read_bytes().replace(b"latin", b"\xe4\xf6\xfc\xdf\xe9"))
+    assert len(video.read_video(path)[0]) == 2
+    assert video.read_metadata(path) == {"a": "\udce4\udcf6\udcfc\udcdf\udce9"}
+
+
 def test_sound_alone_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=48000)

@@ -198,7 +198,7 @@ class Runtime:
     """auto: float16 on CUDA, float32 on CPU"""
     attention: Literal["auto", "sdpa", "matmul", "chunked"] = "auto"
     """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences; chunked: the same in cache-sized pieces; auto:
-    chunked for bfloat16 on CPU, else sdpa"""
+    on a CPU the faster of sdpa and chunked, measured once at the video's length and recorded, else sdpa"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models", "blocks", "auto"] = "none"

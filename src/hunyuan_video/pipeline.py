@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from hunyuan_video import __version__, checkpoint, plan, weights
 from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
 from hunyuan_video.files import sha256
+from hunyuan_video.kernels.choice import fastest
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures
@@ -127,7 +129,8 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
 
 class HunyuanVideo:
     """The loaded model. `defaults` is the `Sampling` its weights were made for; `dtype` is what the transformer computes in, if that is
-    not its weights'. Models that are not on the device move there while they work, or block by block if the runtime says so."""
+    not its weights'. Models that are not on the device move there while they work, or block by block if the runtime says so. Where the
+    runtime's attention is "auto", the transformer gets the kernel that is the fastest at each video's length; else it keeps its own."""
 
     def __init__(
         self,
@@ -213,8 +216,8 @@ class HunyuanVideo:
             transformer.to(home)
         if runtime.fp8_matmul:
             fp8.multiply_in_8_bits(transformer)
-        kernel = attention.KINDS[attention.best(device, dtype) if runtime.attention == "auto" else runtime.attention]
-        use_attention(transformer, kernel)
+        if runtime.attention != "auto":
+            use_attention(transformer, attention.KINDS[runtime.attention])
         if in_files:
             _read_ahead(transformer, text_encoder.llm)
         return cls(
@@ -248,12 +251,12 @@ class HunyuanVideo:
         """
         check_prompt(prompt)
         options = self._complete(sampling or self.defaults)
-        settings = self._settings(prompt, options)
         shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
 
         features = self.encode_text([prompt, options.negative_prompt or ""] if options.cfg_scale > 1 else [prompt], options)
+        settings = self._settings(prompt, options, self._choose_attention(features, shape))
         first_frame = None if options.image is None else self.encode(fill(read_image(options.image), options.height, options.width)[None])
         yield Step("encode", 1, 1, settings)
         sigmas = self.sigmas(options)
@@ -315,12 +318,22 @@ class HunyuanVideo:
             options = replace(options, negative_prompt=OFFICIAL_NEGATIVE_PROMPT)
         return options
 
-    def _settings(self, prompt: str, options: Sampling) -> dict[str, Any]:
+    def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
+        """The runtime with a kernel in place of "auto", which depends on the number of tokens, and the transformer with it."""
+        if self.runtime.attention != "auto":
+            return self.runtime
+        config = self.transformer.config
+        num_tokens = math.prod(shape[2:]) // math.prod(config.patch_size) + int(features.mask.sum(dim=1).max())
+        kernel = fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device)
+        use_attention(self.transformer, attention.KINDS[kernel])
+        return replace(self.runtime, attention=kernel)
+
+    def _settings(self, prompt: str, options: Sampling, runtime: Runtime) -> dict[str, Any]:
         return {
             "prompt": prompt,
             "sampling": asdict(options),
             **({} if options.image is None else {"image_sha256": sha256(options.image)}),
-            "runtime": asdict(self.runtime),
+            "runtime": asdict(runtime),
             **({"lora_sha256": list(self.lora_sha256)} if self.lora_sha256 else {}),
             "model": self.fingerprint,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,

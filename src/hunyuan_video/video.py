@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -381,8 +381,10 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         if _stated_size(file) > path.stat().st_size:
             raise ValueError("the end is missing")
         file.seek(0)
+        # Other programs' text that is no UTF-8 comes as surrogates: in PyAV 19 always, in 18, which else refuses the file, only if told so.
+        in_18: dict[str, Any] = {"metadata_errors": "surrogateescape"} if av.__version__ < "19" else {}
         try:
-            with av.open(file, "r", container_options={"format_whitelist": READABLE}, metadata_errors="replace") as container:
+            with av.open(file, "r", container_options={"format_whitelist": READABLE}, **in_18) as container:
                 if not container.streams.video:
                     raise ValueError("there is no video in it")
                 yield container

@@ -11,7 +11,7 @@ import pytest
 import torch
 from adapters import forward, random_lora
 from conftest import TINY, golden_config, manifest, randomize
-from diffusers_peer import KEYMAP, transformer_peer
+from diffusers_peer import KEYMAP
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -124,9 +124,9 @@ def diffusers_output(peer: nn.Module) -> torch.Tensor:
         return peer(x, torch.full((1,), 500.0), states, mask, pooled, torch.full((1,), 4000.0), return_dict=False)[0]
 
 
-def test_a_file_for_diffusers_does_there_what_it_does_here(tiny_transformer, tmp_path):
+def test_a_file_for_diffusers_does_there_what_it_does_here(diffusers_transformer, tiny_transformer, tmp_path):
     lora = random_lora(tiny_transformer)
-    peer = transformer_peer(tiny_transformer)
+    peer = diffusers_transformer(tiny_transformer)
     save_lora(lora, tmp_path / "a.safetensors", "diffusers", torch.float32)
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(tmp_path / "a.safetensors").items()}
     layers = {name.rpartition(".lora_")[0] for name in tensors}
@@ -137,9 +137,9 @@ def test_a_file_for_diffusers_does_there_what_it_does_here(tiny_transformer, tmp
     torch.testing.assert_close(diffusers_output(peer), forward(tiny_transformer), atol=2e-5, rtol=1e-4)
 
 
-def test_diffusers_own_loader_takes_the_file(tiny_transformer, tmp_path):
+def test_diffusers_own_loader_takes_the_file(diffusers_transformer, tiny_transformer, tmp_path):
     pytest.importorskip("peft", reason="Diffusers loads adapters with peft")
-    peer = transformer_peer(tiny_transformer)
+    peer = diffusers_transformer(tiny_transformer)
     lora = random_lora(tiny_transformer)
     save_lora(lora, tmp_path / "a.safetensors", "diffusers", torch.float32)
     peer.load_lora_adapter(str(tmp_path), weight_name="a.safetensors")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 import torch
-from conftest import TINY, golden_config, manifest, randomize
-from diffusers_peer import transformer_peer
+from conftest import TINY, follow_last_bits, golden_config, manifest, randomize
 
+from hunyuan_video.models import transformer
 from hunyuan_video.models.transformer import (
     HunyuanVideoTransformer,
     TimestepEmbedder,
     TokenRefiner,
     TransformerConfig,
     apply_rope,
+    frequencies,
     rope_table,
     timestep_table,
 )
@@ -138,6 +140,51 @@ def test_timestep_embedding_equals_the_reference(golden):
     reference.check(embedder(reference["in.t"]), "out.mlp")
 
 
+def test_frequencies_are_the_nearest_float32_on_every_machine():
+    arguments = -torch.tensor(10000.0, dtype=torch.float64).log().float() * torch.arange(128, dtype=torch.float32) / 128
+    exact = torch.tensor([float(Decimal(argument).exp()) for argument in arguments.tolist()], dtype=torch.float64)
+    assert torch.equal(frequencies(128, CPU), exact.float())
+
+
+def test_the_frequencies_of_the_reference_differ_from_ours_by_a_last_bit_at_most(golden):
+    reference = golden("timestep_embedding")
+    # The last bits of cosine and sine are below 1e-7; at t = 6016 that of the largest frequency is 3e-4.
+    torch.testing.assert_close(timestep_table(reference["in.t"], 256), reference["out.table"], atol=5e-7, rtol=0)
+
+
+def moved_by_bits(half: int, device: torch.device) -> torch.Tensor:
+    moved = frequencies(half, device).numpy().copy()
+    moved.view("int32")[10] += 3
+    return torch.from_numpy(moved)
+
+
+WRONG = {
+    "spaced to the end": lambda half, device: 10000.0 ** (-torch.arange(half) / (half - 1)),
+    "another period": lambda half, device: 10001.0 ** (-torch.arange(half) / half),
+    "one of them three bits off": moved_by_bits,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+@torch.no_grad()
+def test_a_wrong_frequency_is_more_than_a_last_bit(golden, monkeypatch, wrong):
+    reference, timesteps = golden("dit_forward"), golden("timestep_embedding")
+    monkeypatch.setattr(transformer, "frequencies", wrong)
+    follow_last_bits(monkeypatch, timesteps["in.t"], timesteps["out.table"])
+    model, condition = load(reference)
+    with pytest.raises(AssertionError, match="not close"):
+        reference.check(model(reference["in.x"], reference["in.t"], condition), "out.x")
+
+
+@torch.no_grad()
+def test_sines_before_cosines_are_more_than_a_last_bit(golden, monkeypatch):
+    reference = golden("dit_forward")
+    monkeypatch.setattr(transformer, "timestep_table", lambda t, dim: timestep_table(t, dim).roll(dim // 2, dims=-1))
+    model, condition = load(reference)
+    with pytest.raises(AssertionError, match="not close"):
+        reference.check(model(reference["in.x"], reference["in.t"], condition), "out.x")
+
+
 def inputs(config: TransformerConfig, lengths: list[int], seed: int = 1, grid: tuple[int, int, int] = (3, 4, 6)):
     generator = torch.Generator().manual_seed(seed)
     batch, longest = len(lengths), 8
@@ -150,11 +197,11 @@ def inputs(config: TransformerConfig, lengths: list[int], seed: int = 1, grid: t
 
 @pytest.mark.parametrize("guidance_embed", [True, False])
 @torch.no_grad()
-def test_forward_equals_diffusers(guidance_embed):
+def test_forward_equals_diffusers(diffusers_transformer, guidance_embed):
     model = HunyuanVideoTransformer(replace(TINY, guidance_embed=guidance_embed, rope_dims=(4, 6, 6)))
     randomize(model)
     x, t, states, mask, pooled, guidance = inputs(TINY, [3, 7])
-    theirs = transformer_peer(model)(x, t, states, mask.long(), pooled, guidance, return_dict=False)[0]
+    theirs = diffusers_transformer(model)(x, t, states, mask.long(), pooled, guidance, return_dict=False)[0]
     ours = model(x, t, model.condition(states, mask, pooled, guidance if guidance_embed else None))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 

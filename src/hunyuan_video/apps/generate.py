@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
 from hunyuan_video.config import Output, Runtime, Sampling
-from hunyuan_video.pipeline import HunyuanVideo, Step
+from hunyuan_video.pipeline import HunyuanVideo, Step, resolve_device
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,12 @@ class Recipe:
         except (KeyError, TypeError) as error:
             writer = settings.get("hunyuan_video", "unknown")
             raise ValueError(f"{path} holds settings that this version cannot use ({error}); version {writer} wrote them.") from error
+
+    def runtime_here(self, device: str | None = None) -> Runtime:
+        """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round."""
+        runtime = self.runtime if device is None else replace(self.runtime, device=device)
+        alike = (resolve_device(runtime.device).type == "cpu") == (self.settings.get("device") == "cpu")
+        return runtime if alike else replace(runtime, attention="auto")
 
     def weights(self, root: Path | None, path: Path) -> weights.Weights:
         """The weights that made `path`; raises a ValueError if those at `root`, its LoRA files or the picture it began with are others."""
@@ -136,7 +142,7 @@ def resume(path: Path, root: Path | None) -> Path:
     """Finish the video whose state is in `path`, which goes on being updated."""
     state = SavedState.read(path)
     check_writable(state.output)
-    pipe = HunyuanVideo.load(state.recipe.weights(root, path), state.recipe.runtime, state.recipe.sampling)
+    pipe = HunyuanVideo.load(state.recipe.weights(root, path), state.recipe.runtime_here(), state.recipe.sampling)
     return make_video(pipe, state.recipe.prompt, state.recipe.sampling, state.output, save_state=path, resume=(state.step, state.latents))
 
 
@@ -146,8 +152,7 @@ def replay(path: Path, root: Path | None, device: str | None, output: Output) ->
     if "frames_sha256" not in recipe.settings:
         raise ValueError(f"{path} holds latents, not frames to compare with; `hunyuan-video decode` makes a video of it.")
     check_writable(output)
-    runtime = recipe.runtime if device is None else replace(recipe.runtime, device=device)
-    pipe = HunyuanVideo.load(recipe.weights(root, path), runtime, recipe.sampling)
+    pipe = HunyuanVideo.load(recipe.weights(root, path), recipe.runtime_here(device), recipe.sampling)
     *_, last = with_progress(pipe.steps(recipe.prompt, recipe.sampling), recipe.sampling.num_steps)
     return write(last, output), last.settings["frames_sha256"] == recipe.settings["frames_sha256"]
 
@@ -162,7 +167,7 @@ def decode(path: Path, root: Path | None, runtime: Runtime, output: Output) -> P
     if runtime.lora:
         raise ValueError(f"{path} holds latents that are made already; a LoRA acts while they are made: leave it out.")
     recipe = Recipe.of(settings, path)
-    runtime = replace(runtime, lora=recipe.runtime.lora)  # for whoever replays the video
+    runtime = replace(runtime, lora=recipe.runtime.lora, attention=recipe.runtime.attention)  # for whoever replays the video
     check_writable(output)
     frames = HunyuanVideo.load(recipe.weights(root, path), runtime, recipe.sampling).decode(latents)
     digest = hashlib.sha256(frames.tobytes()).hexdigest()

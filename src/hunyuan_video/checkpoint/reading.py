@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -79,9 +82,10 @@ def read_state_dict(path: Path) -> dict:
             return mapped.read_safetensors(path)
         if zipfile.is_zipfile(path):
             _check_archive(path)
-            content = mapped.read_archive(path)
+            with _no_talk_of_sparse_tensors():
+                content = mapped.read_archive(path)
         else:  # as PyTorch wrote before 1.6: one stream, which cannot be mapped
-            with path.open("rb") as file:  # not by its name, which would tell PyTorch what it is
+            with path.open("rb") as file, _no_talk_of_sparse_tensors():  # not by its name, which would tell PyTorch what it is
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).replace(str(path), ""):
@@ -90,6 +94,14 @@ def read_state_dict(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a checkpoint is a dictionary of tensors.")
     return content
+
+
+@contextmanager
+def _no_talk_of_sparse_tensors() -> Iterator[None]:
+    """PyTorch 2.14 warns of what it finds in a file while it checks them; `plain_tensors` refuses them anyway."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse tensor")
+        yield
 
 
 def _check_header(path: Path) -> None:

@@ -91,12 +91,17 @@ def apply_rope(x: Float[Tensor, "B S heads dim"], rope: Rope) -> Float[Tensor, "
     return rotated.flatten(-2).type_as(x)
 
 
+def frequencies(half: int, device: torch.device) -> Float[Tensor, " half"]:
+    """exp(-log(10000) k / half), the argument in float32 as in the reference, then rounded once, so that every machine has the same: the
+    last bit of a float32 `exp` is the machine's, and where guidance reaches 6000 it moves the output by 1e-4."""
+    where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    argument = -math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=where) / half
+    return argument.double().exp().float().to(device)
+
+
 def timestep_table(t: Float[Tensor, " B"], dim: int) -> Float[Tensor, "B dim"]:
-    """Sinusoids of t, cosines first, in float32; an odd `dim` ends in a zero. The frequencies are exp(-log …) and not a power because
-    guidance reaches 6000, where the last bit of a frequency moves the output by 1e-4."""
-    half = dim // 2
-    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angle = t.float()[:, None] * frequencies
+    """Sinusoids of t, cosines first, in float32; an odd `dim` ends in a zero."""
+    angle = t.float()[:, None] * frequencies(dim // 2, t.device)
     return F.pad(torch.cat([angle.cos(), angle.sin()], dim=-1), (0, dim % 2))
 
 

@@ -25,7 +25,7 @@ from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.checkpoint.ranks import reads
 from hunyuan_video.files import replacing
 from hunyuan_video.memory import available_memory
-from hunyuan_video.models.attention import AttentionFn, matmul, sdpa
+from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
@@ -70,7 +70,8 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         )
         validate = None
         if runtime.validation_prompts is not None:
-            validate = Validator(runtime, config.start, config.guidance_range[1], worker, dtype, world, folder / "validation")
+            kernel = attention_for(world.device)
+            validate = Validator(runtime, config.start, config.guidance_range[1], worker, kernel, dtype, world, folder / "validation")
         inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_digest": start_digest(config.start)})
         run = Run(
             folder,
@@ -136,14 +137,14 @@ def schedule_of(config: Training, cache: LatentCache) -> Schedule:
     return Schedule(cache.buckets, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
 
 
-def attention_for(device: torch.device) -> AttentionFn:
+def attention_for(device: torch.device) -> str:
     """The kernel that trains."""
-    return matmul if device.type == "cpu" else sdpa
+    return "matmul" if device.type == "cpu" else "sdpa"
 
 
 def make_ready(model: HunyuanVideoTransformer, runtime: TrainingRuntime, world: World, dtype: torch.dtype) -> HunyuanVideoTransformer:
     """What computes for a model in this world."""
-    use_attention(model, attention_for(world.device))
+    use_attention(model, KINDS[attention_for(world.device)])
     if runtime.checkpoint_activations:
         model.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
     if world.sequence_group is not None:
@@ -197,7 +198,7 @@ def memory_plan(
         fp8_base=in_8_bits or (is_lora and config.fp8),
         accumulate=config.batches_per_step * runtime.sequence_parallel > world_size,
         dtype=dtype,
-        attention=attention_for(device),
+        attention=KINDS[attention_for(device)],
     )
     batches = micro_batches(config, cache, runtime.sequence_parallel)
     fullest = {max(batches, key=lambda batch: batch.sum_over_samples(power)) for power in (1, 2)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from hunyuan_video import checkpoint, weights
-from hunyuan_video.config import Sampling, check_types
+from hunyuan_video.config import Runtime, Sampling, check_types
 from hunyuan_video.files import read_prompts, safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.pipeline import HunyuanVideo, resolve_dtype
@@ -50,12 +50,13 @@ class Validator:
         root: Path | None,
         highest_guidance: float,
         model: HunyuanVideoTransformer,
+        attention: str,
         dtype: torch.dtype,
         world: World,
         folder: Path,
     ):
         """Wrong settings and files are found here, and not after a thousand steps. `highest_guidance` is the largest that the model is
-        taught, for weights whose own settings say none.
+        taught, for weights whose own settings say none. `attention` names the kernel of `model`, which it keeps.
 
         Raises:
             ValueError, FileNotFoundError: there is no prompt, or no weights to show it with.
@@ -72,7 +73,8 @@ class Validator:
         text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype)
         vae = checkpoint.load_vae(found.vae, vae_dtype, torch.device("cpu"))
         upsample_by_phases(vae)
-        self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype)
+        runtime = Runtime(attention=attention)  # pyright: ignore[reportArgumentType] (checked there)
+        self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype, runtime=runtime)
         self.sampling = _sampling(config, found.sampling(), min(6.0, highest_guidance) if model.config.guidance_embed else None)
         self.world, self.folder = world, folder
 

@@ -1,0 +1,1 @@
+"""What computes attention faster, and the choice among it, measured where it runs."""

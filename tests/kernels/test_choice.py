@@ -1,0 +1,135 @@
+"""The attention kernel is the one that is faster here, measured once, recorded, and used again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hunyuan_video import cli
+from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.kernels import choice
+from hunyuan_video.kernels.choice import fastest, measure
+from hunyuan_video.models.attention import KINDS, chunked, sdpa
+from hunyuan_video.pipeline import HunyuanVideo
+from hunyuan_video.video import read_metadata
+
+CPU = torch.device("cpu")
+SMALL = Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=7)
+
+
+class Kernel:
+    """Attention that takes its time, and counts."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.calls, self.shapes = seconds, 0, set[tuple[int, ...]]()
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        time.sleep(self.seconds)
+        self.calls += 1
+        self.shapes.add(tuple(k.shape))
+        return sdpa(q, k, v, mask)
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Puts kernels of these seconds in place of the two, before anything was measured."""
+
+    def install(sdpa: float, chunked: float) -> dict[str, Kernel]:
+        monkeypatch.setattr(choice, "_fastest", {})
+        fakes = {"sdpa": Kernel(sdpa), "chunked": Kernel(chunked)}
+        for name, kernel in fakes.items():
+            monkeypatch.setitem(KINDS, name, kernel)
+        return fakes
+
+    return install
+
+
+@pytest.mark.parametrize(("times", "expected"), [((0.02, 0.001), "chunked"), ((0.001, 0.02), "sdpa"), ((0.02, 0.02), "sdpa")])
+def test_the_faster_kernel_is_chosen_and_a_tie_is_for_pytorchs(kernels, times, expected):
+    kernels(*times)
+    assert fastest(2, 16, 64, torch.float32, CPU) == expected
+
+
+def test_a_length_is_measured_once_a_process_and_another_length_anew(kernels):
+    fakes = kernels(0.002, 0.001)
+    fastest(2, 16, 300, torch.float32, CPU)
+    calls = fakes["sdpa"].calls
+    assert 2 <= calls == fakes["chunked"].calls
+    fastest(2, 16, 290, torch.float32, CPU)
+    assert fakes["sdpa"].calls == calls
+    for other in ((2, 16, 900, torch.float32), (2, 16, 300, torch.bfloat16), (2, 32, 300, torch.float32), (4, 16, 300, torch.float32)):
+        before = fakes["sdpa"].calls
+        fastest(*other, CPU)
+        assert fakes["sdpa"].calls > before
+
+
+def test_all_keys_take_part_up_to_what_no_cache_holds(kernels):
+    fakes = kernels(0.0, 0.0)
+    fastest(2, 16, 700, torch.float32, CPU)
+    fastest(2, 16, 100_000, torch.float32, CPU)
+    assert {shape[1] for shape in fakes["chunked"].shapes} == {700, 2**14}
+
+
+def test_a_gpu_is_left_to_pytorch():
+    assert fastest(24, 128, 100_000, torch.bfloat16, torch.device("cuda")) == "sdpa"
+
+
+def test_measuring_leaves_the_random_numbers_alone(monkeypatch):
+    monkeypatch.setattr(choice, "_fastest", {})
+    before = torch.get_rng_state()
+    fastest(2, 16, 64, torch.float32, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_kernels_take_turns():
+    order: list[str] = []
+    q = torch.zeros(1, 1, 1, 1)
+    measure({name: lambda q, _k, _v, _mask, name=name: order.append(name) or q for name in ("a", "b")}, q, q, q)
+    assert order == ["a", "b"] * (len(order) // 2)
+
+
+@pytest.mark.parametrize(("times", "expected"), [((0.01, 0.0), "chunked"), ((0.0, 0.01), "sdpa")])
+def test_a_video_is_made_with_the_chosen_kernel_which_is_recorded(official_tree, kernels, times, expected):
+    fakes = kernels(*times)
+    pipe = HunyuanVideo.load(official_tree)
+    assert pipe("A cat.", SMALL).settings["runtime"]["attention"] == expected
+    assert {block.attention for block in pipe.transformer.single_blocks} == {fakes[expected]}
+
+
+def test_a_kernel_that_was_asked_for_is_not_measured(official_tree, kernels):
+    fakes = kernels(0.0, 0.0)
+    video = HunyuanVideo.load(official_tree, Runtime(attention="matmul"))("A cat.", SMALL)
+    assert video.settings["runtime"]["attention"] == "matmul" and fakes["sdpa"].calls == fakes["chunked"].calls == 0
+
+
+def test_replay_uses_the_recorded_kernel_whatever_is_faster_now(official_tree, kernels, monkeypatch, tmp_path, capsys):
+    kernels(0.01, 0.0)
+    monkeypatch.setitem(KINDS, "chunked", chunked)
+    where = ["--weights", str(official_tree), "--out", str(tmp_path)]
+    size = ["--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "2", "--seed", "7"]
+    assert cli.main(["generate", "A cat.", *size, *where]) == 0
+    path = capsys.readouterr().out.split()[-1]
+    kernels(0.0, 0.01)
+    monkeypatch.setitem(KINDS, "chunked", chunked)
+    assert read_metadata(path)["runtime"]["attention"] == "chunked"
+    assert cli.main(["replay", path, *where]) == 0
+    assert "identical" in capsys.readouterr().out
+
+
+def test_a_kernel_for_another_kind_of_device_is_not_kept(official_tree):
+    from hunyuan_video.apps.generate import Recipe
+
+    settings = HunyuanVideo.load(official_tree, Runtime(attention="chunked"))("A cat.", SMALL).settings
+    elsewhere = Recipe.of(settings | {"device": "NVIDIA H100"}, official_tree)
+    assert Recipe.of(settings, official_tree).runtime_here().attention == "chunked" and elsewhere.runtime_here("cpu").attention == "auto"
+
+
+def test_two_pipelines_with_the_same_kernel_make_the_same_frames(official_tree, kernels):
+    kernels(0.0, 0.01)
+    chosen = HunyuanVideo.load(official_tree)("A cat.", SMALL)
+    told = HunyuanVideo.load(official_tree, replace(Runtime(), attention=chosen.settings["runtime"]["attention"]))("A cat.", SMALL)
+    assert np.array_equal(chosen.frames, told.frames)
