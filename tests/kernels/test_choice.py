@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,13 +22,15 @@ SMALL = Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=7)
 
 
 class Kernel:
-    """Attention that takes its time, and counts."""
+    """Attention that takes its time, by a clock that nothing else moves, and counts."""
+
+    now = 0.0
 
     def __init__(self, seconds: float):
         self.seconds, self.calls, self.shapes = seconds, 0, set[tuple[int, ...]]()
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        time.sleep(self.seconds)
+        Kernel.now += self.seconds
         self.calls += 1
         self.shapes.add(tuple(k.shape))
         return sdpa(q, k, v, mask)
@@ -40,6 +42,7 @@ def kernels(monkeypatch):
 
     def install(sdpa: float, chunked: float) -> dict[str, Kernel]:
         monkeypatch.setattr(choice, "_fastest", {})
+        monkeypatch.setattr(choice, "time", SimpleNamespace(perf_counter=lambda: Kernel.now))
         fakes = {"sdpa": Kernel(sdpa), "chunked": Kernel(chunked)}
         for name, kernel in fakes.items():
             monkeypatch.setitem(KINDS, name, kernel)
