@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 FUNCTIONS = {"exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "tanh", "erf", "pow", "__rpow__", "sigmoid"}
 FUSED = {"gelu", "silu", "softplus", "logsigmoid", "softmax", "log_softmax", "cross_entropy", "scaled_dot_product_attention"}
+TINY = torch.finfo(torch.float32).tiny  # what is smaller counts as zero
 IN_NUMPY = ("exp", "log", "sin", "cos", "tanh", "hypot")
 
 
@@ -42,8 +43,9 @@ class OtherLastBits(TorchFunctionMode):
                 wide = func(*wide_args, **wide_kwargs)
                 rounded = wide.float()
                 moved = rounded.nextafter(torch.tensor(self.towards))
+                exact = (wide == wide.round()) & (wide.abs() <= 1) | (wide.abs() < TINY) | ~wide.isfinite()
                 # In place, beneath autograd, whose backward pass then sees what the forward pass gave.
-                out.data.copy_(torch.where((wide == wide.round()) & (wide.abs() <= 1) | ~wide.isfinite(), rounded, moved))
+                out.data.copy_(torch.where(exact, rounded, moved))
         return out
 
 
