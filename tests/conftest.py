@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nudge
 import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers_peer import transformer_peer
 from measure import randomize
-from nudge import direction, nudged
 from safetensors.torch import load_file
 
 from hunyuan_video.models import transformer
@@ -34,10 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             item.add_marker("parity")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ[nudge.VARIABLE] = config.getoption("nudge") or ""
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    option = item.config.getoption("nudge")
-    with nudged(direction(option)) if option else nullcontext():
+def pytest_runtest_protocol() -> Iterator[None]:
+    with nudge.as_told():
         return (yield)
 
 

@@ -74,7 +74,12 @@ rank = 2
 num_steps = 2
 checkpoint_seconds = 1000
 """
-TRAIN = "import sys; from hunyuan_video.cli import main; sys.exit(main(['train', 'recipe', sys.argv[1], '--out', sys.argv[2]]))"
+TESTS = Path(__file__).parents[1]
+TRAIN = """
+import sys; from hunyuan_video.cli import main; from nudge import as_told
+with as_told():
+    sys.exit(main(['train', 'recipe', sys.argv[1], '--out', sys.argv[2]]))
+"""
 
 
 def on_ranks(ranks: int, recipe: Path, out: Path) -> None:
@@ -83,6 +88,7 @@ def on_ranks(ranks: int, recipe: Path, out: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TRAIN, str(recipe), str(out)],
