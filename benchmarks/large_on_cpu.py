@@ -81,7 +81,7 @@ def measure(path: Path, size: tuple[int, int, int], ahead: bool, steps: int) -> 
     watch = Watch()
     watch.start()
     start = time.perf_counter()
-    model = load_transformer(path, torch.bfloat16, CPU)
+    model = load_transformer(path, torch.bfloat16, CPU, as_stored=True)
     frames, height, width = (size[0] - 1) // 4 + 1, size[1] // 8, size[2] // 8
     config = TransformerConfig()
     tokens = frames * height * width // 4 + TEXT_TOKENS

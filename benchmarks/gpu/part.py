@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_table import read
 from measure import timed
 
 PACKAGES = ("triton", "diffusers", "transformers", "flash-attn", "flash-attn-4", "sageattention")
@@ -75,8 +76,7 @@ class Part:
 
     def rows(self, part: str) -> list[dict[str, Any]]:
         """What another part has measured so far."""
-        path = self.folder / f"{part}.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return read(self.folder).get(part, [])
 
     def sm_clock(self) -> float | None:
         """MHz just after a measurement, before the GPU has slowed down again; none where it is not told."""

@@ -191,14 +191,14 @@ class Runtime:
     device: str = "auto"
     """auto (CUDA if there is one, else cpu), cpu, cuda, cuda:1 …"""
     dtype: DType = "auto"
-    """of the transformer; auto: bfloat16 on CUDA, float32 on CPU"""
+    """of the transformer; auto: bfloat16 on CUDA; on a CPU float32, or bfloat16 if it is stored in more than 2 GiB"""
     vae_dtype: DType = "auto"
-    """auto: float16 on CUDA, float32 on CPU"""
+    """auto: float16 on CUDA; on a CPU as above"""
     text_dtype: DType = "auto"
-    """auto: float16 on CUDA, float32 on CPU"""
+    """auto: float16 on CUDA; on a CPU as above"""
     attention: Literal["auto", "sdpa", "matmul", "chunked"] = "auto"
     """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences; chunked: the same in cache-sized pieces; auto:
-    on a CPU the faster of sdpa and chunked, measured once at the video's length and recorded, else sdpa"""
+    on a CPU the faster of sdpa and chunked, measured once at about the video's length and recorded, else sdpa"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models", "blocks", "auto"] = "none"

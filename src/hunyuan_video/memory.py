@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ MEMINFO, GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 def machine_memory() -> int:
     """Free bytes of this machine and the control group it is in. What the system keeps of files counts as free."""
     if not MEMINFO.exists():
+        if not hasattr(os, "sysconf"):
+            return sys.maxsize  # nobody to ask, so nothing to refuse
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fields = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024

@@ -33,7 +33,7 @@ from hunyuan_video.kernels.choice import fastest
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, attention_of, use_attention
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.sampling import (
     SOLVERS,
@@ -109,9 +109,8 @@ def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: t
     return torch.bfloat16 if weights.is_large(part) else torch.float32
 
 
-def _read_ahead(transformer: HunyuanVideoTransformer, llm: nn.Module) -> None:
-    """Let what fits of the large models stay in memory. If not both fit the language model, which works once a video, makes room."""
-    room = round(plan.KEPT * available_memory(torch.device("cpu")))
+def _read_ahead(transformer: HunyuanVideoTransformer, llm: nn.Module, room: int) -> None:
+    """Let what fits of the large models stay in memory. If not both fit, the language model, which works once a video, makes room."""
     of_transformer, of_llm = plan.stacks(transformer, llm)
     both_fit = size_of(mapped_spans(transformer)) + size_of(mapped_spans(llm)) <= room
     read_ahead(of_llm, room if both_fit else 0)
@@ -189,28 +188,34 @@ class HunyuanVideo:
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         if runtime.offload == "auto":
             runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device)
-        in_files = [part for part in (found.transformer, found.text_encoder) if checkpoint.stays_in_file(part, device)]
-        if in_files:
-            needs = plan.on_cpu(plan.Parts.of(found), sampling, runtime)
-            log.info("%s", needs.sentence(available_memory(device)))
+        text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
+        room = 0  # for weights that stay in their files
+        if text_stays or transformer_stays:
+            needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime), available_memory(device)
+            log.info("%s", needs.sentence(free))
+            room = needs.room(free)
         home = device if runtime.offload == "none" else torch.device("cpu")
         dtype = resolve_dtype(runtime.dtype, found.transformer, device, torch.bfloat16)
         vae_dtype = resolve_dtype(runtime.vae_dtype, found.vae, device, torch.float16)
         text_dtype = resolve_dtype(runtime.text_dtype, found.text_encoder, device, torch.float16)
 
         cpu = torch.device("cpu")  # 8 bits are made there: the device need never hold more
-        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, cpu if runtime.text_fp8 else home)
+        text_encoder = checkpoint.load_text_encoder(
+            found.text_encoder, found.text_encoder_2, text_dtype, cpu if runtime.text_fp8 else home, as_stored=text_stays
+        )
         if runtime.text_fp8:
             fp8.quantize(text_encoder.llm, fp8.in_layers)
             text_encoder.to(home)
-        transformer = checkpoint.load_transformer(found.transformer, dtype, cpu if runtime.fp8 else home, found.load_key)
+        transformer = checkpoint.load_transformer(
+            found.transformer, dtype, cpu if runtime.fp8 else home, found.load_key, as_stored=transformer_stays
+        )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
         for adapter in runtime.adapters:
             # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits, or stay in their file, it stays live.
             lora = read_lora(adapter.path, transformer.config)
             adapter.check_layers(lora.layers)
-            (apply_lora if found.transformer in in_files else merge_lora)(transformer, lora, adapter.at)
+            (apply_lora if transformer_stays else merge_lora)(transformer, lora, adapter.at)
         if runtime.fp8:
             fp8.quantize(transformer)
             transformer.to(home)
@@ -218,8 +223,8 @@ class HunyuanVideo:
             fp8.multiply_in_8_bits(transformer)
         if runtime.attention != "auto":
             use_attention(transformer, attention.KINDS[runtime.attention])
-        if in_files:
-            _read_ahead(transformer, text_encoder.llm)
+        if text_stays or transformer_stays:
+            _read_ahead(transformer, text_encoder.llm, room)
         return cls(
             text_encoder,
             transformer,
@@ -320,8 +325,8 @@ class HunyuanVideo:
 
     def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
         """The runtime with a kernel in place of "auto", which depends on the number of tokens, and the transformer with it."""
-        if self.runtime.attention != "auto":
-            return self.runtime
+        if self.runtime.attention != "auto" or not attention_of(self.transformer) <= {attention.sdpa, *attention.KINDS.values()}:
+            return self.runtime  # nor is one replaced that somebody else has put there
         config = self.transformer.config
         num_tokens = math.prod(shape[2:]) // math.prod(config.patch_size) + int(features.mask.sum(dim=1).max())
         kernel = fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device)

@@ -44,7 +44,9 @@ log = logging.getLogger(__name__)
 META = torch.device("meta")
 OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
 STAGES = ("encode", "denoise", "decode")
-KEPT = 0.8  # of what is free on a CPU, the share that weights read from files may hold on to; the rest is for what is computed
+# Of the memory that a video leaves free on a CPU, the share that weights in files may hold on to. What is read ahead has to find room without
+# anything being forgotten for it: the system would forget what has just been read, and not yet been used, first.
+KEPT = 0.75
 TEMPLATE_TOKENS = 95  # before a video's prompt
 RESERVED = 0.8e9  # bytes of the CUDA context, and of its libraries' work space
 FRAGMENTED = 1.05  # what the allocator takes for each byte in use
@@ -124,6 +126,10 @@ class OnCpu:
     in_files: int
     at_every_step: int
 
+    def room(self, free: int) -> int:
+        """Of `free` bytes, those that weights in files may hold on to from step to step."""
+        return max(0, round(KEPT * (free - max(self.stages.values()))))
+
     def sentence(self, free: int) -> str:
         """What to expect of `free` bytes of memory.
 
@@ -137,8 +143,7 @@ class OnCpu:
             raise ValueError(
                 f"On a CPU this video needs {own / 1e9:.1f} GB of memory to {stage}, and {free / 1e9:.1f} GB are free: {advice}."
             )
-        kept = min(self.at_every_step, max(0, round(KEPT * free)))
-        again = self.at_every_step - kept
+        again = max(0, self.at_every_step - self.room(free))
         disk = f"{again / 1e9:.1f} GB of the transformer's are read from the disk at every step" if again else "the transformer's fit, too"
         return (
             f"On this CPU the video takes {own / 1e9:.1f} of {free / 1e9:.1f} GB of memory and uses {self.in_files / 1e9:.1f} GB of "

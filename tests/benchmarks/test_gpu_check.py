@@ -88,7 +88,7 @@ def test_a_part_that_fails_says_how_and_the_next_ones_run(troubled):
 
 def test_all_ends_in_time_whatever_happens(troubled):
     _, seconds = troubled
-    assert seconds < 12
+    assert seconds < 14  # what cannot be killed in 12 is left behind a second later
 
 
 def test_the_tables_hold_every_part(rehearsed: Path):

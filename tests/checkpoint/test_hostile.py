@@ -69,6 +69,21 @@ def one_float(**changes) -> dict:
     return {"img_in.proj.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changes}
 
 
+def claims_more(numel: int) -> bytes:
+    """A tensor of a million numbers whose storage says that it has `numel`."""
+    data = saved({"img_in.proj.weight": torch.ones(4)})
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    pickled = next(name for name in entries if name.endswith("data.pkl"))
+    storage, _, tensor = entries[pickled].rpartition(b"K\x04")  # 4 stands there as the storage's length, and as the tensor's
+    entries[pickled] = storage.replace(b"K\x04", b"K" + bytes([numel])) + b"J" + struct.pack("<i", 2**20) + tensor
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
 FILES: dict[str, Callable[[], bytes]] = {
     "a pickle that calls a function": lambda: pickle.dumps(Bomb(), protocol=2),
     "a pickle that calls exec": lambda: pickle.dumps({"module": Builtin()}, protocol=2),
@@ -79,6 +94,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "a truncated archive": lambda: saved(tensors())[:50_000],
     "an archive without its end": lambda: saved(tensors())[:-30],
     "an archive with flipped bits in its pickle": lambda: flipped(saved(tensors()), 200),
+    "a tensor beyond its storage": lambda: claims_more(4),
+    "a tensor of a storage that has nothing": lambda: claims_more(0),
     "a list": lambda: saved([torch.ones(1)]),
     "tensors that are numbers": lambda: saved({"module": {"img_in.proj.weight": 1}}),
     "a wrapper around a number": lambda: saved({"module": 3}),

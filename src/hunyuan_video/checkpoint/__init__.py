@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
@@ -63,8 +64,9 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy | Delivered],
 
 
 def stays_in_file(part: Path, device: torch.device) -> bool:
-    """Whether weights, of a file or folder, are used where they lie: on a CPU, if they are so large that a copy would be in the way."""
-    return device.type == "cpu" and is_large(part)
+    """Whether weights, of a file or folder, are used where they lie: by a CPU that computes alone (of many ranks, one reads), if they are
+    so large that a copy would be in the way."""
+    return device.type == "cpu" and is_large(part) and not dist.is_initialized()
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False) -> None:
@@ -104,11 +106,14 @@ def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, La
     return stored.state, stored.config
 
 
-def load_transformer(path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module") -> HunyuanVideoTransformer:
-    """The diffusion transformer from a file or folder of any layout that `stored` knows, for inference; linears in 8 bits stay so."""
+def load_transformer(
+    path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module", *, as_stored: bool = False
+) -> HunyuanVideoTransformer:
+    """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so, and with `as_stored`,
+    for inference on a CPU, all do (see `fill`)."""
     stored = read_once(lambda: open_transformer(path, load_key))
     model = outline(stored)
-    fill(model, delivered(stored.state), path, dtype, device, as_stored=stays_in_file(path, device))
+    fill(model, delivered(stored.state), path, dtype, device, as_stored=as_stored)
     return model
 
 
@@ -152,12 +157,18 @@ def read_vae(path: Path) -> tuple[VAEConfig, dict[str, Lazy]]:
 
 
 def load_text_encoder(
-    llm_dir: Path | str, clip_dir: Path | str, dtype: torch.dtype = torch.float16, device: torch.device | str = "cpu"
+    llm_dir: Path | str,
+    clip_dir: Path | str,
+    dtype: torch.dtype = torch.float16,
+    device: torch.device | str = "cpu",
+    *,
+    as_stored: bool = False,
 ) -> TextEncoder:
     """Both text encoders from Hugging Face folders (config, tokenizer, weights in safetensors or .bin, whole or with an index), official
     or Diffusers, which keeps tokenizers apart. Of the un-cut LLaVA the language model is taken.
 
-    Only what is used enters memory: the last two Llama layers, its head, and the vision towers are mapped and never read.
+    Only what is used enters memory: the last two Llama layers, its head, and the vision towers are mapped and never read. `as_stored` is
+    about the Llama (see `fill`).
 
     Raises:
         FileNotFoundError: a folder, or a file in it, is missing.
@@ -166,7 +177,7 @@ def load_text_encoder(
     llm_dir, clip_dir, device = Path(llm_dir), Path(clip_dir), torch.device(device)
     (llm, llm_state), (clip, clip_state) = read_llm(llm_dir), read_clip(clip_dir)
     llm_tokenizer, clip_tokenizer = load_tokenizer(llm_dir), load_tokenizer(clip_dir)
-    fill(llm, delivered(llm_state), llm_dir, dtype, device, as_stored=stays_in_file(llm_dir, device))
+    fill(llm, delivered(llm_state), llm_dir, dtype, device, as_stored=as_stored)
     fill(clip, delivered(clip_state), clip_dir, dtype, device)
     return TextEncoder(llm, clip, llm_tokenizer, clip_tokenizer).eval()
 

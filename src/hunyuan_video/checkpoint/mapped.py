@@ -47,11 +47,12 @@ class MappedFile:
         """`count` numbers from byte `start` on, flat. Raises a ValueError if they are not all in the file."""
         if not 0 <= start <= start + count * dtype.itemsize <= len(self.pages):
             raise ValueError(f"{count} numbers of {dtype} at byte {start} lie outside its {len(self.pages)} bytes")
-        if count == 0:  # which frombuffer refuses
-            return torch.empty(0, dtype=dtype)
-        if start % dtype.itemsize:  # no processor computes with them as they lie
-            return torch.frombuffer(self.pages, dtype=torch.uint8, count=count * dtype.itemsize, offset=start).clone().view(dtype)
-        return torch.frombuffer(self.pages, dtype=dtype, count=count, offset=start)
+        size = count * dtype.itemsize
+        if count and start % dtype.itemsize == 0:
+            return torch.frombuffer(self.pages, dtype=dtype, count=count, offset=start)
+        # A copy of what no processor computes with where it lies. Of nothing, too, for a tensor that PyTorch makes could be grown by a
+        # pickle that claims more numbers than there are.
+        return torch.frombuffer(bytearray(self.pages[start : start + size]) or bytearray(8), dtype=dtype)[:count]
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

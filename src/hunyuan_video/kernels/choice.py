@@ -34,7 +34,8 @@ _fastest: dict[tuple[object, ...], str] = {}
 def fastest(heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, device: torch.device) -> str:
     """The name in `KINDS` of the fastest kernel for one sequence of `num_tokens`.
 
-    It is measured once a process for all lengths within a fifth of each other, in tens of milliseconds; in a second where steps take hours.
+    It is measured once a process for all lengths near the same half power of two, in tens of milliseconds; in a second where steps take
+    hours.
     """
     if device.type != "cpu":
         return "sdpa"  # the others are written for a CPU's caches

@@ -347,6 +347,11 @@ def use_attention(model: nn.Module, kernel: AttentionFn) -> None:
             block.attention = kernel
 
 
+def attention_of(model: nn.Module) -> set[AttentionFn]:
+    """The kernels that the blocks of a model have."""
+    return {block.attention for block in model.modules() if isinstance(block, DoubleStreamBlock | SingleStreamBlock | RefinerBlock)}
+
+
 class FinalLayer(nn.Module):
     """Tokens to the values of their patches."""
 

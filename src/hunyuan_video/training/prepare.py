@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from hunyuan_video.checkpoint import load_text_encoder, load_vae
+from hunyuan_video.checkpoint import load_text_encoder, load_vae, stays_in_file
 from hunyuan_video.config import DType, Runtime
 from hunyuan_video.files import replacing
 from hunyuan_video.models.text import TextEncoder
@@ -161,7 +161,8 @@ def _load_encoders(found: Weights, config: DataPreparation) -> tuple[TextEncoder
     device = resolve_device(config.device)
     text_dtype = resolve_dtype(config.dtype, found.text_encoder, device, torch.float16)
     vae_dtype = resolve_dtype(config.dtype, found.vae, device, torch.float16)
-    text = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, device)
+    in_file = stays_in_file(found.text_encoder, device)
+    text = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, device, as_stored=in_file)
     return text, load_vae(found.vae, vae_dtype, device)
 
 

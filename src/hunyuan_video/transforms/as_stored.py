@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from hunyuan_video.transforms.swap import LinearLike
+
 
 class StoredLinear(nn.Linear):
     """A linear layer that computes in its input's dtype, whatever its weight's is."""
@@ -21,22 +23,24 @@ class StoredLinear(nn.Linear):
         return F.linear(input, self.weight.to(input.dtype), self.bias)
 
 
-class StackedLinear(nn.Module):
+class StackedLinear(LinearLike):
     """The same of a weight whose rows are stored in several pieces, as q, k and v are by some."""
 
     def __init__(self, pieces: list[Tensor], bias: Tensor | None):
         super().__init__()
+        self.rows = [len(piece) for piece in pieces]
+        self.out_features, self.in_features = sum(self.rows), pieces[0].shape[1]
         self.pieces = nn.ParameterList(nn.Parameter(piece, requires_grad=False) for piece in pieces)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     @property
     def weight(self) -> Float[Tensor, "out in"]:
-        """A copy in one piece."""
         return torch.cat(list(self.pieces))
 
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        out = torch.cat([F.linear(input, piece.to(input.dtype)) for piece in self.pieces], dim=-1)
-        return out if self.bias is None else out.add_(self.bias)
+        biases = [None] * len(self.rows) if self.bias is None else self.bias.split(self.rows)
+        pairs = zip(self.pieces, biases, strict=True)
+        return torch.cat([F.linear(input, piece.to(input.dtype), bias) for piece, bias in pairs], dim=-1)
 
 
 class StoredEmbedding(nn.Embedding):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hunyuan_video.transforms.swap import swap_linears
+from hunyuan_video.transforms.swap import LinearLike, swap_linears
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0  # the largest number of float8_e4m3fn
@@ -56,9 +56,10 @@ class Fp8Linear(nn.Module):
         self.product = expanded
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Fp8Linear:
-        scale = scale_of(linear.weight.detach())
-        return cls(in_8_bits(linear.weight.detach(), scale), scale, linear.bias)
+    def from_linear(cls, linear: nn.Linear | LinearLike) -> Fp8Linear:
+        weight = linear.weight.detach()
+        scale = scale_of(weight)
+        return cls(in_8_bits(weight, scale), scale, linear.bias)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         if torch.is_grad_enabled() and x.requires_grad:
@@ -67,7 +68,7 @@ class Fp8Linear(nn.Module):
 
 
 def expand(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], dtype: torch.dtype) -> Float[Tensor, "out in"]:
-    if weight.device.type == "cpu" and weight.dtype == FP8 and dtype in _WIDER and scale < LARGEST_BY_BITS:
+    if weight.device.type == "cpu" and weight.dtype == FP8 and dtype in _WIDER and 0 <= scale < LARGEST_BY_BITS:
         return _by_bits(weight, scale, dtype)
     return weight.to(dtype, copy=True).mul_(scale.to(dtype))  # a copy, also of what FSDP has gathered in that dtype
 
@@ -185,7 +186,7 @@ def fit(model: nn.Module, scales: dict[str, Float[Tensor, " 1"]]) -> None:
     if unknown:
         raise ValueError(f"The FP8 scale map names {len(unknown)} layers that the model does not have, such as {min(unknown)}.")
 
-    def make(name: str, linear: nn.Linear) -> Fp8Linear:
+    def make(name: str, linear: nn.Linear | LinearLike) -> Fp8Linear:
         return Fp8Linear(torch.empty_like(linear.weight, dtype=FP8), scales[name].float().view(1), linear.bias)
 
     swap_linears(model, make, scales.__contains__)

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from hunyuan_video.transforms.swap import LinearLike
+
 Strength = float | Callable[[str], float]  # of the whole adapter, or of each layer by its official name
 
 
@@ -54,8 +56,9 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Module, adapter: LowRank, strength: float = 1.0, *, trainable: bool = False):
         super().__init__()
         self.base = base
-        self.lora_down = nn.Parameter(adapter.down.to(self.weight.device, torch.float32), requires_grad=trainable)
-        self.lora_up = nn.Parameter(adapter.up.to(self.weight.device, torch.float32), requires_grad=trainable)
+        device = next(base.parameters()).device
+        self.lora_down = nn.Parameter(adapter.down.to(device, torch.float32), requires_grad=trainable)
+        self.lora_up = nn.Parameter(adapter.up.to(device, torch.float32), requires_grad=trainable)
         self.alpha = adapter.alpha
         self.strength = strength
 
@@ -75,12 +78,21 @@ def weight_of(layer: nn.Module) -> Float[Tensor, "out in"]:
     return weight
 
 
+def shape_of(layer: nn.Module) -> list[int]:
+    """[out, in] of a linear layer of any kind, without its numbers."""
+    while isinstance(layer, LoraLinear):
+        layer = layer.base
+    return [layer.out_features, layer.in_features] if isinstance(layer, LinearLike) else [*weight_of(layer).shape]
+
+
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer by its official name, whatever kind stands there now: plain, 8-bit or adapted."""
     layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim == 2 and not name.endswith(".base"):
+        # Not the weight of those: it may be a copy.
+        weight = None if isinstance(module, LoraLinear | LinearLike) else getattr(module, "weight", None)
+        is_linear = isinstance(module, LoraLinear | LinearLike) or (isinstance(weight, Tensor) and weight.ndim == 2)
+        if is_linear and not name.endswith(".base"):
             layers[name] = module
     return layers
 
@@ -106,7 +118,7 @@ def add_lora(
         raise ValueError(f"A LoRA of rank {rank} on {len(chosen)} layers cannot be trained; both must be 1 or more.")
     model.requires_grad_(False)
     for name, layer in chosen.items():
-        out_features, in_features = weight_of(layer).shape
+        out_features, in_features = shape_of(layer)
         bound = in_features**-0.5  # Kaiming's uniform bound with a = sqrt(5), as PyTorch initializes linears
         down = torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator)
         adapter = LowRank(down, torch.zeros(out_features, rank), float(alpha))
@@ -178,7 +190,7 @@ def _fitting(model: nn.Module, lora: Lora) -> dict[str, nn.Module]:
         made_for = [len(adapter.up), adapter.down.shape[1]]
         if name not in layers:
             problems.append(f"{name} is unknown")
-        elif made_for != (shape := [*weight_of(layers[name]).shape]):
+        elif made_for != (shape := shape_of(layers[name])):
             problems.append(f"{name} is for a weight of shape {made_for}, not {shape}")
     if problems:
         raise ValueError(f"The LoRA does not fit the model: {listed(problems)}.")

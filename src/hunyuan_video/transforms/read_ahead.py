@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-# Of Linux's madvise: begin to read; be read, and in the page table; be forgotten. Where the system is older, or another, the first
-# is all or nothing happens, and pages come when they are touched.
-WILL_NEED, POPULATE_READ, PAGE_OUT = 3, 22, 21
+# Of Linux's madvise: begin to read; be read, and in the page table; be forgotten before others; be forgotten now, which is only for those
+# who may write to the file. Where the system is older, or another, less happens or nothing, and pages come when they are touched.
+WILL_NEED, POPULATE_READ, COLD, PAGE_OUT = 3, 22, 20, 21
 
 
 class Span(NamedTuple):
@@ -90,7 +90,7 @@ class Reader:
 
     def end(self, index: int) -> None:
         if self.passing[index]:
-            self.thread.submit(advise, self.spans[index], PAGE_OUT)
+            self.thread.submit(advise, self.spans[index], COLD, PAGE_OUT)
 
     def _fetch(self, index: int) -> None:
         if index not in self.coming:
