@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 META = torch.device("meta")
 OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
 STAGES = ("encode", "denoise", "decode")
-# Of the memory that a video leaves free on a CPU, the share that weights in files may hold on to. What is read ahead has to find room without
-# anything being forgotten for it: the system would forget what has just been read, and not yet been used, first.
+# Of the memory that a video leaves free on a CPU, the share that weights in files may hold on to. What is read ahead has to find room
+# without anything being forgotten for it: the system would first forget what has just been read, and not yet been used.
 KEPT = 0.75
 TEMPLATE_TOKENS = 95  # before a video's prompt
 RESERVED = 0.8e9  # bytes of the CUDA context, and of its libraries' work space
