@@ -48,6 +48,15 @@ def test_expanding_by_bits_gives_every_number_of_the_format(dtype, scale):
     assert torch.equal(fp8._by_bits(numbers, scales, dtype).view(bits), (numbers.to(dtype) * scales.to(dtype)).view(bits))
 
 
+def test_rounding_some_rows_at_a_time_rounds_all_alike(monkeypatch):
+    weight = torch.randn(13, 24).bfloat16()
+    scale = fp8.scale_of(weight)
+    assert scale == weight.abs().max().float() / 448
+    whole = (weight.float() / scale).to(fp8.FP8)
+    monkeypatch.setattr(fp8, "NUMBERS", 100)
+    assert torch.equal(fp8.in_8_bits(weight, scale).view(torch.uint8), whole.view(torch.uint8))
+
+
 def test_a_scale_beyond_the_bits_is_multiplied_plainly():
     weight, scale = torch.tensor([[1.0, -448.0]]).to(fp8.FP8), torch.tensor([2.0**20])
     assert fp8.expand(weight, scale, torch.float32).tolist() == [[2.0**20, -448 * 2.0**20]]

@@ -47,12 +47,9 @@ class MappedFile:
         """`count` numbers from byte `start` on, flat. Raises a ValueError if they are not all in the file."""
         if not 0 <= start <= start + count * dtype.itemsize <= len(self.pages):
             raise ValueError(f"{count} numbers of {dtype} at byte {start} lie outside its {len(self.pages)} bytes")
-        size = count * dtype.itemsize
-        if count and start % dtype.itemsize == 0:
-            return torch.frombuffer(self.pages, dtype=dtype, count=count, offset=start)
-        # A copy of what no processor computes with where it lies. Of nothing, too, for a tensor that PyTorch makes could be grown by a
-        # pickle that claims more numbers than there are.
-        return torch.frombuffer(bytearray(self.pages[start : start + size]) or bytearray(8), dtype=dtype)[:count]
+        if count == 0:  # not PyTorch's empty tensor, which a pickle that claims more numbers than there are could make grow
+            return torch.frombuffer(bytearray(8), dtype=dtype)[:0]
+        return torch.frombuffer(self.pages, dtype=dtype, count=count, offset=start)  # at odd addresses, too, as PyTorch does itself
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

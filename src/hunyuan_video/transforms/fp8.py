@@ -21,6 +21,7 @@ from hunyuan_video.transforms.swap import LinearLike, swap_linears
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0  # the largest number of float8_e4m3fn
 MULTIPLE = 16  # which both sizes of a weight must be of, for a GPU to multiply it in 8 bits
+NUMBERS = 2**20  # of a weight that are rounded at a time
 PIECE = 8192  # tokens that are rounded at a time: enough for any GPU, and little memory beside them
 
 Product = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # of input, 8-bit weight, its scale, and bias
@@ -33,12 +34,18 @@ def in_blocks(name: str) -> bool:
 
 def scale_of(weight: Float[Tensor, "out in"]) -> Float[Tensor, " 1"]:
     """What maps the largest weight to 448."""
-    return (weight.abs().max().float() / LARGEST).clamp(min=torch.finfo(torch.float32).tiny).view(1)  # an all-zero weight stays zero
+    least, most = weight.aminmax()  # unlike abs, without a copy
+    return (
+        (torch.maximum(-least, most).float() / LARGEST).clamp(min=torch.finfo(torch.float32).tiny).view(1)
+    )  # an all-zero weight stays zero
 
 
 def in_8_bits(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"]) -> Float[Tensor, "out in"]:
-    """Each weight as the nearest number of the format."""
-    return (weight.float() / scale).to(FP8)
+    """Each weight as the nearest number of the format. Some rows at a time: the allocator keeps much of what large copies took."""
+    out, rows = torch.empty_like(weight, dtype=FP8), max(1, NUMBERS // weight.shape[1])
+    for part, place in zip(weight.split(rows), out.split(rows), strict=True):
+        place.copy_(part.float() / scale)
+    return out
 
 
 class Fp8Linear(nn.Module):
