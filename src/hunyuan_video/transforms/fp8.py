@@ -35,9 +35,8 @@ def in_blocks(name: str) -> bool:
 def scale_of(weight: Float[Tensor, "out in"]) -> Float[Tensor, " 1"]:
     """What maps the largest weight to 448."""
     least, most = weight.aminmax()  # unlike abs, without a copy
-    return (
-        (torch.maximum(-least, most).float() / LARGEST).clamp(min=torch.finfo(torch.float32).tiny).view(1)
-    )  # an all-zero weight stays zero
+    largest = torch.maximum(-least, most).float()
+    return (largest / LARGEST).clamp(min=torch.finfo(torch.float32).tiny).view(1)  # an all-zero weight stays zero
 
 
 def in_8_bits(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"]) -> Float[Tensor, "out in"]:
