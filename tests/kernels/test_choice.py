@@ -14,6 +14,7 @@ from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.kernels import choice
 from hunyuan_video.kernels.choice import fastest, measure
 from hunyuan_video.models.attention import KINDS, chunked, sdpa
+from hunyuan_video.models.transformer import use_attention
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.video import read_metadata
 
@@ -107,6 +108,14 @@ def test_a_kernel_that_was_asked_for_is_not_measured(official_tree, kernels):
     fakes = kernels(0.0, 0.0)
     video = HunyuanVideo.load(official_tree, Runtime(attention="matmul"))("A cat.", SMALL)
     assert video.settings["runtime"]["attention"] == "matmul" and fakes["sdpa"].calls == fakes["chunked"].calls == 0
+
+
+def test_a_kernel_that_somebody_put_there_stays_and_none_is_recorded(official_tree, kernels):
+    fakes, theirs = kernels(0.0, 0.0), Kernel(0.0)  # such as the one that sequence parallelism wraps around another
+    pipe = HunyuanVideo.load(official_tree)
+    use_attention(pipe.transformer, theirs)
+    assert pipe("A cat.", SMALL).settings["runtime"]["attention"] == "auto"
+    assert theirs.calls > 0 and fakes["sdpa"].calls == fakes["chunked"].calls == 0
 
 
 def test_replay_uses_the_recorded_kernel_whatever_is_faster_now(official_tree, kernels, monkeypatch, tmp_path, capsys):
