@@ -17,13 +17,12 @@ from hunyuan_video.files import check_writable
 
 def main() -> None:
     args = official.build_parser().parse_args()
-    request = official.translate(args)
+    command = official.translate(args)
+    official.check_model(command, args.model)
+    command.found.check(command.request)
+    check_writable(command.output.out / f"check{command.output.suffix}")
 
-    official.check_guidance(request)
-    request.found.check(request.sampling)
-    check_writable(request.output.out / f"check{request.output.suffix}")
-
-    if request.reproduce:
+    if command.reproduce:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which PyTorch asks for, and reads when it starts
 
     import torch
@@ -31,12 +30,13 @@ def main() -> None:
     from hunyuan_video.apps.generate import make_video
     from hunyuan_video.pipeline import HunyuanVideo
 
-    if request.reproduce:
+    if command.reproduce:
         torch.use_deterministic_algorithms(True)
-    pipe = HunyuanVideo.load(request.found, request.runtime)
-    for number in range(request.num_videos):
-        seed = None if request.sampling.seed is None else request.sampling.seed + number
-        print(make_video(pipe, request.prompt, replace(request.sampling, seed=seed), request.output))
+    pipe = HunyuanVideo.load(command.found, command.runtime)
+    sampling = command.request.sampling
+    for number in range(command.num_videos):
+        seed = None if sampling.seed is None else sampling.seed + number
+        print(make_video(pipe, replace(command.request, sampling=replace(sampling, seed=seed)), command.output))
 
 
 if __name__ == "__main__":

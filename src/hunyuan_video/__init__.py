@@ -4,19 +4,20 @@ from hunyuan_video import HunyuanVideo, Sampling, save_video
 
 pipe = HunyuanVideo.load()
 video = pipe("A cat walks on the grass, realistic style.")
-save_video(video.frames, "cat.mp4", metadata=video.settings)
+save_video(video.frames, "cat.mp4", metadata=video.provenance.to_json())
 """
 
 from typing import TYPE_CHECKING
 
 from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.request import Adapter, Picture, Request
 
 if TYPE_CHECKING:
     __version__: str
     from hunyuan_video.pipeline import HunyuanVideo
     from hunyuan_video.video import save_video
 
-__all__ = ["HunyuanVideo", "Runtime", "Sampling", "__version__", "save_video"]
+__all__ = ["Adapter", "HunyuanVideo", "Picture", "Request", "Runtime", "Sampling", "__version__", "save_video"]
 
 _LAZY = {
     "HunyuanVideo": "hunyuan_video.pipeline",

@@ -8,14 +8,17 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from hunyuan_video import weights
-from hunyuan_video.config import Output, Runtime, Sampling, check_prompt, parse_bytes
+from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes
 from hunyuan_video.files import LATENTS_SUFFIX, check_writable, read_prompts
+from hunyuan_video.pictures import read_picture
+from hunyuan_video.request import Adapter, Picture, Request
 
 log = logging.getLogger("hunyuan_video")
 
@@ -24,62 +27,102 @@ Repeatable = tyro.conf.UseAppendAction  # --lora A --lora B
 
 
 @dataclass(frozen=True)
+class Which:
+    """Which weights."""
+
+    weights: Path | None = None
+    """root of the weights (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
+    transformer: Path | None = None
+    """another transformer than theirs: a file or folder of any layout (docs/which-files.md)"""
+
+    def find(self, load_key: LoadKey) -> weights.Weights:
+        """They, saying so if it is the miniature that nobody asked for."""
+        found = weights.find_or_embedded(self.weights, self.transformer, load_key)
+        if found.is_embedded and self.weights is None:
+            missing = weights.locate(weights.DEFAULT_ROOT).missing()
+            names = ", ".join(path.name for path in missing)
+            what = "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {names})"
+            log.info("%s in ./%s: using the embedded miniature. %s.", what, weights.DEFAULT_ROOT, weights.HOW_TO_GET)
+        return found
+
+
+Loads = Annotated[Which, Flat]
+
+
+@dataclass(frozen=True)
 class Generate:
     """Make videos from prompts."""
 
     prompt: tyro.conf.Positional[str] = ""
     """what to show, in a sentence or two"""
+    negative_prompt: str | None = None
+    """what to steer away from when cfg_scale is above 1 (default: that of the weights, else the official one)"""
+    image: Path | None = None
+    """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
+    lora: Annotated[tuple[str, ...], Repeatable] = ()
+    """FILE, FILE:STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH such as style.safetensors:0.8,single_blocks.0-19=0, as often as there are files:
+    adapters for the transformer, in any dialect (docs/lora.md)"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     output: Annotated[Output, Flat] = field(default_factory=Output)
-    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
     num_videos: int = 1
     """how many videos of each prompt, with seeds counting up"""
     prompts_file: Path | None = None
     """a text file with one prompt a line, instead of PROMPT"""
-    weights: Path | None = None
-    """root of the weights (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
+    which: Loads = field(default_factory=Which)
+    load_key: LoadKey = "module"
+    """of an official transformer's file: the weights, or their average"""
     save_state: Path | None = None
     """keep the state of the run in this .safetensors file after every step"""
     resume: Path | None = None
-    """continue from a file that --save-state wrote; all settings come from it"""
+    """continue from a file that --save-state wrote; all settings come from it, and what it was made with from you again"""
 
     def run(self) -> None:
         if self.resume is not None:
             return self._resume()
-        prompts = self._prompts()
-        if self.num_videos < 1:
-            raise ValueError(f"num_videos is {self.num_videos}; it must be 1 or more.")
-        if self.sampling.seed is not None:
-            replace(self.sampling, seed=self.sampling.seed + self.num_videos - 1)  # refuses a last seed that is too large
-        if self.save_state is not None and len(prompts) * self.num_videos > 1:
-            raise ValueError(f"--save-state keeps the state of one video, but {len(prompts) * self.num_videos} were asked for.")
-        self.runtime.check_files()
+        prompts, seeds = self._prompts(), self._seeds()
+        adapters, picture = _given(self.lora, self.image)
+        pairs = product(prompts, seeds)
+        requests = [Request(prompt, replace(self.sampling, seed=seed), self.negative_prompt, picture, adapters) for prompt, seed in pairs]
+        if self.save_state is not None and len(requests) > 1:
+            raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")
         check_writable(self.output.out / f"check{self.output.suffix}")
         if self.save_state is not None:
             check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
             if self.save_state.exists():
                 raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")
-        found = _find_weights(self.weights)
-        found.check(self.sampling)
+        found = self.which.find(self.load_key)
+        found.check(requests[0])
 
         from hunyuan_video.apps.generate import make_video
         from hunyuan_video.pipeline import HunyuanVideo
 
-        pipe = HunyuanVideo.load(found, self.runtime, self.sampling)
-        for prompt in prompts:
-            for number in range(self.num_videos):
-                seed = None if self.sampling.seed is None else self.sampling.seed + number
-                path = make_video(pipe, prompt, replace(self.sampling, seed=seed), self.output, save_state=self.save_state)
-                print(path)
+        pipe = HunyuanVideo.load(found, self.runtime, self.sampling, adapters)
+        for request in requests:
+            print(make_video(pipe, request, self.output, save_state=self.save_state))
+
+    def _seeds(self) -> list[int | None]:
+        if self.num_videos < 1:
+            raise ValueError(f"num_videos is {self.num_videos}; it must be 1 or more.")
+        first = self.sampling.seed
+        return [None if first is None else first + number for number in range(self.num_videos)]
 
     def _resume(self) -> None:
         assert self.resume is not None
-        plain = Generate(sampling=weights.find_or_embedded(self.weights).sampling(), weights=self.weights, resume=self.resume)
+        plain = Generate(
+            sampling=self.which.find("module").sampling(), resume=self.resume, which=self.which, lora=self.lora, image=self.image,
+            output=Output(out=self.output.out),
+        )  # fmt: skip
         if self != plain:
-            raise ValueError("--resume continues the video in its file, which holds prompt and settings; give nothing else but --weights.")
-        from hunyuan_video.apps.generate import resume
+            raise ValueError(
+                "--resume continues the video in its file, which holds prompt and settings; give nothing else but --weights, "
+                "--transformer, --lora and --image, as for its start, and --out."
+            )
+        adapters, picture = _given(self.lora, self.image)
 
-        print(resume(self.resume, self.weights))
+        from hunyuan_video.apps.generate import Given, resume
+
+        print(resume(self.resume, Given(self.which.weights, self.which.transformer, adapters, picture), self.output.out))
 
     def _prompts(self) -> list[str]:
         if self.prompts_file is None:
@@ -98,13 +141,19 @@ class Replay:
     output: Annotated[Output, Flat] = field(default_factory=Output)
     device: str | None = None
     """where to compute (default: as when the file was made)"""
-    weights: Path | None = None
-    """root of the weights that made the file"""
+    which: Loads = field(default_factory=Which)
+    lora: Annotated[tuple[str, ...], Repeatable] = ()
+    """the LoRA files that it was made with, known by their content; their strengths stand in the video's file"""
+    image: Path | None = None
+    """the picture that it begins with, if it does"""
 
     def run(self) -> None:
-        from hunyuan_video.apps.generate import replay
+        adapters, picture = _given(self.lora, self.image)
 
-        path, identical = replay(self.file, self.weights, self.device, self.output)
+        from hunyuan_video.apps.generate import Given, replay
+
+        given = Given(self.which.weights, self.which.transformer, adapters, picture)
+        path, identical = replay(self.file, given, self.device, self.output)
         print(path)
         print(
             "The frames are identical."
@@ -119,14 +168,13 @@ class Decode:
 
     file: tyro.conf.Positional[Path]
     output: Annotated[Output, Flat] = field(default_factory=Output)
-    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
-    weights: Path | None = None
-    """root of the weights that made the latents"""
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    which: Loads = field(default_factory=Which)
 
     def run(self) -> None:
-        from hunyuan_video.apps.generate import decode
+        from hunyuan_video.apps.generate import Given, decode
 
-        print(decode(self.file, self.weights, self.runtime, self.output))
+        print(decode(self.file, Given(self.which.weights, self.which.transformer), self.runtime, self.output))
 
 
 @dataclass(frozen=True)
@@ -164,7 +212,7 @@ class Convert:
     """where to: a folder for diffusers and a whole official model, else a file"""
     to: Literal["official", "diffusers", "single-file", "fp8", "gguf"]
     """official: .pt files; diffusers: a folder; single-file: .safetensors; fp8: the official .pt and _map.pt; gguf: Q8_0"""
-    load_key: Literal["module", "ema"] = "module"
+    load_key: LoadKey = "module"
     """of an official file: the weights, or their average"""
 
     def run(self) -> None:
@@ -211,14 +259,24 @@ class Plan:
     """Say what a video takes on a GPU, with each kind of offload, in 16 and 8 bits, and on this CPU, before anything is loaded."""
 
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
-    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    lora: Annotated[tuple[str, ...], Repeatable] = ()
+    """adapters, as for `generate`"""
     gpu_memory: str | None = None
     """such as 24GB or 22.5GiB (default: what this machine's GPU has free)"""
     weights: Path | None = None
     """root of the weights to plan for (default: the released 13B, which need not be there)"""
+    transformer: Path | None = None
+    """another transformer than theirs"""
+    load_key: LoadKey = "module"
+    """as for `generate`"""
 
     def run(self) -> None:
         memory = None if self.gpu_memory is None else parse_bytes(self.gpu_memory, "--gpu-memory")
+        adapters, _ = _given(self.lora, None)
+        found = None
+        if self.weights is not None or self.transformer is not None:
+            found = weights.find(self.weights, self.transformer, self.load_key)
 
         import torch
 
@@ -226,19 +284,18 @@ class Plan:
         from hunyuan_video.memory import available_memory
         from hunyuan_video.pipeline import resolve_device
 
-        self.runtime.check_files()
         device = resolve_device(self.runtime.device)
-        parts = plan.Parts() if self.weights is None else plan.Parts.of(weights.find(self.weights))
+        parts = plan.Parts() if found is None else plan.Parts.of(found)
         host = None  # of another machine, nothing is known
         if memory is None and device.type == "cuda":
             memory, host = available_memory(device), available_memory(torch.device("cpu"))
-        predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime))
+        predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime), adapters)
         print(plan.table(predictions))
         if memory is not None:
             print(f"\n{plan.proposal(predictions, memory, host)}")
         else:
             try:
-                print("\n" + plan.on_cpu(parts, self.sampling, self.runtime).sentence(available_memory(device)))
+                print("\n" + plan.on_cpu(parts, self.sampling, self.runtime, adapters).sentence(available_memory(device)))
             except ValueError as refusal:
                 print(f"\n{refusal}")
             print("This machine has no GPU; --gpu-memory 24GB says which of these is the fastest that fits one.")
@@ -253,14 +310,16 @@ class Evaluate:
     num_clips: int = 128
     """clips of each of the three groups of prompts"""
     seed: int = 0
-    runtime: Annotated[Runtime, Flat, Repeatable] = field(default_factory=Runtime)
-    weights: Path | None = None
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    which: Loads = field(default_factory=Which)
+    load_key: LoadKey = "module"
+    """as for `generate`"""
 
     def run(self) -> None:
         from hunyuan_video.apps.evaluate import main as evaluate
         from hunyuan_video.pipeline import HunyuanVideo
 
-        pipe = HunyuanVideo.load(_find_weights(self.weights), self.runtime)
+        pipe = HunyuanVideo.load(self.which.find(self.load_key), self.runtime)
         print(
             evaluate(
                 lambda prompt, seed: pipe(prompt, replace(pipe.defaults, seed=seed)).frames,
@@ -273,16 +332,12 @@ class Evaluate:
         )
 
 
-def _find_weights(root: Path | None) -> weights.Weights:
-    """As `weights.find_or_embedded`, saying so if it is the miniature that nobody asked for."""
-    found = weights.find_or_embedded(root)
-    if found.is_embedded:
-        missing = weights.locate(weights.DEFAULT_ROOT).missing()
-        what = (
-            "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {', '.join(path.name for path in missing)})"
-        )
-        log.info("%s in ./%s: using the embedded miniature. %s.", what, weights.DEFAULT_ROOT, weights.HOW_TO_GET)
-    return found
+def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ...], Picture | None]:
+    """Adapters and picture that a user named, checked and read."""
+    adapters = tuple(map(Adapter.parse, lora))
+    for adapter in adapters:
+        adapter.check_file()
+    return adapters, None if image is None else read_picture(image)
 
 
 COMMANDS: dict[str, Any] = {
@@ -350,10 +405,12 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     if command is Generate:
         for_help = {"-h", "--help"} & set(arguments)  # which must not fail for want of weights
         found = weights.locate(root) if root is not None and for_help else weights.find_or_embedded(root)
-        default = Generate(sampling=found.sampling(), weights=root)
+        default = Generate(sampling=found.sampling())
     given = tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}")
-    if hasattr(given, "weights"):
-        given = replace(given, weights=given.weights or root)
+    if hasattr(given, "which"):
+        given = replace(given, which=replace(given.which, weights=given.which.weights or root))
+    elif hasattr(given, "weights"):
+        given = replace(given, weights=given.weights or root)  # pyright: ignore[reportAttributeAccessIssue]
     given.run()
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -64,15 +63,10 @@ class Sampling:
     """how the noise levels are spaced; linear-quadratic ignores the shift"""
     linear_steps: int | None = None
     """linear-quadratic only: how many of the steps are linear (default: half)"""
-    solver: Literal["euler"] = "euler"
     guidance: float | None = 6.0
     """embedded guidance scale, for weights distilled with one; none for weights without"""
     cfg_scale: float = 1.0
     """classifier-free guidance in two passes; 1 is off, and the negative prompt is then unused"""
-    negative_prompt: str | None = None
-    """what to steer away from when cfg_scale is above 1 (default: the official one)"""
-    image: str | None = None
-    """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
     seed: int | None = None
     """0 or more; the same seed gives the same video (default: random, and recorded in the file)"""
     noise: Literal["cpu", "official"] = "cpu"
@@ -105,13 +99,15 @@ class Sampling:
             f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or none for weights without it.",
         )
         require(1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
-        require(
-            self.image is None or self.num_frames > 1,
-            "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.",
-        )
         require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
-        if self.negative_prompt is not None:
-            check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)
+
+
+def check_guidance(guidance: float | None, embedded: bool, weights: object) -> None:
+    """Refuse a guidance scale for weights without embedded guidance, and none for those with it; `weights` is what to call them."""
+    if embedded:
+        require(guidance is not None, f"guidance is none, but {weights} need an embedded guidance scale (the official value is 6).")
+    else:
+        require(guidance is None, f"guidance is {guidance}, but {weights} have no embedded guidance; set it to none, and use cfg_scale.")
 
 
 def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = False) -> None:
@@ -131,56 +127,7 @@ def parse_bytes(text: str, name: str) -> int:
     return round(float(match[1]) * {"GB": 10**9, "GIB": 2**30}[match[2].upper()])
 
 
-BLOCKS = re.compile(r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?")
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA file and how strongly it acts: with `strength`, but in `blocks` with what is said there; of several, the last counts."""
-
-    path: Path
-    strength: float = 1.0
-    blocks: tuple[tuple[str, float], ...] = ()
-    """such as ("single_blocks", 0.5), ("single_blocks.7", 0.5) or, both ends included, ("single_blocks.0-19", 0.5)"""
-
-    @classmethod
-    def parse(cls, text: str) -> Adapter:
-        """Of FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH, with as many BLOCKS as one likes."""
-        path, _, tail = text.rpartition(":")
-        first, *others = tail.split(",")
-        if "=" in first:
-            first, others = "1", [first, *others]
-        try:
-            blocks = tuple((place, float(strength)) for place, _, strength in (other.partition("=") for other in others))
-            adapter = cls(Path(path), float(first), blocks)
-        except ValueError:
-            return cls(Path(text))  # the colon of C:\style.safetensors is none of ours
-        return adapter if all(BLOCKS.fullmatch(place) for place, _ in blocks) else cls(Path(text))
-
-    def at(self, layer: str) -> float:
-        """The strength of a layer, by its official name."""
-        return next((strength for place, strength in reversed(self.blocks) if _holds(place, layer)), self.strength)
-
-    def check_layers(self, layers: Iterable[str]) -> None:
-        """Raises a ValueError for blocks of which the file, which adapts `layers`, adapts none."""
-        layers = list(layers)
-        for place, _ in self.blocks:
-            if not any(_holds(place, layer) for layer in layers):
-                raise ValueError(
-                    f"lora sets the strength of {place}, but {self.path} adapts nothing there; leave that out "
-                    "(`hunyuan-video inspect` says what it adapts)."
-                )
-
-
-def _holds(place: str, layer: str) -> bool:
-    match = BLOCKS.fullmatch(place)
-    stack, _, rest = layer.partition(".")
-    assert match is not None
-    if stack != match[1] or match[2] is None:
-        return stack == match[1]
-    return int(match[2]) <= int(rest.partition(".")[0]) <= int(match[3] or match[2])
-
-
+LoadKey = Literal["module", "ema"]  # of an official transformer's file: the weights, or their average
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -210,13 +157,8 @@ class Runtime:
     """and multiply in 8 bits, for which activations are rounded, too (includes fp8; needs compute capability 8.9; docs/memory.md)"""
     text_fp8: bool = False
     """the same for the language model's layers"""
-    lora: tuple[str, ...] = ()
-    """FILE, FILE:STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH such as style.safetensors:0.8,single_blocks.0-19=0, as often as there are files:
-    adapters for the transformer, in any dialect (docs/lora.md)"""
 
     def __post_init__(self) -> None:
-        if isinstance(self.lora, list):
-            object.__setattr__(self, "lora", tuple(self.lora))  # JSON knows no tuples
         check_types(self)
         if self.fp8_matmul:
             object.__setattr__(self, "fp8", True)
@@ -225,26 +167,6 @@ class Runtime:
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
             f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
         )
-        for text, adapter in zip(self.lora, self.adapters, strict=True):
-            strengths = [adapter.strength, *(strength for _, strength in adapter.blocks)]
-            require(
-                adapter.path.name != "" and all(abs(strength) < float("inf") for strength in strengths),
-                f"lora is {text!r}; it must be a file, or a file and a strength such as style.safetensors:0.8.",
-            )
-
-    @property
-    def adapters(self) -> list[Adapter]:
-        """File and strengths of each LoRA."""
-        return [Adapter.parse(text) for text in self.lora]
-
-    def check_files(self) -> None:
-        """Raises a FileNotFoundError for a LoRA that is not there."""
-        for adapter in self.adapters:
-            if not adapter.path.is_file():
-                raise FileNotFoundError(
-                    f"lora is {adapter.path}, which is no file; give FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or "
-                    "FILE:STRENGTH,BLOCKS=STRENGTH, such as style.safetensors:0.8,single_blocks.0-19=0."
-                )
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
     pipe = HunyuanVideo.load()
     video = pipe("A cat walks on the grass, realistic style.", replace(pipe.defaults, seed=0))
-    save_video(video.frames, "cat.mp4", metadata=video.settings)
+    save_video(video.frames, "cat.mp4", metadata=video.provenance.to_json())
 
 Underneath is a generator, `steps`, that yields after every piece of work: a progress bar, a preview, cancelling and saving the state
-are all a `for` loop over it.
+are all a `for` loop over it. A pipeline makes one video at a time.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor, nn
 
 from hunyuan_video import __version__, checkpoint, plan, weights
+from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_lora
-from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, Runtime, Sampling, check_prompt
+from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, LoadKey, Runtime, Sampling, check_guidance
 from hunyuan_video.files import sha256
 from hunyuan_video.kernels.choice import fastest
 from hunyuan_video.memory import available_memory
@@ -35,10 +38,12 @@ from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, attention_of, use_attention
 from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.pictures import fill
+from hunyuan_video.request import Adapted, Adapter, Provenance, Request
 from hunyuan_video.sampling import (
-    SOLVERS,
     Velocity,
     classifier_free_guidance,
+    euler,
     initial_noise,
     linear_quadratic_sigmas,
     official_noise,
@@ -50,7 +55,7 @@ from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
 from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
-from hunyuan_video.video import fill, read_image, to_frames, to_tensor
+from hunyuan_video.video import to_frames, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +67,7 @@ class Step:
     stage: Literal["encode", "denoise", "decode"]
     step: int
     total: int
-    settings: dict[str, Any]
+    provenance: Provenance
     latents: Float[Tensor, "1 C T H W"] | None = None
     frames: UInt8[np.ndarray, "F H2 W2 3"] | None = None
 
@@ -73,7 +78,11 @@ class Video:
 
     frames: UInt8[np.ndarray, "F H2 W2 3"]
     latents: Float[Tensor, "1 C T H W"]
-    settings: dict[str, Any]
+    provenance: Provenance
+
+
+class BusyError(RuntimeError):
+    """A pipeline was asked for a second video while it makes one."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -126,10 +135,26 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
     return (posterior.mode().float() - vae.config.shift_factor) * vae.config.scaling_factor
 
 
+@dataclass(frozen=True)
+class Source:
+    """Which weights a pipeline has, and what they were made for."""
+
+    model: str = ""
+    """their identity"""
+    transformer: str = ""
+    """what its file or folder is called"""
+    load_key: LoadKey = "module"
+    adapters: tuple[Adapter, ...] = ()
+    adapted: tuple[Adapted, ...] = ()
+    """the same by their content"""
+    sampling: Sampling = Sampling()  # noqa: RUF009 (frozen)
+    negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
+
+
 class HunyuanVideo:
-    """The loaded model. `defaults` is the `Sampling` its weights were made for; `dtype` is what the transformer computes in, if that is
-    not its weights'. Models that are not on the device move there while they work, or block by block if the runtime says so. Where the
-    runtime's attention is "auto", the transformer gets the kernel that is the fastest at each video's length; else it keeps its own."""
+    """The loaded model. `dtype` is what the transformer computes in, if that is not its weights'. Models that are not on the device move
+    there while they work, or block by block if the runtime says so. Where the runtime's attention is "auto", the transformer gets the
+    kernel that is the fastest at each video's length; else it keeps its own."""
 
     def __init__(
         self,
@@ -140,9 +165,7 @@ class HunyuanVideo:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
-        defaults: Sampling = Sampling(),  # noqa: B008 (frozen)
-        fingerprint: str = "",
-        lora_sha256: tuple[str, ...] = (),
+        source: Source = Source(),
     ):
         self.text_encoder = text_encoder
         self.transformer = transformer
@@ -150,9 +173,8 @@ class HunyuanVideo:
         self.device = placed(torch.device(device))
         self.dtype = dtype or next(transformer.parameters()).dtype
         self.runtime = runtime
-        self.defaults = defaults
-        self.fingerprint = fingerprint
-        self.lora_sha256 = lora_sha256
+        self.source = source
+        self._making = threading.Lock()
         if runtime.offload == "auto":
             raise ValueError(
                 "offload is 'auto', which HunyuanVideo.load settles before it reads weights; give models none, models or blocks."
@@ -168,8 +190,10 @@ class HunyuanVideo:
         root: str | Path | weights.Weights | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
         sampling: Sampling | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> HunyuanVideo:
-        """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature.
+        """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature. `adapters` act in all
+        videos that it makes.
 
         `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for);
         and for a CPU with little memory, where it may be refused.
@@ -183,15 +207,15 @@ class HunyuanVideo:
         device = resolve_device(runtime.device)
         if runtime.fp8_matmul:
             fp8.check_multiplies(device)
-        runtime.check_files()
-        lora_sha256 = tuple(sha256(adapter.path) for adapter in runtime.adapters)
+        for adapter in adapters:
+            adapter.check_file()
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         if runtime.offload == "auto":
-            runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device)
+            runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device, adapters)
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         room = 0  # for weights that stay in their files
         if text_stays or transformer_stays:
-            needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime), available_memory(device)
+            needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime, adapters), available_memory(device)
             log.info("%s", needs.sentence(free))
             room = needs.room(free)
         home = device if runtime.offload == "none" else torch.device("cpu")
@@ -211,11 +235,11 @@ class HunyuanVideo:
         )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
-        for adapter in runtime.adapters:
+        for adapter in adapters:
             # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits, or stay in their file, it stays live.
             lora = read_lora(adapter.path, transformer.config)
-            adapter.check_layers(lora.layers)
-            (apply_lora if transformer_stays else merge_lora)(transformer, lora, adapter.at)
+            adapter.strengths.check_layers(lora.layers, adapter.path.name)
+            (apply_lora if transformer_stays else merge_lora)(transformer, lora, adapter.strengths.at)
         if runtime.fp8:
             fp8.quantize(transformer)
             transformer.to(home)
@@ -231,51 +255,76 @@ class HunyuanVideo:
             vae,
             device=device,
             runtime=runtime,
-            defaults=found.sampling(),
-            fingerprint=found.fingerprint(),
-            lora_sha256=lora_sha256,
+            source=Source(
+                identity.of_model(found),
+                found.transformer.name,
+                found.load_key,
+                tuple(adapters),
+                tuple(Adapted(adapter.path.name, sha256(adapter.path), adapter.strengths) for adapter in adapters),
+                found.sampling(),
+                OFFICIAL_NEGATIVE_PROMPT if found.negative_prompt is None else found.negative_prompt,
+            ),
         )
 
-    def __call__(self, prompt: str, sampling: Sampling | None = None) -> Video:
-        """Make one video. `sampling` defaults to what the weights were made for."""
+    @property
+    def defaults(self) -> Sampling:
+        """What the weights were made for."""
+        return self.source.sampling
+
+    def __call__(self, request: Request | str, sampling: Sampling | None = None) -> Video:
+        """Make one video, as `steps` does."""
         latents, last = None, None
-        for last in self.steps(prompt, sampling):
+        for last in self.steps(request, sampling):
             latents = last.latents if last.latents is not None else latents
         assert last is not None and last.frames is not None and latents is not None
-        return Video(last.frames, latents, last.settings)
+        return Video(last.frames, latents, last.provenance)
 
-    @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
-    def steps(self, prompt: str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None) -> Iterator[Step]:
+    def steps(self, request: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None) -> Iterator[Step]:
         """Make one video, yielding after text encoding, every denoising step, and decoding (the last one holds the frames).
 
-        `resume` is (steps done, latents after them) of an interrupted run with the same prompt and sampling: the rest is then exactly
-        what it would have been.
+        A prompt alone is a request with `sampling`, by default what the weights were made for, and the adapters that are loaded.
+        `resume` is (steps done, latents after them) of an interrupted run of the same request: the rest is then exactly what it would
+        have been.
 
         Raises:
-            ValueError: the prompt or the settings do not fit the model. Nothing has been computed then.
+            BusyError: this pipeline makes another video, whose steps have not ended.
+            ValueError: the request does not fit the model. Nothing has been computed then.
         """
-        check_prompt(prompt)
-        options = self._complete(sampling or self.defaults)
+        if isinstance(request, str):
+            request = Request(request, sampling or self.defaults, adapters=self.source.adapters)
+        elif sampling is not None:
+            raise ValueError("A request and a sampling were given; a request has its own.")
+        if not self._making.acquire(blocking=False):
+            raise BusyError("This pipeline makes a video already, and makes one at a time; wait for its last step, or close its steps().")
+        try:
+            yield from self._steps(self._complete(request), resume)
+        finally:
+            self._making.release()
+
+    @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
+    def _steps(self, request: Request, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
+        options = request.sampling
         shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
 
-        features = self.encode_text([prompt, options.negative_prompt or ""] if options.cfg_scale > 1 else [prompt], options)
-        settings = self._settings(prompt, options, self._choose_attention(features, shape))
-        first_frame = None if options.image is None else self.encode(fill(read_image(options.image), options.height, options.width)[None])
-        yield Step("encode", 1, 1, settings)
+        prompts = [request.prompt, request.negative_prompt or ""] if options.cfg_scale > 1 else [request.prompt]
+        features = self.encode_text(prompts, options)
+        provenance = self._provenance(request, self._choose_attention(features, shape))
+        first_frame = None
+        if request.image is not None:
+            first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
+        yield Step("encode", 1, 1, provenance)
         sigmas = self.sigmas(options)
         done, latents = resume or (0, self._noise(shape, options, first_frame))
         if done > 0:
-            yield Step("denoise", done, options.num_steps, settings, latents)
-        solve = SOLVERS[options.solver]
+            yield Step("denoise", done, options.num_steps, provenance, latents)
         with on_device(self.transformer, self.device, self.streamed):
-            velocity = self._velocity(features, options)
-            for index, latents in enumerate(solve(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
-                yield Step("denoise", index, options.num_steps, settings, latents)
+            velocity = self._velocity(features, options, 0 if first_frame is None else 1)
+            for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
+                yield Step("denoise", index, options.num_steps, provenance, latents)
         frames = self.decode(latents)
-        digest = hashlib.sha256(frames.tobytes()).hexdigest()
-        yield Step("decode", 1, 1, settings | {"frames_sha256": digest}, latents, frames)
+        yield Step("decode", 1, 1, replace(provenance, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest()), latents, frames)
 
     def sigmas(self, options: Sampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""
@@ -308,20 +357,19 @@ class HunyuanVideo:
             features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
         return features.to(self.device, self.dtype)
 
-    def _complete(self, options: Sampling) -> Sampling:
+    def _complete(self, request: Request) -> Request:
         """Every open choice made, so that what is recorded is what was used."""
-        has_guidance = self.transformer.config.guidance_embed
-        if has_guidance and options.guidance is None:
-            raise ValueError(f"guidance is none, but these weights need an embedded guidance scale ({self.defaults.guidance} by default).")
-        if not has_guidance and options.guidance is not None:
-            raise ValueError(
-                f"guidance is {options.guidance}, but these weights have no embedded guidance; use cfg_scale, and none for guidance."
+        check_guidance(request.sampling.guidance, self.transformer.config.guidance_embed, "these weights")
+        if request.adapters != self.source.adapters:
+            asked, loaded = (
+                ", ".join(adapter.path.name for adapter in all_of) or "none" for all_of in (request.adapters, self.source.adapters)
             )
-        if options.seed is None:
-            options = replace(options, seed=secrets.randbelow(2**31))
-        if options.negative_prompt is None and options.cfg_scale > 1:
-            options = replace(options, negative_prompt=OFFICIAL_NEGATIVE_PROMPT)
-        return options
+            raise ValueError(f"The request asks for other adapters ({asked}) than those that are loaded ({loaded}); load it with these.")
+        if request.sampling.seed is None:
+            request = replace(request, sampling=replace(request.sampling, seed=secrets.randbelow(2**31)))
+        if request.negative_prompt is None and request.sampling.cfg_scale > 1:
+            request = replace(request, negative_prompt=self.source.negative_prompt)
+        return request
 
     def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
         """The runtime with a kernel in place of "auto", which depends on the number of tokens, and the transformer with it."""
@@ -333,18 +381,21 @@ class HunyuanVideo:
         use_attention(self.transformer, attention.KINDS[kernel])
         return replace(self.runtime, attention=kernel)
 
-    def _settings(self, prompt: str, options: Sampling, runtime: Runtime) -> dict[str, Any]:
-        return {
-            "prompt": prompt,
-            "sampling": asdict(options),
-            **({} if options.image is None else {"image_sha256": sha256(options.image)}),
-            "runtime": asdict(runtime),
-            **({"lora_sha256": list(self.lora_sha256)} if self.lora_sha256 else {}),
-            "model": self.fingerprint,
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
-            "hunyuan_video": __version__,
-            "torch": torch.__version__,
-        }
+    def _provenance(self, request: Request, runtime: Runtime) -> Provenance:
+        return Provenance(
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            sampling=request.sampling,
+            runtime=runtime,
+            model=self.source.model,
+            transformer=self.source.transformer,
+            load_key=self.source.load_key,
+            device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            hunyuan_video=__version__,
+            torch=str(torch.__version__),
+            image_sha256=None if request.image is None else request.image.sha256,
+            adapters=self.source.adapted,
+        )
 
     def _noise(self, shape: tuple[int, ...], options: Sampling, first_frame: Tensor | None) -> Tensor:
         """Where sampling starts: noise, except for a given first frame, which stays as it is ("token replace")."""
@@ -353,13 +404,11 @@ class HunyuanVideo:
         noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
         return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
 
-    def _velocity(self, features: TextFeatures, options: Sampling) -> Velocity:
+    def _velocity(self, features: TextFeatures, options: Sampling, clean_frames: int) -> Velocity:
         """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
         model, dtype = self.transformer, features.states.dtype
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
-
-        clean_frames = 0 if options.image is None else 1
 
         def branch(row: int) -> Velocity:
             condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)

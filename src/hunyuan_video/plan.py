@@ -10,7 +10,6 @@ Attention counts as a fused kernel, which keeps no scores. Times are arithmetic:
 from __future__ import annotations
 
 import logging
-import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +31,7 @@ from hunyuan_video.models import attention
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig, use_attention
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.request import Adapter
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.offload import offload_blocks, tensors_of
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
@@ -151,7 +151,7 @@ class OnCpu:
         )
 
 
-def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime) -> OnCpu:
+def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, adapters: Sequence[Adapter] = ()) -> OnCpu:
     """What a video, or loading alone, takes on a CPU, where weights of large parts stay in their files, but for those that are put into 8
     bits."""
     models = _build(parts, runtime, [torch.bfloat16 if large else torch.float32 for large in parts.large])
@@ -163,8 +163,7 @@ def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime) -> OnCpu:
             made = 0
         loaded.append(made if stays else _bytes(model))
         in_files.append(_bytes(model) - loaded[-1])
-    adapters = 2 * sum(adapter.path.stat().st_size for adapter in runtime.adapters)  # live, in float32
-    own = sum(loaded) + adapters
+    own = sum(loaded) + 2 * sum(adapter.path.stat().st_size for adapter in adapters)  # live, in float32
     stages: dict[str, int] = dict.fromkeys(STAGES, own)
     if sampling is not None:
         shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
@@ -181,7 +180,7 @@ def stacks(transformer: nn.Module, llm: nn.Module) -> list[list[nn.Module]]:
     return [[block for name in lists for block in model.get_submodule(name).children()] for model, lists in models]
 
 
-def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device) -> Runtime:
+def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device, adapters: Sequence[Adapter] = ()) -> Runtime:
     """`runtime` with the fastest kind of offload that fits what is free now. Without a GPU there is nothing to move.
 
     Raises:
@@ -190,7 +189,7 @@ def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.dev
     if device.type != "cuda":
         return replace(runtime, offload="none")
     memory, host = available_memory(device), available_memory(torch.device("cpu"))
-    predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS])
+    predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS], adapters)
     best = fastest(predictions, memory, host)
     if best is None:
         raise ValueError(refusal(predictions, memory, host))
@@ -222,10 +221,8 @@ def flags(runtime: Runtime) -> list[str]:
     words = []
     for name, default in asdict(Runtime(fp8_matmul=runtime.fp8_matmul)).items():  # which implies fp8
         value, flag = getattr(runtime, name), name.replace("_", "-")
-        if name == "offload" or (value != default and not isinstance(value, bool | tuple)):
+        if name == "offload" or (value != default and not isinstance(value, bool)):
             words += [f"--{flag} {value}"]
-        elif isinstance(value, tuple):
-            words += [f"--{flag} {shlex.quote(item)}" for item in value]
         elif value != default:
             words += [f"--{flag}" if value else f"--no-{flag}"]
     return words + ["--fp8-matmul"] * runtime.fp8_matmul
@@ -268,7 +265,7 @@ def table(predictions: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
-def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime]) -> list[Prediction]:
+def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], adapters: Sequence[Adapter] = ()) -> list[Prediction]:
     """What a video takes on a GPU with each of `runtimes`."""
     counted: dict[object, Work] = {}  # stages that are the same for several
 
@@ -277,16 +274,18 @@ def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime]) -> li
             counted[key] = work()
         return counted[key]
 
-    return [_predict(parts, sampling, runtime, count) for runtime in runtimes]
+    return [_predict(parts, sampling, runtime, adapters, count) for runtime in runtimes]
 
 
-def _predict(parts: Parts, sampling: Sampling, runtime: Runtime, count: Callable[[object, Callable[[], Work]], Work]) -> Prediction:
+def _predict(
+    parts: Parts, sampling: Sampling, runtime: Runtime, adapters: Sequence[Adapter], count: Callable[[object, Callable[[], Work]], Work]
+) -> Prediction:
     text, transformer, vae = _build(parts, runtime)
     # Over weights that come in 8 bits a LoRA stays beside them, in float32; else it is merged. Its file has 16 bits.
-    adapters = 2 * sum(adapter.path.stat().st_size for adapter in runtime.adapters) if parts.in_8_bits else 0
+    beside = 2 * sum(adapter.path.stat().st_size for adapter in adapters) if parts.in_8_bits else 0
     passes, llm = 2 if sampling.cfg_scale > 1 else 1, text.get_submodule("llm")
     size, moving = [_bytes(model) for model in (text, transformer, vae)], [0, 0, 0]
-    size[1] += adapters
+    size[1] += beside
     streamed = runtime.offload == "blocks"
     if streamed:
         of_transformer, of_llm = stacks(transformer, llm)

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
-Solver = Callable[[Velocity, Tensor, list[float]], Iterator[Tensor]]
 
 
 def shifted_sigmas(num_steps: int, shift: float) -> Float[Tensor, " steps_plus_1"]:
@@ -42,9 +41,6 @@ def euler(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -
     for sigma, next_sigma in pairwise(sigmas):
         x = x + velocity(x, sigma).float() * (next_sigma - sigma)
         yield x
-
-
-SOLVERS: dict[str, Solver] = {"euler": euler}
 
 
 def classifier_free_guidance(positive: Velocity, negative: Velocity, scale: float) -> Velocity:

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import struct
-import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -27,12 +26,13 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, GifImagePlugin, Image, ImageSequence, PngImagePlugin
-from safetensors import SafetensorError, safe_open
+from PIL import GifImagePlugin, Image, PngImagePlugin
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hunyuan_video.files import LATENTS_SUFFIX, VIDEO_SUFFIXES, check_writable, replacing
+from hunyuan_video.pictures import reading
 
 if TYPE_CHECKING:
     import av
@@ -45,25 +45,8 @@ FramesTensor = UInt8[Tensor, "T H W 3"]
 ENCODERS = {".mp4": ("mp4", "libx264", "medium", 18, 51), ".webm": ("webm", "libsvtav1", "8", 24, 63)}
 BT709 = 1  # in ITU-T H.273, for primaries, transfer and matrix alike
 READABLE = "mov,matroska,avi"  # FFmpeg also reads playlists, by which a hostile "video" has other files or addresses opened
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-# What undoes an EXIF orientation. (ImageOps.exif_transpose also writes the EXIF block anew, which fails on slightly damaged ones.)
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-DEFAULT_FPS = 24.0  # what HunyuanVideo was trained to make
 MARK = "hunyuan_video"  # tells our metadata from another program's comment
 MAX_HEADER_BYTES = 2**20  # of safetensors; ours are far smaller, and one of 200,000 entries takes seconds to parse
-# What the parsers raise on damaged bytes (found by fuzzing); of containers, `open_container` makes a ValueError.
-DAMAGED = (
-    *(SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
-    *(OSError, EOFError, SyntaxError, LookupError, ValueError),
-)
 
 
 def to_frames(x: Float[Tensor, "3 T H W"]) -> Frames:
@@ -121,23 +104,9 @@ def save_video(
     return path
 
 
-def read_video(path: str | Path) -> tuple[Frames, float]:
-    """All frames, and the frames per second, of a video, GIF, picture or folder of PNGs. (A GIF's fps is coarse: it counts 1/100 s.)
-
-    Raises FileNotFoundError, or ValueError for what is damaged, cut short or no video.
-    """
-    with _reading(Path(path)) as path:
-        if files := _pictures(path):
-            return _read_pictures(files)
-        with open_container(path) as container:
-            stream = container.streams.video[0]
-            frames = [rgb(frame) for frame in container.decode(stream)]
-            return np.stack(frames), float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-
-
 def read_metadata(path: str | Path) -> dict:
     """What `save_video` or `save_latents` stored in the file. Raises ValueError if there is nothing of ours in it or it is damaged."""
-    with _reading(Path(path)) as path:
+    with reading(Path(path)) as path:
         if path.suffix.lower() == LATENTS_SUFFIX:
             comment, _ = _read_safetensors(path)
         elif files := _pictures(path):
@@ -152,36 +121,6 @@ def read_metadata(path: str | Path) -> dict:
     return metadata
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """A picture as a person sees it: turned as its EXIF says, on white where it is transparent, in RGB.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, another kind, or larger than any picture should be.
-    """
-    with _open_image(Path(path)) as image:
-        turn, picture = UPRIGHT.get(_orientation(image) or 1), image
-        if image.has_transparency_data:
-            picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        picture = picture.convert("RGB")
-    return picture if turn is None else picture.transpose(turn)
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of a picture as `read_image` gives it, from its header. Raises what that does."""
-    with _open_image(Path(path)) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
-
-
-def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The middle of a picture in this size: what has its aspect ratio, resized without aliasing."""
-    scale = max(height / picture.height, width / picture.width)
-    left, top = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
-    box = (max(0.0, left), max(0.0, top), min(left + width / scale, picture.width), min(top + height / scale, picture.height))
-    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
-
-
 def save_latents(latents: Float[Tensor, "B C T H W"], path: str | Path, metadata: dict | None = None) -> Path:
     """Write latents in their own dtype, with a checksum, in place of any older file; returns the path."""
     tensor = latents.detach().cpu().contiguous()
@@ -193,7 +132,7 @@ def save_latents(latents: Float[Tensor, "B C T H W"], path: str | Path, metadata
 
 def load_latents(path: str | Path) -> tuple[Float[Tensor, "B C T H W"], dict]:
     """Latents and the metadata stored with them (empty if none). Raises ValueError for a damaged file, NaN and infinity."""
-    with _reading(Path(path)) as path:
+    with reading(Path(path)) as path:
         comment, latents = _read_safetensors(path)
         stored = _unpack(comment)
         if latents.ndim != 5 or not latents.is_floating_point() or not latents.isfinite().all():
@@ -282,55 +221,12 @@ def _write_pngs(pixels: Frames, path: Path, fps: int | float, comment: str | Non
         Image.fromarray(picture).save(path / f"{index:05d}.png" if len(pixels) > 1 else path, format="PNG", pnginfo=text)
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Path]:
-    """Turns what parsers raise on damaged bytes into one sentence."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; check the name.")
-    try:
-        yield path
-    except PermissionError:
-        raise
-    except DAMAGED as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{path} cannot be read ({reason}): it is cut short, damaged or another kind; copy or make it again.") from error
-
-
-@contextlib.contextmanager
-def _open_image(path: Path) -> Iterator[Image.Image]:
-    with _reading(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged EXIF block does no harm
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            yield image
-
-
-def _orientation(image: Image.Image) -> int | None:
-    """1 to 8 in a sound file."""
-    return image.getexif().get(ExifTags.Base.Orientation)
-
-
 def _pictures(path: Path) -> list[Path]:
     """The PNGs of a folder, or the PNG or GIF itself; none for anything else."""
     if path.is_dir():
         return sorted(path.glob("*.png"))
     with open(path, "rb") as file:
         return [path] if file.read(8).startswith((b"GIF8", b"\x89PNG")) else []
-
-
-def _read_pictures(files: list[Path]) -> tuple[Frames, float]:
-    frames, delays, stated = [], [], None
-    for file in files:
-        with Image.open(file, formats=("GIF", "PNG")) as image:
-            if image.format == "GIF" and not file.read_bytes().endswith(b";"):  # Pillow takes a cut GIF for a shorter one
-                raise ValueError("the end is missing")
-            stated = stated or image.info.get("fps")
-            for picture in ImageSequence.Iterator(image):
-                frames.append(np.asarray(picture.convert("RGB")))
-                delays.append(round(picture.info.get("duration", 0) / 10))
-    fps = 100 * len(delays) / sum(delays) if any(delays) else float(stated or DEFAULT_FPS)
-    whole = max(1, round(fps))  # 24 fps comes as 4, 4, 5 ... hundredths, and five of them average to 23.8
-    return np.stack(frames), float(whole) if _gif_delays(len(delays), whole) == delays else fps
 
 
 def _stated_size(file: BinaryIO) -> int:

@@ -1,7 +1,7 @@
 """Where weights are: the official folder tree, the embedded miniature, and what is missing. Imports no torch.
 
 ROOT/
-  generation_config.json                                   optional: `Sampling` defaults of these weights, and "image_to_video"
+  generation_config.json                 optional: `Sampling` defaults of these weights, "negative_prompt" and "image_to_video"
   hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt    (or .safetensors)
   hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
   text_encoder/                                            Llama language model and tokenizer
@@ -13,19 +13,20 @@ cache, models--OWNER--NAME, stands for its snapshot.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hunyuan_video.config import Sampling
+from hunyuan_video.config import LoadKey, Sampling, check_guidance
+from hunyuan_video.request import Request
 
 EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
 HOW_TO_GET = "`hunyuan-video download` fetches the official weights (45 GB; docs/weights.md says more)"
 _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
+_BESIDES_SAMPLING = ("negative_prompt", "image_to_video")  # in that file
 _MODEL = "hunyuan-video-t2v-720p"
 _TRANSFORMERS = f"{_MODEL}/transformers"
 _SUFFIXES = (".pt", ".safetensors", ".gguf")
@@ -42,7 +43,7 @@ class Weights:
     vae: Path
     text_encoder: Path
     text_encoder_2: Path
-    load_key: str = "module"
+    load_key: LoadKey = "module"
 
     @property
     def is_embedded(self) -> bool:
@@ -53,7 +54,12 @@ class Weights:
 
     def sampling(self) -> Sampling:
         """The defaults these weights were made for."""
-        return Sampling(**{name: value for name, value in self._generation_config().items() if name != "image_to_video"})
+        return Sampling(**{name: value for name, value in self._generation_config().items() if name not in _BESIDES_SAMPLING})
+
+    @property
+    def negative_prompt(self) -> str | None:
+        """The one these weights were made for; None if they do not say."""
+        return self._generation_config().get("negative_prompt")
 
     @property
     def is_diffusers(self) -> bool:
@@ -76,53 +82,22 @@ class Weights:
             return {"shift": float(json.loads((self.root / _SCHEDULER).read_text(encoding="utf-8"))["shift"])}
         return {}
 
-    def check(self, sampling: Sampling) -> None:
+    def check(self, request: Request) -> None:
         """Refuse settings that these weights say they cannot honour, before they are read.
 
         Raises:
-            ValueError: guidance is given to weights without it, or the other way round; or an image to weights that only know text.
+            ValueError: guidance is given to weights without it, or the other way round; or a picture to weights that only know text.
         """
-        if sampling.image is not None and not self.image_to_video:
-            raise ValueError(f"image is {sampling.image}, but the weights in {self.root} were trained for text alone; leave it out.")
-        embedded = self.embedded_guidance
-        if embedded is True and sampling.guidance is None:
-            raise ValueError(
-                f"guidance is None, but {self.transformer} was distilled with one ({self.sampling().guidance} is its default)."
-            )
-        if embedded is False and sampling.guidance is not None:
-            raise ValueError(
-                f"guidance is {sampling.guidance}, but {self.transformer} has no embedded guidance; set it to None and use cfg_scale."
-            )
-
-    def fingerprint(self) -> str:
-        """Identifies the model in a video's metadata: a SHA-256 over the sizes and evenly spread samples of all weight files, which takes
-        a moment even for 40 GB. It tells models apart; it is not a check against tampering."""
-        return fingerprint_of(self.load_key, self.transformer, self.vae, self.text_encoder, self.text_encoder_2)
-
-    def encoders_fingerprint(self) -> str:
-        """As `fingerprint`, of what makes latents and text states: all but the transformer."""
-        return fingerprint_of("", self.vae, self.text_encoder, self.text_encoder_2)
+        if request.image is not None and not self.image_to_video:
+            raise ValueError(f"image is given, but the weights in {self.root} were trained for text alone; leave it out.")
+        if self.embedded_guidance is not None:
+            check_guidance(request.sampling.guidance, self.embedded_guidance, self.transformer)
 
 
 def is_large(part: Path) -> bool:
     """Whether a part, a file or a folder, is one of those that decide whether a model fits into a machine."""
     files = [part] if part.is_file() else part.iterdir()
     return sum(file.stat().st_size for file in files if file.is_file()) > LARGE
-
-
-def fingerprint_of(start: str, *parts: Path) -> str:
-    """A digest of `start` and of weight files, or of those in folders."""
-    digest = hashlib.sha256(start.encode())
-    for part in parts:
-        files = [part] if part.is_file() else sorted(f for f in part.iterdir() if f.suffix in {".safetensors", ".bin", ".pt", ".json"})
-        for file in files:
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}\n".encode())
-            with file.open("rb") as stream:
-                for position in range(0, size, max(65_536, size // 64)):
-                    stream.seek(position)
-                    digest.update(stream.read(65_536))
-    return digest.hexdigest()[:16]
 
 
 def _names_guidance(path: Path) -> bool | None:
@@ -144,7 +119,7 @@ def _names_guidance(path: Path) -> bool | None:
     return b"guidance_in." in names
 
 
-def locate(root: Path, transformer: Path | None = None, load_key: str = "module") -> Weights:
+def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
     """The parts under `root`, present or not; `transformer` overrides one part with a file or folder of any layout."""
     if (root / "refs" / "main").is_file():  # a folder of the Hugging Face cache
         root = root / "snapshots" / (root / "refs" / "main").read_text(encoding="utf-8").strip()
@@ -155,7 +130,7 @@ def locate(root: Path, transformer: Path | None = None, load_key: str = "module"
     return Weights(root, _transformer_in(transformer or model, load_key), vae, root / "text_encoder", root / "text_encoder_2", load_key)
 
 
-def _transformer_in(path: Path, load_key: str) -> Path:
+def _transformer_in(path: Path, load_key: LoadKey) -> Path:
     """The file in a folder of official ones; any other path stays what it is."""
     if (path / _INDEX).is_file():
         path = path / "transformer"
@@ -169,7 +144,7 @@ def _transformer_in(path: Path, load_key: str) -> Path:
     return others[0] if len(others) == 1 else official
 
 
-def find(root: Path | None, transformer: Path | None = None, load_key: str = "module") -> Weights:
+def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
     """The weights at `root`, complete.
 
     Raises:
@@ -178,7 +153,7 @@ def find(root: Path | None, transformer: Path | None = None, load_key: str = "mo
     if root is not None and root.is_file():
         raise FileNotFoundError(
             f"{root} is one file, but weights are the folder of a whole model; a transformer alone goes with the other parts of one by "
-            f"`python sample_video.py --model-base FOLDER --dit-weight {root}`, or into its {_TRANSFORMERS}."
+            f"`--weights FOLDER --transformer {root}`, or into its {_TRANSFORMERS}."
         )
     if transformer is not None and not transformer.exists():
         raise FileNotFoundError(f"There is no transformer {transformer}; give a file or folder that is there.")
@@ -190,9 +165,9 @@ def find(root: Path | None, transformer: Path | None = None, load_key: str = "mo
     return weights
 
 
-def find_or_embedded(root: Path | None) -> Weights:
-    """The weights at `root`; without a root, the ones in ./ckpts if they are complete, else the embedded miniature."""
-    if root is not None:
-        return find(root)
-    official = locate(DEFAULT_ROOT)
-    return official if not official.missing() else locate(EMBEDDED)
+def find_or_embedded(root: Path | None, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
+    """The weights at `root`; without a root, the ones in ./ckpts if they are complete, else the embedded miniature. As in `find`, one part
+    may be another."""
+    if root is None and locate(DEFAULT_ROOT, transformer, load_key).missing():
+        root = EMBEDDED
+    return find(root, transformer, load_key)

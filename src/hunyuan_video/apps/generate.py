@@ -1,10 +1,14 @@
-"""Makes videos with a progress bar: the loop behind `hunyuan-video generate`, `replay`, `decode` and `sample_video.py`."""
+"""Makes videos with a progress bar: the loop behind `hunyuan-video generate`, `replay`, `decode` and `sample_video.py`.
+
+Replaying, resuming and decoding start from what a file tells of itself. It may come from anybody: weights, adapters, the picture and the
+place of the result are the caller's, and are compared with what the file says by their content.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,80 +17,90 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
-from hunyuan_video.config import Output, Runtime, Sampling
+from hunyuan_video.checkpoint import identity
+from hunyuan_video.config import Output, Runtime
 from hunyuan_video.pipeline import HunyuanVideo, Step, resolve_device
+from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a file was made, read from its metadata."""
+class Given:
+    """What a user says to make the video of a file again: where its weights, LoRA files (whose strengths it knows) and picture are."""
 
-    settings: dict[str, Any]
-    prompt: str
-    sampling: Sampling
-    runtime: Runtime
-    model: str
+    root: Path | None = None
+    transformer: Path | None = None
+    adapters: tuple[Adapter, ...] = ()
+    image: Picture | None = None
 
-    @classmethod
-    def of(cls, settings: dict[str, Any], path: Path) -> Recipe:
-        """Raises a ValueError if the settings are not complete, or of a version that knew others."""
-        try:
-            prompt, model = settings["prompt"], settings["model"]
-            return cls(settings, prompt, Sampling(**settings["sampling"]), Runtime(**settings["runtime"]), model)
-        except (KeyError, TypeError) as error:
-            writer = settings.get("hunyuan_video", "unknown")
-            raise ValueError(f"{path} holds settings that this version cannot use ({error}); version {writer} wrote them.") from error
-
-    def runtime_here(self, device: str | None = None) -> Runtime:
-        """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round."""
-        runtime = self.runtime if device is None else replace(self.runtime, device=device)
-        alike = (resolve_device(runtime.device).type == "cpu") == (self.settings.get("device") == "cpu")
-        return runtime if alike else replace(runtime, attention="auto")
-
-    def weights(self, root: Path | None, path: Path) -> weights.Weights:
-        """The weights that made `path`; raises a ValueError if those at `root`, its LoRA files or the picture it began with are others."""
-        image = self.sampling.image
-        if image is not None and files.sha256(image) != self.settings["image_sha256"]:
-            raise ValueError(f"{image} is not the picture that {path} began with; put that one there again.")
-        adapters = [adapter.path for adapter in self.runtime.adapters]
-        if [files.sha256(adapter) for adapter in adapters] != self.settings.get("lora_sha256", []):
-            names = ", ".join(map(str, adapters))
-            raise ValueError(f"{names}: not the LoRA that {path} was made with; put that one there again.")
-        found = weights.find_or_embedded(root)
-        fingerprint = found.fingerprint()
-        if self.model != fingerprint:
+    def weights_of(self, made: Provenance, path: Path) -> weights.Weights:
+        """Those that made `path`. Raises a ValueError for others."""
+        found = weights.find_or_embedded(self.root, self.transformer, made.load_key)
+        if (model := identity.of_model(found)) != made.model:
             raise ValueError(
-                f"{path} was made with other weights (model {self.model}) than those in {found.root} (model {fingerprint}); "
-                "give theirs with --weights."
+                f"{path} was made with other weights (model {made.model}, with a transformer called {made.transformer}) than those in "
+                f"{found.root} (model {model}, with {found.transformer.name}); give theirs with --weights, or a transformer apart with "
+                "--transformer."
             )
         return found
+
+    def request_of(self, made: Provenance, path: Path) -> Request:
+        """The request behind `path`. Raises a ValueError if a LoRA or the picture is not given, or another one is."""
+        mine = {files.sha256(adapter.path): adapter for adapter in self.adapters}
+        wanted = {adapted.sha256: adapted.name for adapted in made.adapters}
+        for digest in wanted.keys() - mine.keys():
+            raise ValueError(f"{path} was made with a LoRA called {wanted[digest]} (SHA-256 {digest[:16]}…); give that file with --lora.")
+        for digest in mine.keys() - wanted.keys():
+            raise ValueError(f"{mine[digest].path} is no LoRA that {path} was made with; leave it out.")
+        for digest, adapter in mine.items():
+            recorded = [adapted.strengths for adapted in made.adapters if adapted.sha256 == digest]
+            if adapter.strengths not in (Strengths(), *recorded):
+                raise ValueError(f"{adapter.path} acted with other strengths in {path}, which holds them; give the file alone.")
+        if made.image_sha256 is None and self.image is not None:
+            raise ValueError(f"{path} was made without a picture; leave out --image.")
+        if made.image_sha256 is not None and (self.image is None or self.image.sha256 != made.image_sha256):
+            which = "begins with a picture" if self.image is None else "begins with another picture"
+            raise ValueError(f"{path} {which}; give the one that it began with by --image.")
+        adapters = tuple(replace(mine[adapted.sha256], strengths=adapted.strengths) for adapted in made.adapters)
+        return Request(made.prompt, made.sampling, made.negative_prompt, self.image, adapters)
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """An interrupted video: what was asked for, and the latents after `step` steps."""
+    """An interrupted video: how it is made, in what form it was to be written, and the latents after `step` steps."""
 
-    recipe: Recipe
+    made: Provenance
     output: Output
     step: int
     latents: Tensor
 
     @classmethod
-    def read(cls, path: Path) -> SavedState:
-        """What `make_video` kept. Raises a ValueError if the file is something else, or damaged."""
-        latents, metadata = video.load_latents(path)
-        if not {"step", "settings", "output"} <= metadata.keys():
+    def read(cls, path: Path, out: Path) -> SavedState:
+        """What `make_video` kept; the result is to go into the folder `out`. Raises a ValueError if the file is something else."""
+        latents, stored = video.load_latents(path)
+        if stored.keys() != {"step", "made", "output"}:
             raise ValueError(f"{path} holds no state of an interrupted run; finished latents are for `hunyuan-video decode`.")
-        output = Output(**(metadata["output"] | {"out": Path(metadata["output"]["out"])}))
-        return cls(Recipe.of(metadata["settings"], path), output, metadata["step"], latents)
+        made = Provenance.from_json(stored["made"], path)
+        try:
+            output = Output(**stored["output"], out=out)
+        except TypeError as error:
+            raise ValueError(f"{path} holds settings that this version cannot use ({error}).") from error
+        if type(stored["step"]) is not int or not 0 < stored["step"] <= made.sampling.num_steps:
+            raise ValueError(f"{path} is damaged: it was saved after step {stored['step']} of {made.sampling.num_steps}.")
+        return cls(made, output, stored["step"], latents)
+
+
+def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
+    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round."""
+    runtime = made.runtime if device is None else replace(made.runtime, device=device)
+    alike = (resolve_device(runtime.device).type == "cpu") == (made.device == "cpu")
+    return runtime if alike else replace(runtime, attention="auto")
 
 
 def make_video(
     pipe: HunyuanVideo,
-    prompt: str,
-    sampling: Sampling,
+    request: Request,
     output: Output,
     *,
     save_state: Path | None = None,
@@ -99,17 +113,18 @@ def make_video(
     """
     last: Step | None = None
     try:
-        for last in with_progress(pipe.steps(prompt, sampling, resume), sampling.num_steps):
+        for last in with_progress(pipe.steps(request, resume=resume), request.sampling.num_steps):
             if last.stage == "denoise" and save_state is not None:
                 assert last.latents is not None
-                video.save_latents(last.latents, save_state, {"step": last.step, "settings": last.settings, "output": _plain(output)})
+                state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
+                video.save_latents(last.latents, save_state, state)
             if output.format == "latents" and last.stage == "denoise" and last.step == last.total:
                 break
         assert last is not None
         return write(last, output)
     except KeyboardInterrupt:
         if save_state is not None and save_state.exists():  # ask the disk: Ctrl-C can come between saving and knowing it
-            again = f"`hunyuan-video generate --resume {save_state}` (and the same --weights, if you gave any)"
+            again = f"`hunyuan-video generate --resume {save_state}` (and the same --weights, --lora, --image and --out, if you gave any)"
             log.warning("Stopped. Kept: %s, the state after the last whole step; continue with %s.", save_state, again)
         else:
             log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
@@ -128,50 +143,56 @@ def with_progress(steps: Iterator[Step], num_steps: int) -> Iterator[Step]:
 
 def write(step: Step, output: Output) -> Path:
     """Write a finished video (or its latents) under a name made from its prompt and seed; never overwrites."""
-    settings = step.settings
-    name = files.safe_name(settings["prompt"], settings["sampling"]["seed"]) + (f"_{output.name_suffix}" if output.name_suffix else "")
+    made = step.provenance
+    assert made.sampling.seed is not None
+    name = files.safe_name(made.prompt, made.sampling.seed) + (f"_{output.name_suffix}" if output.name_suffix else "")
     path = files.unique_path(output.out, name, output.suffix)
     if output.format == "latents":
         assert step.latents is not None
-        return video.save_latents(step.latents, path, settings)
+        return video.save_latents(step.latents, path, made.to_json())
     assert step.frames is not None
-    return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=settings if output.metadata else None)
+    return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=made.to_json() if output.metadata else None)
 
 
-def resume(path: Path, root: Path | None) -> Path:
-    """Finish the video whose state is in `path`, which goes on being updated."""
-    state = SavedState.read(path)
+def resume(path: Path, given: Given, out: Path) -> Path:
+    """Finish the video whose state is in `path`, which goes on being updated, into the folder `out`."""
+    state = SavedState.read(path, out)
     check_writable(state.output)
-    pipe = HunyuanVideo.load(state.recipe.weights(root, path), state.recipe.runtime_here(), state.recipe.sampling)
-    return make_video(pipe, state.recipe.prompt, state.recipe.sampling, state.output, save_state=path, resume=(state.step, state.latents))
+    request = given.request_of(state.made, path)
+    pipe = _load(given, state.made, path, runtime_here(state.made), request.adapters)
+    return make_video(pipe, request, state.output, save_state=path, resume=(state.step, state.latents))
 
 
-def replay(path: Path, root: Path | None, device: str | None, output: Output) -> tuple[Path, bool]:
-    """Make the video of a file's metadata again; returns the new file and whether its frames are identical to the first ones."""
-    recipe = Recipe.of(video.read_metadata(path), path)
-    if "frames_sha256" not in recipe.settings:
+def replay(path: Path, given: Given, device: str | None, output: Output) -> tuple[Path, bool]:
+    """Make the video of a file again; returns the new file and whether its frames are identical to the first ones."""
+    made = Provenance.from_json(video.read_metadata(path), path)
+    if made.frames_sha256 is None:
         raise ValueError(f"{path} holds latents, not frames to compare with; `hunyuan-video decode` makes a video of it.")
     check_writable(output)
-    pipe = HunyuanVideo.load(recipe.weights(root, path), recipe.runtime_here(device), recipe.sampling)
-    *_, last = with_progress(pipe.steps(recipe.prompt, recipe.sampling), recipe.sampling.num_steps)
-    return write(last, output), last.settings["frames_sha256"] == recipe.settings["frames_sha256"]
+    request = given.request_of(made, path)
+    pipe = _load(given, made, path, runtime_here(made, device), request.adapters)
+    *_, last = with_progress(pipe.steps(request), request.sampling.num_steps)
+    return write(last, output), last.provenance.frames_sha256 == made.frames_sha256
 
 
-def decode(path: Path, root: Path | None, runtime: Runtime, output: Output) -> Path:
+def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     """Make a video of finished latents. What is recorded is the runtime that decoded them."""
-    latents, settings = video.load_latents(path)
-    if "step" in settings:
+    latents, stored = video.load_latents(path)
+    if "step" in stored:
         raise ValueError(f"{path} holds the state of an unfinished run; finish it with `hunyuan-video generate --resume {path}`.")
     if output.format == "latents":
         raise ValueError(f"{path} holds latents already; choose a video format.")
-    if runtime.lora:
-        raise ValueError(f"{path} holds latents that are made already; a LoRA acts while they are made: leave it out.")
-    recipe = Recipe.of(settings, path)
-    runtime = replace(runtime, lora=recipe.runtime.lora, attention=recipe.runtime.attention)  # for whoever replays the video
+    made = Provenance.from_json(stored, path)
     check_writable(output)
-    frames = HunyuanVideo.load(recipe.weights(root, path), runtime, recipe.sampling).decode(latents)
-    digest = hashlib.sha256(frames.tobytes()).hexdigest()
-    return write(Step("decode", 1, 1, settings | {"runtime": asdict(runtime), "frames_sha256": digest}, latents, frames), output)
+    # No adapters: they acted while the latents were made. Their kernel is for whoever replays the video.
+    runtime = replace(runtime, attention=made.runtime.attention)
+    frames = _load(given, made, path, runtime, ()).decode(latents)
+    made = replace(made, runtime=runtime, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
+    return write(Step("decode", 1, 1, made, latents, frames), output)
+
+
+def _load(given: Given, made: Provenance, path: Path, runtime: Runtime, adapters: Sequence[Adapter]) -> HunyuanVideo:
+    return HunyuanVideo.load(given.weights_of(made, path), runtime, made.sampling, adapters)
 
 
 def check_writable(output: Output) -> None:
@@ -179,5 +200,6 @@ def check_writable(output: Output) -> None:
     files.check_writable(output.out / f"check{output.suffix}")
 
 
-def _plain(output: Output) -> dict[str, Any]:
-    return asdict(output) | {"out": str(output.out)}
+def _form(output: Output) -> dict[str, Any]:
+    """All but the place, which is for whoever resumes to say."""
+    return {name: value for name, value in asdict(output).items() if name != "out"}

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hunyuan_video import weights
-from hunyuan_video.config import SIZE_MULTIPLE, DType, Output, Runtime, Sampling, check_prompt
+from hunyuan_video.config import SIZE_MULTIPLE, DType, Output, Runtime, Sampling
+from hunyuan_video.request import Request
 
 DEFAULT_DIT_WEIGHT = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt"
+MODELS = {True: "HYVideo-T/2-cfgdistill", False: "HYVideo-T/2"}  # by whether they have embedded guidance
 DTYPES: dict[str, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 # Facts about the released weights that the reference has flags for. Any other value would load wrong or not at all.
@@ -48,6 +50,8 @@ OFFICIAL_NAMES = {
     "linear_steps": "--linear-schedule-end",
     "seed": "--seed",
     "name_suffix": "--name-suffix",
+    "The prompt": "--prompt",
+    "The negative prompt": "--neg-prompt",
 }
 
 
@@ -58,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     precisions = tuple(DTYPES)
 
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=("HYVideo-T/2-cfgdistill", "HYVideo-T/2"), default="HYVideo-T/2-cfgdistill")
+    model.add_argument("--model", choices=tuple(MODELS.values()), default=MODELS[True])
     model.add_argument("--latent-channels", type=int, default=16)
     model.add_argument("--precision", choices=precisions, default="bf16", help="of the transformer")
     model.add_argument("--rope-theta", type=int, default=256)
@@ -119,11 +123,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @dataclass(frozen=True)
-class Request:
+class Command:
     """What a command line asks for."""
 
-    prompt: str
-    sampling: Sampling
+    request: Request
     runtime: Runtime
     output: Output
     found: weights.Weights
@@ -131,7 +134,7 @@ class Request:
     reproduce: bool
 
 
-def translate(args: argparse.Namespace) -> Request:
+def translate(args: argparse.Namespace) -> Command:
     """Check every flag and find the weights.
 
     Raises:
@@ -142,7 +145,6 @@ def translate(args: argparse.Namespace) -> Request:
             raise ValueError(f"{_flag(name)} is {given}; the released weights need {value}, so leave the flag out.")
     if args.prompt is None:
         raise ValueError("--prompt is missing; describe the video in a sentence or two.")
-    check_prompt(args.prompt, "--prompt")
     if args.batch_size != 1:
         raise ValueError(f"--batch-size is {args.batch_size}; videos are made one at a time, so ask for several with --num-videos.")
     if args.num_videos < 1:
@@ -153,15 +155,15 @@ def translate(args: argparse.Namespace) -> Request:
         degrees = f"--ulysses-degree {args.ulysses_degree} --ring-degree {args.ring_degree}"
         raise ValueError(f"{degrees} need several GPUs under torchrun; this command uses one, so leave them at 1.")
     try:
-        sampling, output = _sampling(args), _output(args)
+        # The reference takes its own negative prompt for an empty one.
+        request, output = Request(args.prompt, _sampling(args), args.neg_prompt or None), _output(args)
     except ValueError as error:
-        name, rest = str(error).split(" ", 1)
-        raise ValueError(f"{OFFICIAL_NAMES.get(name, name)} {rest}") from error
+        name = next((name for name in OFFICIAL_NAMES if str(error).startswith(f"{name} ")), "")
+        raise ValueError(OFFICIAL_NAMES.get(name, "") + str(error).removeprefix(name)) from error
     root = Path(args.model_base or os.environ.get("MODEL_BASE") or weights.DEFAULT_ROOT)
     transformer = None if args.dit_weight == DEFAULT_DIT_WEIGHT else Path(args.dit_weight)
-    return Request(
-        prompt=args.prompt,
-        sampling=sampling,
+    return Command(
+        request=request,
         runtime=Runtime(
             dtype=_dtype(args.precision, "bf16"),
             vae_dtype=_dtype(args.vae_precision, "fp16"),
@@ -176,17 +178,17 @@ def translate(args: argparse.Namespace) -> Request:
     )
 
 
-def check_guidance(request: Request) -> None:
-    """Refuse the wrong `--model` for the weights, which decides about embedded guidance.
+def check_model(command: Command, given: str) -> None:
+    """Refuse the wrong `--model` for the weights, which decides about embedded guidance; `given` is what was said.
 
     Raises:
         ValueError: it is; names the right one.
     """
-    embedded = request.found.embedded_guidance
-    if embedded is not None and embedded != (request.sampling.guidance is not None):
-        given, right = ("HYVideo-T/2", "HYVideo-T/2-cfgdistill") if embedded else ("HYVideo-T/2-cfgdistill", "HYVideo-T/2")
+    embedded = command.found.embedded_guidance
+    right = given if embedded is None else MODELS[embedded]
+    if given != right:
         has = "has" if embedded else "has no"
-        raise ValueError(f"--model is {given}, but {request.found.transformer} {has} embedded guidance: give --model {right}.")
+        raise ValueError(f"--model is {given}, but {command.found.transformer} {has} embedded guidance: give --model {right}.")
 
 
 def _output(args: argparse.Namespace) -> Output:
@@ -207,9 +209,8 @@ def _sampling(args: argparse.Namespace) -> Sampling:
         shift=args.flow_shift,
         schedule="linear-quadratic" if args.use_linear_quadratic_schedule else "shift",
         linear_steps=min(args.linear_schedule_end, args.infer_steps - 1) if args.use_linear_quadratic_schedule else None,
-        guidance=args.embedded_cfg_scale if args.model == "HYVideo-T/2-cfgdistill" else None,
+        guidance=args.embedded_cfg_scale if args.model == MODELS[True] else None,
         cfg_scale=max(1.0, args.cfg_scale),
-        negative_prompt=args.neg_prompt or None,  # the reference takes its own negative prompt for an empty one
         seed=_seed(args.seed_type, args.seed),
     )
 

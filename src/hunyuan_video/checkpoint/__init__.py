@@ -24,6 +24,7 @@ from hunyuan_video.checkpoint.lazy import Lazy, lazy
 from hunyuan_video.checkpoint.ranks import Delivered, delivered, read_once, reads
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_json, read_state_dict, reason
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, transformer_config
+from hunyuan_video.config import LoadKey
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
@@ -100,14 +101,14 @@ def _lay_out(model: nn.Module, state: dict[str, Any], dtype: torch.dtype) -> Non
             state |= {f"{name}.pieces.{index}": piece for index, piece in enumerate(pieces[f"{name}.weight"])}
 
 
-def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, Lazy], TransformerConfig]:
+def read_transformer(path: Path, load_key: LoadKey = "module") -> tuple[dict[str, Lazy], TransformerConfig]:
     """The tensors of a transformer in any layout, under their official names and still on disk, and the sizes that they say."""
     stored = open_transformer(path, load_key)
     return stored.state, stored.config
 
 
 def load_transformer(
-    path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module", *, as_stored: bool = False
+    path: Path, dtype: torch.dtype, device: torch.device, load_key: LoadKey = "module", *, as_stored: bool = False
 ) -> HunyuanVideoTransformer:
     """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so, and with `as_stored`,
     for inference on a CPU, all do (see `fill`)."""

@@ -31,6 +31,7 @@ from hunyuan_video.checkpoint import (
 from hunyuan_video.checkpoint.lazy import Lazy, State, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
+from hunyuan_video.config import LoadKey
 from hunyuan_video.files import replacing
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import VAEConfig
@@ -46,7 +47,7 @@ _DTYPE_NAMES = {
 }  # fmt: skip
 
 
-def convert(source: Path, out: Path, to: Target, load_key: str = "module") -> list[Path]:
+def convert(source: Path, out: Path, to: Target, load_key: LoadKey = "module") -> list[Path]:
     """Write `source` as `to`; returns what was written.
 
     A root of a whole model becomes a whole model (official, diffusers); a transformer's file or folder becomes one of its own. A single
@@ -92,7 +93,7 @@ def convert(source: Path, out: Path, to: Target, load_key: str = "module") -> li
     return outs
 
 
-def whole_model(path: Path, load_key: str = "module") -> Weights | None:
+def whole_model(path: Path, load_key: LoadKey = "module") -> Weights | None:
     """The parts of a model, if `path` is the root of one, official or Diffusers.
 
     Raises:

@@ -51,7 +51,13 @@ def read(path: Path) -> dict[str, Lazy]:
         shape = tuple(map(int, reversed(tensor.shape) if recorded is None else recorded.contents()))
         if math.prod(shape) != tensor.n_elements:
             raise ValueError(f"{tensor.name} has {tensor.n_elements} numbers, which do not make {list(shape)}")
-        return Lazy(shape, dtype, lambda: torch.tensor(gguf.dequantize(tensor.data, tensor.tensor_type)).view(shape).to(dtype))
+
+        def expanded(data: Any) -> torch.Tensor:
+            return torch.tensor(gguf.dequantize(data, tensor.tensor_type)).to(dtype)
+
+        rows = tensor.data if recorded is None and len(shape) == 2 else None
+        read_row = None if rows is None else lambda index: expanded(rows[index : index + 1])[0]
+        return Lazy(shape, dtype, lambda: expanded(tensor.data).view(shape), read_row=read_row)
 
     return {tensor.name: lazy(tensor) for tensor in reader.tensors}
 

@@ -14,12 +14,14 @@ MAX_BLOCKS = 256  # of a kind; the 13B model has 40
 @dataclass(frozen=True)
 class Lazy:
     """Shape and dtype of a tensor on disk, and how to get it. `read` does its work anew at every call. Pickled for another process, which
-    has not opened the file, it is a tensor on the meta device. One that is stored in `pieces` is their rows below each other."""
+    has not opened the file, it is a tensor on the meta device. One that is stored in `pieces` is their rows below each other. Where all
+    takes long, `read_row` reads one."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     pieces: tuple[Lazy, ...] = ()
+    read_row: Callable[[int], Tensor] | None = None
 
     @classmethod
     def of(cls, tensor: Tensor) -> Lazy:
@@ -32,6 +34,13 @@ class Lazy:
     @property
     def nbytes(self) -> int:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    def row(self, index: int) -> Tensor:
+        for piece in self.pieces:
+            if index < piece.shape[0]:
+                return piece.row(index)
+            index -= piece.shape[0]
+        return self.read()[index] if self.read_row is None else self.read_row(index)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         return self.read().to(device, dtype)

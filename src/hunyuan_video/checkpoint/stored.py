@@ -21,6 +21,7 @@ from torch import Tensor
 from hunyuan_video.checkpoint import diffusers
 from hunyuan_video.checkpoint.lazy import Lazy, count_numbered, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_state_dict, reason
+from hunyuan_video.config import LoadKey
 from hunyuan_video.models.transformer import TransformerConfig, split_head
 from hunyuan_video.transforms.fp8 import FP8, in_blocks
 
@@ -61,7 +62,7 @@ class StoredTransformer:
         return {name: tensor.scaled(weights[name]) if name in weights else tensor for name, tensor in self.state.items()}
 
 
-def open_transformer(path: Path, load_key: str = "module") -> StoredTransformer:
+def open_transformer(path: Path, load_key: LoadKey = "module") -> StoredTransformer:
     """The transformer in a file or folder of any layout; its tensors stay on disk.
 
     Raises:
@@ -91,7 +92,7 @@ def open_transformer(path: Path, load_key: str = "module") -> StoredTransformer:
     return StoredTransformer(layout, *_eight_bits(tensors, path), config)
 
 
-def unwrap(content: dict, path: Path, load_key: str) -> object:
+def unwrap(content: dict, path: Path, load_key: LoadKey) -> object:
     """The state dict inside a DeepSpeed file, which keeps it under "module" (the weights) or "ema" (their average); or a bare one."""
     if load_key in content:
         return content[load_key]

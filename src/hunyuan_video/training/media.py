@@ -25,8 +25,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
+from hunyuan_video.pictures import DAMAGED, fill, image_size, read_image
 from hunyuan_video.training.dataset import Bucket, nearest
-from hunyuan_video.video import DAMAGED, fill, image_size, open_container, read_image, rgb
+from hunyuan_video.video import open_container, rgb
 
 if TYPE_CHECKING:
     import av

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from hunyuan_video.checkpoint import load_text_encoder, load_vae, stays_in_file
+from hunyuan_video.checkpoint import identity, load_text_encoder, load_vae, stays_in_file
 from hunyuan_video.config import DType, Runtime
 from hunyuan_video.files import replacing
 from hunyuan_video.models.text import TextEncoder
@@ -97,7 +97,7 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
         "clips_per_video": config.clips_per_video,
         "shard_size": config.shard_size,
         "dtype": config.dtype,
-        "encoders": found.encoders_fingerprint(),
+        "encoders": identity.of_encoders(found),
     }
     keep_config(folder, request)
     parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hunyuan_video import weights
-from hunyuan_video.checkpoint import load_on_rank_0, read_transformer
+from hunyuan_video.checkpoint import identity, load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.checkpoint.ranks import reads
 from hunyuan_video.files import replacing
@@ -278,7 +278,7 @@ def transformer_file(start: Path) -> Path:
 
 def start_digest(start: Path) -> str:
     """Tells whether a training that is continued still starts from the same weights."""
-    return weights.fingerprint_of("", transformer_file(start))
+    return identity.of_transformer(transformer_file(start))
 
 
 def sizes_from_nothing(config: TransformerTraining, cache: LatentCache) -> TransformerConfig:

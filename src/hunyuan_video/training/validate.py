@@ -86,7 +86,7 @@ class Validator:
             video = self.pipe(prompt, self.sampling)
             if number < len(self.prompts) and self.world.leads_sequence:
                 name = f"{number:02d}_{safe_name(prompt, self.sampling.seed or 0)}.mp4"
-                save_video(video.frames, self.folder / f"step-{step:08d}" / name, metadata=video.settings)
+                save_video(video.frames, self.folder / f"step-{step:08d}" / name, metadata=video.provenance.to_json())
 
 
 def _sampling(config: Validation, defaults: Sampling, guidance: float | None) -> Sampling:

@@ -1,0 +1,57 @@
+"""Which weights these are: told by their numbers, whatever the file, its name or its layout.
+
+Of each matrix three rows are read, which takes a moment even for 40 GB. It tells models apart, also one from itself with a LoRA merged into
+it; whether every byte is right is what `hunyuan-video verify` is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hunyuan_video.checkpoint import read_clip, read_llm, read_vae
+from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.checkpoint.stored import open_transformer
+from hunyuan_video.config import LoadKey
+from hunyuan_video.weights import Weights
+
+NUMBERS = 4096  # of a row, at most
+
+
+def of_model(found: Weights) -> str:
+    """The identity of a transformer, a VAE and two text encoders, in hexadecimal."""
+    return _digest({"transformer": of_transformer(found.transformer, found.load_key), "encoders": of_encoders(found)})
+
+
+def of_transformer(path: Path, load_key: LoadKey = "module") -> str:
+    """Of one in a file or folder of any layout."""
+    stored = open_transformer(path, load_key)
+    return _digest(stored.state | {f"{layer}.scale": scale for layer, scale in stored.scales.items()})
+
+
+def of_encoders(found: Weights) -> str:
+    """Of what makes latents and text states: all but the transformer."""
+    config, vae = read_vae(found.vae)
+    (_, llm), (_, clip) = read_llm(found.text_encoder), read_clip(found.text_encoder_2)
+    return _digest({"vae": _digest(vae), "vae sizes": repr(config), "llm": _digest(llm), "clip": _digest(clip)})
+
+
+def _digest(parts: Mapping[str, Lazy | Tensor | str]) -> str:
+    digest = hashlib.sha256()
+    for name, part in sorted(parts.items()):
+        digest.update(f"{name} {part if isinstance(part, str) else list(part.shape)}\n".encode())
+        if not isinstance(part, str):
+            digest.update(_some_of(part if isinstance(part, Lazy) else Lazy.of(part)).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _some_of(tensor: Lazy) -> Tensor:
+    """In float32, which has every number of a narrower type. The rows are one each of q, k and v where these stand below each other."""
+    if len(tensor.shape) < 2 or 0 in tensor.shape:
+        return tensor.read().float()
+    rows = tensor.shape[0]
+    return torch.cat([tensor.row(row).flatten()[:NUMBERS].float() for row in (rows // 6, rows // 2, rows * 5 // 6)])

@@ -1,0 +1,96 @@
+"""Pictures in, as a person sees them: from files of strangers, so whatever is wrong with one becomes a sentence. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image
+from safetensors import SafetensorError
+
+from hunyuan_video.request import Picture
+
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+# What undoes an EXIF orientation. (ImageOps.exif_transpose also writes the EXIF block anew, which fails on slightly damaged ones.)
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What the parsers of media files raise on damaged bytes (found by fuzzing); of containers, `video.open_container` makes a ValueError.
+DAMAGED = (
+    *(SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
+    *(OSError, EOFError, SyntaxError, LookupError, ValueError),
+)
+
+
+def read_picture(path: str | Path) -> Picture:
+    """What `read_image` gives, as data."""
+    return Picture(np.asarray(read_image(path)))
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """A picture as a person sees it: turned as its EXIF says, on white where it is transparent, in RGB.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, another kind, or larger than any picture should be.
+    """
+    with _open_image(Path(path)) as image:
+        turn, picture = UPRIGHT.get(_orientation(image) or 1), image
+        if image.has_transparency_data:
+            picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        picture = picture.convert("RGB")
+    return picture if turn is None else picture.transpose(turn)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture as `read_image` gives it, from its header. Raises what that does."""
+    with _open_image(Path(path)) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def fill(picture: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The middle of a picture in this size: what has its aspect ratio, resized without aliasing."""
+    scale = max(height / picture.height, width / picture.width)
+    left, top = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
+    box = (max(0.0, left), max(0.0, top), min(left + width / scale, picture.width), min(top + height / scale, picture.height))
+    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Path]:
+    """Turns what parsers raise on damaged bytes into one sentence."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; check the name.")
+    try:
+        yield path
+    except PermissionError:
+        raise
+    except DAMAGED as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{path} cannot be read ({reason}): it is cut short, damaged or another kind; copy or make it again.") from error
+
+
+@contextlib.contextmanager
+def _open_image(path: Path) -> Iterator[Image.Image]:
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block does no harm
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            yield image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """1 to 8 in a sound file."""
+    return image.getexif().get(ExifTags.Base.Orientation)

@@ -1,0 +1,228 @@
+"""What is asked for, and what a file tells of itself: values, read once where they enter. Imports no torch.
+
+A `Request` goes from whoever asks to the pipeline; a `Provenance` comes back, goes into the file, and is what a replay starts from. It
+knows pictures and adapters by their content: a file from a stranger may name any path, and none that it names is ever opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from hunyuan_video.config import LoadKey, Runtime, Sampling, check_prompt, check_types, require
+
+HOW_TO_NAME_A_LORA = "FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as a person sees it, in any size. Equal to whatever has the same pixels."""
+
+    pixels: UInt8[np.ndarray, "H W 3"]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of size and pixels, in hexadecimal."""
+        return hashlib.sha256(repr(self.pixels.shape).encode() + self.pixels.tobytes()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+
+@dataclass(frozen=True)
+class BlockStrength:
+    """How strongly an adapter acts in some blocks of one kind: from `first` to `last`, both included; to the end if that is None."""
+
+    kind: Literal["double_blocks", "single_blocks"]
+    first: int
+    last: int | None
+    strength: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @classmethod
+    def parse(cls, text: str) -> BlockStrength:
+        """Of single_blocks=0.5, single_blocks.7=0.5 or single_blocks.0-19=0.5. Raises a ValueError for anything else."""
+        match = re.fullmatch(r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?=(.+)", text)
+        require(match is not None, f"{text!r} is no strength of blocks, such as single_blocks.0-19=0.5.")
+        assert match is not None
+        kind, first, last, strength = match.groups()
+        end = None if first is None else int(last or first)
+        return cls(kind, int(first or 0), end, float(strength))  # pyright: ignore[reportArgumentType] (the pattern says which)
+
+    def holds(self, layer: str) -> bool:
+        """Whether a layer, by its official name, is in these blocks."""
+        kind, _, rest = layer.partition(".")
+        return kind == self.kind and self.first <= int(rest.partition(".")[0]) <= (float("inf") if self.last is None else self.last)
+
+    def __str__(self) -> str:
+        if self.last is None:
+            return self.kind
+        return f"{self.kind}.{self.first}" + (f"-{self.last}" if self.last > self.first else "")
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How strongly an adapter acts: `everywhere`, but in some blocks with what is said there; of several, the last counts."""
+
+    everywhere: float = 1.0
+    blocks: tuple[BlockStrength, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Strengths:
+        """Of 0.8, single_blocks=0.5 or 0.8,single_blocks=0.5,double_blocks.0-4=0. Raises a ValueError for anything else."""
+        first, *others = text.split(",")
+        if "=" in first:
+            first, others = "1", [first, *others]
+        return cls(float(first), tuple(map(BlockStrength.parse, others)))
+
+    def at(self, layer: str) -> float:
+        """In a layer, by its official name."""
+        return next((part.strength for part in reversed(self.blocks) if part.holds(layer)), self.everywhere)
+
+    def check_layers(self, layers: Iterable[str], name: str) -> None:
+        """Raises a ValueError for blocks of which the file called `name`, which adapts `layers`, adapts none."""
+        layers = list(layers)
+        for part in self.blocks:
+            require(
+                any(map(part.holds, layers)),
+                f"lora sets the strength of {part}, but {name} adapts nothing there; leave that out "
+                "(`hunyuan-video inspect` says what it adapts).",
+            )
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA file, and how strongly it acts."""
+
+    path: Path
+    strengths: Strengths = Strengths()
+
+    @classmethod
+    def parse(cls, text: str) -> Adapter:
+        """Of FILE, or FILE:STRENGTH as `Strengths.parse` has it.
+
+        Raises:
+            ValueError: there is no file name, or a strength is not finite.
+        """
+        path, _, tail = text.rpartition(":")
+        try:
+            adapter = cls(Path(path), Strengths.parse(tail))
+        except ValueError:
+            adapter = cls(Path(text))  # the colon of C:\style.safetensors is none of ours
+        all_strengths = (adapter.strengths.everywhere, *(part.strength for part in adapter.strengths.blocks))
+        require(
+            adapter.path.name != "" and all(abs(strength) < float("inf") for strength in all_strengths),
+            f"lora is {text!r}; it must be a file, or a file and a strength such as style.safetensors:0.8.",
+        )
+        return adapter
+
+    def check_file(self) -> None:
+        """Raises a FileNotFoundError if it is not there."""
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"lora is {self.path}, which is no file; give {HOW_TO_NAME_A_LORA}, such as style.safetensors:0.8,single_blocks.0-19=0."
+            )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video to make. Sizes and steps stand in `sampling`; adapters act in the weights, so the pipeline is loaded with them, too."""
+
+    prompt: str
+    sampling: Sampling = Sampling()  # noqa: RUF009 (frozen)
+    negative_prompt: str | None = None
+    """what to steer away from when cfg_scale is above 1; None: what the weights say, or else the official one"""
+    image: Picture | None = None
+    """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
+    adapters: tuple[Adapter, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_prompt(self.prompt)
+        if self.negative_prompt is not None:
+            check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)
+        require(
+            self.image is None or self.sampling.num_frames > 1,
+            "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.",
+        )
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A LoRA that had a part in a video: its content, what its file was called, and how strongly it acted."""
+
+    name: str
+    sha256: str
+    strengths: Strengths
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """All that is needed to make a video again, with every open choice made."""
+
+    prompt: str
+    negative_prompt: str | None
+    sampling: Sampling
+    runtime: Runtime
+    model: str
+    """identity of the weights: of their numbers, whatever the files are called (`checkpoint.identity`)"""
+    transformer: str
+    """what its file or folder was called"""
+    load_key: LoadKey
+    device: str
+    """its name, as the driver has it"""
+    hunyuan_video: str
+    torch: str
+    """versions"""
+    image_sha256: str | None = None
+    """of the picture it begins with"""
+    adapters: tuple[Adapted, ...] = ()
+    frames_sha256: str | None = None
+    """None before they are decoded"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], path: Path) -> Provenance:
+        """Of what `path` holds.
+
+        Raises:
+            ValueError: it is not complete, or of a version that knew other settings.
+        """
+        try:
+            require(isinstance(values, dict), f"they are a {type(values).__name__}")
+            given = dict(values)
+            given |= {"sampling": Sampling(**given["sampling"]), "runtime": Runtime(**given["runtime"])}
+            given["adapters"] = tuple(_adapted(**adapted) for adapted in given["adapters"])
+            return cls(**given)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            writer = values.get("hunyuan_video", "unknown") if isinstance(values, dict) else "unknown"
+            raise ValueError(f"{path} holds settings that this version cannot use ({error}); version {writer} wrote them.") from error
+
+
+def _adapted(name: str, sha256: str, strengths: dict[str, Any]) -> Adapted:
+    blocks = tuple(BlockStrength(**part) for part in strengths["blocks"])
+    return Adapted(name, sha256, Strengths(strengths["everywhere"], blocks))
