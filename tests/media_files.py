@@ -9,6 +9,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image, ImageSequence
+
+from hunyuan_video.video import rgb
 
 LEVEL = 6  # grey levels from one frame to the next
 
@@ -46,3 +49,21 @@ def turn(path: Path) -> None:
     matrix = content.index(b"tkhd") + 44
     content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
+
+
+def read_video(path: Path | str) -> tuple[np.ndarray, float]:
+    """All frames [T, H, W, 3] of a file that `save_video` wrote, and its frames per second, by other programs' readers alone."""
+    path = Path(path)
+    if path.is_dir() or path.suffix in (".png", ".gif"):
+        frames, seconds, stated = [], 0.0, None
+        for file in sorted(path.glob("*.png")) if path.is_dir() else [path]:
+            with Image.open(file) as image:
+                stated = image.info.get("fps")
+                for picture in ImageSequence.Iterator(image):
+                    frames.append(np.asarray(picture.convert("RGB")))
+                    seconds += picture.info.get("duration", 0) / 1000
+        return np.stack(frames), float(stated) if stated else len(frames) / seconds
+    with path.open("rb") as file, av.open(file) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate is not None
+        return np.stack([rgb(frame) for frame in container.decode(stream)]), float(stream.average_rate)

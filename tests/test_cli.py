@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import torch
 from adapters import random_lora
+from media_files import read_video
+from PIL import Image
 
 from hunyuan_video import HunyuanVideo, Sampling, checkpoint, cli, video
+from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
-from hunyuan_video.weights import find_or_embedded
+from hunyuan_video.weights import find_or_embedded, locate
 
 SMALL = ["--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "2"]
 
@@ -44,7 +47,7 @@ def test_a_prompt_becomes_a_video_file_whose_path_is_printed(generate, capsys):
     assert generate("A cat.", "--seed", "3") == 0
     path = only("*.mp4")
     assert capsys.readouterr().out.strip() == str(path) == "results/A_cat_seed3.mp4"
-    frames, fps = video.read_video(path)
+    frames, fps = read_video(path)
     assert frames.shape == (5, 32, 48, 3) and fps == 24
 
 
@@ -89,6 +92,7 @@ def test_metadata_holds_every_setting(generate):
     assert generate("A cat.", "--seed", "4", "--cfg-scale", "2", "--guidance", "5") == 0
     settings = video.read_metadata(only("*.mp4"))
     assert settings["prompt"] == "A cat."
+    assert settings["negative_prompt"].startswith("Aerial view")
     assert settings["sampling"] | {"seed": 4, "cfg_scale": 2.0, "guidance": 5.0, "height": 32} == settings["sampling"]
     assert {"model", "hunyuan_video", "torch", "runtime", "device"} <= settings.keys()
 
@@ -131,7 +135,7 @@ def test_the_embedded_model_is_used_and_named_where_there_are_no_others(caplog, 
     caplog.set_level("INFO", "hunyuan_video")
     assert cli.main(["generate", "A cat walks on the grass.", "--num-steps", "1", "--seed", "0"]) == 0
     assert "using the embedded miniature" in caplog.text and "hunyuan-video download" in caplog.text
-    assert video.read_video(only("*.mp4"))[0].shape == (33, 128, 128, 3)
+    assert read_video(only("*.mp4"))[0].shape == (33, 128, 128, 3)
 
 
 EMBEDDED = ["generate", "A cat walks on the grass.", *SMALL, "--seed", "0"]
@@ -150,30 +154,96 @@ def test_a_lora_changes_the_video_and_is_replayed(lora_file, capsys):
     assert cli.main(EMBEDDED) == 0
     assert cli.main([*EMBEDDED, "--lora", str(lora_file), "--lora", f"{lora_file}:-0.5"]) == 0
     plain, styled = (video.read_metadata(only(f"*_seed0{ending}.mp4")) for ending in ("", "-2"))
-    assert styled["frames_sha256"] != plain["frames_sha256"] and styled["runtime"]["lora"] == [
-        "style.safetensors",
-        "style.safetensors:-0.5",
-    ]
-    assert cli.main(["replay", str(only("*_seed0-2.mp4"))]) == 0
+    assert styled["frames_sha256"] != plain["frames_sha256"]
+    known = [(adapter["name"], adapter["strengths"]["everywhere"]) for adapter in styled["adapters"]]
+    assert known == [(lora_file.name, 1.0), (lora_file.name, -0.5)]
+    moved = lora_file.rename("renamed.safetensors")  # for what counts is its content
+    assert cli.main(["replay", str(only("*_seed0-2.mp4")), "--lora", str(moved)]) == 0
     assert "The frames are identical." in capsys.readouterr().out
 
 
-def test_another_file_under_the_name_of_a_lora_is_refused_and_a_missing_one_named(lora_file, capsys):
+def test_replaying_says_which_lora_is_wanted_and_refuses_another_one(lora_file, capsys):
     assert cli.main([*EMBEDDED, "--lora", str(lora_file)]) == 0
-    path = only("*.mp4")
+    path = str(only("*.mp4"))
+    assert "was made with a LoRA called style.safetensors (SHA-256 " in refused(capsys, "replay", path)
+    assert "acted with other strengths" in refused(capsys, "replay", path, "--lora", f"{lora_file}:0.5")
     lora_file.write_bytes(lora_file.read_bytes()[:-1] + b"x")
-    assert "style.safetensors: not the LoRA that" in refused(capsys, "replay", str(path))
-    lora_file.unlink()
-    assert "style.safetensors: no such file" in refused(capsys, "replay", str(path))
+    assert "was made with a LoRA called style.safetensors" in refused(capsys, "replay", path, "--lora", str(lora_file))
 
 
-def test_latents_made_with_a_lora_are_decoded_and_replayed_with_it(lora_file, capsys):
+def test_a_lora_that_had_no_part_in_a_video_is_refused(lora_file, capsys):
+    assert cli.main(EMBEDDED) == 0
+    assert "style.safetensors is no LoRA that" in refused(capsys, "replay", str(only("*.mp4")), "--lora", str(lora_file))
+
+
+def test_latents_made_with_a_lora_are_decoded_without_and_replayed_with_it(lora_file, capsys):
     assert cli.main([*EMBEDDED, "--lora", str(lora_file), "--format", "latents"]) == 0
-    latents = str(Path(only("*.safetensors")))
-    assert "leave it out" in refused(capsys, "decode", latents, "--lora", str(lora_file))
-    assert cli.main(["decode", latents]) == 0
-    assert cli.main(["replay", str(only("*.mp4"))]) == 0
+    assert cli.main(["decode", str(only("*.safetensors"))]) == 0
+    assert cli.main(["replay", str(only("*.mp4")), "--lora", str(lora_file)]) == 0
     assert "The frames are identical." in capsys.readouterr().out
+
+
+def test_a_video_that_begins_with_a_picture_is_replayed_with_that_one_alone(capsys):
+    for name, colour in (("red.png", "red"), ("blue.png", "blue")):
+        Image.new("RGB", (60, 40), colour).save(name)
+    assert cli.main([*EMBEDDED, "--image", "red.png"]) == 0
+    path = str(only("*.mp4"))
+    assert "begins with a picture; give the one" in refused(capsys, "replay", path)
+    assert "begins with another picture" in refused(capsys, "replay", path, "--image", "blue.png")
+    Image.open("red.png").save("copy.bmp")
+    assert cli.main(["replay", path, "--image", "copy.bmp"]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("field", ["transformer", "adapters", "image_sha256"])
+def test_no_path_that_a_file_names_is_opened(generate, official_tree, field):
+    """Such as /dev/zero, whose content never ends."""
+    assert generate("A cat.", "--seed", "0") == 0
+    made = video.read_metadata(only("*.mp4"))
+    hostile = [{"name": "/dev/zero", "sha256": "/dev/zero", "strengths": {"everywhere": 1.0, "blocks": []}}]
+    made[field] = hostile if field == "adapters" else "/dev/zero"
+    video.save_video(np.zeros((1, 16, 16, 3), np.uint8), "a.mp4", metadata=made)
+    opened, watching = [], [True]  # a hook stays for ever
+    sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if watching and event == "open" else None)
+    cli.main(["replay", "a.mp4", "--weights", str(official_tree)])
+    watching.clear()
+    assert "a.mp4" in opened and "/dev/zero" not in opened
+
+
+def test_another_transformer_is_recorded_and_replayed_from_wherever_it_is(generate, official_tree, tmp_path, capsys):
+    (other,) = convert(locate(official_tree).transformer, tmp_path / "mine.gguf", "gguf")
+    assert generate("A cat.", "--seed", "0", "--transformer", str(other)) == 0
+    path = only("*.mp4")
+    assert video.read_metadata(path)["transformer"] == "mine.gguf"
+    assert cli.main(["replay", str(path), "--weights", str(official_tree)]) == 2
+    error = capsys.readouterr().err
+    assert "with a transformer called mine.gguf" in error and "--transformer" in error
+    moved = other.rename(tmp_path / "moved.gguf")
+    assert cli.main(["replay", str(path), "--weights", str(official_tree), "--transformer", str(moved)]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+
+
+def test_which_weights_of_a_file_were_loaded_is_recorded_and_replayed(generate, official_tree, tmp_path, capsys):
+    state = torch.load(locate(official_tree).transformer, weights_only=True)["module"]
+    both = tmp_path / "both.pt"
+    torch.save({"module": state, "ema": {name: tensor * 0.5 for name, tensor in state.items()}}, both)
+    for key in ("module", "ema"):
+        assert generate("A cat.", "--seed", "0", "--transformer", str(both), "--load-key", key, "--name-suffix", key) == 0
+    module, ema = (video.read_metadata(only(f"*_{key}.mp4")) for key in ("module", "ema"))
+    assert (module["load_key"], ema["load_key"]) == ("module", "ema") and module["frames_sha256"] != ema["frames_sha256"]
+    assert cli.main(["replay", str(only("*_ema.mp4")), "--weights", str(official_tree), "--transformer", str(both)]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+
+
+def test_a_run_is_resumed_into_the_callers_folder_and_not_where_its_file_says(generate, official_tree, capsys):
+    assert generate("A cat.", "--seed", "0", "--save-state", "state.safetensors", "--format", "gif", "--name-suffix", "x") == 0
+    latents, state = video.load_latents("state.safetensors")
+    assert "out" not in state["output"] and state["output"]["format"] == "gif"
+    weights = ["--weights", str(official_tree)]
+    assert cli.main(["generate", "--resume", "state.safetensors", *weights, "--out", "mine"]) == 0
+    assert [path.name for path in Path("mine").iterdir()] == ["A_cat_seed0_x.gif"]
+    video.save_latents(latents, "hostile.safetensors", state | {"output": state["output"] | {"out": "/tmp/elsewhere"}})
+    assert "settings that this version cannot use" in refused(capsys, "generate", "--resume", "hostile.safetensors", *weights)
 
 
 def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.Popen:
@@ -285,7 +355,7 @@ def test_a_file_that_is_no_state_cannot_be_resumed(generate, official_tree, caps
 def test_model_base_names_the_root_of_the_weights(official_tree, monkeypatch, capsys):
     monkeypatch.setenv("MODEL_BASE", str(official_tree))
     assert cli.main(["generate", "A cat.", *SMALL]) == 0
-    assert video.read_video(only("*.mp4"))[0].shape == (5, 32, 48, 3)
+    assert read_video(only("*.mp4"))[0].shape == (5, 32, 48, 3)
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["train", "--help"]])
@@ -339,7 +409,7 @@ def test_info_says_what_is_missing_and_how_to_get_it(capsys):
 def test_frames_of_a_png_folder_are_the_frames_of_the_pipeline(generate, official_tree):
     assert generate("A cat.", "--seed", "0", "--format", "png") == 0
     expected = HunyuanVideo.load(official_tree)("A cat.", Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=0)).frames
-    assert np.array_equal(video.read_video(Path("results/A_cat_seed0"))[0], expected)
+    assert np.array_equal(read_video(Path("results/A_cat_seed0"))[0], expected)
 
 
 def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):

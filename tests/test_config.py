@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Adapter, Output, Runtime, Sampling, check_prompt
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Output, Runtime, Sampling, check_guidance, check_prompt
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,6 @@ from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Adapter, Output, Runtime
         ({"linear_steps": 50}, "linear_steps is 50; it must be below num_steps, 50"),
         ({"linear_steps": 1}, "at least a fortieth"),
         ({"schedule": "linear-quadratic", "num_steps": 1}, "num_steps of 2 or more"),
-        ({"negative_prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, "negative prompt has 10001 characters"),
     ],
 )
 def test_impossible_sampling_is_refused(setting, sentence):
@@ -86,61 +84,16 @@ def test_an_unknown_device_is_refused(device):
 
 
 @pytest.mark.parametrize(
-    ("text", "path", "strength"),
+    ("guidance", "embedded", "sentence"),
     [
-        ("a.safetensors", "a.safetensors", 1.0),
-        ("loras/a.safetensors:0.8", "loras/a.safetensors", 0.8),
-        ("a.safetensors:-1", "a.safetensors", -1.0),
-        (r"C:\loras\a.safetensors", r"C:\loras\a.safetensors", 1.0),
-        (r"C:\loras\a.safetensors:.5", r"C:\loras\a.safetensors", 0.5),
+        (None, True, "guidance is none, but a.pt need an embedded guidance scale"),
+        (6.0, False, "guidance is 6.0, but a.pt have no embedded guidance; set it to none"),
     ],
 )
-def test_a_lora_is_a_file_and_perhaps_a_strength(text, path, strength):
-    assert Runtime(lora=(text,)).adapters == [Adapter(Path(path), strength)]
-    assert Runtime(lora=[text, text]) == Runtime(lora=(text, text))  # pyright: ignore[reportArgumentType] (as JSON has it)
-
-
-@pytest.mark.parametrize(
-    ("text", "strength", "blocks"),
-    [
-        ("a.safetensors:0.8,single_blocks=0", 0.8, (("single_blocks", 0.0),)),
-        ("a.safetensors:single_blocks.7=-2", 1.0, (("single_blocks.7", -2.0),)),
-        ("a.safetensors:0,double_blocks.0-9=1,double_blocks.3=.5", 0.0, (("double_blocks.0-9", 1.0), ("double_blocks.3", 0.5))),
-    ],
-)
-def test_a_lora_may_have_strengths_of_blocks(text, strength, blocks):
-    assert Runtime(lora=(text,)).adapters == [Adapter(Path("a.safetensors"), strength, blocks)]
-
-
-def test_the_last_strength_of_a_block_counts():
-    (adapter,) = Runtime(lora=("a.safetensors:0.8,double_blocks.1-2=0.5,double_blocks.2=0,single_blocks=2",)).adapters
-    layers = ["double_blocks.0.a", "double_blocks.1.a", "double_blocks.2.a", "double_blocks.12.a", "single_blocks.30.a", "txt_in.a"]
-    assert [adapter.at(layer) for layer in layers] == [0.8, 0.5, 0, 0.8, 2, 0.8]
-
-
-def test_strengths_of_blocks_without_an_adapter_are_refused():
-    adapter = Adapter(Path("a.safetensors"), 1.0, (("double_blocks", 1.0), ("single_blocks.3-9", 0.0)))
-    adapter.check_layers(["double_blocks.0.a", "single_blocks.9.a"])
-    with pytest.raises(ValueError, match=r"strength of single_blocks.3-9, but a\.safetensors adapts nothing there; leave that out"):
-        adapter.check_layers(["double_blocks.0.a", "single_blocks.2.a"])
-
-
-@pytest.mark.parametrize("tail", ["0.8,blocks=1", "0.8,0.5", "0.8,single_blocks.x=1", "0.8,single_blocks=", "single_blocks.1-=1"])
-def test_blocks_that_are_not_understood_are_said_to_be_no_file(tail):
-    with pytest.raises(FileNotFoundError, match=r"which is no file; give FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE"):
-        Runtime(lora=(f"a.safetensors:{tail}",)).check_files()
-
-
-@pytest.mark.parametrize(
-    "lora",
-    [
-        ("",), (":0.5",), ("a.safetensors:nan",), ("a.safetensors", "b.safetensors:inf"), "a.safetensors", (1,),
-        ("a.safetensors:1,single_blocks=nan",),
-    ],
-)  # fmt: skip
-def test_an_impossible_lora_is_refused(lora):
-    with pytest.raises(ValueError, match=r"lora is .*; it must be a"):
-        Runtime(lora=lora)
+def test_guidance_and_weights_must_agree(guidance, embedded, sentence):
+    check_guidance(guidance, not embedded, "a.pt")
+    with pytest.raises(ValueError, match=sentence):
+        check_guidance(guidance, embedded, "a.pt")
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n\t"])
@@ -162,6 +115,8 @@ def test_a_huge_prompt_is_refused_and_the_longest_is_not():
         "hunyuan_video.config",
         "hunyuan_video.weights",
         "hunyuan_video.files",
+        "hunyuan_video.pictures",
+        "hunyuan_video.request",
         "hunyuan_video.cli",
         "hunyuan_video.apps.official",
     ],

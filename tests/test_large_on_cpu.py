@@ -19,6 +19,7 @@ from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts
+from hunyuan_video.request import Adapter
 from hunyuan_video.transforms.fp8 import Fp8Linear
 from hunyuan_video.transforms.lora import LoraLinear
 from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
@@ -58,12 +59,12 @@ def test_what_is_large_is_computed_in_bfloat16(official_tree, all_are_large):
 def test_an_adapter_stays_beside_weights_in_their_file(official_tree, all_are_large, monkeypatch, tmp_path, in_8_bits):
     path = tmp_path / "style.safetensors"
     save_lora(random_lora(HunyuanVideo.load(official_tree).transformer), path, "kohya", torch.float32)
-    runtime = replace(IN_FLOAT32, lora=(str(path),), fp8=in_8_bits)
-    pipe = HunyuanVideo.load(official_tree, runtime)
+    runtime = replace(IN_FLOAT32, fp8=in_8_bits)
+    pipe = HunyuanVideo.load(official_tree, runtime, adapters=[Adapter(path)])
     assert any(isinstance(module, LoraLinear) for module in pipe.transformer.modules())
     latents = pipe("A cat.", SMALL).latents
     monkeypatch.setattr(weights, "LARGE", 2**31)
-    merged = HunyuanVideo.load(official_tree, runtime)("A cat.", SMALL).latents
+    merged = HunyuanVideo.load(official_tree, runtime, adapters=[Adapter(path)])("A cat.", SMALL).latents
     torch.testing.assert_close(latents, merged, atol=0.3 if in_8_bits else 1e-4, rtol=0)  # in 8 bits merging rounds, too
 
 

@@ -24,14 +24,16 @@ from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.pipeline import HunyuanVideo, resolve_device
+from hunyuan_video.pictures import fill, read_image, read_picture
+from hunyuan_video.pipeline import BusyError, HunyuanVideo, resolve_device
+from hunyuan_video.request import Adapted, Adapter, Picture, Request, Strengths
 from hunyuan_video.sampling import initial_noise, linear_quadratic_sigmas, shifted_sigmas
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.fp8 import Fp8Linear
 from hunyuan_video.transforms.lora import apply_lora, linear_layers
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.tiling import TileSizes
-from hunyuan_video.video import fill, read_image, to_frames, to_tensor
+from hunyuan_video.video import to_frames, to_tensor
 from hunyuan_video.weights import locate
 
 SMALL = Sampling(height=32, width=48, num_frames=5, num_steps=3, seed=7)
@@ -71,9 +73,9 @@ def test_latents_after_every_step_equal_the_reference(golden, monkeypatch):
     monkeypatch.setattr(pipeline, "initial_noise", lambda _shape, _seed: reference["in.latents0"])
     options = Sampling(
         height=32, width=48, num_frames=5, num_steps=config["steps"], shift=config["flow_shift"], seed=0,
-        guidance=config["embedded_cfg_scale"], cfg_scale=config["cfg_scale"], negative_prompt="A dog.",
+        guidance=config["embedded_cfg_scale"], cfg_scale=config["cfg_scale"],
     )  # fmt: skip
-    latents = [step.latents for step in pipe.steps("A cat.", options) if step.stage == "denoise"]
+    latents = [step.latents for step in pipe.steps(Request("A cat.", options, "A dog.")) if step.stage == "denoise"]
     assert len(latents) == 5
     for i, actual in enumerate(latents, start=1):
         reference.check(actual, f"out.latents{i}")
@@ -195,36 +197,58 @@ def test_resuming_with_latents_of_another_size_is_refused(pipe):
 def test_negative_prompt_and_cfg_scale_change_the_video(pipe):
     plain = pipe("A cat.", SMALL).frames
     guided = pipe("A cat.", replace(SMALL, cfg_scale=3.0)).frames
-    other = pipe("A cat.", replace(SMALL, cfg_scale=3.0, negative_prompt="blurry")).frames
+    other = pipe(Request("A cat.", replace(SMALL, cfg_scale=3.0), "blurry")).frames
     assert not np.array_equal(plain, guided) and not np.array_equal(guided, other)
 
 
 def test_an_empty_negative_prompt_is_not_the_official_one(pipe):
     guided = replace(SMALL, cfg_scale=3.0)
-    *_, last = pipe.steps("A cat.", replace(guided, negative_prompt=""))
-    assert last.settings["sampling"]["negative_prompt"] == ""
-    *_, last = pipe.steps("A cat.", guided)
-    assert last.settings["sampling"]["negative_prompt"].startswith("Aerial view")
+    assert pipe(Request("A cat.", guided, "")).provenance.negative_prompt == ""
+    official = pipe("A cat.", guided).provenance.negative_prompt
+    assert official is not None and official.startswith("Aerial view")
 
 
-def test_everything_is_settled_in_the_settings(pipe):
-    *_, last = pipe.steps("A cat.", replace(SMALL, seed=None))
-    assert isinstance(last.settings["sampling"]["seed"], int)
-    assert last.settings["prompt"] == "A cat." and len(last.settings["model"]) == 16
-    assert last.settings["frames_sha256"] == hashlib.sha256(last.frames.tobytes()).hexdigest()
-    again = pipe(last.settings["prompt"], Sampling(**last.settings["sampling"]))
-    assert np.array_equal(again.frames, last.frames)
+def test_everything_is_settled_in_the_provenance(pipe):
+    video = pipe("A cat.", replace(SMALL, seed=None))
+    made = video.provenance
+    assert isinstance(made.sampling.seed, int)
+    assert made.prompt == "A cat." and len(made.model) == 16
+    assert made.frames_sha256 == hashlib.sha256(video.frames.tobytes()).hexdigest()
+    assert np.array_equal(pipe(made.prompt, made.sampling).frames, video.frames)
+
+
+def test_a_second_video_at_the_same_time_is_refused_and_one_afterwards_is_not(pipe):
+    first = pipe.steps("A cat.", SMALL)
+    next(first)
+    with pytest.raises(BusyError, match="makes one at a time"):
+        pipe("A dog.", SMALL)
+    assert len(list(first)) == 4  # which it does not disturb
+    assert pipe("A dog.", SMALL).frames.shape[0] == 5
+
+
+@pytest.mark.parametrize("end", ["closed", "failed"])
+def test_a_video_that_ends_early_leaves_the_pipeline_free(pipe, monkeypatch, end):
+    steps = pipe.steps("A cat.", SMALL)
+    next(steps)
+    if end == "closed":
+        steps.close()
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(pipe, "_velocity", lambda *_: pytest.fail("broken"))
+            with pytest.raises(pytest.fail.Exception):
+                list(steps)
+    assert pipe("A dog.", SMALL).frames.shape[0] == 5
 
 
 def test_guidance_for_weights_without_it_is_refused_before_any_work(official_tree, tmp_path):
     without = HunyuanVideo.load(save_official_tree(tmp_path / "ckpts", guidance_embed=False))
-    with pytest.raises(ValueError, match="no embedded guidance"):
+    with pytest.raises(ValueError, match="these weights have no embedded guidance"):
         next(without.steps("A cat.", SMALL))
     assert without("A cat.", replace(SMALL, guidance=None)).frames.shape[0] == 5
 
 
 def test_missing_guidance_is_refused_before_any_work(pipe):
-    with pytest.raises(ValueError, match="need an embedded guidance scale"):
+    with pytest.raises(ValueError, match="these weights need an embedded guidance scale"):
         next(pipe.steps("A cat.", replace(SMALL, guidance=None)))
 
 
@@ -284,7 +308,7 @@ def test_multiplying_in_8_bits_stays_close_and_is_recorded(official_tree, pipe, 
     assert quantized.transformer.double_blocks[0].img_mlp.fc1.product is fp8.scaled
     video, expected = quantized("A cat.", SMALL), pipe("A cat.", SMALL).latents
     assert 0 < (video.latents - expected).norm() / expected.norm() < 0.1
-    assert video.settings["runtime"]["fp8"] and video.settings["runtime"]["fp8_matmul"]
+    assert video.provenance.runtime.fp8 and video.provenance.runtime.fp8_matmul
 
 
 def test_a_device_that_cannot_multiply_in_8_bits_is_refused_before_weights_are_read(official_tree, monkeypatch):
@@ -313,10 +337,11 @@ def test_a_language_model_in_8_bits_stays_close_and_leaves_the_rest_alone(offici
 def test_offload_changes_no_frame_whatever_else_is_on(official_tree, lora_file, monkeypatch, adapted, bits, tiling):
     monkeypatch.setattr(fp8, "check_multiplies", lambda _device: None)
     monkeypatch.setattr(TileSizes, "of", lambda _config: TileSizes(32, 16))  # so that there are several
-    runtime = Runtime(**dict.fromkeys(bits, True), vae_tiling=tiling, lora=(str(lora_file),) if adapted == "merged" else ())
+    runtime = Runtime(**dict.fromkeys(bits, True), vae_tiling=tiling)
+    adapters = (Adapter(lora_file),) if adapted == "merged" else ()
     videos = []
     for offload in ("none", "models", "blocks"):
-        pipe = HunyuanVideo.load(official_tree, replace(runtime, offload=offload))
+        pipe = HunyuanVideo.load(official_tree, replace(runtime, offload=offload), adapters=adapters)
         if adapted == "live":
             apply_lora(pipe.transformer, read_lora(lora_file, pipe.transformer.config), 0.7)
         if offload != "none":
@@ -333,54 +358,52 @@ def lora_file(pipe, tmp_path) -> Path:
     return path
 
 
+def adapted(tree: Path, *lora: str) -> HunyuanVideo:
+    return HunyuanVideo.load(tree, adapters=tuple(map(Adapter.parse, lora)))
+
+
 def test_a_lora_changes_the_video_by_its_strength_and_is_recorded(official_tree, pipe, lora_file):
     plain = pipe("A cat.", SMALL).latents
-    off, half, full = (HunyuanVideo.load(official_tree, Runtime(lora=(f"{lora_file}:{s}",)))("A cat.", SMALL) for s in (0, 0.5, 1))
-    twice = HunyuanVideo.load(official_tree, Runtime(lora=(f"{lora_file}:0.5", f"{lora_file}:0.5")))("A cat.", SMALL)
+    off, half, full = (adapted(official_tree, f"{lora_file}:{s}")("A cat.", SMALL) for s in (0, 0.5, 1))
+    twice = adapted(official_tree, f"{lora_file}:0.5", f"{lora_file}:0.5")("A cat.", SMALL)
     assert torch.equal(off.latents, plain)
     assert 1e-3 < (half.latents - plain).norm() < (full.latents - plain).norm()
     torch.testing.assert_close(twice.latents, full.latents, atol=1e-3, rtol=1e-3)
-    assert full.settings["runtime"]["lora"] == (f"{lora_file}:1",)
-    assert full.settings["lora_sha256"] == [hashlib.sha256(lora_file.read_bytes()).hexdigest()]
+    assert full.provenance.adapters == (Adapted("style.safetensors", hashlib.sha256(lora_file.read_bytes()).hexdigest(), Strengths(1.0)),)
 
 
 def test_a_lora_may_act_in_some_blocks_alone_and_is_recorded_so(official_tree, pipe, lora_file):
     text = f"{lora_file}:0,double_blocks=1,single_blocks.1=0.5"
-    some = HunyuanVideo.load(official_tree, Runtime(lora=(text,)))
+    some = adapted(official_tree, text)
     changed = {
         name.rpartition(".weight")[0]
         for (name, weight), before in zip(some.transformer.named_parameters(), pipe.transformer.parameters(), strict=True)
         if not torch.equal(weight, before)
     }
     assert changed == {name for name in linear_layers(pipe.transformer) if name.startswith(("double_blocks.", "single_blocks.1."))}
-    settings = some("A cat.", SMALL).settings["runtime"]
-    assert settings["lora"] == (text,) and Runtime(**settings).adapters == some.runtime.adapters
+    assert [known.strengths for known in some("A cat.", SMALL).provenance.adapters] == [Adapter.parse(text).strengths]
     with pytest.raises(ValueError, match=r"strength of single_blocks\.2, but .*adapts nothing there"):
-        HunyuanVideo.load(official_tree, Runtime(lora=(f"{lora_file}:single_blocks.2=1",)))
+        adapted(official_tree, f"{lora_file}:single_blocks.2=1")
+
+
+def test_a_request_for_other_adapters_than_the_loaded_ones_is_refused(official_tree, pipe, lora_file):
+    with pytest.raises(ValueError, match=r"for other adapters \(style\.safetensors\) than this pipeline was loaded with \(none\)"):
+        pipe(Request("A cat.", SMALL, adapters=(Adapter(lora_file),)))
+    with pytest.raises(ValueError, match=r"for other adapters \(none\)"):
+        adapted(official_tree, str(lora_file))(Request("A cat.", SMALL))
 
 
 def test_a_lora_is_in_the_weights_before_they_go_to_8_bits(official_tree, lora_file):
-    both = HunyuanVideo.load(official_tree, Runtime(fp8=True, lora=(str(lora_file),)))
+    both = HunyuanVideo.load(official_tree, Runtime(fp8=True), adapters=[Adapter(lora_file)])
     assert isinstance(both.transformer.double_blocks[0].img_attn_qkv, Fp8Linear)
-    expected = HunyuanVideo.load(official_tree, Runtime(lora=(str(lora_file),)))("A cat.", SMALL).latents
+    expected = adapted(official_tree, str(lora_file))("A cat.", SMALL).latents
     assert 0 < (both("A cat.", SMALL).latents - expected).norm() / expected.norm() < 0.2
 
 
 def test_a_missing_lora_is_named_before_weights_are_read(official_tree, monkeypatch):
     monkeypatch.setattr(pipeline.checkpoint, "load_text_encoder", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
-        HunyuanVideo.load(official_tree, Runtime(lora=("nowhere.safetensors",)))
-
-
-def test_a_changed_weight_changes_the_fingerprint(official_tree, tmp_path):
-    copy = shutil.copytree(official_tree, tmp_path / "ckpts")
-    before = locate(copy).fingerprint()
-    assert before == locate(official_tree).fingerprint()
-    path = locate(copy).transformer
-    state = torch.load(path, weights_only=True)
-    state["module"]["img_in.proj.bias"] += 1
-    torch.save(state, path)
-    assert locate(copy).fingerprint() != before
+        adapted(official_tree, "nowhere.safetensors")
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -429,19 +452,20 @@ def test_the_callers_gradients_are_on_between_steps(pipe):
     assert all(torch.is_grad_enabled() for _ in pipe.steps("A cat.", SMALL)) and torch.is_grad_enabled()
 
 
-def picture(path: Path, colour: str) -> str:
-    Image.new("RGB", (100, 60), colour).save(path)
-    return str(path)
-
-
-def test_a_video_begins_with_the_given_picture(pipe: HunyuanVideo, tmp_path: Path):
-    options = replace(SMALL, image=picture(tmp_path / "red.png", "red"), num_steps=2)
-    given = pipe.encode(fill(read_image(tmp_path / "red.png"), options.height, options.width)[None])
-    video = pipe("a cat", options)
+def test_a_video_begins_with_the_given_picture(pipe: HunyuanVideo):
+    red, options = Picture(np.full((60, 100, 3), (255, 0, 0), np.uint8)), replace(SMALL, num_steps=2)
+    given = pipe.encode(fill(Image.fromarray(red.pixels), options.height, options.width)[None])
+    video = pipe(Request("a cat", options, image=red))
     torch.testing.assert_close(video.latents[:, :, :1], given, rtol=0, atol=0)
-    assert video.settings["image_sha256"] == hashlib.sha256((tmp_path / "red.png").read_bytes()).hexdigest()
-    plain = pipe("a cat", replace(options, image=None))
-    assert not torch.equal(plain.latents[:, :, 1:], video.latents[:, :, 1:])  # and it goes on differently
+    assert video.provenance.image_sha256 == red.sha256
+    assert not torch.equal(pipe("a cat", options).latents[:, :, 1:], video.latents[:, :, 1:])  # and it goes on differently
+
+
+def test_a_picture_is_known_by_its_pixels_whatever_the_file(tmp_path: Path):
+    colours = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
+    for name in ("a.png", "b.bmp"):
+        Image.fromarray(colours).save(tmp_path / name)
+    assert read_picture(tmp_path / "a.png") == read_picture(tmp_path / "b.bmp") == Picture(colours) != Picture(colours.reshape(10, 6, 3))
 
 
 def test_a_picture_is_upright_opaque_and_fills_the_frame(tmp_path: Path):
@@ -463,7 +487,8 @@ def test_a_damaged_picture_is_refused_in_one_sentence(content: bytes, tmp_path: 
 
 
 def test_weights_trained_for_text_alone_refuse_a_picture(tmp_path: Path):
+    grey = Picture(np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="text alone"):
-        locate(tmp_path).check(Sampling(image="cat.png"))
+        locate(tmp_path).check(Request("A cat.", image=grey))
     with pytest.raises(ValueError, match="num_frames is 1"):
-        Sampling(image="cat.png", num_frames=1)
+        Request("A cat.", Sampling(num_frames=1), image=grey)

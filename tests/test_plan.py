@@ -18,6 +18,7 @@ from hunyuan_video.config import Runtime, Sampling, parse_bytes
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts, Prediction
+from hunyuan_video.request import Adapter
 from hunyuan_video.weights import locate
 
 GB = 10**9
@@ -130,11 +131,11 @@ def test_the_fastest_that_fits_is_proposed(memory, host, flags):
     assert plan.proposal(CHOICES, memory * GB, host * GB).endswith(f": {flags}")
 
 
-def test_the_proposal_says_all_that_it_was_planned_with(lora_file):
-    runtime = Runtime(offload="blocks", dtype="float16", text_fp8=True, fp8_matmul=True, vae_tiling=False, lora=(f"{lora_file}:0.5",))
+def test_the_proposal_says_all_that_it_was_planned_with():
+    runtime = Runtime(offload="blocks", dtype="float16", text_fp8=True, fp8_matmul=True, vae_tiling=False)
     words = plan.flags(runtime)
     assert words[:2] == ["--dtype float16", "--no-vae-tiling"] and words[-1] == "--fp8-matmul"
-    assert {"--offload blocks", "--text-fp8", f"--lora {lora_file}:0.5"} < set(words) and "--fp8" not in words
+    assert {"--offload blocks", "--text-fp8"} < set(words) and "--fp8" not in words
 
 
 def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):
@@ -146,7 +147,8 @@ def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):
 
 def test_a_live_adapter_is_planned_over_weights_that_come_in_8_bits(official_tree, lora_file):
     found = replace(Parts.of(locate(official_tree)), in_8_bits=True)
-    without, beside = plan.predict(found, VIDEO, [IN_FLOAT32, replace(IN_FLOAT32, lora=(str(lora_file),))])
+    (without,) = plan.predict(found, VIDEO, [IN_FLOAT32])
+    (beside,) = plan.predict(found, VIDEO, [IN_FLOAT32], [Adapter(lora_file)])
     assert beside.stages["denoise"] - without.stages["denoise"] == 2 * lora_file.stat().st_size
 
 
@@ -174,7 +176,7 @@ def test_why_nothing_fits_is_said():
 
 def test_auto_takes_what_fits_and_nothing_else_changes(monkeypatch):
     needs = {"none": 40, "models": 20, "blocks": 8}
-    monkeypatch.setattr(plan, "predict", lambda _parts, _video, runtimes: [
+    monkeypatch.setattr(plan, "predict", lambda _parts, _video, runtimes, _adapters: [
         replace(prediction(runtime.offload, needs[runtime.offload], 40.0 / needs[runtime.offload]), runtime=runtime) for runtime in runtimes
     ])  # fmt: skip
     runtime, gpu = Runtime(offload="auto", fp8=True, attention="sdpa"), torch.device("cuda")

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from hunyuan_video import weights
 from hunyuan_video.config import Sampling
+from hunyuan_video.request import Request
 
 
 def test_a_complete_tree_is_found(official_tree):
@@ -80,8 +81,8 @@ def diffusers_folder(tmp_path):
 def test_a_diffusers_folder_is_known_by_its_index_and_brings_its_shift(diffusers_folder):
     found = weights.find(diffusers_folder)
     assert found.transformer == diffusers_folder / "transformer" and found.sampling() == Sampling(shift=17.0)
-    with pytest.raises(ValueError, match="was distilled with one"):
-        found.check(Sampling(guidance=None, cfg_scale=2.0))
+    with pytest.raises(ValueError, match="need an embedded guidance scale"):
+        found.check(Request("A cat.", Sampling(guidance=None, cfg_scale=2.0)))
 
 
 def test_a_folder_of_the_hub_cache_stands_for_its_snapshot(diffusers_folder):
@@ -100,12 +101,12 @@ def test_a_transformer_alone_in_its_folder_may_have_any_name(official_tree, tmp_
 
 def test_a_file_is_not_taken_for_a_root(tmp_path):
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(FileNotFoundError, match=r"is one file, but weights are the folder of a whole model.*--dit-weight"):
+    with pytest.raises(FileNotFoundError, match=r"is one file, but weights are the folder of a whole model.*--transformer"):
         weights.find(tmp_path / "model.safetensors")
 
 
 def test_guidance_is_refused_by_weights_without_it(official_tree, tmp_path):
     undistilled = tmp_path / "undistilled.safetensors"
     save_file({"img_in.proj.weight": torch.zeros(1)}, undistilled)
-    with pytest.raises(ValueError, match="has no embedded guidance"):
-        weights.find(official_tree, transformer=undistilled).check(Sampling(guidance=6.0))
+    with pytest.raises(ValueError, match="have no embedded guidance"):
+        weights.find(official_tree, transformer=undistilled).check(Request("A cat."))

@@ -364,7 +364,9 @@ class HunyuanVideo:
             asked, loaded = (
                 ", ".join(adapter.path.name for adapter in all_of) or "none" for all_of in (request.adapters, self.source.adapters)
             )
-            raise ValueError(f"The request asks for other adapters ({asked}) than those that are loaded ({loaded}); load it with these.")
+            raise ValueError(
+                f"The request is for other adapters ({asked}) than this pipeline was loaded with ({loaded}); load it with these."
+            )
         if request.sampling.seed is None:
             request = replace(request, sampling=replace(request.sampling, seed=secrets.randbelow(2**31)))
         if request.negative_prompt is None and request.sampling.cfg_scale > 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hunyuan_video.apps import official
+from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.video import read_metadata
 from hunyuan_video.weights import locate
@@ -71,7 +72,7 @@ OFFICIAL_DEFAULTS = {
 }
 
 
-def translate(tree: Path, *arguments: str) -> official.Request:
+def translate(tree: Path, *arguments: str) -> official.Command:
     parser = official.build_parser()
     return official.translate(parser.parse_args(["--model-base", str(tree), "--prompt", "A cat.", *arguments]))
 
@@ -97,7 +98,7 @@ def test_the_command_of_the_official_readme_means_what_it_says(official_tree):
         "--save-path",
         "./results",
     )
-    sampling = request.sampling
+    sampling = request.request.sampling
     assert (sampling.height, sampling.width, sampling.num_frames, sampling.num_steps) == (720, 1280, 129, 50)
     assert (sampling.shift, sampling.guidance, sampling.cfg_scale) == (7.0, 6.0, 1.0)
     assert request.runtime.offload == "models" and request.output.out == Path("results")
@@ -105,7 +106,7 @@ def test_the_command_of_the_official_readme_means_what_it_says(official_tree):
 
 @pytest.mark.parametrize(("given", "size"), [(["512"], (512, 512)), (["540", "960"], (544, 960)), (["1", "17"], (16, 32))])
 def test_sizes_are_rounded_up_and_one_number_means_both(official_tree, given, size):
-    sampling = translate(official_tree, "--video-size", *given).sampling
+    sampling = translate(official_tree, "--video-size", *given).request.sampling
     assert (sampling.height, sampling.width) == size
 
 
@@ -126,12 +127,13 @@ def test_dead_flags_of_the_reference_work(official_tree):
         "--latent-channels",
         "16",
     )
-    assert (request.sampling.schedule, request.sampling.linear_steps, request.sampling.seed) == ("linear-quadratic", 10, None)
+    sampling = request.request.sampling
+    assert (sampling.schedule, sampling.linear_steps, sampling.seed) == ("linear-quadratic", 10, None)
     assert request.output.name_suffix == "x" and request.output.out == Path("results_y")
 
 
 def test_flow_reverse_changes_nothing(official_tree):
-    assert translate(official_tree).sampling == translate(official_tree, "--flow-reverse").sampling
+    assert translate(official_tree).request == translate(official_tree, "--flow-reverse").request
 
 
 def test_precisions_are_passed_on_and_the_official_ones_mean_the_best_of_the_device(official_tree):
@@ -141,11 +143,11 @@ def test_precisions_are_passed_on_and_the_official_ones_mean_the_best_of_the_dev
 
 
 def test_an_empty_negative_prompt_means_the_official_one(official_tree):
-    assert translate(official_tree, "--neg-prompt", "").sampling.negative_prompt is None
+    assert translate(official_tree, "--neg-prompt", "").request.negative_prompt is None
 
 
 def test_the_undistilled_model_gets_no_embedded_guidance(official_tree):
-    assert translate(official_tree, "--model", "HYVideo-T/2").sampling.guidance is None
+    assert translate(official_tree, "--model", "HYVideo-T/2").request.sampling.guidance is None
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,8 @@ def test_the_undistilled_model_gets_no_embedded_guidance(official_tree):
         (["--ulysses-degree", "2"], "need several GPUs"),
         (["--text-encoder-precision-2", "fp32"], "differ"),
         (["--flow-shift", "0"], "--flow-shift is 0.0"),
-        (["--prompt", " "], "--prompt is empty"),
+        (["--prompt", " "], "--prompt is empty; describe"),
+        (["--neg-prompt", "x" * 10_001], "--neg-prompt has 10001 characters"),
         (["--dit-weight", "/nowhere/model.pt"], "/nowhere/model.pt"),
     ],
 )
@@ -249,10 +252,10 @@ def test_the_fp8_command_of_the_official_readme_makes_a_video_from_8_bit_weights
     (video,) = (tmp_path / "results").glob("*.mp4")
     settings = read_metadata(video)
     assert settings["runtime"]["fp8"] and settings["runtime"]["offload"] == "models" and settings["sampling"]["height"] == 48
-    assert settings["model"] == locate(official_tree, weight).fingerprint() != locate(official_tree).fingerprint()
+    assert settings["model"] == identity.of_model(locate(official_tree, weight)) != identity.of_model(locate(official_tree))
 
 
 def test_the_wrong_model_for_the_weights_is_named_with_the_right_one(official_tree):
     with pytest.raises(ValueError, match=r"--model is HYVideo-T/2, but .* has embedded guidance: give --model HYVideo-T/2-cfgdistill"):
-        official.check_guidance(translate(official_tree, "--model", "HYVideo-T/2"))
-    official.check_guidance(translate(official_tree))
+        official.check_model(translate(official_tree, "--model", "HYVideo-T/2"), "HYVideo-T/2")
+    official.check_model(translate(official_tree), "HYVideo-T/2-cfgdistill")

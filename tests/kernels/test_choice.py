@@ -100,21 +100,21 @@ def test_the_kernels_take_turns():
 def test_a_video_is_made_with_the_chosen_kernel_which_is_recorded(official_tree, kernels, times, expected):
     fakes = kernels(*times)
     pipe = HunyuanVideo.load(official_tree)
-    assert pipe("A cat.", SMALL).settings["runtime"]["attention"] == expected
+    assert pipe("A cat.", SMALL).provenance.runtime.attention == expected
     assert {block.attention for block in pipe.transformer.single_blocks} == {fakes[expected]}
 
 
 def test_a_kernel_that_was_asked_for_is_not_measured(official_tree, kernels):
     fakes = kernels(0.0, 0.0)
     video = HunyuanVideo.load(official_tree, Runtime(attention="matmul"))("A cat.", SMALL)
-    assert video.settings["runtime"]["attention"] == "matmul" and fakes["sdpa"].calls == fakes["chunked"].calls == 0
+    assert video.provenance.runtime.attention == "matmul" and fakes["sdpa"].calls == fakes["chunked"].calls == 0
 
 
 def test_a_kernel_that_somebody_put_there_stays_and_none_is_recorded(official_tree, kernels):
     fakes, theirs = kernels(0.0, 0.0), Kernel(0.0)  # such as the one that sequence parallelism wraps around another
     pipe = HunyuanVideo.load(official_tree)
     use_attention(pipe.transformer, theirs)
-    assert pipe("A cat.", SMALL).settings["runtime"]["attention"] == "auto"
+    assert pipe("A cat.", SMALL).provenance.runtime.attention == "auto"
     assert theirs.calls > 0 and fakes["sdpa"].calls == fakes["chunked"].calls == 0
 
 
@@ -133,15 +133,14 @@ def test_replay_uses_the_recorded_kernel_whatever_is_faster_now(official_tree, k
 
 
 def test_a_kernel_for_another_kind_of_device_is_not_kept(official_tree):
-    from hunyuan_video.apps.generate import Recipe
+    from hunyuan_video.apps.generate import runtime_here
 
-    settings = HunyuanVideo.load(official_tree, Runtime(attention="chunked"))("A cat.", SMALL).settings
-    elsewhere = Recipe.of(settings | {"device": "NVIDIA H100"}, official_tree)
-    assert Recipe.of(settings, official_tree).runtime_here().attention == "chunked" and elsewhere.runtime_here("cpu").attention == "auto"
+    made = HunyuanVideo.load(official_tree, Runtime(attention="chunked"))("A cat.", SMALL).provenance
+    assert runtime_here(made).attention == "chunked" and runtime_here(replace(made, device="NVIDIA H100"), "cpu").attention == "auto"
 
 
 def test_two_pipelines_with_the_same_kernel_make_the_same_frames(official_tree, kernels):
     kernels(0.0, 0.01)
     chosen = HunyuanVideo.load(official_tree)("A cat.", SMALL)
-    told = HunyuanVideo.load(official_tree, replace(Runtime(), attention=chosen.settings["runtime"]["attention"]))("A cat.", SMALL)
+    told = HunyuanVideo.load(official_tree, replace(Runtime(), attention=chosen.provenance.runtime.attention))("A cat.", SMALL)
     assert np.array_equal(chosen.frames, told.frames)

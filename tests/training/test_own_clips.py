@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hunyuan_video import HunyuanVideo, cli
-from hunyuan_video.config import Runtime
+from hunyuan_video.request import Adapter
 from hunyuan_video.training import drawing, world
 from hunyuan_video.video import save_video
 
@@ -30,7 +30,7 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_lora_learns_one_clip_by_heart(clips: Path):
     assert cli.main([*COMMAND.split(), "--num-steps", "220", "--caption-dropout", "0"]) == 0
-    base, adapted = (HunyuanVideo.load(None, Runtime(lora=lora)) for lora in ((), ("run/lora_kohya.safetensors",)))
+    base, adapted = (HunyuanVideo.load(None, adapters=lora) for lora in ((), (Adapter(Path("run/lora_kohya.safetensors")),)))
     clip = base.encode(drawing.render(world.Scene("apple", "still", "grass", "", seed=1), 128, 128, 33))
     sampling = replace(base.defaults, num_steps=8, seed=5)
     before, after = ((pipe(CAPTION, sampling).latents - clip).square().mean().item() for pipe in (base, adapted))

@@ -53,7 +53,7 @@ def test_the_last_videos_are_those_of_the_result(config, runtime, official_tree,
     monkeypatch.setattr(HunyuanVideo, "__call__", remember)
     (path,) = train(replace(config, num_steps=2, dtype="float32", save_dtype="float32"), tmp_path / "run", runtime)
     pipe = HunyuanVideo.load(locate(official_tree, transformer=path), Runtime(attention="matmul"))
-    latents = call(pipe, "A cat.", Sampling(**shown[0].settings["sampling"])).latents
+    latents = call(pipe, "A cat.", shown[0].provenance.sampling).latents
     torch.testing.assert_close(latents, shown[0].latents, atol=1e-5, rtol=1e-5)
 
 
