@@ -276,7 +276,7 @@ class Plan:
         adapters, _ = _given(self.lora, None)
         found = None
         if self.weights is not None or self.transformer is not None:
-            found = weights.find(self.weights, self.transformer, self.load_key)
+            found = weights.find_or_embedded(self.weights, self.transformer, self.load_key)
 
         import torch
 
