@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
+import nudge
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -154,6 +155,7 @@ def test_activations_computed_twice_change_nothing(config, tmp_path):
     assert same(kept, again)
 
 
+@pytest.mark.skipif(bool(os.environ.get(nudge.VARIABLE)), reason="last bits are moved in the main thread alone")
 def test_micro_batches_made_ahead_change_nothing(config, tmp_path, monkeypatch):
     config = replace(config, batches_per_step=3, caption_dropout=0.5, image_to_video=0.5)
     (ahead,) = train(config, tmp_path / "ahead")
