@@ -421,6 +421,6 @@ def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):
 
 
 def test_the_groups_of_commands_are_those_that_there_are():
-    from hunyuan_video.training import commands
+    from hunyuan_video.apps import train
 
-    assert {group: tuple(names) for group, names in commands.GROUPS.items()} == cli.GROUPS
+    assert {group: tuple(names) for group, names in train.GROUPS.items()} == cli.GROUPS

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
-ATLAS = Path(__file__).parents[2] / "src/hunyuan_video/training/sprites.png"
+ATLAS = Path(__file__).parents[2] / "src/hunyuan_video/miniature/sprites.png"
 TILE = 128
 
 

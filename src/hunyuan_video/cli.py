@@ -316,7 +316,7 @@ class Evaluate:
     """as for `generate`"""
 
     def run(self) -> None:
-        from hunyuan_video.apps.evaluate import main as evaluate
+        from hunyuan_video.miniature.evaluation import main as evaluate
         from hunyuan_video.pipeline import HunyuanVideo
 
         pipe = HunyuanVideo.load(self.which.find(self.load_key), self.runtime)
@@ -393,10 +393,10 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         print(f"usage: hunyuan-video {name} {{{','.join(GROUPS[name])}}} [OPTIONS]\n\nEach has a --help of its own.")
         return
     if name in GROUPS and arguments[0] in GROUPS[name]:
-        from hunyuan_video.training import commands
+        from hunyuan_video.apps import train
 
         root = _weights_argument(arguments) if name == "data" else None
-        return commands.run(name, arguments[0], arguments[1:] + ([] if root is None else ["--weights", str(root)]))
+        return train.run(name, arguments[0], arguments[1:] + ([] if root is None else ["--weights", str(root)]))
     if name not in COMMANDS:
         given = f"{name} {arguments[0]}" if name in GROUPS else name
         raise ValueError(f"There is no command {given!r}; `hunyuan-video --help` lists them.")

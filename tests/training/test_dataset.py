@@ -47,27 +47,29 @@ def test_the_index_says_what_the_cache_holds(folder):
     cache = LatentCache(folder)
     assert cache.buckets == {Bucket(5, 32, 32): [0, 1, 3], Bucket(5, 32, 48): [2], Bucket(1, 32, 32): [4]}
     assert (len(cache), cache.latent_channels, cache.text_dim, cache.pooled_dim) == (5, 4, 16, 12)
+    assert cache.text_lengths == [cache.batch([number]).captions.states.shape[1] for number in range(5)]
 
 
 def test_a_batch_gives_back_each_sample_with_its_own_text(folder, text):
-    batch = LatentCache(folder).batch([3, 0], torch.tensor([False, False]))
+    batch = LatentCache(folder).batch([3, 0])
     expected = text.encode([CAPTIONS[3], CAPTIONS[0]])
     torch.testing.assert_close(batch.latents, torch.stack([samples()[3].latents, samples()[0].latents]).half().float())
-    assert torch.equal(batch.features.mask, expected.mask)
-    torch.testing.assert_close(batch.features.states[expected.mask], expected.states[expected.mask], atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(batch.features.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
+    assert torch.equal(batch.captions.mask, expected.mask)
+    torch.testing.assert_close(batch.captions.states[expected.mask], expected.states[expected.mask], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(batch.captions.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize(("number", "kind"), [(0, "video"), (4, "image")])
-def test_a_dropped_caption_is_the_empty_one_of_its_kind(folder, text, number, kind):
-    batch, expected = LatentCache(folder).batch([number], torch.tensor([True])), text.encode([""], kind)
-    torch.testing.assert_close(batch.features.states, expected.states, atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(batch.features.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
+def test_the_empty_caption_is_that_of_its_kind(folder, text, number, kind):
+    batch, expected = LatentCache(folder).batch([number]), text.encode([""], kind)
+    torch.testing.assert_close(batch.empty.states, expected.states, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(batch.empty.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
+    assert torch.equal(batch.empty.mask, expected.mask)
 
 
 def test_an_image_is_told_apart_by_its_template(folder, text):
-    batch = LatentCache(folder).batch([4], torch.tensor([False]))
-    torch.testing.assert_close(batch.features.states, text.encode([CAPTIONS[4]], "image").states, atol=2e-3, rtol=2e-3)
+    batch = LatentCache(folder).batch([4])
+    torch.testing.assert_close(batch.captions.states, text.encode([CAPTIONS[4]], "image").states, atol=2e-3, rtol=2e-3)
 
 
 def test_no_cache_says_how_to_make_one(tmp_path):
@@ -145,16 +147,19 @@ SIZES = [Bucket(1, 16, 16), Bucket(1, 32, 32), Bucket(5, 16, 16), Bucket(5, 32, 
 
 
 @st.composite
-def caches(draw) -> dict[Bucket, list[int]]:
+def caches(draw) -> tuple[dict[Bucket, list[int]], list[int]]:
+    """Samples of some sizes, and the text length of each."""
     counts = draw(st.lists(st.integers(0, 7), min_size=len(SIZES), max_size=len(SIZES)))
     assume(sum(counts))
     starts = [sum(counts[:i]) for i in range(len(counts))]
-    return {size: list(range(start, start + count)) for size, start, count in zip(SIZES, starts, counts, strict=True) if count}
+    lengths = draw(st.lists(st.integers(1, 3), min_size=sum(counts), max_size=sum(counts)))
+    return {size: list(range(start, start + count)) for size, start, count in zip(SIZES, starts, counts, strict=True) if count}, lengths
 
 
 @given(caches(), st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**62))
-def test_every_sample_comes_once_an_epoch_within_the_budget(buckets, budget, batches_per_step, seed):
-    schedule = Schedule(buckets, budget, batches_per_step, None, seed)
+def test_every_sample_comes_once_an_epoch_within_the_budget(cache, budget, batches_per_step, seed):
+    buckets, lengths = cache
+    schedule = Schedule(buckets, lengths, budget, batches_per_step, None, seed)
     bucket_of = {number: bucket for bucket, numbers in buckets.items() for number in numbers}
     total, seen, counts = len(bucket_of), Counter[int](), []
     batches = [batch for step in range(3 * total) for batch in schedule(step)]
@@ -169,36 +174,53 @@ def test_every_sample_comes_once_an_epoch_within_the_budget(buckets, budget, bat
 
 
 @given(caches(), st.integers(1, 30), st.integers(1, 4), st.integers(0, 50))
-def test_a_step_is_the_same_whatever_was_asked_before(buckets, budget, batches_per_step, step):
-    schedule = Schedule(buckets, budget, batches_per_step, None, 0)
+def test_a_step_is_the_same_whatever_was_asked_before(cache, budget, batches_per_step, step):
+    schedule = Schedule(*cache, budget, batches_per_step, None, 0)
     walked = [schedule(number) for number in range(step + 1)]
-    assert Schedule(buckets, budget, batches_per_step, None, 0)(step) == walked[step]
+    assert Schedule(*cache, budget, batches_per_step, None, 0)(step) == walked[step]
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 2**62))
+def test_batches_mix_text_lengths_only_where_no_length_fills_one(lengths, samples, seed):
+    schedule = Schedule({SIZES[0]: list(range(len(lengths)))}, lengths, samples, 1, None, seed)
+    batches = [schedule(step)[0] for step in range(-(-len(lengths) // samples))]
+    assert sorted(number for batch in batches for number in batch) == list(range(len(lengths)))
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+    mixed = [batch for batch in batches if len({lengths[number] for number in batch}) > 1]
+    left = Counter(lengths[number] for batch in mixed for number in batch)
+    assert all(count < len(batch) for count in left.values() for batch in mixed)
 
 
 @given(st.integers(0, 100), st.integers(1, 5), st.integers(0, 60))
 def test_the_share_of_images_is_exact(percent, batches_per_step, steps):
-    schedule = Schedule({SIZES[0]: [0, 1, 2], SIZES[3]: [3, 4]}, 1, batches_per_step, percent / 100, 0)
+    schedule = Schedule({SIZES[0]: [0, 1, 2], SIZES[3]: [3, 4]}, [1] * 5, 1, batches_per_step, percent / 100, 0)
     batches = [batch for step in range(steps) for batch in schedule(step)]
     assert sum(batch[0] < 3 for batch in batches) == floor(len(batches) * percent / 100 + 1e-9)
 
 
 def test_images_and_videos_have_epochs_of_their_own():
-    schedule = Schedule({SIZES[0]: [0, 1, 2], SIZES[3]: [3, 4]}, 1, 1, 0.25, 0)
+    schedule = Schedule({SIZES[0]: [0, 1, 2], SIZES[3]: [3, 4]}, [1] * 5, 1, 1, 0.25, 0)
     batches = [schedule(step)[0][0] for step in range(24)]
     assert Counter(batches) == {0: 2, 1: 2, 2: 2, 3: 9, 4: 9}
 
 
 def test_epochs_and_seeds_are_shuffled_differently():
     def orders(seed: int) -> list[list[int]]:
-        schedule = Schedule({SIZES[2]: list(range(20))}, 1, 20, None, seed)
+        schedule = Schedule({SIZES[2]: list(range(20))}, [1] * 20, 1, 20, None, seed)
         return [[batch[0] for batch in schedule(epoch)] for epoch in range(2)]
 
     first, second = orders(0)
     assert first != second and first != orders(1)[0] and sorted(first) == list(range(20))
 
 
+def test_what_is_left_of_a_length_is_another_rest_in_every_epoch():
+    schedule = Schedule({SIZES[0]: list(range(10))}, [1] * 7 + [2] * 3, 5, 2, None, 0)
+    mixed = {tuple(sorted(batch)) for epoch in range(9) for batch in schedule(epoch) if 9 in batch}
+    assert len(mixed) > 3
+
+
 def test_a_rest_is_spread_over_the_batches():
-    schedule = Schedule({SIZES[0]: list(range(9))}, 8, 2, None, 0)
+    schedule = Schedule({SIZES[0]: list(range(9))}, [1] * 9, 8, 2, None, 0)
     assert sorted(map(len, schedule(0))) == [4, 5]
 
 
@@ -213,4 +235,7 @@ def test_a_rest_is_spread_over_the_batches():
 )
 def test_an_impossible_schedule_is_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):
-        Schedule(**{"buckets": {SIZES[2]: [0]}, "token_budget": 1, "batches_per_step": 1, "image_ratio": None, "seed": 0} | change)
+        Schedule(
+            **{"buckets": {SIZES[2]: [0]}, "text_lengths": [1], "token_budget": 1, "batches_per_step": 1, "image_ratio": None, "seed": 0}
+            | change
+        )

@@ -99,7 +99,8 @@ def test_the_share_of_image_to_video_is_kept():
 
 
 def test_the_share_of_dropped_captions_is_kept():
-    assert 0.07 < draw_dropped(Objective(caption_dropout=0.1), 2000, drawn("drop")).float().mean().item() < 0.13
+    draw = drawn("drop")
+    assert 0.07 < sum(draw_dropped(Objective(caption_dropout=0.1), draw) for _ in range(2000)) / 2000 < 0.13
 
 
 @pytest.mark.parametrize(("scale", "caption"), [(1.0, features(0)), (0.0, features(7))])

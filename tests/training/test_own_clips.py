@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hunyuan_video import HunyuanVideo, cli
+from hunyuan_video.miniature import drawing, world
 from hunyuan_video.request import Adapter
-from hunyuan_video.training import drawing, world
 from hunyuan_video.video import save_video
 
 CAPTION = "A zorb on the grass"
@@ -49,7 +49,7 @@ def test_the_plan_names_what_this_and_the_13b_need_and_makes_nothing(clips: Path
 
 def test_what_cannot_fit_is_refused_with_the_numbers(clips: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hunyuan_video.training.train.available_memory", lambda device: 10_000_000)
-    monkeypatch.setattr("hunyuan_video.training.commands.available_memory", lambda device: 10_000_000)
+    monkeypatch.setattr("hunyuan_video.apps.train.available_memory", lambda device: 10_000_000)
     for arguments in (["--plan"], []):
         assert cli.main([*COMMAND.split(), *arguments]) == 2
         assert "GB on each device, and 0.0 GB are free" in capsys.readouterr().err

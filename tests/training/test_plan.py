@@ -124,7 +124,7 @@ def test_a_sample_beyond_the_budget_is_planned_for(config, cache):
 
 def test_every_sample_of_a_micro_batch_brings_its_text(config, cache):
     opened = LatentCache(cache)
-    longest = max(opened.batch([number], torch.tensor([False])).features.states.shape[1] for number in range(4))
+    longest = max(opened.batch([number]).captions.states.shape[1] for number in range(4))
     plenty = replace(config, token_budget=32)
     assert training.micro_batches(plenty, opened, 1)[0] == MicroBatch(4, 8, longest)
     assert training.micro_batches(plenty, opened, 2)[0] == MicroBatch(4, 4, longest)  # ranks of a sequence share its image tokens

@@ -14,13 +14,12 @@ import torch
 from media_files import at, write_video
 from PIL import Image
 from test_doors import ROOT, commands
-from tiny_checkpoint import save_text_encoders
 
 from hunyuan_video import HunyuanVideo, cli, weights
 from hunyuan_video.models.text import Kind
-from hunyuan_video.training import drawing, media, pca, prepare, shards, world
+from hunyuan_video.training import media, prepare, shards
 from hunyuan_video.training.dataset import Bucket, LatentCache
-from hunyuan_video.training.prepare import DataPreparation, WorldCache
+from hunyuan_video.training.prepare import DataPreparation
 
 SMALL = ("1x32x32", "5x32x32")
 
@@ -68,13 +67,13 @@ def test_the_cache_holds_what_the_pipeline_encodes(config, tmp_path):
     assert cache.buckets == {Bucket(5, 32, 32): [0, 1, 3], Bucket(1, 32, 32): [2]}  # in the order of a, b, image, z
     expectations: tuple[tuple[int, str, Kind], ...] = ((1, "b.mp4", "video"), (2, "image.png", "image"))
     for number, name, kind in expectations:
-        batch = cache.batch([number], torch.tensor([False]))
+        batch = cache.batch([number])
         cuts = media.plan(items[name], [Bucket.parse(size) for size in SMALL], 24.0, 1)
         (clip,) = media.read_clips(items[name], cuts)
         expected = pipe.text_encoder.encode([items[name].caption], kind)
         torch.testing.assert_close(batch.latents, pipe.encode(clip), atol=2e-3, rtol=2e-3)
-        torch.testing.assert_close(batch.features.states, expected.states, atol=5e-3, rtol=5e-3)
-        torch.testing.assert_close(batch.features.pooled, expected.pooled, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(batch.captions.states, expected.states, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(batch.captions.pooled, expected.pooled, atol=5e-3, rtol=5e-3)
 
 
 def test_what_is_skipped_is_counted_by_reason_and_named(config, tmp_path):
@@ -99,7 +98,7 @@ def test_consecutive_clips_share_their_caption(config, tmp_path):
     write_video(config.source / "a.mp4", at(24, 11))
     prepare.prepare(replace(config, clips_per_video=2), tmp_path / "cache")
     cache = LatentCache(tmp_path / "cache")
-    features = cache.batch([0, 1], torch.tensor([False, False])).features
+    features = cache.batch([0, 1]).captions
     assert cache.buckets[Bucket(5, 32, 32)][:2] == [0, 1] and torch.equal(features.states[0], features.states[1])
 
 
@@ -237,72 +236,6 @@ def test_the_weights_of_model_base_encode(source, tmp_path, monkeypatch, capsys)
 def test_impossible_settings_are_refused(change, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         DataPreparation(Path("videos"), **change)
-
-
-# ---------------------------------------------------------------------------------------------------- the rendered world
-
-
-class InlinePool:
-    """Does the work of a multiprocessing context and its pool in this process."""
-
-    def __init__(self, *_arguments):
-        self.Pool, self.imap_unordered = InlinePool, map
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        return None
-
-
-@pytest.fixture
-def world_config(tmp_path, monkeypatch) -> WorldCache:
-    monkeypatch.setattr(prepare.multiprocessing, "get_context", InlinePool)
-    save_text_encoders(tmp_path / "text")
-    scenes = [world.sample_scene(seed, "train") for seed in range(8)]
-    clips = torch.stack([torch.from_numpy(drawing.render(scene, 32, 32, 5)) for scene in scenes])
-    pca.fit(clips, 4).save(tmp_path / "pca.safetensors")
-    return WorldCache(tmp_path / "pca.safetensors", tmp_path / "text", num_clips=6, buckets=SMALL, shares=(1.0, 2.0), seed=5, shard_size=4)
-
-
-def test_the_world_is_rendered_into_its_buckets(world_config, tmp_path):
-    prepare.prepare_world(world_config, tmp_path / "cache")
-    cache, basis = LatentCache(tmp_path / "cache"), pca.PcaBasis.load(world_config.pca)
-    assert len(cache) == 6 and len(cache.buckets) == 2
-    for bucket, numbers in cache.buckets.items():
-        number = numbers[-1]
-        assert prepare.world_bucket(world_config, 5 + number) == bucket
-        clip = torch.from_numpy(drawing.render(world.sample_scene(5 + number, "train"), 32, 32, bucket.num_frames))
-        batch = cache.batch([number], torch.tensor([False]))
-        torch.testing.assert_close(batch.latents, pca.encode(basis, clip[None]), atol=5e-3, rtol=5e-3)
-
-
-def test_buckets_are_drawn_with_their_shares(world_config):
-    drawn = [prepare.world_bucket(world_config, seed).num_frames for seed in range(3000)]
-    assert drawn.count(5) / 3000 == pytest.approx(2 / 3, abs=0.03)
-
-
-def test_more_clips_make_only_the_shards_that_are_missing(world_config, tmp_path):
-    cache = tmp_path / "cache"
-    prepare.prepare_world(world_config, cache)
-    written = (cache / "shard-00000.safetensors").stat().st_mtime_ns
-    prepare.prepare_world(replace(world_config, num_clips=9), cache)
-    assert (cache / "shard-00000.safetensors").stat().st_mtime_ns == written and len(LatentCache(cache)) == 9
-    undisturbed = tmp_path / "undisturbed"
-    prepare.prepare_world(replace(world_config, num_clips=9), undisturbed)
-    assert contents(cache) == contents(undisturbed)
-
-
-def test_clips_of_other_encoders_do_not_mix(world_config, tmp_path):
-    prepare.prepare_world(world_config, tmp_path / "cache")
-    world_config.pca.write_bytes(b"another")
-    with pytest.raises(ValueError, match="other settings"):
-        prepare.prepare_world(world_config, tmp_path / "cache")
-
-
-def test_every_bucket_needs_its_share(world_config):
-    with pytest.raises(ValueError, match="each bucket needs one"):
-        replace(world_config, shares=(1.0,))
 
 
 def test_a_preparation_that_found_nothing_leaves_the_folder_to_other_settings(tmp_path: Path):

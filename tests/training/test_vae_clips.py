@@ -1,4 +1,4 @@
-"""Which clips the VAE sees: rendered or cut from files, at bounded strides, videos and images in the ratio that was asked for."""
+"""Which clips the VAE sees: cut from files at bounded strides, videos and images in the ratio that was asked for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hunyuan_video.training import drawing, vae_clips, world
+from hunyuan_video.training import vae_clips
 from hunyuan_video.training.run import random_generator
 from hunyuan_video.training.train_vae import VAETraining, clips_of
-from hunyuan_video.training.vae_clips import MediaFiles, RenderedWorld
+from hunyuan_video.training.vae_clips import MediaFiles
 from hunyuan_video.video import save_video
 
 
@@ -31,23 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(np.full((40, 32, 3), 200, np.uint8)).save(folder / "image.png")
     (folder / "notes.md").write_text("none")
     return folder
-
-
-def test_rendered_strides_are_bounded_and_all_used(monkeypatch: pytest.MonkeyPatch):
-    def counted(scene: world.Scene, height: int, width: int, num_frames: int) -> np.ndarray:
-        return np.zeros((num_frames, height, width, 3), np.uint8) + 4 * np.arange(num_frames, dtype=np.uint8)[:, None, None, None]
-
-    monkeypatch.setattr(drawing, "render", counted)
-    source = RenderedWorld(num_frames=5, size=16, max_stride=3)
-    seen = {tuple(steps_of(source.video(random_generator(0, i)))) for i in range(40)}
-    assert seen == {(stride,) * 4 for stride in (1, 2, 3)}
-
-
-def test_rendered_clips_follow_from_the_generator():
-    source = RenderedWorld(num_frames=5, size=16, max_stride=2)
-    a, b, other = (source.video(random_generator(0, seed)) for seed in (1, 1, 2))
-    assert np.array_equal(a, b) and not np.array_equal(a, other)
-    assert a.shape == source.held_out(0).shape == (5, 16, 16, 3) and source.image(random_generator(0)).shape == (1, 16, 16, 3)
 
 
 def test_files_are_cut_at_bounded_strides(folder: Path):
@@ -98,8 +81,8 @@ def test_what_cannot_be_trained_on_is_refused_in_a_sentence(folder: Path, monkey
         MediaFiles(folder, num_frames=101, size=16, max_stride=1, num_held_out=1).video(random_generator(0))
 
 
-class Blank(RenderedWorld):
-    """Makes nothing."""
+class Blank:
+    """Clips of nothing."""
 
     def video(self, draw: torch.Generator) -> np.ndarray:
         return np.zeros((5, 8, 8, 3), np.uint8)
@@ -107,10 +90,13 @@ class Blank(RenderedWorld):
     def image(self, draw: torch.Generator) -> np.ndarray:
         return np.zeros((1, 8, 8, 3), np.uint8)
 
+    def held_out(self, number: int) -> np.ndarray:
+        return np.zeros((5, 8, 8, 3), np.uint8)
+
 
 @pytest.mark.parametrize("ratio", [0.0, 0.2, 0.25, 1.0])
 def test_images_are_exactly_their_share_of_the_steps(ratio: float):
     config = VAETraining(image_ratio=ratio, image_batch_size=3, batch_size=2)
-    shapes = [tuple(clips_of(config, Blank(5, 8, 1), step).shape[:2]) for step in range(200)]
+    shapes = [tuple(clips_of(config, Blank(), step).shape[:2]) for step in range(200)]
     assert set(shapes) <= {(3, 1), (2, 5)}
     assert [shapes[:n].count((3, 1)) for n in (5, 20, 100, 200)] == [int(n * ratio) for n in (5, 20, 100, 200)]

@@ -21,12 +21,13 @@ import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice
 from math import floor, log
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -36,6 +37,8 @@ from hunyuan_video.config import SIZE_MULTIPLE
 from hunyuan_video.files import sha256
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.training.run import random_generator
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 EMPTY = "empty.safetensors"
@@ -98,10 +101,11 @@ def nearest(buckets: Sequence[Bucket], num_frames: int, height: int, width: int)
 
 
 class Batch(NamedTuple):
-    """Samples of one bucket in float32; dropped captions are the empty one of their kind."""
+    """Samples of one bucket in float32, with their captions and with the empty one of their kind."""
 
     latents: Float[Tensor, "B C T H W"]
-    features: TextFeatures
+    captions: TextFeatures
+    empty: TextFeatures
 
 
 class LatentCache:
@@ -125,10 +129,12 @@ class LatentCache:
         self._shards = [safe_open(folder / name, framework="pt") for name in sorted(manifest["shards"])]
         self._samples: list[tuple[int, int]] = []  # shard, and number in the shard
         self.buckets: dict[Bucket, list[int]] = {}
+        self.text_lengths: list[int] = []  # tokens of each sample's caption
         for shard, (_, entry) in enumerate(sorted(manifest["shards"].items())):
             for i in range(entry["samples"]):
                 _, *size = self._shards[shard].get_slice(f"{i}.latents").get_shape()
                 self.buckets.setdefault(Bucket.of_latents(*size), []).append(len(self._samples))
+                self.text_lengths.append(self._shards[shard].get_slice(f"{i}.states").get_shape()[0])
                 self._samples.append((shard, i))
         if not self._samples:
             raise ValueError(f"The latent cache in {folder} holds no samples; its report.md says why.")
@@ -142,27 +148,27 @@ class LatentCache:
 
     def text_tokens(self, bucket: Bucket) -> int:
         """Of the longest text of a bucket's samples, or the empty one."""
-        samples = (self._samples[number] for number in self.buckets[bucket])
-        lengths = (self._shards[shard].get_slice(f"{i}.states").get_shape()[0] for shard, i in samples)
-        return max(len(self._empty["image.states" if bucket.num_frames == 1 else "video.states"]), *lengths)
+        empty = len(self._empty["image.states" if bucket.num_frames == 1 else "video.states"])
+        return max(empty, *(self.text_lengths[number] for number in self.buckets[bucket]))
 
     def _tensor(self, number: int, name: str) -> Tensor:
         shard, i = self._samples[number]
         return self._shards[shard].get_tensor(f"{i}.{name}").float()
 
-    def batch(self, numbers: Sequence[int], dropped: Bool[Tensor, " B"]) -> Batch:
-        """Latents and text of these samples, which must be of one bucket; where `dropped`, the caption is the empty one."""
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """Latents and text of these samples, which must be of one bucket."""
         latents = torch.stack([self._tensor(number, "latents") for number in numbers])
-        kind = "image" if latents.shape[2] == 1 else "video"
-
-        def text(name: str) -> list[Tensor]:
-            choices = zip(numbers, dropped.tolist(), strict=True)
-            return [self._empty[f"{kind}.{name}"] if drop else self._tensor(number, name) for number, drop in choices]
-
-        states = text("states")
+        states = [self._tensor(number, "states") for number in numbers]
         lengths = torch.tensor([len(state) for state in states])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        return Batch(latents, TextFeatures(pad_sequence(states, batch_first=True), mask, torch.stack(text("pooled"))))
+        pooled = torch.stack([self._tensor(number, "pooled") for number in numbers])
+        return Batch(latents, TextFeatures(pad_sequence(states, batch_first=True), mask, pooled), self._empty_caption(latents))
+
+    def _empty_caption(self, latents: Float[Tensor, "B C T H W"]) -> TextFeatures:
+        """That of the kind of these latents, for each of them."""
+        kind = "image" if latents.shape[2] == 1 else "video"
+        states, pooled, size = self._empty[f"{kind}.states"], self._empty[f"{kind}.pooled"], len(latents)
+        return TextFeatures(states.expand(size, -1, -1), torch.ones(size, len(states), dtype=torch.bool), pooled.expand(size, -1))
 
 
 def _size(path: Path) -> int | None:
@@ -173,12 +179,19 @@ class Schedule:
     """Which samples a step sees: a function of the step alone, so that a run can continue anywhere.
 
     In an epoch every sample comes once, in batches of one bucket, shuffled anew; samples of a bucket are spread evenly over as few
-    batches as the token budget allows. With an `image_ratio` r, micro-batch n is one of images where n r passes an integer, and videos
-    and images have epochs of their own; without, batches come as the samples are.
+    batches as the token budget allows, as many of them as possible of one text length each (`text_lengths` has every sample's), for those
+    need no mask. With an `image_ratio` r, micro-batch n is one of images where n r passes an integer, and videos and images have epochs
+    of their own; without, batches come as the samples are.
     """
 
     def __init__(
-        self, buckets: Mapping[Bucket, Sequence[int]], token_budget: int, batches_per_step: int, image_ratio: float | None, seed: int
+        self,
+        buckets: Mapping[Bucket, Sequence[int]],
+        text_lengths: Sequence[int],
+        token_budget: int,
+        batches_per_step: int,
+        image_ratio: float | None,
+        seed: int,
     ):
         if token_budget < 1 or batches_per_step < 1:
             raise ValueError(f"token_budget is {token_budget} and batches_per_step {batches_per_step}; both must be 1 or more.")
@@ -194,8 +207,8 @@ class Schedule:
         for kind, share, found in (("images", self._ratio, images), ("videos", 1 - self._ratio, videos)):
             if share > 0 and not found:
                 raise ValueError(f"image_ratio is {image_ratio}, but the cache holds no {kind}.")
-        self._images = _Epochs(images, token_budget, seed, "images")
-        self._videos = _Epochs(videos, token_budget, seed, "videos")
+        self._images = _Epochs(images, text_lengths, token_budget, seed, "images")
+        self._videos = _Epochs(videos, text_lengths, token_budget, seed, "videos")
 
     @property
     def largest(self) -> dict[Bucket, int]:
@@ -217,7 +230,7 @@ class Schedule:
 class _Epochs:
     """An endless sequence of batches over the samples of some buckets, epoch after epoch."""
 
-    def __init__(self, buckets: Mapping[Bucket, Sequence[int]], token_budget: int, seed: int, kind: str):
+    def __init__(self, buckets: Mapping[Bucket, Sequence[int]], text_lengths: Sequence[int], token_budget: int, seed: int, kind: str):
         # How many batches a bucket makes is the same in every epoch, so a batch's epoch follows from its number.
         counts = {bucket: -(-len(numbers) // max(1, token_budget // bucket.tokens)) for bucket, numbers in buckets.items()}
         self._length = sum(counts.values())
@@ -228,11 +241,31 @@ class _Epochs:
             draw = random_generator(seed, "schedule", kind, number)
             batches: list[list[int]] = []
             for bucket in sorted(buckets):
-                shuffled = torch.tensor(buckets[bucket])[torch.randperm(len(buckets[bucket]), generator=draw)]
-                batches += [batch.tolist() for batch in shuffled.tensor_split(counts[bucket])]
-            return [batches[i] for i in torch.randperm(len(batches), generator=draw).tolist()]
+                batches += _split(buckets[bucket], counts[bucket], text_lengths, draw)
+            return _shuffled(batches, draw)
 
         self._epoch = epoch
 
     def __getitem__(self, number: int) -> list[int]:
         return self._epoch(number // self._length)[number % self._length]
+
+
+def _split(numbers: Sequence[int], count: int, text_lengths: Sequence[int], draw: torch.Generator) -> list[list[int]]:
+    """The samples in random order, in so many batches of even size. A length of which there are enough fills batches alone; what is left,
+    less than a batch of each, is mixed."""
+    alike: dict[int, list[int]] = {}
+    for number in _shuffled(numbers, draw):
+        alike.setdefault(text_lengths[number], []).append(number)
+    sizes = [len(numbers) // count + (i < len(numbers) % count) for i in range(count)]  # the smallest last
+    batches: list[list[int]] = []
+    for samples in alike.values():
+        while sizes and len(samples) >= sizes[-1]:
+            size = sizes.pop()
+            batches.append(samples[-size:])
+            del samples[-size:]
+    rest = iter(_shuffled([number for samples in alike.values() for number in samples], draw))
+    return batches + [list(islice(rest, size)) for size in sizes]
+
+
+def _shuffled(items: Sequence[T], draw: torch.Generator) -> list[T]:
+    return [items[i] for i in torch.randperm(len(items), generator=draw).tolist()]

@@ -37,7 +37,7 @@ class Objective:
     image_to_video: float = 0.0
     """share of the micro-batches of videos whose first frame is given, without noise"""
     caption_dropout: float = 0.1
-    """share of captions replaced by the empty one, for classifier-free guidance"""
+    """share of the micro-batches whose captions are replaced by the empty one, for classifier-free guidance"""
     guidance: float = 1.0
     """what a model with embedded guidance is told. 1 means unguided, which is what data shows; official weights sample at 6"""
 
@@ -66,6 +66,10 @@ class Noisy(NamedTuple):
     scale: Float[Tensor, " B"]
     clean_frames: int
 
+    def to(self, device: torch.device) -> Noisy:
+        features = self.features.to(device, self.features.states.dtype)
+        return Noisy(self.x.to(device), self.sigma.to(device), features, self.scale.to(device), self.clean_frames)
+
 
 def shift_for(config: Objective, tokens: int) -> float:
     """The flow shift for samples of so many transformer tokens: more tokens need more noise to hide as much."""
@@ -79,9 +83,9 @@ def draw_sigma(config: Objective, batch: int, tokens: int, generator: torch.Gene
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def draw_dropped(config: Objective, batch: int, generator: torch.Generator) -> Tensor:
-    """Which captions a micro-batch does without."""
-    return torch.rand(batch, generator=generator) < config.caption_dropout
+def draw_dropped(config: Objective, generator: torch.Generator) -> bool:
+    """Whether a micro-batch does without its captions: all or none, for the empty one among others would need a mask."""
+    return torch.rand((), generator=generator).item() < config.caption_dropout
 
 
 def add_noise(

@@ -1,7 +1,6 @@
-"""Makes latent caches: of captioned videos and images (`prepare`), and of the rendered world (`prepare_world`).
+"""Makes a latent cache of captioned videos and images, and continues where it was interrupted.
 
-Both continue where they were interrupted. Media are decoded and encoded one after the other in one process; several machines can each
-prepare a part of a list into a folder of its own.
+All happens one after the other in one process; several machines can each prepare a part of a list into a folder of its own.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 from tyro.conf import Positional
@@ -26,10 +23,10 @@ from hunyuan_video.files import replacing
 from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.pipeline import encode, resolve_device, resolve_dtype
-from hunyuan_video.training import drawing, media, pca, world
+from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.run import keep_config
-from hunyuan_video.training.shards import Entry, Manifest, Sample, Skipped, read_skipped, write_shard
+from hunyuan_video.training.shards import Manifest, Sample, Skipped, read_skipped, write_shard
 from hunyuan_video.weights import Weights, find_or_embedded
 
 log = logging.getLogger(__name__)
@@ -213,90 +210,3 @@ def _join(shards: Iterable[Skipped]) -> Skipped:
         for reason, names in skipped.items():
             joined.setdefault(reason, []).extend(names)
     return joined
-
-
-# --- The rendered world --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class WorldCache:
-    """Which clips of the rendered world a cache holds, and what encodes them."""
-
-    pca: Path
-    """the linear video encoder, as `hunyuan-video train vae` writes it"""
-    text: Path
-    """folder with text_encoder/ and text_encoder_2/"""
-    num_clips: int = 60_000
-    buckets: tuple[str, ...] = ("17x64x64",)
-    """sizes of clips as FRAMESxHEIGHTxWIDTH; 1 frame makes images"""
-    shares: tuple[float, ...] = (1.0,)
-    """how often each bucket is drawn, relative to the others"""
-    seed: int = 0
-    shard_size: int = 2000
-    workers: int = 2
-
-    def __post_init__(self) -> None:
-        for bucket in self.buckets:
-            Bucket.parse(bucket)
-        if len(self.shares) != len(self.buckets) or not self.shares or min(self.shares) <= 0:
-            raise ValueError(f"shares are {self.shares} for buckets {self.buckets}; each bucket needs one, above 0.")
-        for name in ("num_clips", "shard_size", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-
-
-@dataclass(frozen=True)
-class _WorldJob:
-    config: WorldCache
-    index: int
-    path: Path
-    seeds: range
-
-
-def prepare_world(config: WorldCache, folder: str | Path) -> None:
-    """Render, encode and store `num_clips` training clips of the world, or what a cache in `folder` still lacks of them."""
-    folder = Path(folder)
-    encoders = [config.pca, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
-    # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
-    request = {"seed": config.seed, "buckets": config.buckets, "shares": config.shares, "shard_size": config.shard_size, "encoders": digest}
-    keep_config(folder, request)
-    scenes = range(config.seed, config.seed + config.num_clips)
-    parts = [scenes[start : start + config.shard_size] for start in range(0, len(scenes), config.shard_size)]
-    manifest = Manifest(folder, [str(part) for part in parts])
-    jobs = [_WorldJob(config, index, manifest.path(index), parts[index]) for index in manifest.begin()]
-    if not manifest.empty:
-        manifest.add_empty(_load_world_text(config))
-    if not jobs:
-        return
-    todo = sum(len(job.seeds) for job in jobs)
-    with (
-        multiprocessing.get_context("spawn").Pool(config.workers) as pool,
-        tqdm(total=len(scenes), initial=len(scenes) - todo, desc="latent cache", unit="clip") as bar,
-    ):
-        for index, entry in pool.imap_unordered(_write_world_shard, jobs):
-            manifest.add(index, entry)
-            bar.update(entry["samples"])
-
-
-def _load_world_text(config: WorldCache) -> TextEncoder:
-    return load_text_encoder(config.text / "text_encoder", config.text / "text_encoder_2", dtype=torch.float32)
-
-
-def _write_world_shard(job: _WorldJob) -> tuple[int, Entry]:
-    torch.set_num_threads(1)
-    basis, text = pca.PcaBasis.load(job.config.pca), _load_world_text(job.config)
-    samples = []
-    for seed in job.seeds:
-        scene, bucket = world.sample_scene(seed, "train"), world_bucket(job.config, seed)
-        clip = torch.from_numpy(drawing.render(scene, bucket.height, bucket.width, bucket.num_frames))
-        words = np.random.default_rng([seed, 3])  # the 3 keeps them apart from the other draws
-        samples.append(Sample(pca.encode(basis, clip[None])[0], world.sometimes_with_unknown_words(scene.caption, words)))
-    return job.index, write_shard(job.path, samples, {}, text)
-
-
-def world_bucket(config: WorldCache, seed: int) -> Bucket:
-    """The bucket of a scene: a function of its seed, drawn with the buckets' shares."""
-    shares = np.array(config.shares) / sum(config.shares)
-    number = np.random.default_rng([seed, 2]).choice(len(shares), p=shares)  # the 2 keeps it apart from the scene's own draws
-    return Bucket.parse(config.buckets[number])

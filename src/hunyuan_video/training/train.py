@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 
@@ -26,12 +27,14 @@ from hunyuan_video.checkpoint.ranks import reads
 from hunyuan_video.files import replacing
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import KINDS
+from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
-from hunyuan_video.training.objectives import add_noise, draw_dropped, guided_velocity, loss_of, student_of
+from hunyuan_video.training.objectives import Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.parallel import CPU, World, checkpointed_trunk, join_world, make_worker
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
+from hunyuan_video.training.prefetch import prefetched
 from hunyuan_video.training.run import Every, Run, forget_peak_memory, peak_memory, random_generator
 from hunyuan_video.training.settings import MAY_CHANGE, LoraTraining, Training, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.validate import Validator
@@ -88,31 +91,38 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         start = run.load(state)
         masters.load_into(worker)
 
-        def loss_at(step: int, number: int, samples: list[int]) -> Tensor:
+        def micro_batch_at(key: tuple[int, int]) -> tuple[Noisy, Tensor, TextFeatures]:
+            """On the CPU: a noisy micro-batch, the velocity there, and the empty caption."""
+            step, number = key
             draw = random_generator(config.seed, "batch", step, number)
-            latents, features = cache.batch(samples, draw_dropped(config, len(samples), draw))
-            noisy, velocity = add_noise(config, latents.to(world.device), features.to(world.device, dtype), draw)
-            if teacher is not None:
-                _, empty = cache.batch(samples, torch.ones(len(samples), dtype=torch.bool))
-                velocity = guided_velocity(teacher, noisy, empty.to(world.device, dtype))
-            return loss_of(worker, noisy, velocity)
+            latents, captions, empty = cache.batch(schedule(step)[number])
+            features = empty if draw_dropped(config, draw) else captions
+            return *add_noise(config, latents, features.to(CPU, dtype), draw), empty.to(CPU, dtype)
 
+        def loss_at(noisy: Noisy, velocity: Tensor, empty: TextFeatures) -> Tensor:
+            noisy = noisy.to(world.device)
+            if teacher is not None:
+                velocity = guided_velocity(teacher, noisy, empty.to(world.device, dtype))
+            return loss_of(worker, noisy, velocity.to(world.device))
+
+        mine = range(world.data_rank, config.batches_per_step, world.data_size)
+        keys = ((step, number) for step in range(start, config.num_steps) for number in mine)
+        upcoming = stack.enter_context(closing(prefetched(micro_batch_at, keys)))
         checkpoint_due = Every(runtime.checkpoint_seconds)
         for step in run.steps(start, config.num_steps):
             began, completed = time.monotonic(), step + 1
-            batches, total_loss = schedule(step), 0.0
-            mine = range(world.data_rank, len(batches), world.data_size)
-            for number in mine:
-                loss = loss_at(step, number, batches[number])
+            total_loss = torch.zeros((), dtype=torch.float64, device=world.device)
+            for micro_batch in islice(upcoming, len(mine)):
+                loss = loss_at(*micro_batch)
                 (loss / len(mine)).backward()
                 masters.accumulate(worker)
-                total_loss += loss.item() / len(batches) / world.sequence_parallel
+                total_loss += loss.detach().double() / config.batches_per_step / world.sequence_parallel
             due = world.is_main and (checkpoint_due() or completed == config.num_steps)
-            mean_loss, save_now = world.sum(total_loss, float(due))
+            mean_loss, save_now = world.sum(total_loss.item(), float(due))
             norm = masters.step(worker, step, config.learning_rate_at(step), usable=isfinite(mean_loss))
             count_skipped(skipped, isfinite(mean_loss) and isfinite(norm), completed, config)
 
-            seconds, samples = time.monotonic() - began, [number for batch in batches for number in batch]
+            seconds, samples = time.monotonic() - began, [number for batch in schedule(step) for number in batch]
             run.log(
                 completed,
                 loss=mean_loss,
@@ -134,7 +144,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
 
 
 def schedule_of(config: Training, cache: LatentCache) -> Schedule:
-    return Schedule(cache.buckets, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
+    return Schedule(cache.buckets, cache.text_lengths, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
 
 
 def attention_for(device: torch.device) -> str:

@@ -1,12 +1,10 @@
-"""Train the VAE: all of it, its decoder, or the miniature's.
+"""Trains a VAE.
 
     full         encoder and decoder, from nothing or from weights; the published loss is L1 + 0.1 LPIPS + 0.05 adversarial + 1e-6 KL
     decoder      of weights whose latents must stay what they are, because a transformer knows them
-    miniature    the encoder is constructed (see `pca`), so only the decoder learns, to undo it: first its trunk (the convolutions after
-                 each enlargement), a fifth of the work, then the whole
 
-The miniature sees rendered scenes whole: statistics of GroupNorm and the borders are different in crops, and cost it 1 dB when the
-decoder had only seen those. Official decoding is made of such crops, its tiles; so a last fine-tune may do some of its steps in tiles.
+What it starts from and where its clips are from is the caller's, who may also give a decoder other latents than its encoder's, and other
+stages before the last one. Official decoding is made of tiles, so a last fine-tune may do some of its steps in them.
 
 Everything random follows from (seed, step), so a run that was killed continues as if nothing had happened.
 """
@@ -16,12 +14,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from math import floor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,28 +35,27 @@ from hunyuan_video.config import require
 from hunyuan_video.files import replacing
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig
 from hunyuan_video.pipeline import resolve_device
-from hunyuan_video.training import pca
 from hunyuan_video.training.discriminator import Adversary
 from hunyuan_video.training.master import MasterWeights
-from hunyuan_video.training.miniature_vae import MINIATURE, fit_basis, keep_trunk
 from hunyuan_video.training.perceptual import PerceptualDistance, load_perceptual
+from hunyuan_video.training.prefetch import prefetched
 from hunyuan_video.training.run import Every, Run, random_generator
-from hunyuan_video.training.vae_clips import MediaFiles, RenderedWorld, Source
+from hunyuan_video.training.vae_clips import Source, to_pixels
 from hunyuan_video.training.vae_losses import adaptive_weight, kl_divergence, reconstruction_loss
 from hunyuan_video.transforms.tiling import tiled_decode, tiled_encode
 from hunyuan_video.weights import locate
 
 log = logging.getLogger(__name__)
 
+LatentsOf = Callable[[UInt8[Tensor, "B F H W 3"]], Float[Tensor, "B L T2 H2 W2"]]
+
 
 @dataclass(frozen=True)
 class VAETraining:
-    """How to train a VAE. The defaults train the embedded miniature's; docs/train-vae.md has the settings of a real one."""
+    """How to train a VAE. The defaults suit a very small one; docs/train-vae.md has the settings of a real one."""
 
-    part: Literal["full", "decoder", "miniature"] = "miniature"
-    """what learns: encoder and decoder, the decoder of WEIGHTS, or the miniature's decoder behind a constructed encoder"""
-    data: Path | None = None
-    """a folder, .jsonl or .csv of videos and images (default: the rendered world)"""
+    part: Literal["full", "decoder"] = "full"
+    """what learns: encoder and decoder, or the decoder of WEIGHTS"""
     weights: Path | None = None
     """start from these: a root of weights, or a folder with a VAE in it, such as OUT/vae of an earlier stage (default: from nothing)"""
     architecture: Path | None = None
@@ -74,11 +72,6 @@ class VAETraining:
     """share of steps that see images (one frame)"""
     image_batch_size: int = 1
 
-    pca_clips: int = 2400
-    """miniature: rendered clips whose principal components the encoder is made of"""
-    trunk_steps: int = 400
-    """miniature: first steps, of the decoder's trunk alone"""
-    trunk_learning_rate: float = 3e-3
     num_steps: int = 7000
     learning_rate: float = 2e-3
     """kept for the first half of the steps, then falling linearly to zero"""
@@ -110,114 +103,136 @@ class VAETraining:
     checkpoint_seconds: float = 90.0
 
     def __post_init__(self) -> None:
-        counts = ("num_steps", "batch_size", "image_batch_size", "max_stride", "pca_clips", "warmup_steps", "eval_clips", "eval_every")
-        for name in counts:
+        for name in ("num_steps", "batch_size", "image_batch_size", "max_stride", "warmup_steps", "eval_clips", "eval_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be 1 or more.")
         weighted = ("mse_weight", "gradient_weight", "kl_weight", "perceptual_weight", "adversarial_weight")
-        for name in ("trunk_steps", "adversarial_start", *weighted):
+        for name in ("adversarial_start", *weighted):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more.")
         for name in ("image_ratio", "tiling_probability"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1).")
         require(self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as 17.")
         require(self.size > 0 and self.size % 8 == 0, f"size is {self.size}; it must be a multiple of 8.")
-        require(
-            self.weights is None or (self.part != "miniature" and self.architecture is None),
-            "weights bring their own architecture and encoder; leave out --architecture, and give --part full or decoder.",
-        )
+        require(self.weights is None or self.architecture is None, "weights bring their own architecture; leave out --architecture.")
         require(self.part != "decoder" or self.weights is not None, "--part decoder needs --weights, whose encoder is kept.")
-        require(
-            self.part != "miniature" or self.architecture is None, "--part miniature has its own architecture; leave out --architecture."
-        )
         require(self.part == "full" or not self.kl_weight, f"kl_weight is {self.kl_weight}, but --part {self.part} trains no encoder.")
         require(
             bool(self.perceptual_weight) == bool(self.perceptual_weights),
             "perceptual_weight and perceptual_weights (its files; docs/train-vae.md says which) belong together; give both or neither.",
         )
 
-    @property
-    def first_steps(self) -> int:
-        """Steps of the trunk alone."""
-        return self.trunk_steps if self.part == "miniature" else 0
+
+class Stage(NamedTuple):
+    """Some steps of a training: what computes in them for the VAE, and the learning rate of each."""
+
+    num_steps: int
+    worker_of: Callable[[CausalVAE], CausalVAE]
+    learning_rate: Callable[[int], float]
 
 
-def train(config: VAETraining, folder: str | Path) -> float:
-    """Train, or continue, in `folder`. Returns the PSNR of held-out clips in dB.
+def last_stage(config: VAETraining) -> Stage:
+    """The whole VAE computes. It warms up, stays level for half of its steps and then falls to zero."""
 
-    `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end. Of a miniature,
-    `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is used).
+    def learning_rate(step: int) -> float:
+        return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps, 2 * (1 - step / config.num_steps))
+
+    return Stage(config.num_steps, in_bfloat16, learning_rate)
+
+
+def in_bfloat16(vae: CausalVAE) -> CausalVAE:
+    """A copy that computes; the VAE's own parameters are the masters."""
+    return copy.deepcopy(vae).bfloat16()
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> tuple[Stage, int]:
+    """The stage that a step of the training belongs to, and which of its steps it is."""
+    *earlier, last = stages
+    for stage in earlier:
+        if step < stage.num_steps:
+            return stage, step
+        step -= stage.num_steps
+    return last, step
+
+
+def train(
+    config: VAETraining,
+    run: Run,
+    vae: CausalVAE,
+    source: Source,
+    *,
+    latents_of: LatentsOf | None = None,
+    stages_before: Sequence[Stage] = (),
+) -> float:
+    """Train, or continue, in the folder of `run`. Returns the PSNR of held-out clips in dB.
+
+    `vae`, float32 on the CPU, is what it is before the first step. The decoder learns from the latents of its encoder, unless they are
+    given as a function of clips. `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at
+    the end.
+
+    Raises:
+        ValueError: no step of the tiled ones would have a seam.
     """
-    folder = Path(folder)
-    run, checkpoint_due = Run(folder, config), Every(config.checkpoint_seconds)
-    device = resolve_device("auto")
-    source = open_source(config)
-    held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
-    basis = None
-    if config.part == "miniature":
-        basis = fit_basis(folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)
-    vae = start(config, basis).to(device)
-    perceptual = load_perceptual(config.perceptual_weights, device) if config.perceptual_weight else None
-    adversary = Adversary(config.seed, config.adversarial_learning_rate, device) if config.adversarial_weight else None
-    weights = MasterWeights(learner(config, vae), betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
-    state = weights.state_dict() | ({} if adversary is None else adversary.state_dict())
-    done, total = run.load(state), config.first_steps + config.num_steps
-    if adversary is not None:
-        adversary.weights.load_into(adversary.worker)
-    worker: CausalVAE | None = None
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(clips_of, config, source, done)
-        for step in run.steps(done, total):
-            clips = upcoming.result()
-            upcoming = pool.submit(clips_of, config, source, step + 1)  # made while this step computes
-            if worker is None or step == config.first_steps:
-                worker = copy.deepcopy(vae).bfloat16()  # the VAE's own parameters are the masters
-                if step < config.first_steps:
-                    keep_trunk(worker.decoder)
-
-            target = pca.to_pixels(clips).to(device)
-            pixels, posterior = reconstruct(config, worker, basis, clips, target, step)
-            opponent = adversary if step >= config.adversarial_start else None
-            losses = backward(config, pixels, target, posterior, worker.decoder.conv_out.conv.weight, perceptual, opponent)
-            norm = weights.step(learner(config, worker), step, learning_rate(config, step))
-            if opponent is not None:
-                losses["discriminator"] = opponent.step(target, pixels, step)
-
-            completed = step + 1
-            if completed % 20 == 0:
-                scalars = {name: loss.item() for name, loss in losses.items()}
-                run.log(completed, **scalars, gradient_norm=norm, learning_rate=learning_rate(config, step))
-            if checkpoint_due() or completed == total:
-                run.save(completed, state)
-            if completed % config.eval_every == 0 and completed < total:
-                run.log(completed, psnr=keep(config, vae, weights.ema, held_out, folder / "vae"))
-    psnr = keep(config, vae, weights.ema, held_out, folder / "vae")
-    run.log(total, psnr=psnr)
-    run.close()
-    log.info("held-out PSNR %.2f dB", psnr)
-    return psnr
-
-
-def start(config: VAETraining, basis: pca.PcaBasis | None) -> CausalVAE:
-    """The VAE before its first step, float32 on the CPU; only what is trained asks for gradients."""
-    if config.weights is not None:
-        alone = (config.weights / "config.json").is_file()
-        vae = load_vae(config.weights if alone else locate(config.weights).vae, torch.float32, torch.device("cpu"))
-    else:
-        architecture = VAEConfig() if config.architecture is None else VAEConfig.from_json(read_json(config.architecture))
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            vae = CausalVAE(architecture if basis is None else MINIATURE)
-        if basis is not None:
-            pca.build_encoder(vae, basis)
-    vae.requires_grad_(False)
-    learner(config, vae).requires_grad_(True)
     tile = (vae.config.sample_size, vae.config.sample_tsize)
     require(
         not config.tiling_probability or config.size > tile[0] or config.num_frames > tile[1],
         f"A clip of {config.size} pixels and {config.num_frames} frames is one tile of this VAE ({tile[0]} pixels, {tile[1]} frames) and "
         "has no seams; raise size or num_frames, or set tiling_probability to 0.",
     )
-    return vae
+    device, checkpoint_due = resolve_device("auto"), Every(config.checkpoint_seconds)
+    held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
+    vae = vae.to(device).requires_grad_(False)
+    learner(config, vae).requires_grad_(True)
+    perceptual = load_perceptual(config.perceptual_weights, device) if config.perceptual_weight else None
+    adversary = Adversary(config.seed, config.adversarial_learning_rate, device) if config.adversarial_weight else None
+    weights = MasterWeights(learner(config, vae), betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
+    state = weights.state_dict() | ({} if adversary is None else adversary.state_dict())
+    stages = [*stages_before, last_stage(config)]
+    done, total = run.load(state), sum(stage.num_steps for stage in stages)
+    if adversary is not None:
+        adversary.weights.load_into(adversary.worker)
+    worker: CausalVAE | None = None
+    with closing(prefetched(partial(clips_of, config, source), range(done, total))) as upcoming:
+        for step, clips in zip(run.steps(done, total), upcoming, strict=True):
+            stage, number = stage_at(stages, step)
+            if worker is None or number == 0:
+                worker = stage.worker_of(vae)
+
+            target = to_pixels(clips).to(device)
+            pixels, posterior = reconstruct(config, worker, latents_of, clips, target, step)
+            opponent = adversary if step >= config.adversarial_start else None
+            losses = backward(config, pixels, target, posterior, worker.decoder.conv_out.conv.weight, perceptual, opponent)
+            norm = weights.step(learner(config, worker), step, stage.learning_rate(number))
+            if opponent is not None:
+                losses["discriminator"] = opponent.step(target, pixels, step)
+
+            completed = step + 1
+            if completed % 20 == 0:
+                scalars = {name: loss.item() for name, loss in losses.items()}
+                run.log(completed, **scalars, gradient_norm=norm, learning_rate=stage.learning_rate(number))
+            if checkpoint_due() or completed == total:
+                run.save(completed, state)
+            if completed % config.eval_every == 0 and completed < total:
+                run.log(completed, psnr=keep(config, vae, weights.ema, held_out, run.folder / "vae"))
+    psnr = keep(config, vae, weights.ema, held_out, run.folder / "vae")
+    run.log(total, psnr=psnr)
+    run.close()
+    log.info("held-out PSNR %.2f dB", psnr)
+    return psnr
+
+
+def start(config: VAETraining) -> CausalVAE:
+    """The VAE before its first step, float32 on the CPU."""
+    if config.weights is not None:
+        alone = (config.weights / "config.json").is_file()
+        return load_vae(config.weights if alone else locate(config.weights).vae, torch.float32, torch.device("cpu"))
+    return from_nothing(VAEConfig() if config.architecture is None else VAEConfig.from_json(read_json(config.architecture)), config.seed)
+
+
+def from_nothing(architecture: VAEConfig, seed: int) -> CausalVAE:
+    """A VAE of random weights, the same for the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CausalVAE(architecture)
 
 
 def learner(config: VAETraining, vae: CausalVAE) -> nn.Module:
@@ -228,15 +243,15 @@ def learner(config: VAETraining, vae: CausalVAE) -> nn.Module:
 def reconstruct(
     config: VAETraining,
     worker: CausalVAE,
-    basis: pca.PcaBasis | None,
+    latents_of: LatentsOf | None,
     clips: UInt8[Tensor, "B F H W 3"],
     target: Float[Tensor, "B C F H W"],
     step: int,
 ) -> tuple[Float[Tensor, "B C F H W"], Posterior | None]:
     """Clips (also as `target`, in [-1, 1]) decoded from their latents; and the posterior that these were drawn from, if from one."""
     tiled = torch.rand((), generator=random_generator(config.seed, "tiling", step)).item() < config.tiling_probability
-    if basis is not None:
-        posterior, latents = None, pca.encode(basis, clips).to(target.device)
+    if latents_of is not None:
+        posterior, latents = None, latents_of(clips).to(target.device)
     else:
         with torch.set_grad_enabled(config.part == "full"):
             posterior = (tiled_encode if tiled else CausalVAE.encode)(worker, target.bfloat16())
@@ -278,20 +293,6 @@ def backward(
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def learning_rate(config: VAETraining, step: int) -> float:
-    """Each stage warms up by itself; the second one stays level for half of its steps and then falls to zero."""
-    if step < config.first_steps:
-        return config.trunk_learning_rate * min(1.0, (step + 1) / config.warmup_steps)
-    step -= config.first_steps
-    return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps, 2 * (1 - step / config.num_steps))
-
-
-def open_source(config: VAETraining) -> Source:
-    if config.data is None:
-        return RenderedWorld(config.num_frames, config.size, config.max_stride)
-    return MediaFiles(config.data, config.num_frames, config.size, config.max_stride, config.eval_clips)
-
-
 def clips_of(config: VAETraining, source: Source, step: int) -> UInt8[Tensor, "B F H W 3"]:
     """What a step sees. Of every n steps, floor(n * image_ratio) see images."""
     draw = random_generator(config.seed, "clips", step)
@@ -327,7 +328,7 @@ def evaluate(vae: CausalVAE, clips: Sequence[UInt8[Tensor, "1 F H W 3"]]) -> tup
     """Mean PSNR per clip, in dB, of encoding and decoding; and the standard deviation of the latents."""
     values, latents = [], []
     for clip in clips:
-        x = pca.to_pixels(clip).to(vae.quant_conv.weight.device)
+        x = to_pixels(clip).to(vae.quant_conv.weight.device)
         latents.append(vae.encode(x).mode())
         error = vae.decode(latents[-1]).clamp(-1, 1) - x
         values.append(-10 * F.mse_loss(error / 2, torch.zeros_like(error)).log10())

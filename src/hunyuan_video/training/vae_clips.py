@@ -1,8 +1,8 @@
-"""The clips that the VAE is trained on: rendered, or cut from the user's videos and images when they are needed.
+"""The clips that a VAE is trained on, and the source that cuts them from the user's videos and images when they are needed.
 
 A clip shows every s-th frame, s random, so that the VAE meets fast motion, too. All that is random is drawn from a given generator.
 
-Letters: T frames, H W height and width.
+Letters: B clips, T frames, H W height and width.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from hunyuan_video.training import drawing, world
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.media import SUFFIXES, Item, UnusableError, find_items, plan, read_clips
 
@@ -32,28 +34,26 @@ def pick(count: int, draw: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=draw))
 
 
-class RenderedWorld:
-    """Scenes of the miniature's world, none seen twice. A stride of `max_stride` shows the whole of a motion, a smaller one a part."""
+def to_pixels(clips: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B 3 T H W"]:
+    """What a VAE sees of clips: values in [-1, 1]."""
+    return rearrange(clips, "B T H W C -> B C T H W").float() / 127.5 - 1
 
-    def __init__(self, num_frames: int, size: int, max_stride: int):
-        self.num_frames, self.size, self.max_stride = num_frames, size, max_stride
 
-    def render(self, seed: int, split: world.Split, num_frames: int) -> Clip:
-        return drawing.render(world.sample_scene(seed, split), self.size, self.size, num_frames)
+@runtime_checkable
+class Source(Protocol):
+    """Where clips come from: the same from equal generators, so that a training can go on where it was."""
 
     def video(self, draw: torch.Generator) -> Clip:
-        seed, stride = pick(2**31, draw), 1 + pick(self.max_stride, draw)
-        span = self.num_frames - 1
-        start = pick(span * (self.max_stride - stride) + 1, draw)
-        frames = self.render(seed, "train", span * self.max_stride + 1)
-        return frames[start : start + span * stride + 1 : stride]
+        """A clip to learn from."""
+        ...
 
     def image(self, draw: torch.Generator) -> Clip:
-        return self.render(pick(2**31, draw), "train", 1)
+        """One of a single frame."""
+        ...
 
     def held_out(self, number: int) -> Clip:
-        """Scenes of words that were never rendered together in training."""
-        return self.render(number, "held_out", self.num_frames)
+        """One that is never learned from."""
+        ...
 
 
 class MediaFiles:
@@ -115,6 +115,3 @@ class MediaFiles:
         room = [length - self.size for length in frames.shape[1:3]]
         top, left = (side // 2 if draw is None else pick(side + 1, draw) for side in room)
         return frames[:, top : top + self.size, left : left + self.size]
-
-
-Source = RenderedWorld | MediaFiles

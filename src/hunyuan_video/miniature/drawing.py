@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageFilter
 
-from hunyuan_video.training.world import CAMERA, HUES, SIZES, SUBJECTS, Scene
+from hunyuan_video.miniature.world import CAMERA, HUES, SIZES, SUBJECTS, Scene
 
 SIDE = 64  # every length below is for a picture of this side, and scales with the smaller side of the picture asked for
 TRAVEL = 16.0  # pixels from the first frame to the last: of 33 frames at 128 pixels, half a latent pixel in each latent frame
@@ -38,7 +38,7 @@ PAIR_GAP = 32.0  # between the centres of two subjects: a whole number of the tr
 @cache
 def _sprite(subject: str, colour: str | None, style: str, side: int) -> Float[np.ndarray, "4 S S"]:
     """A subject's blurred tile at a side of 64 or 128: RGB in [0, 255] already multiplied by opacity, then opacity in [0, 1]."""
-    with files("hunyuan_video.training").joinpath("sprites.png").open("rb") as file:
+    with files("hunyuan_video.miniature").joinpath("sprites.png").open("rb") as file:
         atlas = Image.open(file).convert("RGBA")
         tile = atlas.height
         left = SUBJECTS.index(subject) * tile

@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hunyuan_video.training import drawing, world
-from hunyuan_video.training.drawing import render
-from hunyuan_video.training.world import MOTIONS, SUBJECTS, Scene, is_held_out, sample_scene, write_caption
+from hunyuan_video.miniature import drawing, world
+from hunyuan_video.miniature.drawing import render
+from hunyuan_video.miniature.world import MOTIONS, SUBJECTS, Scene, is_held_out, sample_scene, write_caption
 
 
 def centroid_and_size(frame: np.ndarray, empty: np.ndarray) -> tuple[float, float, float]:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from einops import rearrange
 
+from hunyuan_video.miniature import drawing, pca, world
+from hunyuan_video.miniature.vae import MINIATURE
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.training import drawing, pca, world
-from hunyuan_video.training.miniature_vae import MINIATURE
 
 
 def render(seeds: range, split: world.Split = "train", num_frames: int = 9) -> torch.Tensor:

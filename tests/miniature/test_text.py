@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.miniature.text import PREFIX_TOKENS, TextTraining, build_llm, scale_residual_stream, train
 from hunyuan_video.models.text import Kind, TextEncoder
-from hunyuan_video.training.train_text import PREFIX_TOKENS, TextTraining, build_llm, scale_residual_stream, train
 
 SHORT = TextTraining(num_steps=5, batch_size=8, tokenizer_captions=200, fresh_captions=20, hidden_size=32, mlp_size=32)
 KINDS = ("video", "image")

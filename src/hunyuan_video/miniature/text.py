@@ -37,6 +37,7 @@ from transformers import (
 )
 
 from hunyuan_video.checkpoint import load_text_encoder
+from hunyuan_video.miniature.world import SLOTS, Scene, sample_scene, sometimes_with_unknown_words, with_unknown_words
 from hunyuan_video.models.text import (
     MAX_CLIP_TOKENS,
     SKIPPED_LAYERS,
@@ -45,7 +46,6 @@ from hunyuan_video.models.text import (
     clip_pooled,
     template_prefix,
 )
-from hunyuan_video.training.world import SLOTS, Scene, sample_scene, sometimes_with_unknown_words, with_unknown_words
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hunyuan_video.models.vae import CausalVAE, Decoder, Downsample, Encoder, ResBlock, Upsample
+from hunyuan_video.training.vae_clips import to_pixels
 
 TIME, SPACE = 4, 8  # frames and pixels a side of one block
 FIRST_FRAME_WEIGHT = 3.0  # first frames are one group in five but the most looked at
@@ -40,10 +41,6 @@ class PcaBasis:
     @classmethod
     def load(cls, path: str | Path) -> PcaBasis:
         return cls(**load_file(path))
-
-
-def to_pixels(clips: UInt8[Tensor, "N T H W 3"]) -> Float[Tensor, "N 3 T H W"]:
-    return rearrange(clips, "N T H W C -> N C T H W").float() / 127.5 - 1
 
 
 def _blocks(clips: UInt8[Tensor, "N T H W 3"]) -> Float[Tensor, "N T2 H2 W2 D"]:

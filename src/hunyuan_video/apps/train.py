@@ -13,7 +13,10 @@ from hunyuan_video.pipeline import resolve_device
 
 try:
     from hunyuan_video.memory import available_memory
-    from hunyuan_video.training import prepare, settings, train, train_text, train_vae
+    from hunyuan_video.miniature import cache as world_cache
+    from hunyuan_video.miniature import text as miniature_text
+    from hunyuan_video.miniature import vae as miniature_vae
+    from hunyuan_video.training import prepare, settings, train
     from hunyuan_video.training import recipe as recipes
     from hunyuan_video.training.dataset import MANIFEST, LatentCache
     from hunyuan_video.training.parallel import is_main_process, world_size
@@ -28,19 +31,19 @@ except ModuleNotFoundError as error:
 Flat = tyro.conf.arg(name="")
 
 
-def text(out: Path, config: Annotated[train_text.TextTraining, Flat]) -> None:
+def text(out: Path, config: Annotated[miniature_text.TextTraining, Flat]) -> None:
     """Train the miniature's tokenizers and text encoders; OUT is the folder they are written to."""
-    train_text.train(config, out)
+    miniature_text.train(config, out)
 
 
-def vae(out: Path, config: Annotated[train_vae.VAETraining, Flat]) -> None:
+def vae(out: Path, config: Annotated[miniature_vae.MiniatureTraining, Flat]) -> None:
     """Train a VAE, by default the miniature's; run it again with the same OUT and settings to continue."""
-    train_vae.train(config, out)
+    miniature_vae.train(config, out)
 
 
-def cache(out: Path, config: Annotated[prepare.WorldCache, Flat]) -> None:
+def cache(out: Path, config: Annotated[world_cache.WorldCache, Flat]) -> None:
     """Render clips and store their latents and text states in OUT; run it again to continue."""
-    prepare.prepare_world(config, out)
+    world_cache.prepare_world(config, out)
 
 
 def transformer(

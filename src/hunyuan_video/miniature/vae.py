@@ -1,0 +1,146 @@
+"""Trains the embedded model's VAE: an encoder that is constructed (see `pca`), and a decoder that learns to undo it, first its trunk (the
+convolutions after each enlargement), a fifth of the work, then the whole.
+
+It sees rendered scenes whole: statistics of GroupNorm and the borders are different in crops, and cost it 1 dB when the decoder had only
+seen those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from hunyuan_video.config import require
+from hunyuan_video.miniature import drawing, pca, world
+from hunyuan_video.models.vae import Block, CausalVAE, Chunks, Decoder, ResBlock, VAEConfig
+from hunyuan_video.training import train_vae
+from hunyuan_video.training.run import Run
+from hunyuan_video.training.train_vae import Stage, VAETraining
+from hunyuan_video.training.vae_clips import Clip, MediaFiles, pick
+
+# Narrow, one ResBlock a level, few GroupNorm groups. Its latents have RMS 1 by construction, so nothing is left to scale.
+MINIATURE = VAEConfig(block_out_channels=(16, 32, 64, 64), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
+
+
+@dataclass(frozen=True)
+class MiniatureTraining(VAETraining):
+    """How to train a VAE. The defaults train the embedded miniature's; docs/train-vae.md has the settings of a real one."""
+
+    # The engine asks only whether a part is "full".
+    part: Literal["full", "decoder", "miniature"] = "miniature"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """what learns: encoder and decoder, the decoder of WEIGHTS, or the miniature's decoder behind a constructed encoder"""
+    data: Path | None = None
+    """a folder, .jsonl or .csv of videos and images (default: the rendered world)"""
+    pca_clips: int = 2400
+    """miniature: rendered clips whose principal components the encoder is made of"""
+    trunk_steps: int = 400
+    """miniature: first steps, of the decoder's trunk alone"""
+    trunk_learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        require(
+            self.part != "miniature" or (self.weights is None and self.architecture is None),
+            "The miniature has its own architecture and encoder; leave out --weights and --architecture, or give --part full or decoder.",
+        )
+        super().__post_init__()
+        require(self.pca_clips >= 1, f"pca_clips is {self.pca_clips}; it must be 1 or more.")
+        require(self.trunk_steps >= 0, f"trunk_steps is {self.trunk_steps}; it must be 0 or more.")
+
+
+def train(config: MiniatureTraining, folder: str | Path) -> float:
+    """Train, or continue, in `folder`: see `train_vae.train`. Returns the PSNR of held-out clips in dB.
+
+    Of a miniature, `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is
+    used).
+    """
+    run, source = Run(folder, config), open_source(config)
+    if config.part != "miniature":
+        return train_vae.train(config, run, train_vae.start(config), source)
+    basis = fit_basis(run.folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)
+    return train_vae.train(
+        config, run, start(basis, config.seed), source, latents_of=partial(pca.encode, basis), stages_before=[trunk_stage(config)]
+    )
+
+
+def open_source(config: MiniatureTraining) -> RenderedWorld | MediaFiles:
+    if config.data is None:
+        return RenderedWorld(config.num_frames, config.size, config.max_stride)
+    return MediaFiles(config.data, config.num_frames, config.size, config.max_stride, config.eval_clips)
+
+
+def start(basis: pca.PcaBasis, seed: int) -> CausalVAE:
+    """The miniature before its first step."""
+    vae = train_vae.from_nothing(MINIATURE, seed)
+    pca.build_encoder(vae, basis)
+    return vae
+
+
+def trunk_stage(config: MiniatureTraining) -> Stage:
+    """The decoder's trunk alone computes. It warms up and stays level."""
+
+    def worker_of(vae: CausalVAE) -> CausalVAE:
+        worker = train_vae.in_bfloat16(vae)
+        keep_trunk(worker.decoder)
+        return worker
+
+    return Stage(config.trunk_steps, worker_of, lambda step: config.trunk_learning_rate * min(1.0, (step + 1) / config.warmup_steps))
+
+
+class RenderedWorld:
+    """Scenes of the miniature's world, none seen twice. A stride of `max_stride` shows the whole of a motion, a smaller one a part."""
+
+    def __init__(self, num_frames: int, size: int, max_stride: int):
+        self.num_frames, self.size, self.max_stride = num_frames, size, max_stride
+
+    def render(self, seed: int, split: world.Split, num_frames: int) -> Clip:
+        return drawing.render(world.sample_scene(seed, split), self.size, self.size, num_frames)
+
+    def video(self, draw: torch.Generator) -> Clip:
+        seed, stride = pick(2**31, draw), 1 + pick(self.max_stride, draw)
+        span = self.num_frames - 1
+        start = pick(span * (self.max_stride - stride) + 1, draw)
+        frames = self.render(seed, "train", span * self.max_stride + 1)
+        return frames[start : start + span * stride + 1 : stride]
+
+    def image(self, draw: torch.Generator) -> Clip:
+        return self.render(pick(2**31, draw), "train", 1)
+
+    def held_out(self, number: int) -> Clip:
+        """Scenes of words that were never rendered together in training."""
+        return self.render(number, "held_out", self.num_frames)
+
+
+def fit_basis(path: Path, num_clips: int, size: int, num_frames: int) -> pca.PcaBasis:
+    """The basis at `path`; fitted to rendered clips and written first if it is not there."""
+    if not path.exists():
+        scenes = [world.sample_scene(seed, "train") for seed in range(num_clips)]
+        clips = torch.from_numpy(np.stack([drawing.render(scene, size, size, num_frames) for scene in scenes]))
+        temporary = path.with_suffix(".tmp")
+        pca.fit(clips).save(temporary)
+        temporary.replace(path)
+    return pca.PcaBasis.load(path)
+
+
+class Shortcut(nn.Module):
+    """What is left of a ResBlock without its residual branch."""
+
+    def __init__(self, block: ResBlock) -> None:
+        super().__init__()
+        self.conv_shortcut = block.conv_shortcut
+
+    def forward(self, x: Chunks) -> Chunks:
+        return x if self.conv_shortcut is None else list(self.conv_shortcut(x))
+
+
+def keep_trunk(decoder: Decoder) -> None:
+    """Remove a decoder's residual branches and attention in place. What stays keeps its name."""
+    decoder.mid_block = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    for block in decoder.modules():
+        if isinstance(block, Block):
+            block.resnets = nn.ModuleList([Shortcut(resnet) for resnet in block.resnets if isinstance(resnet, ResBlock)])
