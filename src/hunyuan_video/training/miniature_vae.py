@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hunyuan_video.models.vae import Block, Chunks, Decoder, ResBlock, VAEConfig
+from hunyuan_video.models.vae import Block, Decoder, ResBlock, VAEConfig
 from hunyuan_video.training import drawing, pca, world
 
 # Narrow, one ResBlock a level, few GroupNorm groups. Its latents have RMS 1 by construction, so nothing is left to scale.
@@ -33,8 +33,8 @@ class Shortcut(nn.Module):
         super().__init__()
         self.conv_shortcut = block.conv_shortcut
 
-    def forward(self, x: Chunks) -> Chunks:
-        return x if self.conv_shortcut is None else list(self.conv_shortcut(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.conv_shortcut is None else self.conv_shortcut(x)
 
 
 def keep_trunk(decoder: Decoder) -> None:

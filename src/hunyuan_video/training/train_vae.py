@@ -44,6 +44,7 @@ from hunyuan_video.training.perceptual import PerceptualDistance, load_perceptua
 from hunyuan_video.training.run import Every, Run, random_generator
 from hunyuan_video.training.vae_clips import MediaFiles, RenderedWorld, Source
 from hunyuan_video.training.vae_losses import adaptive_weight, kl_divergence, reconstruction_loss
+from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.tiling import tiled_decode, tiled_encode
 from hunyuan_video.weights import locate
 
@@ -209,6 +210,7 @@ def start(config: VAETraining, basis: pca.PcaBasis | None) -> CausalVAE:
             vae = CausalVAE(architecture if basis is None else MINIATURE)
         if basis is not None:
             pca.build_encoder(vae, basis)
+    in_chunks(vae)  # where no gradients are recorded: in an encoder that is kept, and in evaluation
     vae.requires_grad_(False)
     learner(config, vae).requires_grad_(True)
     tile = (vae.config.sample_size, vae.config.sample_tsize)
