@@ -4,15 +4,13 @@ An activation is a *list of chunks*, cut along its frames. A causal convolution 
 GroupNorm, whose statistics span all frames, first walks over the list to gather them. So a ResBlock never holds a normalised or padded
 copy of a whole clip, only of one chunk, and the result is that of one piece but for rounding (short clips are one chunk).
 
-What enlarges is given pieces small enough for what they become. It may be an `Upsample` or stand in its place: it says how far it looks
-back and by how much it grows (`lookback`, `time`, `space`), and is called with a piece behind the frames before it, and their number.
-
 Letters: B batch, C channels, T frames, H W height and width, G norm groups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +18,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, Decoder, Downsample, Encoder, ResBlock, Upsample, run
+from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, Decoder, Downsample, Encoder, ResBlock, run
 
 Chunks = list[Tensor]
 
@@ -28,6 +26,19 @@ Chunks = list[Tensor]
 # costs as much as several passes over them. An accelerator wants larger pieces of work.
 CHUNK_SIZE = {"cpu": 2**22}
 DEFAULT_CHUNK_SIZE = 2**25
+
+
+@runtime_checkable
+class Enlarging(Protocol):
+    """What an `Upsample` offers, and whatever stands in its place."""
+
+    time: int  # by how much it grows
+    space: int
+    lookback: int  # how many frames before its own it sees
+
+    def __call__(self, x: Tensor, past: int) -> Tensor:
+        """Enlarge a piece. Its first `past` frames are only there to be seen."""
+        ...
 
 
 def in_chunks(vae: CausalVAE) -> None:
@@ -70,8 +81,9 @@ def apply(layer: nn.Module, chunks: Chunks) -> Chunks:
             return cut(layer(torch.cat(chunks, dim=2)))
         case Downsample():
             return cut(torch.cat(list(convolve(layer.conv, chunks)), dim=2))  # the chunks have become small: cut anew
-        case _:
-            return enlarge(layer, chunks)  # pyright: ignore[reportArgumentType]
+        case Enlarging():
+            return enlarge(layer, chunks)
+    raise TypeError(f"{type(layer).__name__} is no layer of a VAE that can work in chunks.")
 
 
 def add_residual(block: ResBlock, x: Chunks) -> Chunks:
@@ -82,7 +94,7 @@ def add_residual(block: ResBlock, x: Chunks) -> Chunks:
     return x
 
 
-def enlarge(layer: Upsample, chunks: Chunks) -> Chunks:
+def enlarge(layer: Enlarging, chunks: Chunks) -> Chunks:
     out: Chunks = []
     past = chunks[0][:, :, :0]
     for piece in (piece for chunk in chunks for piece in cut(chunk, layer.time * layer.space**2)):
