@@ -18,7 +18,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, Decoder, Downsample, Encoder, ResBlock, run
+from hunyuan_video.models.vae import Block, CausalAttention, CausalConv3d, CausalVAE, Decoder, Downsample, Encoder, ResBlock, run
 
 Chunks = list[Tensor]
 
@@ -62,6 +62,7 @@ def run_in_chunks(model: Encoder | Decoder, x: Float[Tensor, "B C T H W"]) -> Fl
         return run(model, x)
     chunks = list(convolve(model.conv_in, cut(x)))
     for block in model.blocks():
+        assert isinstance(block, Block)
         for layer in block.layers():
             chunks = apply(layer, chunks)
     return torch.cat(list(convolve(model.conv_out, activate(model.conv_norm_out, chunks))), dim=2)
