@@ -9,6 +9,7 @@ import torch
 from conftest import randomize
 from measure import deviation
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.vae import CausalConv3d, CausalVAE
@@ -153,6 +154,24 @@ def test_chunks_take_less_memory(vae: CausalVAE, one_frame_a_chunk: None, part: 
 def test_weights_are_laid_out_for_their_kernels(vae: CausalVAE, dtype: torch.dtype, layout: torch.memory_format):
     in_chunks(vae.to(dtype))
     assert all(conv.weight.is_contiguous(memory_format=layout) for conv in vae.modules() if isinstance(conv, nn.Conv3d))
+
+
+@torch.no_grad()
+def test_half_precision_keeps_the_layout_of_its_weights(vae: CausalVAE, chunk_size: int):
+    class Windows(TorchDispatchMode):
+        in_order: list[bool] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.replication_pad3d.default:
+                self.in_order.append(result.is_contiguous(memory_format=torch.channels_last_3d))
+            return result
+
+    upsample_by_phases(vae.bfloat16())
+    in_chunks(vae)
+    with Windows() as windows:
+        vae.decode(vae.moments(pixels_of(1, 5, 3, 5).bfloat16())[:, :4])
+    assert windows.in_order and all(windows.in_order)
 
 
 # --- The pieces ---

@@ -97,11 +97,11 @@ def add_residual(block: ResBlock, x: Chunks) -> Chunks:
 
 def enlarge(layer: Enlarging, chunks: Chunks) -> Chunks:
     out: Chunks = []
-    past = chunks[0][:, :, :0]
+    window: Tensor | None = None
     for piece in (piece for chunk in chunks for piece in cut(chunk, layer.time * layer.space**2)):
-        window = torch.cat([past, piece], dim=2)
-        out.append(layer(window, past.shape[2]))
-        past = window[:, :, -layer.lookback :]
+        past = [] if window is None else [window[:, :, -layer.lookback :]]
+        window = torch.cat([*past, piece], dim=2)
+        out.append(layer(window, window.shape[2] - piece.shape[2]))
     return out
 
 
