@@ -158,20 +158,20 @@ def test_weights_are_laid_out_for_their_kernels(vae: CausalVAE, dtype: torch.dty
 
 @torch.no_grad()
 def test_half_precision_keeps_the_layout_of_its_weights(vae: CausalVAE, chunk_size: int):
-    class Windows(TorchDispatchMode):
-        in_order: list[bool] = []
+    in_order: list[bool] = []
 
+    class Windows(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             result = func(*args, **(kwargs or {}))
             if func is torch.ops.aten.replication_pad3d.default:
-                self.in_order.append(result.is_contiguous(memory_format=torch.channels_last_3d))
+                in_order.append(result.is_contiguous(memory_format=torch.channels_last_3d))
             return result
 
     upsample_by_phases(vae.bfloat16())
     in_chunks(vae)
-    with Windows() as windows:
+    with Windows():
         vae.decode(vae.moments(pixels_of(1, 5, 3, 5).bfloat16())[:, :4])
-    assert windows.in_order and all(windows.in_order)
+    assert in_order and all(in_order)
 
 
 # --- The pieces ---
