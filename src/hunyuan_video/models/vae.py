@@ -4,7 +4,7 @@ Parameter names are the official checkpoint's, so its state dict loads as it is.
 tensor; tiles and chunks are transforms. Nothing here multiplies by `scaling_factor`: that belongs to whoever gives the latents to a
 transformer.
 
-Letters: B batch, C channels, F pixel frames, T latent or hidden frames, H W height and width, G norm groups.
+Letters: B batch, C channels, F pixel frames, T latent or hidden frames, H W height and width.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, kernel_size, stride=(time, space, space))
 
     def forward(self, x: Float[Tensor, "B C T H W"], past: int = 0) -> Float[Tensor, "B C2 T2 H2 W2"]:
-        """The first `past` frames are only there to be seen: they are of an earlier piece of the video, which has made theirs."""
+        """The first `past` frames belong to an earlier piece of the video: they are seen, and nothing is made of them again."""
         kernel = self.conv.kernel_size[0]
         if kernel > 1:
             side = kernel // 2
@@ -176,7 +176,7 @@ class Upsample(nn.Module):
         self.conv = CausalConv3d(channels, channels)
 
     def forward(self, x: Float[Tensor, "B C T H W"], past: int = 0) -> Float[Tensor, "B C T2 H2 W2"]:
-        """As with `CausalConv3d`, the first `past` frames (at most `lookback`) are only there to be seen."""
+        """The first `past` frames (at most `lookback`) belong to an earlier piece, as those of a `CausalConv3d`."""
         x = x.repeat_interleave(self.time, dim=2)[:, :, 0 if past else self.time - 1 :]
         x = F.interpolate(x, scale_factor=(1.0, float(self.space), float(self.space)), mode="nearest")
         return self.conv(x, self.time * past)
@@ -252,8 +252,8 @@ class Decoder(nn.Module):
 
 
 def run(model: Encoder | Decoder, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 T2 H2 W2"]:
-    """All of an encoder or decoder. A plain function which each holds as `run`, so that a transform may work through the layers in
-    another way; not a bound method, whose deep copy would run the original."""
+    """All layers of an encoder or decoder. Each holds this plain function as `run`, so that a transform may go through its layers in
+    another way. It is not a bound method: a deep copy would run the original."""
     x = model.conv_in(x)
     for block in model.blocks():
         x = block(x)

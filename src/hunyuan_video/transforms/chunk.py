@@ -32,12 +32,12 @@ DEFAULT_CHUNK_SIZE = 2**25
 class Enlarging(Protocol):
     """What an `Upsample` offers, and whatever stands in its place."""
 
-    time: int  # by how much it grows
-    space: int
-    lookback: int  # how many frames before its own it sees
+    time: int  # how many frames it makes of one
+    space: int  # how many pixels a side it makes of one
+    lookback: int  # frames before its own that a frame is made from
 
     def __call__(self, x: Tensor, past: int) -> Tensor:
-        """Enlarge a piece. Its first `past` frames are only there to be seen."""
+        """Enlarge a piece. Its first `past` frames (at most `lookback`) belong to the piece before: nothing is made of them again."""
         ...
 
 
@@ -57,7 +57,7 @@ def in_chunks(vae: CausalVAE) -> None:
 
 def run_in_chunks(model: Encoder | Decoder, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 T2 H2 W2"]:
     """As `run`."""
-    x = x.contiguous(memory_format=torch.channels_last_3d)  # the fastest layout; every layer keeps it
+    x = x.contiguous(memory_format=torch.channels_last_3d)  # the fastest layout; in half precision every layer keeps it
     if torch.is_grad_enabled():
         return run(model, x)
     chunks = list(convolve(model.conv_in, cut(x)))

@@ -46,7 +46,7 @@ class PhaseUpsample(nn.Module):
             self.weights.append(nn.Parameter(weight, requires_grad=False))
 
     def forward(self, x: Float[Tensor, "B C T H W"], past: int = 0) -> Float[Tensor, "B C T2 H2 W2"]:
-        """As `Upsample`: the first `past` frames (at most `lookback`) are only there to be seen."""
+        """As `Upsample`: the first `past` frames (at most `lookback`) belong to an earlier piece."""
         batch, _, frames, height, width = x.shape
         window = F.pad(x, (1, 1, 1, 1, self.lookback - past, 0), mode="replicate")
         shape = (batch, len(self.bias), self.time * (frames - past), 2 * height, 2 * width)
