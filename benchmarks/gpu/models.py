@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gpu.part import Part
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.transforms.chunk import in_chunks
 
 TEXT_TOKENS = 256
 SIZES = {"129x720x1280": (33, 90, 160), "129x544x960": (33, 68, 120)}  # latent frames, height and width
@@ -41,11 +42,11 @@ def random_transformer(config: TransformerConfig, device: torch.device, dtype: t
 
 
 def random_vae(config: VAEConfig, device: torch.device, dtype: torch.dtype) -> CausalVAE:
-    """In the memory layout that loading gives its weights."""
+    """In chunks, as every VAE that is loaded works."""
     with torch.device("meta"):
         vae = CausalVAE(config).to(dtype)
     vae = randomize(vae.to_empty(device=device), std=0.02)
-    vae.load_state_dict(vae.state_dict(), assign=True)
+    in_chunks(vae)
     return vae
 
 

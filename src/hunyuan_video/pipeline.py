@@ -50,6 +50,7 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.lora import apply_lora, merge_lora
 from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
@@ -235,6 +236,7 @@ class HunyuanVideo:
         )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         upsample_by_phases(vae)
+        in_chunks(vae)
         for adapter in adapters:
             # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits, or stay in their file, it stays live.
             lora = read_lora(adapter.path, transformer.config)

@@ -33,6 +33,7 @@ from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer,
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.request import Adapter
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.offload import offload_blocks, tensors_of
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.tiling import decode_pieces
@@ -331,6 +332,7 @@ def _build(
         text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)}).to(text_dtype)
         transformer, vae = HunyuanVideoTransformer(parts.transformer).to(dtype), CausalVAE(parts.vae).to(vae_dtype)
     upsample_by_phases(vae)
+    in_chunks(vae)
     if runtime.fp8 or parts.in_8_bits:
         fp8.quantize(transformer)
     if runtime.fp8_matmul:

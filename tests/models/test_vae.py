@@ -12,13 +12,7 @@ from diffusers_peer import vae_peer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hunyuan_video.models import vae as vae_module
-from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, GroupNorm, Posterior, ResBlock, VAEConfig
-
-
-@pytest.fixture
-def one_frame_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(vae_module.CHUNK_SIZE, "cpu", 1)
+from hunyuan_video.models.vae import CausalAttention, CausalConv3d, CausalVAE, Posterior, ResBlock, Upsample, VAEConfig
 
 
 def random(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -54,12 +48,6 @@ def test_decode_matches_the_reference(golden, reference: CausalVAE, case: str):
     expected.check(reference.decode(expected[f"in.{case}"]), f"out.{case}")
 
 
-@pytest.mark.parametrize("case", ["dec0", "dec1"])
-def test_decode_in_chunks_matches_the_reference(golden, reference: CausalVAE, one_frame_a_chunk: None, case: str):
-    expected = golden("vae")
-    expected.check(reference.decode(expected[f"in.{case}"]), f"out.{case}")
-
-
 # --- Diffusers ---
 
 
@@ -81,60 +69,6 @@ def test_decode_of_a_single_frame_equals_diffusers(vae: CausalVAE):
     torch.testing.assert_close(vae.decode(latents), vae_peer(vae).decode(latents).sample, atol=2e-5, rtol=1e-4)
 
 
-# --- Chunks ---
-
-
-def test_convolution_in_chunks_equals_whole():
-    conv = CausalConv3d(4, 6)
-    x = random(2, 4, 9, 5, 5)
-    (whole,) = conv([x])
-    for sizes in ([1] * 9, [4, 5], [2, 3, 3, 1]):
-        torch.testing.assert_close(torch.cat(list(conv(x.split(sizes, dim=2))), dim=2), whole)
-
-
-def test_strided_convolution_in_chunks_equals_whole():
-    conv = CausalConv3d(4, 6, stride=(2, 2))
-    x = random(2, 4, 9, 6, 6)
-    (whole,) = conv([x])
-    for sizes in ([1] * 9, [4, 5], [2, 3, 3, 1]):
-        torch.testing.assert_close(torch.cat(list(conv(x.split(sizes, dim=2))), dim=2), whole)
-
-
-@torch.no_grad()
-def test_group_norm_in_chunks_equals_whole():
-    norm = randomize(GroupNorm(2, 6))
-    x = 3 * random(2, 6, 7, 4, 4) + 5
-    expected = nn.functional.group_norm(x, 2, norm.weight, norm.bias, norm.eps)
-    torch.testing.assert_close(torch.cat(list(norm(list(x.split(3, dim=2)))), dim=2), expected, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_group_norm_of_bfloat16_chunks_keeps_float32_statistics():
-    norm = GroupNorm(1, 4).bfloat16()
-    x = (random(1, 4, 8, 32, 32) + 3).bfloat16()
-    expected = nn.functional.group_norm(x.float(), 1)
-    actual = torch.cat(list(norm(list(x.split(1, dim=2)))), dim=2)
-    assert (actual.float().mean() - expected.mean()).abs() < 1e-3
-    torch.testing.assert_close(actual.float(), expected, atol=0.02, rtol=0.01)
-
-
-def test_gradients_do_not_depend_on_chunks(vae: CausalVAE, monkeypatch: pytest.MonkeyPatch):
-    x = random(1, 3, 5, 16, 16)
-    gradients = []
-    for size in (2**22, 1):
-        monkeypatch.setitem(vae_module.CHUNK_SIZE, "cpu", size)
-        weight = vae.requires_grad_(True).encoder.conv_in.conv.weight
-        gradients += torch.autograd.grad(vae.decode(vae.encode(x).mean).square().mean(), weight)
-    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
-
-
-def test_inference_equals_training_mode(vae: CausalVAE):
-    latents = random(1, 4, 3, 2, 2)
-    expected = vae.requires_grad_(True).decode(latents)
-    with torch.no_grad():
-        torch.testing.assert_close(vae.decode(latents), expected.detach(), atol=1e-5, rtol=1e-5)
-
-
 # --- Causality ---
 
 
@@ -147,17 +81,31 @@ def test_attention_frame_by_frame_equals_a_dense_mask():
     scores = attention.to_q(tokens) @ attention.to_k(tokens).transpose(1, 2) / 8**0.5
     scores = scores.masked_fill(frame[:, None] < frame[None, :], float("-inf"))
     expected = x + attention.to_out[0](scores.softmax(-1) @ attention.to_v(tokens)).transpose(1, 2).view_as(x)
-    torch.testing.assert_close(torch.cat(attention([x]), dim=2), expected)
+    torch.testing.assert_close(attention(x), expected)
 
 
 def test_convolution_sees_no_later_frame():
     conv = CausalConv3d(2, 2)
     x = random(1, 2, 5, 4, 4)
-    (before,) = conv([x.clone()])
+    before = conv(x)
     x[:, :, 3:] += 1
-    (after,) = conv([x])
+    after = conv(x)
     assert torch.equal(before[:, :, :3], after[:, :, :3])
     assert not torch.equal(before[:, :, 3:], after[:, :, 3:])
+
+
+@pytest.mark.parametrize("past", [1, 2])
+def test_convolution_goes_on_behind_frames_of_its_past(past: int):
+    conv = CausalConv3d(2, 3)
+    x = random(2, 2, 5, 4, 4)
+    torch.testing.assert_close(conv(x[:, :, : past + 2], past), conv(x)[:, :, past : past + 2])
+
+
+@pytest.mark.parametrize(("time", "past"), [(1, 1), (1, 2), (2, 1)])
+def test_enlarging_goes_on_behind_frames_of_its_past(time: int, past: int):
+    layer = Upsample(2, (time, 2))
+    x = random(2, 2, past + 3, 4, 4)
+    torch.testing.assert_close(layer(x, past), layer(x)[:, :, -3 * time :])
 
 
 # --- Posterior ---
@@ -222,8 +170,8 @@ def test_a_config_that_cannot_be_is_refused(change: dict, sentence: str):
 def test_activation_checkpointing_gives_the_same_gradients():
     block = randomize(ResBlock(4, 4, 2)).requires_grad_(True)
     x = random(1, 4, 3, 5, 5)
-    torch.cat(block([x.clone()]), dim=2).square().sum().backward()
+    block(x).square().sum().backward()
     expected = block.conv1.conv.weight.grad.clone()
     block.zero_grad()
-    torch.cat(checkpoint(block, [x.clone()], use_reentrant=False), dim=2).square().sum().backward()
+    checkpoint(block, x, use_reentrant=False).square().sum().backward()
     torch.testing.assert_close(block.conv1.conv.weight.grad, expected)

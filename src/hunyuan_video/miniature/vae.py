@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hunyuan_video.config import require
 from hunyuan_video.miniature import drawing, pca, world
-from hunyuan_video.models.vae import Block, CausalVAE, Chunks, Decoder, ResBlock, VAEConfig
+from hunyuan_video.models.vae import Block, CausalVAE, Decoder, ResBlock, VAEConfig
 from hunyuan_video.training import train_vae
 from hunyuan_video.training.run import Run
 from hunyuan_video.training.train_vae import Stage, VAETraining
@@ -134,8 +134,8 @@ class Shortcut(nn.Module):
         super().__init__()
         self.conv_shortcut = block.conv_shortcut
 
-    def forward(self, x: Chunks) -> Chunks:
-        return x if self.conv_shortcut is None else list(self.conv_shortcut(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.conv_shortcut is None else self.conv_shortcut(x)
 
 
 def keep_trunk(decoder: Decoder) -> None:

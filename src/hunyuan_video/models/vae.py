@@ -1,18 +1,15 @@
 """The causal 3D VAE "884-16c": pixels [B, 3, F, H, W] in [-1, 1] <-> latents [B, 16, T, H/8, W/8], where F = 4 (T - 1) + 1.
 
-Parameter names are the official checkpoint's, so its state dict loads as it is. Encoding and decoding are whole, without tiles; tiling is
-a transform. Nothing here multiplies by `scaling_factor`: that belongs to whoever gives the latents to a transformer.
+Parameter names are the official checkpoint's, so its state dict loads as it is. Encoding and decoding are whole, every activation in one
+tensor; tiles and chunks are transforms. Nothing here multiplies by `scaling_factor`: that belongs to whoever gives the latents to a
+transformer.
 
-One idea carries the file. An activation is a *list of chunks*, cut along its frames. A causal convolution hands its last two frames on
-from chunk to chunk; a GroupNorm, whose statistics span all frames, first walks over the list to gather them. So a ResBlock never holds
-a normalised or padded copy of a whole video, only of one chunk, and the result is the same as with one chunk (short clips have one).
-
-Letters: B batch, C channels, F pixel frames, T latent or hidden frames, H W height and width, G norm groups.
+Letters: B batch, C channels, F pixel frames, T latent or hidden frames, H W height and width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import log2
@@ -24,12 +21,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Chunks = list[Tensor]
-
-# Values one chunk may have. Small on a CPU: malloc reuses such buffers, while larger ones are mapped, and zeroed, page by page, which
-# costs as much as several passes over them. An accelerator wants larger pieces of work.
-CHUNK_SIZE = {"cpu": 2**22}
-DEFAULT_CHUNK_SIZE = 2**25
 NORM_EPS = 1e-6
 
 
@@ -122,72 +113,28 @@ class CausalConv3d(nn.Module):
         time, space = stride
         self.conv = nn.Conv3d(in_channels, out_channels, kernel_size, stride=(time, space, space))
 
-    def forward(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        if kernel == 1:
-            yield from map(self.conv, chunks)
-            return
-        side = kernel // 2
-        carry: Tensor | None = None
-        for chunk in chunks:
-            before = kernel - 1 if carry is None else carry.shape[2]
-            window = F.pad(chunk, (side, side, side, side, before, 0), mode="replicate")
-            if carry is not None:
-                window[:, :, :before] = carry
-            # With stride 2 a chunk may end between two outputs; what the next output still needs is carried on.
-            count = (window.shape[2] - kernel) // stride + 1
-            carry = window[:, :, count * stride :]
-            if count > 0:
-                yield self.conv(window)
-
-
-class GroupNorm(nn.GroupNorm):
-    """GroupNorm over all chunks together: a first pass gathers the statistics, a second one applies them."""
-
-    def forward(self, chunks: Chunks) -> Iterator[Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if len(chunks) == 1 or torch.is_grad_enabled():
-            # One pass by torch's own kernel. Training keeps every activation anyway, so there a joined copy costs nothing extra.
-            whole = chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=2)
-            yield from super().forward(whole).split([chunk.shape[2] for chunk in chunks], dim=2)
-            return
-        weight, bias = self.weight.float(), self.bias.float()
-        means, variances = self.statistics(chunks)
-        for chunk in chunks:
-            # With given statistics this is batch_norm, the one kernel that keeps them float32 beside bfloat16 values.
-            samples = zip(chunk.split(1), means, variances, strict=True)
-            samples = [F.batch_norm(x, mean, variance, weight, bias, eps=self.eps) for x, mean, variance in samples]
-            yield samples[0] if len(samples) == 1 else torch.cat(samples)
-
-    def statistics(self, chunks: Chunks) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B C"]]:
-        """Mean and variance of each channel's group, float32: a bfloat16 sum over a million pixels is off by percents."""
-        size = sum(chunk[0, 0].numel() for chunk in chunks)
-        sums = []
-        for chunk in chunks:
-            values = chunk.to(torch.float32, copy=True)
-            sums.append(torch.stack([values.sum((2, 3, 4)), values.square_().sum((2, 3, 4))]))
-        moments = rearrange(torch.stack(sums).sum(0) / size, "moment B (G C) -> moment B G C", G=self.num_groups).mean(3)
-        mean, mean_square = moments.repeat_interleave(self.num_channels // self.num_groups, dim=2)
-        return mean, (mean_square - mean.square()).clamp(min=0)
+    def forward(self, x: Float[Tensor, "B C T H W"], past: int = 0) -> Float[Tensor, "B C2 T2 H2 W2"]:
+        """The first `past` frames belong to an earlier piece of the video: they are seen, and nothing is made of them again."""
+        kernel = self.conv.kernel_size[0]
+        if kernel > 1:
+            side = kernel // 2
+            x = F.pad(x, (side, side, side, side, kernel - 1 - past, 0), mode="replicate")
+        return self.conv(x)
 
 
 class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(groups, in_channels, eps=NORM_EPS)
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=NORM_EPS)
         self.conv1 = CausalConv3d(in_channels, out_channels)
-        self.norm2 = GroupNorm(groups, out_channels, eps=NORM_EPS)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=NORM_EPS)
         self.conv2 = CausalConv3d(out_channels, out_channels)
         self.conv_shortcut = CausalConv3d(in_channels, out_channels, kernel_size=1) if in_channels != out_channels else None
 
-    def forward(self, x: Chunks) -> Chunks:
-        """Replaces the chunks of `x` one after another, so that at the network's widest place input and output never both exist."""
-        if torch.is_grad_enabled():
-            x = list(x)  # activation checkpointing runs the block again, on what the caller still holds
-        h = list(self.conv1(map(silu, self.norm1(x))))
-        for i, residual in enumerate(self.conv2(map(silu, self.norm2(h)))):
-            (shortcut,) = [x[i]] if self.conv_shortcut is None else self.conv_shortcut([x[i]])
-            x[i] = residual.add_(shortcut)
-        return x
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 T H W"]:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class CausalAttention(nn.Module):
@@ -195,21 +142,19 @@ class CausalAttention(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.group_norm = GroupNorm(groups, channels, eps=NORM_EPS)
+        self.group_norm = nn.GroupNorm(groups, channels, eps=NORM_EPS)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, chunks: Chunks) -> Chunks:
-        x = torch.cat(chunks, dim=2)
-        (normed,) = self.group_norm([x])
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C T H W"]:
         _, _, frames, height, width = x.shape
-        tokens = rearrange(normed, "B C T H W -> B 1 (T H W) C")
+        tokens = rearrange(self.group_norm(x), "B C T H W -> B 1 (T H W) C")
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
         # Frame by frame over the frames so far: half the work of a block-causal mask, and no mask with (T H W) squared values.
         ends = [frame * height * width for frame in range(frames + 1)]
         out = [F.scaled_dot_product_attention(q[:, :, a:b], k[:, :, :b], v[:, :, :b]) for a, b in pairwise(ends)]
         out = self.to_out[0](torch.cat(out, dim=2))
-        return split(x + rearrange(out, "B 1 (T H W) C -> B C T H W", H=height, W=width))
+        return x + rearrange(out, "B 1 (T H W) C -> B C T H W", H=height, W=width)
 
 
 class Downsample(nn.Module):
@@ -217,8 +162,8 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = CausalConv3d(channels, channels, stride=scale)
 
-    def forward(self, x: Chunks) -> Chunks:
-        return split(torch.cat(list(self.conv(x)), dim=2))  # the chunks have become small: cut anew
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C T2 H2 W2"]:
+        return self.conv(x)
 
 
 class Upsample(nn.Module):
@@ -227,18 +172,14 @@ class Upsample(nn.Module):
     def __init__(self, channels: int, scale: tuple[int, int]) -> None:
         super().__init__()
         self.time, self.space = scale
+        self.lookback = 2 // self.time  # frames before its own that a frame is made from
         self.conv = CausalConv3d(channels, channels)
 
-    def enlarge(self, x: Chunks) -> Iterator[Tensor]:
-        first = True
-        for chunk in x:
-            for piece in split(chunk, self.time * self.space**2):
-                piece = piece.repeat_interleave(self.time, dim=2)[:, :, self.time - 1 if first else 0 :]
-                first = False
-                yield F.interpolate(piece, scale_factor=(1.0, float(self.space), float(self.space)), mode="nearest")
-
-    def forward(self, x: Chunks) -> Chunks:
-        return list(self.conv(self.enlarge(x)))
+    def forward(self, x: Float[Tensor, "B C T H W"], past: int = 0) -> Float[Tensor, "B C T2 H2 W2"]:
+        """The first `past` frames (at most `lookback`) belong to an earlier piece, as those of a `CausalConv3d`."""
+        x = x.repeat_interleave(self.time, dim=2)[:, :, 0 if past else self.time - 1 :]
+        x = F.interpolate(x, scale_factor=(1.0, float(self.space), float(self.space)), mode="nearest")
+        return self.conv(x, self.time * past)
 
 
 class Block(nn.Module):
@@ -250,10 +191,14 @@ class Block(nn.Module):
         for name, layer in resample.items():
             self.add_module(name, nn.ModuleList([layer]))
 
-    def forward(self, x: Chunks) -> Chunks:
+    def layers(self) -> Iterator[nn.Module]:
+        """In the order in which they act."""
         for layers in self.children():
-            for layer in layers.children():
-                x = layer(x)
+            yield from layers.children()
+
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 T2 H2 W2"]:
+        for layer in self.layers():
+            x = layer(x)
         return x
 
 
@@ -262,8 +207,8 @@ class MidBlock(Block):
         super().__init__(channels, channels, 2, groups)
         self.attentions = nn.ModuleList([CausalAttention(channels, groups)])
 
-    def forward(self, x: Chunks) -> Chunks:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+    def layers(self) -> Iterator[nn.Module]:
+        yield from (self.resnets[0], self.attentions[0], self.resnets[1])
 
 
 class Encoder(nn.Module):
@@ -275,11 +220,15 @@ class Encoder(nn.Module):
         blocks = zip((widths[0], *widths), widths, samplers, strict=False)
         self.down_blocks = nn.ModuleList([Block(before, width, layers, groups, **sampler) for before, width, sampler in blocks])
         self.mid_block = MidBlock(widths[-1], groups)
-        self.conv_norm_out = GroupNorm(groups, widths[-1], eps=NORM_EPS)
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
+        self.run: RunFn = run
+
+    def blocks(self) -> Iterator[nn.Module]:
+        yield from (*self.down_blocks, self.mid_block)
 
     def forward(self, x: Float[Tensor, "B C F H W"]) -> Float[Tensor, "B C2 T h w"]:
-        return run(self, (*self.down_blocks, self.mid_block), x)
+        return self.run(self, x)
 
 
 class Decoder(nn.Module):
@@ -291,18 +240,27 @@ class Decoder(nn.Module):
         samplers = [{"upsamplers": Upsample(width, config.scale(i))} for i, width in enumerate(widths[:-1])] + [{}]
         blocks = zip((widths[0], *widths), widths, samplers, strict=False)
         self.up_blocks = nn.ModuleList([Block(before, width, layers, groups, **sampler) for before, width, sampler in blocks])
-        self.conv_norm_out = GroupNorm(groups, widths[-1], eps=NORM_EPS)
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=NORM_EPS)
         self.conv_out = CausalConv3d(widths[-1], config.out_channels)
+        self.run: RunFn = run
+
+    def blocks(self) -> Iterator[nn.Module]:
+        yield from (self.mid_block, *self.up_blocks)
 
     def forward(self, latents: Float[Tensor, "B C T h w"]) -> Float[Tensor, "B C2 F H W"]:
-        return run(self, (self.mid_block, *self.up_blocks), latents)
+        return self.run(self, latents)
 
 
-def run(model: Encoder | Decoder, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    chunks = list(model.conv_in(split(x)))
-    for block in blocks:
-        chunks = block(chunks)
-    return torch.cat(list(model.conv_out(map(silu, model.conv_norm_out(chunks)))), dim=2)
+def run(model: Encoder | Decoder, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 T2 H2 W2"]:
+    """All layers of an encoder or decoder. Each holds this plain function as `run`, so that a transform may go through its layers in
+    another way. It is not a bound method: a deep copy would run the original."""
+    x = model.conv_in(x)
+    for block in model.blocks():
+        x = block(x)
+    return model.conv_out(F.silu(model.conv_norm_out(x)))
+
+
+RunFn = Callable[[Encoder | Decoder, Tensor], Tensor]
 
 
 class CausalVAE(nn.Module):
@@ -315,7 +273,6 @@ class CausalVAE(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, kernel_size=1)
         self.post_quant_conv = nn.Conv3d(config.latent_channels, config.latent_channels, kernel_size=1)
-        self.register_load_state_dict_post_hook(lay_out_weights)
 
     def encode(self, x: Float[Tensor, "B C F H W"]) -> Posterior:
         """Encode pixels in [-1, 1] whole. F must be 4n + 1, H and W multiples of 8."""
@@ -324,13 +281,13 @@ class CausalVAE(nn.Module):
 
     def moments(self, x: Float[Tensor, "B C F H W"]) -> Float[Tensor, "B C2 T h w"]:
         """The posterior as one tensor, mean and unclamped logvar side by side, as tiles are blended."""
-        return self.quant_conv(self.encoder(channels_last(x)))
+        return self.quant_conv(self.encoder(x))
 
     def decode(self, latents: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 F H2 W2"]:
         """Decode latents whole, to pixels of about [-1, 1], not clamped. A transformer's are to be divided by `scaling_factor` first."""
         channels = self.config.latent_channels
         require(latents.shape[1] == channels, f"the VAE decodes latents [B, {channels}, T, H, W]; got {list(latents.shape)}")
-        return self.decoder(self.post_quant_conv(channels_last(latents)))
+        return self.decoder(self.post_quant_conv(latents))
 
 
 def check_pixels(config: VAEConfig, x: Tensor) -> None:
@@ -346,24 +303,3 @@ def check_pixels(config: VAEConfig, x: Tensor) -> None:
 def require(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)
-
-
-def split(x: Tensor, growth: int = 1) -> Chunks:
-    """Cut an activation along its frames, so that a chunk has few enough values (and at least one frame) after it has grown."""
-    frames = CHUNK_SIZE.get(x.device.type, DEFAULT_CHUNK_SIZE) // (growth * x[:, :, 0].numel())
-    return list(x.split(max(1, frames), dim=2))
-
-
-def channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last_3d)  # the fastest layout; every layer here keeps it
-
-
-def lay_out_weights(model: nn.Module, _keys: object = None) -> None:
-    """Bring loaded weights into the order that kernels want: in half precision that of the activations, which saves reordering them at
-    every call (5 % of a decoding on a CPU); in float32 the usual one (7 % faster than the other)."""
-    half = next(model.parameters()).dtype != torch.float32
-    model.to(memory_format=torch.channels_last_3d if half else torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-
-
-def silu(x: Tensor) -> Tensor:
-    return F.silu(x, inplace=not torch.is_grad_enabled())  # its argument is always a fresh norm output

@@ -27,6 +27,7 @@ from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.run import keep_config
 from hunyuan_video.training.shards import Manifest, Sample, Skipped, read_skipped, write_shard
+from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.weights import Weights, find_or_embedded
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,9 @@ def _load_encoders(found: Weights, config: DataPreparation) -> tuple[TextEncoder
     vae_dtype = resolve_dtype(config.dtype, found.vae, device, torch.float16)
     in_file = stays_in_file(found.text_encoder, device)
     text = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, device, as_stored=in_file)
-    return text, load_vae(found.vae, vae_dtype, device)
+    vae = load_vae(found.vae, vae_dtype, device)
+    in_chunks(vae)
+    return text, vae
 
 
 class _Judge:

@@ -42,6 +42,7 @@ from hunyuan_video.training.prefetch import prefetched
 from hunyuan_video.training.run import Every, Run, random_generator
 from hunyuan_video.training.vae_clips import Source, to_pixels
 from hunyuan_video.training.vae_losses import adaptive_weight, kl_divergence, reconstruction_loss
+from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.tiling import tiled_decode, tiled_encode
 from hunyuan_video.weights import locate
 
@@ -181,6 +182,7 @@ def train(
     device, checkpoint_due = resolve_device("auto"), Every(config.checkpoint_seconds)
     held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
     vae = vae.to(device).requires_grad_(False)
+    in_chunks(vae)  # where no gradients are recorded: in an encoder that is kept, and in evaluation
     learner(config, vae).requires_grad_(True)
     perceptual = load_perceptual(config.perceptual_weights, device) if config.perceptual_weight else None
     adversary = Adversary(config.seed, config.adversarial_learning_rate, device) if config.adversarial_weight else None

@@ -13,6 +13,7 @@ from hunyuan_video.files import read_prompts, safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.pipeline import HunyuanVideo, resolve_dtype
 from hunyuan_video.training.parallel import World
+from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.video import save_video
 
@@ -73,6 +74,7 @@ class Validator:
         text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype)
         vae = checkpoint.load_vae(found.vae, vae_dtype, torch.device("cpu"))
         upsample_by_phases(vae)
+        in_chunks(vae)
         runtime = Runtime(attention=attention)  # pyright: ignore[reportArgumentType] (checked there)
         self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype, runtime=runtime)
         self.sampling = _sampling(config, found.sampling(), min(6.0, highest_guidance) if model.config.guidance_embed else None)

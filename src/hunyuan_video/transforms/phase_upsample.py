@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hunyuan_video.models.vae import CausalVAE, Chunks, Upsample, split
+from hunyuan_video.models.vae import CausalVAE, Upsample
 
 
 def fold(weight: Float[Tensor, "O I _ _ _"], dim: int, *, earlier: bool) -> Float[Tensor, "O I _ _ _"]:
@@ -33,8 +33,7 @@ class PhaseUpsample(nn.Module):
         super().__init__()
         conv = layer.conv.conv
         assert conv.bias is not None and layer.space == 2
-        self.time, self.bias = layer.time, conv.bias
-        self.past = 1 if self.time == 2 else 2  # frames before its own that a phase looks at
+        self.time, self.space, self.lookback, self.bias = layer.time, layer.space, layer.lookback, conv.bias
         # (frame, row, column) of a phase. In space a phase looks to its own side; in time only backwards.
         self.phases = list(product(range(self.time), range(2), range(2)))
         self.weights = nn.ParameterList()
@@ -46,22 +45,16 @@ class PhaseUpsample(nn.Module):
             weight = weight.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
             self.weights.append(nn.Parameter(weight, requires_grad=False))
 
-    def forward(self, x: Chunks) -> Chunks:
-        out: Chunks = []
-        carry: Tensor | None = None
-        for piece in (piece for chunk in x for piece in split(chunk, 4 * self.time)):
-            batch, _, frames, height, width = piece.shape
-            window = F.pad(piece, (1, 1, 1, 1, self.past, 0), mode="replicate")
-            if carry is not None:
-                window[:, :, : self.past] = carry
-            carry = window[:, :, -self.past :]
-            shape = (batch, len(self.bias), self.time * frames, 2 * height, 2 * width)
-            grown = torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=torch.channels_last_3d)
-            for (frame, row, column), weight in zip(self.phases, self.weights, strict=True):
-                side = window[:, :, :, row : row + height + 1, column : column + width + 1]
-                grown[:, :, frame :: self.time, row::2, column::2] = F.conv3d(side, weight, self.bias)
-            out.append(grown if out else grown[:, :, self.time - 1 :])
-        return out
+    def forward(self, x: Float[Tensor, "B C T H W"], past: int = 0) -> Float[Tensor, "B C T2 H2 W2"]:
+        """As `Upsample`: the first `past` frames (at most `lookback`) belong to an earlier piece."""
+        batch, _, frames, height, width = x.shape
+        window = F.pad(x, (1, 1, 1, 1, self.lookback - past, 0), mode="replicate")
+        shape = (batch, len(self.bias), self.time * (frames - past), 2 * height, 2 * width)
+        grown = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+        for (frame, row, column), weight in zip(self.phases, self.weights, strict=True):
+            side = window[:, :, :, row : row + height + 1, column : column + width + 1]
+            grown[:, :, frame :: self.time, row::2, column::2] = F.conv3d(side, weight, self.bias)
+        return grown if past else grown[:, :, self.time - 1 :]
 
 
 def upsample_by_phases(vae: CausalVAE) -> None:
