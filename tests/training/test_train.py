@@ -21,11 +21,12 @@ from training.cache_files import save_cache
 
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint.lora import read_lora
-from hunyuan_video.models.transformer import Context, rope_table
+from hunyuan_video.distributed.world import World
+from hunyuan_video.models.rope import rope_table
+from hunyuan_video.models.transformer import Context
 from hunyuan_video.training import train as module
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.objectives import add_noise, guided_velocity, loss_of, student_of
-from hunyuan_video.training.parallel import World
 from hunyuan_video.training.run import Run, random_generator
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.train import build_model, train

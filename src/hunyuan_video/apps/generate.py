@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
 from hunyuan_video.config import Output, Runtime, Sampling
-from hunyuan_video.pipeline import HunyuanVideo, Step, resolve_device
+from hunyuan_video.distributed.world import resolve_device
+from hunyuan_video.pipeline import HunyuanVideo, Step
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,10 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConf
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
-from hunyuan_video.checkpoint.ranks import Delivered, delivered, read_once, reads
+from hunyuan_video.checkpoint.ranks import Delivered, delivered
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_json, read_state_dict, reason
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, transformer_config
+from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
@@ -34,7 +35,7 @@ from hunyuan_video.weights import is_large
 
 __all__ = [
     "fill", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",
-    "read_json", "read_state_dict", "read_transformer", "reason", "stays_in_file", "transformer_config",
+    "read_json", "read_state_dict", "read_transformer", "reason", "stays_in_file", "transformer_config", "transformer_sizes",
 ]  # fmt: skip
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -106,12 +107,17 @@ def read_transformer(path: Path, load_key: str = "module") -> tuple[dict[str, La
     return stored.state, stored.config
 
 
+def transformer_sizes(path: Path, load_key: str = "module") -> TransformerConfig:
+    """The sizes that a transformer's tensors say; no number is read."""
+    return once(lambda: open_transformer(path, load_key).config)
+
+
 def load_transformer(
     path: Path, dtype: torch.dtype, device: torch.device, load_key: str = "module", *, as_stored: bool = False
 ) -> HunyuanVideoTransformer:
     """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so, and with `as_stored`,
     for inference on a CPU, all do (see `fill`)."""
-    stored = read_once(lambda: open_transformer(path, load_key))
+    stored = once(lambda: open_transformer(path, load_key))
     model = outline(stored)
     fill(model, delivered(stored.state), path, dtype, device, as_stored=as_stored)
     return model
@@ -119,10 +125,10 @@ def load_transformer(
 
 def load_on_rank_0(path: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
     """As `load_transformer`, on the CPU of rank 0; on the other ranks on the meta device, for a model that is to be sharded over them."""
-    stored = read_once(lambda: open_transformer(path))
+    stored = once(lambda: open_transformer(path))
     model = outline(stored)
-    read_once(lambda: fill(model, stored.state, path, dtype, torch.device("cpu")))
-    if not reads():
+    once(lambda: fill(model, stored.state, path, dtype, torch.device("cpu")))
+    if not is_first():
         fill(model, stored.state, path, dtype, torch.device("meta"))
     return model
 
@@ -138,7 +144,7 @@ def outline(stored: StoredTransformer) -> HunyuanVideoTransformer:
 
 def load_vae(path: Path, dtype: torch.dtype, device: torch.device) -> CausalVAE:
     """The VAE from a folder with `config.json` (official or Diffusers), or from a file, which then is the released one."""
-    config, state = read_once(lambda: read_vae(path))
+    config, state = once(lambda: read_vae(path))
     with torch.device("meta"):
         vae = CausalVAE(config)
     fill(vae, delivered(state), path, dtype, device)
@@ -191,7 +197,7 @@ def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Lazy]]:
         )
     llm = from_config(meta_llm, folder)
     num_layers = llm.config.num_hidden_layers
-    return llm, read_once(lambda: renamed(read_folder(folder), lambda name: llm_name(name, num_layers)))
+    return llm, once(lambda: renamed(read_folder(folder), lambda name: llm_name(name, num_layers)))
 
 
 def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
@@ -201,7 +207,7 @@ def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
             f"{folder} holds a model of type {kind!r}; the second text encoder must be CLIP, 'clip' or 'clip_text_model' "
             "(see docs/weights.md)."
         )
-    return from_config(meta_clip, folder), read_once(lambda: renamed(read_folder(folder), clip_name))
+    return from_config(meta_clip, folder), once(lambda: renamed(read_folder(folder), clip_name))
 
 
 def model_type(folder: Path) -> str | None:
