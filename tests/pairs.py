@@ -24,6 +24,7 @@ from tiny_checkpoint import VAE, llama_config
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hunyuan_video import checkpoint
 from hunyuan_video.assembly import Models, Training, assemble, check
@@ -35,6 +36,7 @@ from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.text import without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.training.plan import gathered
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.as_stored import leave_as_stored
 from hunyuan_video.transforms.lora import Lora, LoraLinear, add_lora, apply_lora, linear_layers, merge_lora
@@ -290,6 +292,31 @@ def result(asked: Asked, folder: Path, world: World) -> dict[str, float] | str:
     return deviations(found, by_hand(asked))
 
 
+class Gathered(TorchDispatchMode):
+    """Counts the bytes that arrive on this rank, its own included."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d" and "allgather" in func.__name__:
+            self.bytes += args[0].nbytes
+        return func(*args, **(kwargs or {}))
+
+
+def travelled(world: World) -> dict[str, int]:
+    """Bytes that are gathered for a forward pass of a bfloat16 model in 8 bits with adapters, and those that plans count."""
+    model = copy.deepcopy(plain()).transformer
+    assert model is not None
+    model.bfloat16()
+    assemble(Models(model), Runtime(fp8=True), world, training=Training(torch.bfloat16, adapt))
+    planned = gathered(model, torch.bfloat16)
+    states, pooled = torch.ones(1, 5, 24).bfloat16(), torch.ones(1, 20).bfloat16()
+    condition = model.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.ones(1))
+    with torch.no_grad(), Gathered() as seen:
+        model(torch.ones(1, 4, 1, 2, 2), torch.ones(1), condition)
+    return {"gathered": seen.bytes, "planned": planned}
+
+
 def work(rank: int, world_size: int, folder: Path, pairs: Iterable[frozenset[str]]) -> None:
     """All pairs of which one needs several ranks, on one rank; its results go to `folder`."""
     torch.set_num_threads(1)
@@ -302,5 +329,6 @@ def work(rank: int, world_size: int, folder: Path, pairs: Iterable[frozenset[str
         ranks = 1 if group is None else world_size
         world = World(HOME, rank, world_size, ranks, mesh if "FSDP" in names else None, group)
         results["+".join(sorted(names))] = result(Asked(names), folder, world)
+    results["travelled"] = travelled(World(HOME, rank, world_size, mesh=mesh))
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()

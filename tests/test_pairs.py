@@ -7,8 +7,9 @@ import ast
 import inspect
 import pkgutil
 import re
+from collections.abc import Callable
 from itertools import combinations
-from types import FunctionType
+from types import FunctionType, ModuleType
 
 import pytest
 from pairs import CHANGE_VALUES, ELSEWHERE, HOME, TRANSFORMS, Asked, by_hand, deviations, result, together, work
@@ -64,6 +65,12 @@ def check_multiplies(monkeypatch):
     monkeypatch.setattr(fp8, "check_multiplies", lambda device: original(device) if device == HOME else None)
 
 
+def places(name: str) -> list[tuple[ModuleType, Callable[..., object]]]:
+    """Where `assemble` finds the functions of a transform; those that are called elsewhere have none."""
+    functions = TRANSFORMS[name].functions
+    return [(place, function) for function in functions for place in (assembly, fp8) if vars(place).get(function.__name__) is function]
+
+
 def name_of(names: frozenset[str]) -> str:
     return "+".join(sorted(names))
 
@@ -92,6 +99,12 @@ def test_adapters_beside_sharded_8_bits_get_the_gradient_of_one_process(found_by
         assert "gradient of parameters" in apart
 
 
+def test_8_bit_weights_travel_as_such_and_are_planned_so(found_by_ranks):
+    for found in found_by_ranks:
+        travelled = found["travelled"]
+        assert travelled["gathered"] == pytest.approx(travelled["planned"], rel=0.01)  # sizes that are no multiples of 2 are padded
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_each_changes_what_it_says_and_nothing_else(name, tmp_path, check_multiplies):
     asked = Asked(frozenset({name}))
@@ -99,6 +112,17 @@ def test_each_changes_what_it_says_and_nothing_else(name, tmp_path, check_multip
     found = together(asked, tmp_path, World(HOME if asked.in_file else ELSEWHERE))
     largest = max(deviations({kind: found[kind] for kind in nothing}, nothing).values())
     assert largest > 1e-3 if name in CHANGE_VALUES else largest < BOUND
+
+
+@pytest.mark.parametrize("name", [name for name in ALONE if places(name)])
+def test_each_is_done_where_it_is_asked_for(name, tmp_path, check_multiplies, monkeypatch):
+    """A transform that changes no value would not be missed otherwise."""
+    done, expected = [], places(name)
+    for place, function in expected:
+        monkeypatch.setattr(place, function.__name__, lambda *given, do=function: done.append(do) or do(*given))
+    asked = Asked(frozenset({name}))
+    together(asked, tmp_path, World(HOME if asked.in_file else ELSEWHERE))
+    assert set(done) == {function for _, function in expected}
 
 
 def test_every_transform_is_in_the_list():

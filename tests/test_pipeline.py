@@ -139,6 +139,11 @@ def test_offload_auto_is_settled_by_load(pipe):
         HunyuanVideo(pipe.text_encoder, pipe.transformer, pipe.vae, runtime=Runtime(offload="auto"))
 
 
+def test_models_whose_blocks_do_not_move_are_no_pipeline_that_moves_blocks(pipe):
+    with pytest.raises(ValueError, match="none of these models' tensors come and go"):
+        HunyuanVideo(pipe.text_encoder, pipe.transformer, pipe.vae, runtime=Runtime(offload="blocks"))
+
+
 @pytest.mark.parametrize("offload", ["none", "models", "blocks"])
 def test_a_second_prompt_reads_no_file(official_tree, tmp_path, offload):
     tree = shutil.copytree(official_tree, tmp_path / "ckpts")

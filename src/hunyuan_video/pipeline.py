@@ -115,6 +115,11 @@ class HunyuanVideo:
             raise ValueError(
                 "offload is 'auto', which HunyuanVideo.load settles before it reads weights; give models none, models or blocks."
             )
+        if runtime.offload == "blocks" and not streamed:
+            raise ValueError(
+                "offload is 'blocks', but none of these models' tensors come and go; HunyuanVideo.load makes them, or give what `assemble` "
+                "returned as streamed."
+            )
         self.streamed = streamed
 
     @classmethod
@@ -142,8 +147,7 @@ class HunyuanVideo:
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         world = World(device)
         check(runtime, world, in_file=text_stays or transformer_stays)
-        sizes = checkpoint.transformer_sizes(found.transformer, found.load_key)
-        adapters = [read_adapter(adapter, sizes) for adapter in runtime.adapters]
+        adapters = [read_adapter(a, checkpoint.transformer_sizes(found.transformer, found.load_key)) for a in runtime.adapters]
         if runtime.offload == "auto":
             runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device, adapters)
         room = None  # for weights that stay in their files

@@ -314,6 +314,13 @@ def test_micro_batches_that_cannot_be_shared_out_are_refused(config, tmp_path, m
         train(replace(config, batches_per_step=4), tmp_path)
 
 
+def test_heads_that_the_ranks_cannot_share_are_refused_before_weights_are_read(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "join_world", lambda *_arguments: nullcontext(World(size=5, sequence_parallel=5)))
+    monkeypatch.setattr(module, "build_model", lambda *_arguments: pytest.fail("weights were read"))
+    with pytest.raises(ValueError, match="attention heads cannot be shared by 5 ranks"):
+        train(config, tmp_path)
+
+
 def test_a_new_block_starts_as_identity(config):
     model = build_model(config, LatentCache(config.cache))
     img, txt = torch.randn(1, 8, 32), torch.randn(1, 3, 32)

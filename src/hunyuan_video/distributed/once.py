@@ -57,7 +57,7 @@ def _sendable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # a class decides how it is pickled, and may fail in any way
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
     return error
 
 

@@ -104,14 +104,14 @@ def predict(
     # They are the masters'; the next backward pass makes a set of the worker's.
     earlier = {"gradients of earlier micro-batches (float32)": gradients if accumulate else 0}
     if world_size > 1:
-        gathered = partial(_gathered, dtype=dtype)
-        largest = max(blocks, key=gathered)
-        outside = gathered(model) - sum(map(gathered, blocks))
+        whole = partial(gathered, dtype=dtype)
+        largest = max(blocks, key=whole)
+        outside = whole(model) - sum(map(whole, blocks))
         moments["fullest moment of the backward pass"] = (
             held
             | earlier
             | {
-                "gathered weights: two blocks, and what is outside": 2 * gathered(largest) + outside,
+                "gathered weights: two blocks, and what is outside": 2 * whole(largest) + outside,
                 "gradients of one block, before they are reduced": (dtype.itemsize + 4) * _count(largest, trained=True),
                 "gradients (float32)": gradients,
                 "activations": seen.most_activations,
@@ -189,7 +189,7 @@ def _loss(model: HunyuanVideoTransformer, batch: MicroBatch, dtype: torch.dtype)
     return (model(noisy, make(samples), condition).float() - velocity).square().mean()
 
 
-def _gathered(module: nn.Module, dtype: torch.dtype) -> int:
+def gathered(module: nn.Module, dtype: torch.dtype) -> int:
     """Bytes of a module's weights on a rank where it works: in the dtype of computing, but for those in 8 bits."""
     return sum(parameter.numel() * min(parameter.itemsize, dtype.itemsize) for parameter in module.parameters())
 

@@ -10,6 +10,8 @@ from hunyuan_video.models.transformer import HunyuanVideoTransformer, trunk
 
 
 def recompute_blocks(model: HunyuanVideoTransformer) -> None:
-    """From now on a model keeps only what goes into each block, and computes the block again in the backward pass."""
+    """From now on a model keeps only what goes into each block, and computes the block again in the backward pass. Comes before whatever
+    wraps the trunk."""
+    assert model.trunk is trunk
     # Nothing in a block is random.
     model.trunk = partial(trunk, call=partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
