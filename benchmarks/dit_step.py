@@ -18,9 +18,9 @@ import torch
 from diffusers_peer import transformer_peer
 from measure import fresh_peak, randomize, take_turns
 
-from hunyuan_video.kernels.choice import fastest
+from hunyuan_video.kernels.choice import fastest, use_attention
 from hunyuan_video.models.attention import KINDS
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 
 MID = TransformerConfig(hidden_size=768, num_heads=6, num_double_blocks=2, num_single_blocks=4)
 GRIDS = {1280: (5, 32, 32), 3456: (9, 32, 48)}  # image tokens: latent frames, height and width

@@ -20,10 +20,10 @@ import torch
 from hunyuan_video.checkpoint import load_transformer
 from hunyuan_video.checkpoint.convert import write_pickle
 from hunyuan_video.checkpoint.lazy import Lazy
-from hunyuan_video.kernels.choice import fastest
+from hunyuan_video.kernels.choice import fastest, use_attention
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import KINDS
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.plan import KEPT
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.read_ahead import read_ahead

@@ -14,12 +14,13 @@ from typing import Literal
 import torch
 from measure import peak_memory
 
+from hunyuan_video.distributed.world import World
+from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.attention import AttentionFn, sdpa
 from hunyuan_video.models.text import TextFeatures
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import Noisy, loss_of
-from hunyuan_video.training.parallel import World
 from hunyuan_video.training.plan import MicroBatch, predict
 from hunyuan_video.training.settings import TrainingRuntime
 from hunyuan_video.training.train import make_ready

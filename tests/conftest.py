@@ -15,7 +15,7 @@ import torch
 from measure import randomize
 from safetensors.torch import load_file
 
-from hunyuan_video.models import transformer
+from hunyuan_video.models import timestep
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 
@@ -71,13 +71,13 @@ def follow_last_bits(monkeypatch: pytest.MonkeyPatch, t: torch.Tensor, table: to
     The reference and Diffusers have them from a float32 `exp`, whose last bit is their machine's; at guidance 6000 it is seen in the
     table, and moves the model's output by ten times the tolerance. Anything more than that last bit stays an error.
     """
-    ours, half = transformer.frequencies, table.shape[1] // 2
+    ours, half = timestep.frequencies, table.shape[1] // 2
     near = ours(half, torch.device("cpu")).expand(3, -1).clone()
     near[1], near[2] = near[1].nextafter(torch.tensor(0.0)), near[2].nextafter(torch.tensor(torch.inf))
     angle = t[:, None, None] * near
     error = (torch.cat([angle.cos(), angle.sin()], dim=-1) - table[:, None]).abs().amax(dim=0).unflatten(-1, (2, half)).amax(dim=1)
     theirs = near.gather(0, error.argmin(dim=0, keepdim=True))[0]
-    monkeypatch.setattr(transformer, "frequencies", lambda n, device: theirs if n == half else ours(n, device))
+    monkeypatch.setattr(timestep, "frequencies", lambda n, device: theirs if n == half else ours(n, device))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from torch import nn
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.ranks import delivered
+from hunyuan_video.distributed.once import once
 from hunyuan_video.weights import locate
 
 CPU = torch.device("cpu")
@@ -45,6 +46,17 @@ def load(make: Callable[[], nn.Module]) -> dict[str, torch.Tensor] | str:
         return f"{type(error).__name__}: {error}"
 
 
+class UnsendableError(Exception):
+    """Cannot be made again of its words alone."""
+
+    def __init__(self, what: str, why: str):
+        super().__init__(f"{what}: {why}")
+
+
+def fail_so() -> None:
+    raise UnsendableError("the disk", "is broken")
+
+
 def unreadable(model: nn.Module) -> dict[str, Lazy]:
     """A state of which rank 0 cannot read the last tensor."""
 
@@ -70,5 +82,10 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     results["unreadable"] = load(fill)
     model = checkpoint.load_on_rank_0(locate(folder / f"tree{rank}").transformer, torch.bfloat16)
     results["devices before sharding"] = sorted({tensor.device.type for tensor in everything(model).values()})
+    results["one number"] = once(lambda: rank + 5)
+    try:
+        once(fail_so)
+    except RuntimeError as error:
+        results["unsendable"] = str(error)
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -15,9 +15,10 @@ from measure import randomize
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from hunyuan_video.distributed.sequence import parallelize_sequence
+from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.attention import matmul, sdpa
-from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, use_attention
-from hunyuan_video.transforms.sequence_parallel import parallelize_sequence
+from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer
 
 FOUR_HEADS = replace(TINY, hidden_size=64, num_heads=4)
 # Latents, clean frames, lengths of the prompts. Tokens are a quarter of height times width: 45 and 15 do not divide by 2 or 4, 1 is fewer.

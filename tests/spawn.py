@@ -12,9 +12,9 @@ import torch
 import torch.multiprocessing as mp
 
 
-def on_ranks(work: Callable[[int, int, Path], None], num_ranks: int, folder: Path) -> list[dict[str, Any]]:
-    """What each of `num_ranks` processes that run `work(rank, num_ranks, folder)` has left in `folder`, as RANK.pt."""
-    context = mp.start_processes(work, (num_ranks, folder), nprocs=num_ranks, join=False, start_method="spawn")
+def on_ranks(work: Callable[..., None], num_ranks: int, folder: Path, *more: Any) -> list[dict[str, Any]]:
+    """What each of `num_ranks` processes that run `work(rank, num_ranks, folder, *more)` has left in `folder`, as RANK.pt."""
+    context = mp.start_processes(work, (num_ranks, folder, *more), nprocs=num_ranks, join=False, start_method="spawn")
     deadline = time.monotonic() + 240  # importing torch several times takes a minute on two busy cores
     while not context.join(timeout=1):
         if time.monotonic() > deadline:

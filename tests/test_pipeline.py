@@ -25,7 +25,7 @@ from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.pictures import fill, read_image, read_picture
-from hunyuan_video.pipeline import BusyError, HunyuanVideo, resolve_device
+from hunyuan_video.pipeline import BusyError, HunyuanVideo
 from hunyuan_video.request import Adapted, Adapter, Picture, Request, Strengths
 from hunyuan_video.sampling import initial_noise, linear_quadratic_sigmas, shifted_sigmas
 from hunyuan_video.transforms import fp8
@@ -139,6 +139,11 @@ def test_an_image_is_described_by_the_image_template(pipe, monkeypatch):
 def test_offload_auto_is_settled_by_load(pipe):
     with pytest.raises(ValueError, match=r"which HunyuanVideo\.load settles"):
         HunyuanVideo(pipe.text_encoder, pipe.transformer, pipe.vae, runtime=Runtime(offload="auto"))
+
+
+def test_models_whose_blocks_do_not_move_are_no_pipeline_that_moves_blocks(pipe):
+    with pytest.raises(ValueError, match="none of these models' tensors come and go"):
+        HunyuanVideo(pipe.text_encoder, pipe.transformer, pipe.vae, runtime=Runtime(offload="blocks"))
 
 
 @pytest.mark.parametrize("offload", ["none", "models", "blocks"])
@@ -404,13 +409,6 @@ def test_a_missing_lora_is_named_before_weights_are_read(official_tree, monkeypa
     monkeypatch.setattr(pipeline.checkpoint, "load_text_encoder", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
         adapted(official_tree, "nowhere.safetensors")
-
-
-def test_a_device_that_is_not_there_is_refused():
-    if torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    with pytest.raises(ValueError, match="this machine has none"):
-        resolve_device("cuda")
 
 
 @pytest.mark.gpu

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters import random_lora
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -18,7 +19,7 @@ from hunyuan_video.config import Runtime, Sampling, parse_bytes
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts, Prediction
-from hunyuan_video.request import Adapter
+from hunyuan_video.transforms.lora import in_attention_and_mlp
 from hunyuan_video.weights import locate
 
 GB = 10**9
@@ -45,7 +46,7 @@ def test_each_stage_takes_what_was_planned(official_tree, monkeypatch, offload, 
     found = locate(official_tree)
     runtime = replace(IN_FLOAT32, offload=offload, fp8=in_8_bits, text_fp8=in_8_bits)
     pipe = HunyuanVideo.load(found, runtime)
-    monkeypatch.setattr(plan, "TEMPLATE_TOKENS", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
+    monkeypatch.setitem(plan.PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
     (predicted,) = plan.predict(Parts.of(found), VIDEO, [runtime])
     if offload != "none":
         pipe.device = torch.device("cpu:0")
@@ -62,7 +63,7 @@ def test_denoising_takes_what_was_planned_from_the_allocator_itself(official_tre
         pytest.skip("--nudge takes memory of its own")
     found, video = locate(official_tree), replace(VIDEO, height=128, width=192)
     pipe = HunyuanVideo.load(found, IN_FLOAT32)
-    monkeypatch.setattr(plan, "TEMPLATE_TOKENS", pipe.text_encoder.crop("video"))
+    monkeypatch.setitem(plan.PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))
     (predicted,) = plan.predict(Parts.of(found), video, [IN_FLOAT32])
     steps = pipe.steps("A cat. " * 60, video)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
@@ -145,11 +146,13 @@ def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):
     assert plain.stages["denoise"] - fused.stages["denoise"] > 4 * 2 * tokens**2
 
 
-def test_a_live_adapter_is_planned_over_weights_that_come_in_8_bits(official_tree, lora_file):
-    found = replace(Parts.of(locate(official_tree)), in_8_bits=True)
-    (without,) = plan.predict(found, VIDEO, [IN_FLOAT32])
-    (beside,) = plan.predict(found, VIDEO, [IN_FLOAT32], [Adapter(lora_file)])
-    assert beside.stages["denoise"] - without.stages["denoise"] == 2 * lora_file.stat().st_size
+@pytest.mark.parametrize("in_8_bits", [False, True])
+def test_only_adapters_beside_weights_that_come_in_8_bits_take_memory(official_tree, tiny_transformer, in_8_bits):
+    found = replace(Parts.of(locate(official_tree)), in_8_bits=in_8_bits, transformer=tiny_transformer.config)
+    lora = random_lora(tiny_transformer, where=in_attention_and_mlp)
+    (without,), (beside,) = (plan.predict(found, VIDEO, [IN_FLOAT32], adapters) for adapters in ((), [(lora, 0.5)]))
+    factors = sum(adapter.down.nbytes + adapter.up.nbytes for adapter in lora.layers.values())
+    assert beside.stages["decode"] - without.stages["decode"] == (factors if in_8_bits else 0)
 
 
 @pytest.mark.gpu
@@ -194,7 +197,7 @@ def test_without_a_gpu_auto_moves_nothing(official_tree):
 
 
 def test_the_released_model_needs_what_its_tensors_say():
-    text, transformer, _ = plan._build(Parts(), Runtime())
+    text, transformer, *_ = plan._build(Parts(), Runtime(), torch.device("cuda"))
     count = [sum(parameter.numel() for parameter in model.parameters()) for model in (text.get_submodule("llm"), transformer)]
     assert count == [128320 * 4096 + 30 * 218_112_000, 12_821_012_544]
 

@@ -17,7 +17,8 @@ from torch.nn.attention import sdpa_kernel
 from gpu.attention import BACKENDS, best, kernel
 from gpu.models import OURS, SIZES, THEIRS, TINY_SIZES, Call, Inputs, caught_blocks, config_of, image_tokens, random_transformer
 from gpu.part import Part
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, use_attention
+from hunyuan_video.kernels.choice import use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 
 DTYPE = torch.bfloat16
 MASK = 3  # the place of Diffusers' attention mask among a block's arguments

@@ -13,7 +13,7 @@ from torch import Tensor
 from gpu.attention import best, kernel
 from gpu.models import OURS, SIZES, TINY_SIZES, Call, Inputs, caught_blocks, config_of, image_tokens, random_transformer
 from gpu.part import Part, UnavailableError
-from hunyuan_video.models.transformer import use_attention
+from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.transforms import fp8
 
 

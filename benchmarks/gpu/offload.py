@@ -21,7 +21,8 @@ from gpu.models import Inputs, config_of, random_transformer
 from gpu.part import Part
 from hunyuan_video import plan
 from hunyuan_video.config import Runtime, Sampling
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, SingleStreamBlock, use_attention
+from hunyuan_video.kernels.choice import use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, SingleStreamBlock
 from hunyuan_video.transforms.offload import offload_blocks, on_device, tensors_of
 
 # What a step is measured at: frames, height and width. At the second, copying the blocks takes longer than computing.

@@ -281,21 +281,23 @@ class Plan:
         import torch
 
         from hunyuan_video import plan
+        from hunyuan_video.checkpoint.lora import read_adapter
+        from hunyuan_video.distributed.world import resolve_device
         from hunyuan_video.memory import available_memory
-        from hunyuan_video.pipeline import resolve_device
 
         device = resolve_device(self.runtime.device)
         parts = plan.Parts() if found is None else plan.Parts.of(found)
         host = None  # of another machine, nothing is known
         if memory is None and device.type == "cuda":
             memory, host = available_memory(device), available_memory(torch.device("cpu"))
-        predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime), adapters)
+        loras = [read_adapter(adapter, parts.transformer) for adapter in adapters]
+        predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime), loras)
         print(plan.table(predictions))
         if memory is not None:
             print(f"\n{plan.proposal(predictions, memory, host)}")
         else:
             try:
-                print("\n" + plan.on_cpu(parts, self.sampling, self.runtime, adapters).sentence(available_memory(device)))
+                print("\n" + plan.on_cpu(parts, self.sampling, self.runtime, loras).sentence(available_memory(device)))
             except ValueError as refusal:
                 print(f"\n{refusal}")
             print("This machine has no GPU; --gpu-memory 24GB says which of these is the fastest that fits one.")

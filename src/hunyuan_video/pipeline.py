@@ -18,25 +18,26 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from hunyuan_video import __version__, checkpoint, plan, weights
+from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
-from hunyuan_video.checkpoint.lora import read_lora
+from hunyuan_video.checkpoint.lora import read_adapter
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, LoadKey, Runtime, Sampling, check_guidance
+from hunyuan_video.distributed.once import once
+from hunyuan_video.distributed.world import CPU, World, placed, resolve_device
 from hunyuan_video.files import sha256
-from hunyuan_video.kernels.choice import fastest
+from hunyuan_video.kernels import choice
 from hunyuan_video.memory import available_memory
-from hunyuan_video.models import attention
 from hunyuan_video.models.text import TextEncoder, TextFeatures
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, attention_of, use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.pictures import fill
 from hunyuan_video.request import Adapted, Adapter, Provenance, Request
@@ -49,12 +50,7 @@ from hunyuan_video.sampling import (
     official_noise,
     shifted_sigmas,
 )
-from hunyuan_video.transforms import fp8
-from hunyuan_video.transforms.chunk import in_chunks
-from hunyuan_video.transforms.lora import apply_lora, merge_lora
-from hunyuan_video.transforms.offload import offload_blocks, on_device
-from hunyuan_video.transforms.phase_upsample import upsample_by_phases
-from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
+from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
@@ -65,7 +61,7 @@ log = logging.getLogger(__name__)
 class Step:
     """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on."""
 
-    stage: Literal["encode", "denoise", "decode"]
+    stage: plan.Stage
     step: int
     total: int
     provenance: Provenance
@@ -84,47 +80,6 @@ class Video:
 
 class BusyError(RuntimeError):
     """A pipeline was asked for a second video while it makes one."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of `Runtime.device`, which must exist.
-
-    Raises:
-        ValueError: it does not.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    exists = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not exists[device.type]:
-        raise ValueError(f"device is {name!r}, but this machine has none; `hunyuan-video info` lists what it has.")
-    return placed(device)
-
-
-def placed(device: torch.device) -> torch.device:
-    """A device as tensors name theirs: "cuda" is not equal to the "cuda:0" that it means."""
-    return torch.empty(0, device=device).device
-
-
-def resolve_dtype(name: str, part: Path, device: torch.device, on_accelerator: torch.dtype) -> torch.dtype:
-    """The dtype of one part. float16 is never chosen for a CPU: there it is emulated, and far slower than bfloat16."""
-    if name != "auto":
-        return getattr(torch, name)
-    if device.type != "cpu":
-        return on_accelerator
-    return torch.bfloat16 if weights.is_large(part) else torch.float32
-
-
-def _read_ahead(transformer: HunyuanVideoTransformer, llm: nn.Module, room: int) -> None:
-    """Let what fits of the large models stay in memory. If not both fit, the language model, which works once a video, makes room."""
-    of_transformer, of_llm = plan.stacks(transformer, llm)
-    both_fit = size_of(mapped_spans(transformer)) + size_of(mapped_spans(llm)) <= room
-    read_ahead(of_llm, room if both_fit else 0)
-    read_ahead(of_transformer, room)
 
 
 @torch.no_grad()
@@ -154,8 +109,8 @@ class Source:
 
 class HunyuanVideo:
     """The loaded model. `dtype` is what the transformer computes in, if that is not its weights'. Models that are not on the device move
-    there while they work, or block by block if the runtime says so. Where the runtime's attention is "auto", the transformer gets the
-    kernel that is the fastest at each video's length; else it keeps its own."""
+    there while they work, all but `streamed`, what `assemble` made come and go by itself. Where the runtime's attention is "auto", the
+    transformer gets the kernel that is the fastest at each video's length; else it keeps its own."""
 
     def __init__(
         self,
@@ -167,6 +122,7 @@ class HunyuanVideo:
         dtype: torch.dtype | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
         source: Source = Source(),
+        streamed: Sequence[Tensor] = (),
     ):
         self.text_encoder = text_encoder
         self.transformer = transformer
@@ -180,10 +136,12 @@ class HunyuanVideo:
             raise ValueError(
                 "offload is 'auto', which HunyuanVideo.load settles before it reads weights; give models none, models or blocks."
             )
-        self.streamed: list[Tensor] = []  # what moves block by block
-        if runtime.offload == "blocks":
-            for blocks in plan.stacks(transformer, text_encoder.llm):
-                self.streamed += offload_blocks(blocks, self.device)
+        if runtime.offload == "blocks" and not streamed:
+            raise ValueError(
+                "offload is 'blocks', but none of these models' tensors come and go; HunyuanVideo.load makes them, or give what `assemble` "
+                "returned as streamed."
+            )
+        self.streamed = streamed
 
     @classmethod
     def load(
@@ -206,51 +164,36 @@ class HunyuanVideo:
                 does not multiply in 8 bits.
         """
         device = resolve_device(runtime.device)
-        if runtime.fp8_matmul:
-            fp8.check_multiplies(device)
         for adapter in adapters:
             adapter.check_file()
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
-        if runtime.offload == "auto":
-            runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device, adapters)
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
-        room = 0  # for weights that stay in their files
+        world = World(device)
+        check(runtime, world, in_file=text_stays or transformer_stays)
+        sizes = checkpoint.fitting_sizes(found)
+        loras = [read_adapter(adapter, sizes) for adapter in adapters]
+        if runtime.offload == "auto":
+            runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device, loras)
+        room = None  # for weights that stay in their files
         if text_stays or transformer_stays:
-            needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime, adapters), available_memory(device)
+            needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime, loras), available_memory(device)
             log.info("%s", needs.sentence(free))
             room = needs.room(free)
-        home = device if runtime.offload == "none" else torch.device("cpu")
-        dtype = resolve_dtype(runtime.dtype, found.transformer, device, torch.bfloat16)
-        vae_dtype = resolve_dtype(runtime.vae_dtype, found.vae, device, torch.float16)
-        text_dtype = resolve_dtype(runtime.text_dtype, found.text_encoder, device, torch.float16)
+        home = device if runtime.offload == "none" else CPU
+        dtype = dtype_of("transformer", runtime, device, large=weights.is_large(found.transformer))
+        vae_dtype = dtype_of("vae", runtime, device, large=weights.is_large(found.vae))
+        text_dtype = dtype_of("text", runtime, device, large=weights.is_large(found.text_encoder))
 
-        cpu = torch.device("cpu")  # 8 bits are made there: the device need never hold more
+        # 8 bits are made on the CPU: the device need never hold more.
         text_encoder = checkpoint.load_text_encoder(
-            found.text_encoder, found.text_encoder_2, text_dtype, cpu if runtime.text_fp8 else home, as_stored=text_stays
+            found.text_encoder, found.text_encoder_2, text_dtype, CPU if runtime.text_fp8 else home, as_stored=text_stays
         )
-        if runtime.text_fp8:
-            fp8.quantize(text_encoder.llm, fp8.in_layers)
-            text_encoder.to(home)
         transformer = checkpoint.load_transformer(
-            found.transformer, dtype, cpu if runtime.fp8 else home, found.load_key, as_stored=transformer_stays
+            found.transformer, dtype, CPU if runtime.fp8 else home, found.load_key, as_stored=transformer_stays
         )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
-        upsample_by_phases(vae)
-        in_chunks(vae)
-        for adapter in adapters:
-            # Before 8 bits, into which merging would lose it. Over weights that come in 8 bits, or stay in their file, it stays live.
-            lora = read_lora(adapter.path, transformer.config)
-            adapter.strengths.check_layers(lora.layers, adapter.path.name)
-            (apply_lora if transformer_stays else merge_lora)(transformer, lora, adapter.strengths.at)
-        if runtime.fp8:
-            fp8.quantize(transformer)
-            transformer.to(home)
-        if runtime.fp8_matmul:
-            fp8.multiply_in_8_bits(transformer)
-        if runtime.attention != "auto":
-            use_attention(transformer, attention.KINDS[runtime.attention])
-        if text_stays or transformer_stays:
-            _read_ahead(transformer, text_encoder.llm, room)
+        models = Models(transformer, text_encoder, vae)
+        streamed = assemble(models, runtime, world, adapters=loras, in_file=transformer_stays, room=room)
         return cls(
             text_encoder,
             transformer,
@@ -258,7 +201,7 @@ class HunyuanVideo:
             device=device,
             runtime=runtime,
             source=Source(
-                identity.of_model(found),
+                once(lambda: identity.of_model(found)),
                 found.transformer.name,
                 found.load_key,
                 tuple(adapters),
@@ -266,6 +209,7 @@ class HunyuanVideo:
                 found.sampling(),
                 OFFICIAL_NEGATIVE_PROMPT if found.negative_prompt is None else found.negative_prompt,
             ),
+            streamed=streamed,
         )
 
     @property
@@ -377,13 +321,12 @@ class HunyuanVideo:
 
     def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
         """The runtime with a kernel in place of "auto", which depends on the number of tokens, and the transformer with it."""
-        if self.runtime.attention != "auto" or not attention_of(self.transformer) <= {attention.sdpa, *attention.KINDS.values()}:
-            return self.runtime  # nor is one replaced that somebody else has put there
+        if self.runtime.attention != "auto":
+            return self.runtime
         config = self.transformer.config
-        num_tokens = math.prod(shape[2:]) // math.prod(config.patch_size) + int(features.mask.sum(dim=1).max())
-        kernel = fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device)
-        use_attention(self.transformer, attention.KINDS[kernel])
-        return replace(self.runtime, attention=kernel)
+        num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())
+        kernel = choice.choose(self.transformer, config.num_heads, config.head_dim, num_tokens, self.dtype, self.device)
+        return self.runtime if kernel is None else replace(self.runtime, attention=kernel)
 
     def _provenance(self, request: Request, runtime: Runtime) -> Provenance:
         return Provenance(
@@ -414,12 +357,14 @@ class HunyuanVideo:
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
 
+        rope = model.rope(self.vae.config.latent_shape(options.num_frames, options.height, options.width), self.device)  # once a video
+
         def branch(row: int) -> Velocity:
             condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
                 t = torch.full((1,), sigma, device=self.device) * 1000  # float32, as in the official scheduler
-                v = model(x, t, condition, clean_frames)
+                v = model(x, t, condition, clean_frames, rope)
                 return F.pad(v[:, :, clean_frames:], (0, 0, 0, 0, clean_frames, 0))  # a given frame does not move
 
             return velocity

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,32 +23,32 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig
 
+from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import llm_config, read_vae
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.memory import LiveBytes, available_memory
-from hunyuan_video.models import attention
-from hunyuan_video.models.text import MAX_TEXT_TOKENS, without_skipped_layers
-from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig, use_attention
+from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
+from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.request import Adapter
 from hunyuan_video.transforms import fp8
-from hunyuan_video.transforms.chunk import in_chunks
-from hunyuan_video.transforms.offload import offload_blocks, tensors_of
-from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.transforms.lora import Lora, LoraLinear, Strength
+from hunyuan_video.transforms.offload import tensors_of
 from hunyuan_video.transforms.tiling import decode_pieces
 from hunyuan_video.video import to_levels
 from hunyuan_video.weights import Weights, is_large
 
 log = logging.getLogger(__name__)
 
-META = torch.device("meta")
+META, CUDA = torch.device("meta"), torch.device("cuda")
 OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
-STAGES = ("encode", "denoise", "decode")
+Stage = Literal["encode", "denoise", "decode"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+Adapters = Sequence[tuple[Lora, Strength]]
 # Of the memory that a video leaves free on a CPU, the share that weights in files may hold on to. What is read ahead has to find room
 # without anything being forgotten for it: the system would first forget what has just been read, and not yet been used.
 KEPT = 0.75
-TEMPLATE_TOKENS = 95  # before a video's prompt
 RESERVED = 0.8e9  # bytes of the CUDA context, and of its libraries' work space
 FRAGMENTED = 1.05  # what the allocator takes for each byte in use
 
@@ -152,19 +152,15 @@ class OnCpu:
         )
 
 
-def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, adapters: Sequence[Adapter] = ()) -> OnCpu:
+def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, adapters: Adapters = ()) -> OnCpu:
     """What a video, or loading alone, takes on a CPU, where weights of large parts stay in their files, but for those that are put into 8
     bits."""
-    models = _build(parts, runtime, [torch.bfloat16 if large else torch.float32 for large in parts.large])
-    text, transformer, vae = models
+    *models, _ = text, transformer, vae, _ = _build(parts, replace(runtime, offload="none"), CPU, adapters)
     loaded, in_files = [], []
     for model, stays in zip(models, parts.in_files, strict=True):
-        made = sum(module.weight.nbytes for module in model.modules() if isinstance(module, fp8.Fp8Linear))
-        if model is transformer and parts.in_8_bits:
-            made = 0
-        loaded.append(made if stays else _bytes(model))
+        loaded.append(_made(model, came_in_8_bits=model is transformer and parts.in_8_bits) if stays else _bytes(model))
         in_files.append(_bytes(model) - loaded[-1])
-    own = sum(loaded) + 2 * sum(adapter.path.stat().st_size for adapter in adapters)  # live, in float32
+    own = sum(loaded)
     stages: dict[str, int] = dict.fromkeys(STAGES, own)
     if sampling is not None:
         shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
@@ -174,14 +170,7 @@ def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, adapters: 
     return OnCpu(own, stages, sum(in_files), in_files[1])
 
 
-def stacks(transformer: nn.Module, llm: nn.Module) -> list[list[nn.Module]]:
-    """The blocks that can move one at a time, in the order in which they work."""
-    names = (("double_blocks", "single_blocks"), ("layers",))
-    models = zip((transformer, llm), names, strict=True)
-    return [[block for name in lists for block in model.get_submodule(name).children()] for model, lists in models]
-
-
-def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device, adapters: Sequence[Adapter] = ()) -> Runtime:
+def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device, adapters: Adapters = ()) -> Runtime:
     """`runtime` with the fastest kind of offload that fits what is free now. Without a GPU there is nothing to move.
 
     Raises:
@@ -266,7 +255,7 @@ def table(predictions: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
-def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], adapters: Sequence[Adapter] = ()) -> list[Prediction]:
+def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], adapters: Adapters = ()) -> list[Prediction]:
     """What a video takes on a GPU with each of `runtimes`."""
     counted: dict[object, Work] = {}  # stages that are the same for several
 
@@ -279,25 +268,22 @@ def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], adapt
 
 
 def _predict(
-    parts: Parts, sampling: Sampling, runtime: Runtime, adapters: Sequence[Adapter], count: Callable[[object, Callable[[], Work]], Work]
+    parts: Parts, sampling: Sampling, runtime: Runtime, adapters: Adapters, count: Callable[[object, Callable[[], Work]], Work]
 ) -> Prediction:
-    text, transformer, vae = _build(parts, runtime)
-    # Over weights that come in 8 bits a LoRA stays beside them, in float32; else it is merged. Its file has 16 bits.
-    beside = 2 * sum(adapter.path.stat().st_size for adapter in adapters) if parts.in_8_bits else 0
-    passes, llm = 2 if sampling.cfg_scale > 1 else 1, text.get_submodule("llm")
-    size, moving = [_bytes(model) for model in (text, transformer, vae)], [0, 0, 0]
-    size[1] += beside
-    streamed = runtime.offload == "blocks"
-    if streamed:
-        of_transformer, of_llm = stacks(transformer, llm)
-        moving = [sum(tensor.nbytes for tensor in offload_blocks(blocks, META)) for blocks in (of_llm, of_transformer, [])]
+    *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, adapters)
+    passes, travelling = 2 if sampling.cfg_scale > 1 else 1, {id(tensor) for tensor in streamed}
+    size = [_bytes(model) for model in models]
+    moving = [sum(tensor.nbytes for tensor in tensors_of(model) if id(tensor) in travelling) for model in models]
     resident = [sum(size)] * 3 if runtime.offload == "none" else [whole - part for whole, part in zip(size, moving, strict=True)]
 
     shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
     work = [
-        count(("encode", streamed, runtime.text_fp8), lambda: _count(text, lambda: _encode(llm, passes))),
         count(
-            ("denoise", streamed, runtime.fp8, runtime.fp8_matmul, runtime.attention),
+            ("encode", runtime.offload == "blocks", runtime.text_fp8),
+            lambda: _count(text, lambda: _encode(text.get_submodule("llm"), passes)),
+        ),
+        count(
+            ("denoise", runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
             lambda: _count(transformer, lambda: _denoise(transformer, shape)),
         ),
         count(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
@@ -323,24 +309,34 @@ def _predict(
 
 
 def _build(
-    parts: Parts, runtime: Runtime, best: Sequence[torch.dtype] = (torch.float16, torch.bfloat16, torch.float16)
-) -> tuple[nn.Module, HunyuanVideoTransformer, CausalVAE]:
-    """As `HunyuanVideo.load` makes them: text encoders, transformer and VAE, in the dtypes `best` where the runtime leaves the choice."""
-    given = (runtime.text_dtype, runtime.dtype, runtime.vae_dtype)
-    text_dtype, dtype, vae_dtype = (auto if name == "auto" else getattr(torch, name) for name, auto in zip(given, best, strict=True))
+    parts: Parts, runtime: Runtime, device: torch.device, adapters: Adapters = ()
+) -> tuple[nn.ModuleDict, HunyuanVideoTransformer, CausalVAE, list[Tensor]]:
+    """As `HunyuanVideo.load` makes them for a device: text encoders, transformer, VAE, and the tensors that come and go by themselves."""
+    of_text, of_transformer, of_vae = (
+        dtype_of(part, runtime, device, large=large) for part, large in zip(("text", "transformer", "vae"), parts.large, strict=True)
+    )
     with META:
-        text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)}).to(text_dtype)
-        transformer, vae = HunyuanVideoTransformer(parts.transformer).to(dtype), CausalVAE(parts.vae).to(vae_dtype)
-    upsample_by_phases(vae)
-    in_chunks(vae)
-    if runtime.fp8 or parts.in_8_bits:
+        text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)}).to(of_text)
+        transformer, vae = HunyuanVideoTransformer(parts.transformer).to(of_transformer), CausalVAE(parts.vae).to(of_vae)
+    if parts.in_8_bits:
         fp8.quantize(transformer)
-    if runtime.fp8_matmul:
-        fp8.multiply_in_8_bits(transformer)
-    use_attention(transformer, attention.KINDS["sdpa" if runtime.attention == "auto" else runtime.attention])
-    if runtime.text_fp8:
-        fp8.quantize(text.get_submodule("llm"), fp8.in_layers)
-    return text.requires_grad_(False), transformer.requires_grad_(False), vae.requires_grad_(False)
+    for model in (text, transformer, vae):
+        model.requires_grad_(False)
+    in_file = device.type == "cpu" and parts.in_files[1]
+    on_meta = [(lora.to(META), strength) for lora, strength in adapters]
+    streamed = assemble(Models(transformer, text, vae), runtime, World(META), adapters=on_meta, in_file=in_file)
+    return text, transformer, vae, streamed
+
+
+def _made(model: nn.Module, *, came_in_8_bits: bool) -> int:
+    """Bytes that are made beside weights that stay in their file: 8 bits, unless they came so, and adapters."""
+    tensors: list[Tensor] = []
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            tensors += module.lora_down, module.lora_up
+        if isinstance(module, fp8.Fp8Linear) and not came_in_8_bits:
+            tensors += (module.weight,)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _bytes(module: nn.Module) -> int:
@@ -351,7 +347,7 @@ def _encode(llm: nn.Module, prompts: int) -> None:
     """The language model's layers; CLIP is a hundredth of them."""
     config, dtype = llm.config, next(llm.parameters()).dtype
     assert isinstance(config, LlamaConfig)
-    embedded = torch.empty(prompts, TEMPLATE_TOKENS + MAX_TEXT_TOKENS, config.hidden_size, dtype=dtype, device=META)
+    embedded = torch.empty(prompts, PREFIX_TOKENS["video"] + MAX_TEXT_TOKENS, config.hidden_size, dtype=dtype, device=META)
     head_dim = config.hidden_size // config.num_attention_heads
     cos, sin = (torch.empty(*embedded.shape[:2], head_dim, dtype=dtype, device=META) for _ in range(2))
     states = embedded  # which stays, as in the model
@@ -365,7 +361,7 @@ def _denoise(model: HunyuanVideoTransformer, shape: tuple[int, ...]) -> None:
     make = partial(torch.empty, device=META)
     latents, pooled = make(shape), make(1, config.pooled_dim, dtype=dtype)
     txt, context = model.txt_in.embed(make(1, MAX_TEXT_TOKENS, config.text_dim, dtype=dtype), None)
-    guidance = None if model.guidance_in is None else model.guidance_in(make(1))
+    guidance = None if model.guidance_in is None else model.guidance_in(make(1), dtype)
     velocity = model(latents, make(1), Condition(txt, context, model.vector_in(pooled), guidance, None))
     latents + velocity  # pyright: ignore[reportUnusedExpression]
 

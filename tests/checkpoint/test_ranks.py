@@ -65,6 +65,14 @@ def test_what_fails_on_the_rank_that_reads_fails_on_all_with_the_same_words(rank
     assert sentence in first and first.replace("tree0", "") == second.replace("tree1", "").replace("tree0", "")
 
 
+def test_an_error_that_no_other_process_can_make_again_arrives_in_words(ranks: list[dict[str, Any]]):
+    assert [found["unsendable"] for found in ranks] == ["UnsendableError: the disk: is broken"] * 2
+
+
+def test_what_is_drawn_once_is_the_first_ranks(ranks: list[dict[str, Any]]):
+    assert [found["one number"] for found in ranks] == [5, 5]
+
+
 def test_of_a_model_to_be_sharded_only_rank_0_has_numbers(ranks: list[dict[str, Any]]):
     assert [found["devices before sharding"] for found in ranks] == [["cpu"], ["meta"]]
 

@@ -12,9 +12,8 @@ import torch
 from hunyuan_video import cli
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.kernels import choice
-from hunyuan_video.kernels.choice import fastest, measure
+from hunyuan_video.kernels.choice import fastest, measure, use_attention
 from hunyuan_video.models.attention import KINDS, chunked, sdpa
-from hunyuan_video.models.transformer import use_attention
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.video import read_metadata
 

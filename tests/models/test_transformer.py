@@ -6,22 +6,16 @@ import gc
 import weakref
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 
 import pytest
 import torch
 from conftest import TINY, follow_last_bits, golden_config, manifest, randomize
 
-from hunyuan_video.models import transformer
-from hunyuan_video.models.transformer import (
-    HunyuanVideoTransformer,
-    TimestepEmbedder,
-    TokenRefiner,
-    TransformerConfig,
-    apply_rope,
-    frequencies,
-    rope_table,
-    timestep_table,
-)
+from hunyuan_video.models import timestep
+from hunyuan_video.models.rope import apply_rope, rope_table
+from hunyuan_video.models.timestep import TimestepEmbedder, frequencies, timestep_table
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TokenRefiner, TransformerConfig, trunk
 
 CPU = torch.device("cpu")
 
@@ -137,7 +131,7 @@ def test_timestep_embedding_equals_the_reference(golden):
     reference.check(timestep_table(reference["in.t"], 7), "out.table_odd", "table")
     embedder = TimestepEmbedder(32)
     embedder.load_state_dict(reference.state_dict(), strict=True)
-    reference.check(embedder(reference["in.t"]), "out.mlp")
+    reference.check(embedder(reference["in.t"], torch.float32), "out.mlp")
 
 
 def test_frequencies_are_the_nearest_float32_on_every_machine():
@@ -169,7 +163,7 @@ WRONG = {
 @torch.no_grad()
 def test_a_wrong_frequency_is_more_than_a_last_bit(golden, monkeypatch, wrong):
     reference, timesteps = golden("dit_forward"), golden("timestep_embedding")
-    monkeypatch.setattr(transformer, "frequencies", wrong)
+    monkeypatch.setattr(timestep, "frequencies", wrong)
     follow_last_bits(monkeypatch, timesteps["in.t"], timesteps["out.table"])
     model, condition = load(reference)
     with pytest.raises(AssertionError, match="not close"):
@@ -179,7 +173,7 @@ def test_a_wrong_frequency_is_more_than_a_last_bit(golden, monkeypatch, wrong):
 @torch.no_grad()
 def test_sines_before_cosines_are_more_than_a_last_bit(golden, monkeypatch):
     reference = golden("dit_forward")
-    monkeypatch.setattr(transformer, "timestep_table", lambda t, dim: timestep_table(t, dim).roll(dim // 2, dims=-1))
+    monkeypatch.setattr(timestep, "timestep_table", lambda t, dim: timestep_table(t, dim).roll(dim // 2, dims=-1))
     model, condition = load(reference)
     with pytest.raises(AssertionError, match="not close"):
         reference.check(model(reference["in.x"], reference["in.t"], condition), "out.x")
@@ -286,6 +280,24 @@ def test_a_model_used_for_inference_can_be_trained_after(tiny_transformer):
     assert tiny_transformer.img_in.proj.weight.grad is not None
 
 
-def test_tables_follow_the_grid(tiny_transformer):
-    first, second = (tiny_transformer.rope((2, 2, width), CPU) for width in (3, 4))
-    assert first.cos.shape[0] == 12 and second.cos.shape[0] == 16 and tiny_transformer.rope((2, 2, 4), CPU) is second
+def test_tables_follow_the_latents(tiny_transformer):
+    first, second = (tiny_transformer.rope((1, 4, 2, 4, 2 * width), CPU) for width in (3, 4))
+    assert first.cos.shape[0] == 12 and second.cos.shape[0] == 16
+
+
+@torch.no_grad()
+def test_given_tables_are_not_made_again(tiny_transformer, monkeypatch):
+    x, t, states, mask, pooled, guidance = inputs(TINY, [3])
+    condition, rope = tiny_transformer.condition(states, mask, pooled, guidance), tiny_transformer.rope(x.shape, CPU)
+    expected = tiny_transformer(x, t, condition)
+    monkeypatch.setattr(HunyuanVideoTransformer, "rope", lambda *_: pytest.fail("they were made"))
+    assert torch.equal(tiny_transformer(x, t, condition, rope=rope), expected)
+
+
+@torch.no_grad()
+def test_every_block_may_be_called_in_another_way(tiny_transformer):
+    x, t, states, mask, pooled, guidance = inputs(TINY, [3])
+    condition, called = tiny_transformer.condition(states, mask, pooled, guidance), []
+    expected = tiny_transformer(x, t, condition)
+    tiny_transformer.trunk = partial(trunk, call=lambda block, *inputs: called.append(block) or block(*inputs))
+    assert torch.equal(tiny_transformer(x, t, condition), expected) and called == tiny_transformer.blocks

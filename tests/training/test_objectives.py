@@ -115,7 +115,7 @@ def test_a_student_starts_as_its_teacher_and_can_learn_guidance(teacher):
     student = student_of(teacher, seed=0)
     assert student.guidance_in is not None
     # Part by part, for the same weights elsewhere in memory may multiply to other last bits.
-    assert not student.guidance_in(torch.tensor([4000.0])).any()
+    assert not student.guidance_in(torch.tensor([4000.0]), torch.float32).any()
     weights = student.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in teacher.state_dict().items())
     loss_of(student, *noisy_batch(Objective(guidance=4.0))).backward()

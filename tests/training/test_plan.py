@@ -149,7 +149,7 @@ def test_the_attention_of_the_device_is_planned(config, monkeypatch):
     config = replace(config, token_budget=2000)
     sizes = replace(TINY, text_dim=16, pooled_dim=12)
     with_scores = planned(config, None, sizes=sizes).total
-    monkeypatch.setattr(training, "attention_for", lambda device: "sdpa")
+    monkeypatch.setattr(training, "for_training", lambda device: "sdpa")
     assert with_scores - planned(config, None, sizes=sizes).total > 4 * 2 * 2000**2
 
 
@@ -167,6 +167,7 @@ def test_weights_that_are_in_8_bits_already_are_planned_so(lora, base, tmp_path)
 def test_only_the_layers_that_get_an_adapter_are_planned(lora):
     few = replace(lora, layers="single_blocks.*linear2")
     adapters = training.build_model(few, LatentCache(lora.cache))
+    training.adapters_of(few)(adapters)
     trained = sum(parameter.nbytes for parameter in adapters.parameters() if parameter.requires_grad)
     assert planned(few, None).lines["trained weights (float32)"] == trained < planned(lora, None).lines["trained weights (float32)"]
 

@@ -22,11 +22,12 @@ from training.cache_files import save_cache
 
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint.lora import read_lora
-from hunyuan_video.models.transformer import Context, rope_table
+from hunyuan_video.distributed.world import World
+from hunyuan_video.models.rope import rope_table
+from hunyuan_video.models.transformer import Context
 from hunyuan_video.training import train as module
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.objectives import add_noise, guided_velocity, loss_of, student_of
-from hunyuan_video.training.parallel import World
 from hunyuan_video.training.run import Run, random_generator
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.train import build_model, train
@@ -320,6 +321,13 @@ def test_micro_batches_that_cannot_be_shared_out_are_refused(config, tmp_path, m
     monkeypatch.setattr(module, "join_world", lambda *_arguments: nullcontext(World(size=3)))
     with pytest.raises(ValueError, match="batches_per_step is 4, but 3 ranks share them"):
         train(replace(config, batches_per_step=4), tmp_path)
+
+
+def test_heads_that_the_ranks_cannot_share_are_refused_before_weights_are_read(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "join_world", lambda *_arguments: nullcontext(World(size=5, sequence_parallel=5)))
+    monkeypatch.setattr(module, "build_model", lambda *_arguments: pytest.fail("weights were read"))
+    with pytest.raises(ValueError, match="attention heads cannot be shared by 5 ranks"):
+        train(config, tmp_path)
 
 
 def test_a_new_block_starts_as_identity(config):

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from hunyuan_video import files, video, weights
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.config import Output, Runtime
-from hunyuan_video.pipeline import HunyuanVideo, Step, resolve_device
+from hunyuan_video.distributed.world import resolve_device
+from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from hunyuan_video.distributed.world import is_main_process, resolve_device, world_size
 from hunyuan_video.models.transformer import TransformerConfig
-from hunyuan_video.pipeline import resolve_device
 
 try:
     from hunyuan_video.memory import available_memory
@@ -19,7 +19,6 @@ try:
     from hunyuan_video.training import prepare, settings, train
     from hunyuan_video.training import recipe as recipes
     from hunyuan_video.training.dataset import MANIFEST, LatentCache
-    from hunyuan_video.training.parallel import is_main_process, world_size
     from hunyuan_video.training.plan import check
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):

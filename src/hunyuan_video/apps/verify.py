@@ -18,7 +18,8 @@ from hunyuan_video.checkpoint import check_fits, diffusers, load_tokenizer, read
 from hunyuan_video.checkpoint.lazy import Lazy, State
 from hunyuan_video.checkpoint.reading import WEIGHT_SUFFIXES
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
-from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock, rope_table
+from hunyuan_video.models.rope import rope_table
+from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms.lora import listed
 from hunyuan_video.weights import Weights

@@ -21,20 +21,21 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConf
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
-from hunyuan_video.checkpoint.ranks import Delivered, delivered, read_once, reads
+from hunyuan_video.checkpoint.ranks import Delivered, delivered
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_json, read_state_dict, reason
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, transformer_config
 from hunyuan_video.config import LoadKey
+from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.as_stored import StackedLinear, StoredEmbedding, StoredLinear, leave_as_stored
 from hunyuan_video.transforms.lora import listed
-from hunyuan_video.weights import is_large
+from hunyuan_video.weights import Weights, is_large
 
 __all__ = [
-    "fill", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",
+    "fill", "fitting_sizes", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",
     "read_json", "read_state_dict", "read_transformer", "reason", "stays_in_file", "transformer_config",
 ]  # fmt: skip
 
@@ -107,12 +108,31 @@ def read_transformer(path: Path, load_key: LoadKey = "module") -> tuple[dict[str
     return stored.state, stored.config
 
 
+def fitting_sizes(found: Weights) -> TransformerConfig:
+    """The sizes that a transformer's tensors say, for which the parts beside it must be made; no number is read.
+
+    Raises:
+        ValueError: they are made for another one; or a part is damaged, or of another kind.
+    """
+    sizes = once(lambda: open_transformer(found.transformer, found.load_key).config)
+    llm, clip, vae = read_llm(found.text_encoder)[0].config, read_clip(found.text_encoder_2)[0].config, once(lambda: read_vae(found.vae))[0]
+    pairs = (
+        ("features in a text state", sizes.text_dim, llm.hidden_size, found.text_encoder),
+        ("features in the pooled text", sizes.pooled_dim, clip.hidden_size, found.text_encoder_2),
+        ("latent channels", sizes.in_channels, vae.latent_channels, found.vae),
+    )
+    for what, needed, made, part in pairs:
+        if needed != made:
+            raise ValueError(f"{found.transformer} needs {needed} {what}, but {part} makes {made}: they are parts of two models.")
+    return sizes
+
+
 def load_transformer(
     path: Path, dtype: torch.dtype, device: torch.device, load_key: LoadKey = "module", *, as_stored: bool = False
 ) -> HunyuanVideoTransformer:
     """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so, and with `as_stored`,
     for inference on a CPU, all do (see `fill`)."""
-    stored = read_once(lambda: open_transformer(path, load_key))
+    stored = once(lambda: open_transformer(path, load_key))
     model = outline(stored)
     fill(model, delivered(stored.state), path, dtype, device, as_stored=as_stored)
     return model
@@ -120,10 +140,10 @@ def load_transformer(
 
 def load_on_rank_0(path: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
     """As `load_transformer`, on the CPU of rank 0; on the other ranks on the meta device, for a model that is to be sharded over them."""
-    stored = read_once(lambda: open_transformer(path))
+    stored = once(lambda: open_transformer(path))
     model = outline(stored)
-    read_once(lambda: fill(model, stored.state, path, dtype, torch.device("cpu")))
-    if not reads():
+    once(lambda: fill(model, stored.state, path, dtype, torch.device("cpu")))
+    if not is_first():
         fill(model, stored.state, path, dtype, torch.device("meta"))
     return model
 
@@ -139,7 +159,7 @@ def outline(stored: StoredTransformer) -> HunyuanVideoTransformer:
 
 def load_vae(path: Path, dtype: torch.dtype, device: torch.device) -> CausalVAE:
     """The VAE from a folder with `config.json` (official or Diffusers), or from a file, which then is the released one."""
-    config, state = read_once(lambda: read_vae(path))
+    config, state = once(lambda: read_vae(path))
     with torch.device("meta"):
         vae = CausalVAE(config)
     fill(vae, delivered(state), path, dtype, device)
@@ -192,7 +212,7 @@ def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Lazy]]:
         )
     llm = from_config(meta_llm, folder)
     num_layers = llm.config.num_hidden_layers
-    return llm, read_once(lambda: renamed(read_folder(folder), lambda name: llm_name(name, num_layers)))
+    return llm, once(lambda: renamed(read_folder(folder), lambda name: llm_name(name, num_layers)))
 
 
 def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
@@ -202,7 +222,7 @@ def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
             f"{folder} holds a model of type {kind!r}; the second text encoder must be CLIP, 'clip' or 'clip_text_model' "
             "(see docs/weights.md)."
         )
-    return from_config(meta_clip, folder), read_once(lambda: renamed(read_folder(folder), clip_name))
+    return from_config(meta_clip, folder), once(lambda: renamed(read_folder(folder), clip_name))
 
 
 def model_type(folder: Path) -> str | None:

@@ -27,7 +27,8 @@ from hunyuan_video.checkpoint.diffusers import Rows, in_diffusers
 from hunyuan_video.checkpoint.reading import container_of, read_state_dict, reason
 from hunyuan_video.files import replacing
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
-from hunyuan_video.transforms.lora import Lora, LowRank, linear_layers, listed, stacked, weight_of
+from hunyuan_video.request import Adapter
+from hunyuan_video.transforms.lora import Lora, LowRank, Strength, linear_layers, listed, stacked, weight_of
 
 Dialect = Literal["kohya", "tencent", "original", "diffusers"]
 
@@ -40,6 +41,17 @@ _PARTS = {
 }
 _PREFIXES = re.compile(r"(lora_unet_|Hunyuan_video_I2V_lora_|base_model\.model\.|diffusion_model\.|transformer\.)*")
 _PEFT_METADATA = "lora_adapter_metadata"  # where Diffusers keeps what PEFT knows, alpha for one
+
+
+def read_adapter(adapter: Adapter, config: TransformerConfig) -> tuple[Lora, Strength]:
+    """A LoRA for a transformer of this size, and its strength in each layer.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_lora`; or the adapter names blocks that its file does not adapt.
+    """
+    lora = read_lora(adapter.path, config)
+    adapter.strengths.check_layers(lora.layers, adapter.path.name)
+    return lora, adapter.strengths.at
 
 
 def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig()) -> Lora:  # noqa: B008 (frozen)

@@ -22,7 +22,8 @@ from hunyuan_video.checkpoint import diffusers
 from hunyuan_video.checkpoint.lazy import Lazy, count_numbered, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_state_dict, reason
 from hunyuan_video.config import LoadKey
-from hunyuan_video.models.transformer import TransformerConfig, split_head
+from hunyuan_video.models.rope import split_head
+from hunyuan_video.models.transformer import TransformerConfig
 from hunyuan_video.transforms.fp8 import FP8, in_blocks
 
 _EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)

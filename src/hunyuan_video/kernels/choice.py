@@ -1,7 +1,7 @@
-"""The fastest attention kernel for a length, measured where it runs: it depends on the processor as much as on the length.
+"""Which attention kernel a model has: the one that was asked for, or the fastest for a length, measured where it runs.
 
-One with matrix units of its own for bfloat16 may be fastest with `sdpa` below 1,000 tokens, with `chunked` above, and with `sdpa` again
-above 3,000; another is always faster with `chunked`.
+Which that is depends on the processor as much as on the length. One with matrix units of its own for bfloat16 may be fastest with `sdpa`
+below 1,000 tokens, with `chunked` above, and with `sdpa` again above 3,000; another is always faster with `chunked`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import math
 import statistics
 import time
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
+from torch import nn
 
-from hunyuan_video.models.attention import KINDS, AttentionFn
+from hunyuan_video.models.attention import KINDS, AttentionFn, sdpa
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,42 @@ ROUNDS = 6  # at most, and the first one only warms up
 SECONDS = 0.25  # after which no other round begins
 
 _fastest: dict[tuple[object, ...], str] = {}
+
+
+def use_attention(model: nn.Module, kernel: AttentionFn) -> None:
+    """Give every block of a model another attention kernel."""
+    for block in _holders(model):
+        block.attention = kernel  # pyright: ignore[reportArgumentType] (a function)
+
+
+def attention_of(model: nn.Module) -> set[AttentionFn]:
+    """The kernels that the blocks of a model have."""
+    return {block.attention for block in _holders(model)}  # pyright: ignore[reportReturnType]
+
+
+def _holders(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if "attention" in vars(module)]  # a function; a module of that name would not be there
+
+
+def for_training(device: torch.device) -> Literal["matmul", "sdpa"]:
+    """The name of the kernel that trains: on a CPU the one that is faster in the backward pass."""
+    return "matmul" if device.type == "cpu" else "sdpa"
+
+
+def check_attention(name: str, device: torch.device, *, training: bool) -> None:
+    """Raises a ValueError for a kernel that is not made for a device, or for going backward."""
+    if name == "chunked" and (training or device.type != "cpu"):
+        where = "trainings need its gradient" if training else f"the device is {device}"
+        raise ValueError(f"attention is 'chunked', which is written for a CPU's caches and for inference, but {where}; use sdpa, or auto.")
+
+
+def choose(model: nn.Module, heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Give a model the `fastest` kernel, and its name; but leave one, and say nothing, that somebody else has put there."""
+    if not attention_of(model) <= {sdpa, *KINDS.values()}:
+        return None
+    name = fastest(heads, head_dim, num_tokens, dtype, device)
+    use_attention(model, KINDS[name])
+    return name
 
 
 @torch.no_grad()

@@ -43,6 +43,7 @@ TEMPLATES: dict[Kind, str] = {
 # For both kinds. The official code lets an image prompt have 315 tokens, only because it subtracts the image template's prefix
 # (36) from a length computed for the video's (95 + 256): the transformer was trained on 256, so we do not copy that.
 MAX_TEXT_TOKENS = 256
+PREFIX_TOKENS: dict[Kind, int] = {"video": 95, "image": 36}  # what the official tokenizer makes of the template before the prompt
 MAX_CLIP_TOKENS = 77
 SKIPPED_LAYERS = 2  # the released transformer reads hidden_states[-3]: the state before the last two layers and the final norm
 
@@ -92,7 +93,7 @@ class TextEncoder(nn.Module):
         self.llm_tokenizer, self.clip_tokenizer = llm_tokenizer, clip_tokenizer
 
     def crop(self, kind: Kind) -> int:
-        """How many tokens, the begin-of-text token included, the template puts before the prompt (95 and 36 officially)."""
+        """How many tokens, the begin-of-text token included, the template puts before the prompt (officially, `PREFIX_TOKENS`)."""
         return len(self.llm_tokenizer(template_prefix(kind))["input_ids"])
 
     @torch.no_grad()

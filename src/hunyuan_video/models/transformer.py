@@ -10,9 +10,10 @@ R rows of modulation (1, or 2 where some frames are given clean).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hunyuan_video.models.attention import AttentionFn, sdpa
+from hunyuan_video.models.rope import Rope, apply_rope, rope_table
+from hunyuan_video.models.timestep import TimestepEmbedder
 
 
 @dataclass(frozen=True)
@@ -52,70 +55,10 @@ class TransformerConfig:
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
 
-
-def split_head(head_dim: int) -> tuple[int, int, int]:
-    """How every released size splits a head's features into time, height and width: 7/16 for each side, the rest for time."""
-    side = head_dim * 7 // 16 // 2 * 2
-    return head_dim - 2 * side, side, side
-
-
-class Rope(NamedTuple):
-    """Rotary position tables, float32, one value per pair of neighbouring features: [tokens, 1, head_dim / 2]."""
-
-    cos: Float[Tensor, "N 1 half"]
-    sin: Float[Tensor, "N 1 half"]
-
-    def with_text(self, num_tokens: int) -> Rope:
-        """Extended by `num_tokens` rotations of zero. Text carries no position: the LLM already encoded its order."""
-        pad = self.cos.new_zeros(num_tokens, 1, self.cos.shape[-1])
-        return Rope(torch.cat([self.cos, pad + 1]), torch.cat([self.sin, pad]))
-
-
-def rope_table(grid: tuple[int, int, int], dims: tuple[int, int, int], theta: float, device: torch.device) -> Rope:
-    """Tables for a token grid (T, H/2, W/2), row-major. Each axis turns its own share of the features by its own integer position."""
-    angles = []
-    for axis, dim in enumerate(dims):
-        frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-        angle = torch.outer(torch.arange(grid[axis], dtype=torch.float32), frequencies)
-        shape = [1, 1, 1, -1]
-        shape[axis] = grid[axis]
-        angles.append(angle.view(shape).expand(*grid, -1))
-    table = rearrange(torch.cat(angles, dim=-1), "T H W half -> (T H W) 1 half")
-    return Rope(table.cos().to(device), table.sin().to(device))
-
-
-def apply_rope(x: Float[Tensor, "B S heads dim"], rope: Rope) -> Float[Tensor, "B S heads dim"]:
-    """Rotate neighbouring pairs (x0, x1) in float32, where a bfloat16 angle would be off by whole pixels, and cast back."""
-    x0, x1 = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    rotated = torch.stack([x0 * rope.cos - x1 * rope.sin, x1 * rope.cos + x0 * rope.sin], dim=-1)
-    return rotated.flatten(-2).type_as(x)
-
-
-def frequencies(half: int, device: torch.device) -> Float[Tensor, " half"]:
-    """exp(-log(10000) k / half), the argument in float32 as in the reference, then rounded once, so that every machine has the same: the
-    last bit of a float32 `exp` is the machine's, and where guidance reaches 6000 it moves the output by 1e-4."""
-    where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-    argument = -math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=where) / half
-    return argument.double().exp().float().to(device)
-
-
-def timestep_table(t: Float[Tensor, " B"], dim: int) -> Float[Tensor, "B dim"]:
-    """Sinusoids of t, cosines first, in float32; an odd `dim` ends in a zero."""
-    angle = t.float()[:, None] * frequencies(dim // 2, t.device)
-    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=-1), (0, dim % 2))
-
-
-class TimestepEmbedder(nn.Module):
-    """A scalar per sample (t or guidance, 0…1000 and beyond) to a vector."""
-
-    def __init__(self, hidden_size: int, frequency_dim: int = 256):
-        super().__init__()
-        self.frequency_dim = frequency_dim
-        self.mlp = nn.Sequential(nn.Linear(frequency_dim, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
-
-    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B D"]:
-        *_, bias = self.mlp.parameters()  # the last one, for a first layer may have a float32 adapter
-        return self.mlp(timestep_table(t, self.frequency_dim).to(bias.dtype))
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Patches along time, height and width of latents [B, C, T, H, W]."""
+        frames, height, width = (size // patch for size, patch in zip(shape[2:], self.patch_size, strict=True))
+        return frames, height, width
 
 
 class TextProjection(nn.Module):
@@ -330,7 +273,7 @@ class TokenRefiner(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L D"], context: Float[Tensor, "B D"], t: Float[Tensor, " B"], mask: Bool[Tensor, "B L"] | None
     ) -> Float[Tensor, "B L D"]:
-        c = self.t_embedder(t) + context
+        c = self.t_embedder(t, x.dtype) + context
         pairs = None
         if mask is not None:
             pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
@@ -338,18 +281,6 @@ class TokenRefiner(nn.Module):
         for block in self.individual_token_refiner.blocks:
             x = block(x, c, pairs)
         return x
-
-
-def use_attention(model: nn.Module, kernel: AttentionFn) -> None:
-    """Give every block of a model another attention kernel."""
-    for block in model.modules():
-        if isinstance(block, DoubleStreamBlock | SingleStreamBlock | RefinerBlock):
-            block.attention = kernel
-
-
-def attention_of(model: nn.Module) -> set[AttentionFn]:
-    """The kernels that the blocks of a model have."""
-    return {block.attention for block in model.modules() if isinstance(block, DoubleStreamBlock | SingleStreamBlock | RefinerBlock)}
 
 
 class FinalLayer(nn.Module):
@@ -398,15 +329,16 @@ class HunyuanVideoTransformer(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(config) for _ in range(config.num_double_blocks))
         self.single_blocks = nn.ModuleList(SingleStreamBlock(config) for _ in range(config.num_single_blocks))
         self.final_layer = FinalLayer(dim, config.out_channels * math.prod(config.patch_size))
-        self.trunk = trunk
-        self.last_rope: tuple[tuple[int, int, int], Rope] | None = None  # of the last grid: the same at every step of a video
+        self.trunk: TrunkFn = trunk
 
-    def rope(self, grid: tuple[int, int, int], device: torch.device) -> Rope:
-        """Position tables for a token grid, made once for a run of calls with the same one."""
-        if self.last_rope is None or self.last_rope[0] != grid or self.last_rope[1].cos.device != device:
-            with torch.inference_mode(False):  # else a table made during inference could not be used in training
-                self.last_rope = grid, rope_table(grid, self.config.rope_dims, self.config.rope_theta, device)
-        return self.last_rope[1]
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """In the order in which they work."""
+        return [*self.double_blocks, *self.single_blocks]
+
+    def rope(self, shape: tuple[int, ...], device: torch.device) -> Rope:
+        """Position tables for latents of a shape [B, C, T, H, W]."""
+        return rope_table(self.config.grid(shape), self.config.rope_dims, self.config.rope_theta, device)
 
     def condition(
         self,
@@ -435,36 +367,41 @@ class HunyuanVideoTransformer(nn.Module):
             txt=txt,
             context=context,
             pooled=self.vector_in(pooled),
-            guidance=None if guidance is None or self.guidance_in is None else self.guidance_in(guidance),
+            guidance=None if guidance is None or self.guidance_in is None else self.guidance_in(guidance, states.dtype),
             mask=trimmed,
         )
 
     def forward(
-        self, x: Float[Tensor, "B C T H W"], t: Float[Tensor, " B"], condition: Condition, clean_frames: int = 0
+        self,
+        x: Float[Tensor, "B C T H W"],
+        t: Float[Tensor, " B"],
+        condition: Condition,
+        clean_frames: int = 0,
+        rope: Rope | None = None,
     ) -> Float[Tensor, "B out T H W"]:
         """The velocity at `x`, whose noise level is `t` in 0…1000 (float32, fractions allowed).
 
         The first `clean_frames` latent frames hold data without noise (image to video, "token replace"): their tokens are modulated
-        as at t = 0 and without guidance.
+        as at t = 0 and without guidance. `rope` is `self.rope(x.shape, x.device)`, for who has it from an earlier step.
         """
         pt, ph, pw = self.config.patch_size
-        grid = (x.shape[2] // pt, x.shape[3] // ph, x.shape[4] // pw)
+        grid = self.config.grid(x.shape)
         img = self.img_in(x.to(self.img_in.proj.weight.dtype))
         txt = self.txt_in(condition.txt, condition.context, t, condition.mask)
 
-        vec = self.time_in(t) + condition.pooled
+        vec = self.time_in(t, img.dtype) + condition.pooled
         if condition.guidance is not None:
             vec = vec + condition.guidance
         rows = [vec]
         if clean_frames:
-            rows = [self.time_in(torch.zeros_like(t)) + condition.pooled, vec]
+            rows = [self.time_in(torch.zeros_like(t), img.dtype) + condition.pooled, vec]
         mask = condition.mask
         if mask is not None:
             mask = F.pad(mask, (img.shape[1], 0), value=True).unsqueeze(1)
         ctx = Context(
             vec=F.silu(torch.stack(rows, dim=1)),  # once here instead of once in each of 60 blocks
             num_clean=clean_frames // pt * grid[1] * grid[2],
-            rope=self.rope(grid, img.device),
+            rope=rope or self.rope(x.shape, img.device),
             mask=mask,
         )
         img = self.trunk(self, img, txt, ctx)
@@ -472,12 +409,21 @@ class HunyuanVideoTransformer(nn.Module):
         return rearrange(out, "B (T H W) (c pt ph pw) -> B c (T pt) (H ph) (W pw)", T=grid[0], H=grid[1], W=grid[2], pt=pt, ph=ph, pw=pw)
 
 
-def trunk(model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context) -> Float[Tensor, "B N D"]:
-    """All blocks: embedded image and text tokens in, image tokens out."""
+TrunkFn = Callable[[HunyuanVideoTransformer, Tensor, Tensor, Context], Tensor]
+
+
+def trunk(
+    model: HunyuanVideoTransformer,
+    img: Float[Tensor, "B N D"],
+    txt: Float[Tensor, "B L D"],
+    ctx: Context,
+    call: Callable[..., Any] = operator.call,
+) -> Float[Tensor, "B N D"]:
+    """All blocks: embedded image and text tokens in, image tokens out. A block is run by `call(block, *inputs)`."""
     for block in model.double_blocks:
-        img, txt = block(img, txt, ctx)
+        img, txt = call(block, img, txt, ctx)
     x = torch.cat([img, txt], dim=1)
     ctx = ctx._replace(rope=ctx.rope.with_text(txt.shape[1]))
     for block in model.single_blocks:
-        x = block(x, ctx)
+        x = call(block, x, ctx)
     return x[:, : img.shape[1]]

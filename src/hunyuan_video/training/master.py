@@ -16,11 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-
-def local(tensor: Tensor) -> Tensor:
-    """What of a tensor is in this process, without its history; shares its memory."""
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+from hunyuan_video.distributed.sharding import local, placed_like
 
 
 class MasterWeights:
@@ -104,22 +100,15 @@ class MasterWeights:
         state = {"updates": self.updates}
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[self.masters[name]]
-            state[f"master.{name}"] = _as_placed(self.masters[name], parameter)
-            state[f"exp_avg.{name}"] = _as_placed(moments["exp_avg"], parameter)
-            state[f"exp_avg_sq.{name}"] = _as_placed(moments["exp_avg_sq"], parameter)
+            state[f"master.{name}"] = placed_like(self.masters[name], parameter)
+            state[f"exp_avg.{name}"] = placed_like(moments["exp_avg"], parameter)
+            state[f"exp_avg_sq.{name}"] = placed_like(moments["exp_avg_sq"], parameter)
             if name in self.ema:
-                state[f"ema.{name}"] = _as_placed(self.ema[name], parameter)
+                state[f"ema.{name}"] = placed_like(self.ema[name], parameter)
         return state
 
     def result(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of each averaged (without an average, latest) weight, whole on every rank, one at a time."""
         for name, parameter in self.parameters.items():
-            value = _as_placed((self.ema or self.masters)[name], parameter)
+            value = placed_like((self.ema or self.masters)[name], parameter)
             yield name, value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def _as_placed(shard: Tensor, like: Tensor) -> Tensor:
-    """`shard` as the part of a whole that it is; shares its memory."""
-    if not isinstance(like, DTensor):
-        return shard
-    return DTensor.from_local(shard, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride())

@@ -18,12 +18,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hunyuan_video.assembly import Models, Training, assemble
+from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.world import World
+from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.attention import AttentionFn, sdpa
-from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig, use_attention
-from hunyuan_video.training.parallel import checkpointed_trunk
-from hunyuan_video.transforms import fp8
+from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.transforms.lora import add_lora, in_attention_and_mlp
+
+META = torch.device("meta")
 
 
 class MicroBatch(NamedTuple):
@@ -77,16 +81,12 @@ def predict(
     `accumulate` says that a rank does several micro-batches in a step. With a `world_size` above 1, FSDP shards everything over the ranks,
     block by block.
     """
-    with torch.device("meta"):
+    with META:
         model = HunyuanVideoTransformer(model_config).to(dtype)
-    if kind == "lora":
-        if fp8_base:
-            fp8.quantize(model)
-        add_lora(model, rank, float(rank), where)
+    adapt = partial(add_lora, rank=rank, alpha=float(rank), where=where) if kind == "lora" else None
+    assemble(Models(model), Runtime(fp8=fp8_base), World(META), training=Training(dtype, adapt, activation_checkpointing))
     use_attention(model, _fused_attention if attention is sdpa else attention)
-    blocks = [*model.double_blocks, *model.single_blocks]
-    if activation_checkpointing:
-        model.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
+    blocks = model.blocks
     trained = _count(model, trained=True)
     frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
     held = {
@@ -104,13 +104,14 @@ def predict(
     # They are the masters'; the next backward pass makes a set of the worker's.
     earlier = {"gradients of earlier micro-batches (float32)": gradients if accumulate else 0}
     if world_size > 1:
-        largest = max(blocks, key=_count)
-        outside = _count(model) - sum(map(_count, blocks))
+        whole = partial(gathered, dtype=dtype)
+        largest = max(blocks, key=whole)
+        outside = whole(model) - sum(map(whole, blocks))
         moments["fullest moment of the backward pass"] = (
             held
             | earlier
             | {
-                "gathered weights: two blocks, and what is outside": dtype.itemsize * (2 * _count(largest) + outside),
+                "gathered weights: two blocks, and what is outside": 2 * whole(largest) + outside,
                 "gradients of one block, before they are reduced": (dtype.itemsize + 4) * _count(largest, trained=True),
                 "gradients (float32)": gradients,
                 "activations": seen.most_activations,
@@ -177,15 +178,20 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> T
 def _loss(model: HunyuanVideoTransformer, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
     config, (samples, image_tokens, text_tokens) = model.config, batch
     time, height, width = config.patch_size
-    make = partial(torch.empty, device="meta")
+    make = partial(torch.empty, device=META)
     noisy, velocity = (make(samples, config.in_channels, time, height, width * image_tokens) for _ in range(2))
     states, pooled = make(samples, text_tokens, config.text_dim, dtype=dtype), make(samples, config.pooled_dim, dtype=dtype)
     mask = None if samples == 1 else make(samples, text_tokens, dtype=torch.bool)
     txt, context = model.txt_in.embed(states, mask)
-    guidance = None if model.guidance_in is None else model.guidance_in(make(samples))
+    guidance = None if model.guidance_in is None else model.guidance_in(make(samples), dtype)
     # Not by model.condition, which looks at the mask: there is nothing to see on this device.
     condition = Condition(txt, context, model.vector_in(pooled), guidance, mask)
     return (model(noisy, make(samples), condition).float() - velocity).square().mean()
+
+
+def gathered(module: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of a module's weights on a rank where it works: in the dtype of computing, but for those in 8 bits."""
+    return sum(parameter.numel() * min(parameter.itemsize, dtype.itemsize) for parameter in module.parameters())
 
 
 def _count(module: nn.Module, *, trained: bool = False) -> int:

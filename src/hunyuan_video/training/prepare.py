@@ -13,22 +13,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import identity, load_text_encoder, load_vae, stays_in_file
 from hunyuan_video.config import DType, Runtime
+from hunyuan_video.distributed.world import World, resolve_device
 from hunyuan_video.files import replacing
 from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.models.vae import CausalVAE
-from hunyuan_video.pipeline import encode, resolve_device, resolve_dtype
+from hunyuan_video.pipeline import encode
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.run import keep_config
 from hunyuan_video.training.shards import Manifest, Sample, Skipped, read_skipped, write_shard
-from hunyuan_video.transforms.chunk import in_chunks
-from hunyuan_video.weights import Weights, find_or_embedded
+from hunyuan_video.weights import Weights, find_or_embedded, is_large
 
 log = logging.getLogger(__name__)
 
@@ -157,12 +157,13 @@ def _digest(items: Sequence[media.Item]) -> str:
 
 def _load_encoders(found: Weights, config: DataPreparation) -> tuple[TextEncoder, CausalVAE]:
     device = resolve_device(config.device)
-    text_dtype = resolve_dtype(config.dtype, found.text_encoder, device, torch.float16)
-    vae_dtype = resolve_dtype(config.dtype, found.vae, device, torch.float16)
+    runtime = Runtime(text_dtype=config.dtype, vae_dtype=config.dtype)
+    text_dtype = dtype_of("text", runtime, device, large=is_large(found.text_encoder))
+    vae_dtype = dtype_of("vae", runtime, device, large=is_large(found.vae))
     in_file = stays_in_file(found.text_encoder, device)
     text = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, device, as_stored=in_file)
     vae = load_vae(found.vae, vae_dtype, device)
-    in_chunks(vae)
+    assemble(Models(text=text, vae=vae), runtime, World(device))
     return text, vae
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from hunyuan_video.training.parallel import process_group
+from hunyuan_video.distributed.world import process_group
 from hunyuan_video.training.run import changed_settings
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.train import results, train

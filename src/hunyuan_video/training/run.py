@@ -30,8 +30,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from hunyuan_video.distributed.once import once
+from hunyuan_video.distributed.world import World
 from hunyuan_video.files import flush, replacing
-from hunyuan_video.training.parallel import World
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Run:
 
     def load(self, state: dict[str, Tensor]) -> int:
         """Read the newest checkpoint into the tensors of `state`, in place; returns how many steps were completed then, 0 at the start."""
-        step = self.world.from_main(max((int(path.name.removeprefix("step-")) for path in self._complete()), default=0))
+        step = once(lambda: max((int(path.name.removeprefix("step-")) for path in self._complete()), default=0))
         if step > 0:
             with _single_process_is_meant(self.world):
                 dcp.load(state, checkpoint_id=self._checkpoints / f"step-{step:08d}", no_dist=self.world.size == 1)

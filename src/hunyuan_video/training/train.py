@@ -6,6 +6,7 @@ a run that was killed and started again is the run that never stopped, and on an
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import Callable
@@ -20,19 +21,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hunyuan_video import weights
+from hunyuan_video import assembly, weights
 from hunyuan_video.checkpoint import identity, load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
-from hunyuan_video.checkpoint.ranks import reads
+from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.once import is_first
+from hunyuan_video.distributed.world import CPU, World, join_world
 from hunyuan_video.files import replacing
+from hunyuan_video.kernels.choice import for_training
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import KINDS
+from hunyuan_video.models.rope import split_head
 from hunyuan_video.models.text import TextFeatures
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, split_head, use_attention
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
-from hunyuan_video.training.parallel import CPU, World, checkpointed_trunk, join_world, make_worker
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.prefetch import prefetched
 from hunyuan_video.training.run import Every, Run, forget_peak_memory, peak_memory, random_generator
@@ -40,7 +44,6 @@ from hunyuan_video.training.settings import MAY_CHANGE, LoraTraining, Training, 
 from hunyuan_video.training.validate import Validator
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora, in_attention_and_mlp, lora_of
-from hunyuan_video.transforms.sequence_parallel import parallelize_sequence
 
 DIALECTS: tuple[Dialect, ...] = ("kohya", "diffusers")
 
@@ -60,6 +63,8 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         dtype: torch.dtype = getattr(torch, config.dtype)
         cache = LatentCache(config.cache)
         schedule = schedule_of(config, cache)
+        how = Runtime(attention=for_training(world.device))
+        assembly.check(how, world, num_heads=sizes_of(config, cache)[0].num_heads, training=True)
         check(memory_plan(config, runtime, world.size, world.device, cache), available_memory(world.device))
         forget_peak_memory(world.device)
         tokens_of = {number: bucket.tokens for bucket, numbers in cache.buckets.items() for number in numbers}
@@ -67,13 +72,13 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         teacher = None
         if isinstance(config, TransformerTraining) and config.distill and config.start is not None:
             teacher = make_ready(load(config.start, dtype), runtime, world, dtype)
-        worker = make_ready(model, runtime, world, dtype)
+        worker = make_ready(model, runtime, world, dtype, config if isinstance(config, LoraTraining) else None)
         masters = MasterWeights(
             model, betas=(0.9, 0.97), weight_decay=config.weight_decay, clip_norm=config.clip_norm, ema_decay=config.ema_decay
         )
         validate = None
         if runtime.validation_prompts is not None:
-            kernel = attention_for(world.device)
+            kernel = for_training(world.device)
             validate = Validator(runtime, config.start, config.guidance_range[1], worker, kernel, dtype, world, folder / "validation")
         inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_digest": start_digest(config.start)})
         run = Run(
@@ -147,19 +152,17 @@ def schedule_of(config: Training, cache: LatentCache) -> Schedule:
     return Schedule(cache.buckets, cache.text_lengths, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
 
 
-def attention_for(device: torch.device) -> str:
-    """The kernel that trains."""
-    return "matmul" if device.type == "cpu" else "sdpa"
-
-
-def make_ready(model: HunyuanVideoTransformer, runtime: TrainingRuntime, world: World, dtype: torch.dtype) -> HunyuanVideoTransformer:
-    """What computes for a model in this world."""
-    use_attention(model, KINDS[attention_for(world.device)])
-    if runtime.checkpoint_activations:
-        model.trunk = checkpointed_trunk  # pyright: ignore[reportAttributeAccessIssue]
-    if world.sequence_group is not None:
-        parallelize_sequence(model, world.sequence_group)
-    return make_worker(model, world, dtype)
+def make_ready(
+    model: HunyuanVideoTransformer, runtime: TrainingRuntime, world: World, dtype: torch.dtype, lora: LoraTraining | None = None
+) -> HunyuanVideoTransformer:
+    """What computes in `dtype` for a model in this world: the model itself, with the adapters of `lora`; or where one process trains all of
+    its weights, which then are float32, a copy in another dtype."""
+    if world.size == 1 and dtype != torch.float32 and all(parameter.requires_grad for parameter in model.parameters()):
+        model = copy.deepcopy(model.to(world.device)).to(dtype)
+    how = Runtime(attention=for_training(world.device), fp8=lora is not None and lora.fp8)
+    adapt = None if lora is None else adapters_of(lora)
+    assembly.assemble(assembly.Models(model), how, world, training=assembly.Training(dtype, adapt, runtime.checkpoint_activations))
+    return model
 
 
 def count_skipped(skipped: Tensor, went_well: bool, step: int, config: Training) -> None:
@@ -189,12 +192,8 @@ def memory_plan(
     """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
     dtype: torch.dtype = getattr(torch, config.dtype)
     in_8_bits = False
-    if sizes is None and config.start is not None:
-        state, sizes = read_transformer(transformer_file(config.start))
-        in_8_bits = any(tensor.dtype == fp8.FP8 for tensor in state.values())
-    elif sizes is None:
-        assert isinstance(config, TransformerTraining)  # a LoRA has a start
-        sizes = sizes_from_nothing(config, cache or LatentCache(config.cache))
+    if sizes is None:
+        sizes, in_8_bits = sizes_of(config, cache)
     is_lora = isinstance(config, LoraTraining)
     planned = partial(
         predict,
@@ -208,7 +207,7 @@ def memory_plan(
         fp8_base=in_8_bits or (is_lora and config.fp8),
         accumulate=config.batches_per_step * runtime.sequence_parallel > world_size,
         dtype=dtype,
-        attention=KINDS[attention_for(device)],
+        attention=KINDS[for_training(device)],
     )
     batches = micro_batches(config, cache, runtime.sequence_parallel)
     fullest = {max(batches, key=lambda batch: batch.sum_over_samples(power)) for power in (1, 2)}
@@ -217,6 +216,15 @@ def memory_plan(
         teacher = plan.lines["trained weights (float32)"] * dtype.itemsize // 4
         plan = replace(plan, lines={"teacher": teacher} | plan.lines)
     return plan
+
+
+def sizes_of(config: TransformerTraining | LoraTraining, cache: LatentCache | None) -> tuple[TransformerConfig, bool]:
+    """The sizes of the model to train, and whether its weights come in 8 bits."""
+    if config.start is None:
+        assert isinstance(config, TransformerTraining)  # a LoRA has a start
+        return sizes_from_nothing(config, cache or LatentCache(config.cache)), False
+    state, sizes = read_transformer(transformer_file(config.start))
+    return sizes, any(tensor.dtype == fp8.FP8 for tensor in state.values())
 
 
 def micro_batches(config: Training, cache: LatentCache | None, sequence_parallel: int) -> list[MicroBatch]:
@@ -230,20 +238,17 @@ def micro_batches(config: Training, cache: LatentCache | None, sequence_parallel
 
 
 def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) -> HunyuanVideoTransformer:
-    """The model to train, on the CPU of rank 0 and elsewhere on the meta device; what is trained of it is float32.
+    """The model to train, without adapters, on the CPU of rank 0 and elsewhere on the meta device; what is trained of it is float32.
 
     Raises:
         ValueError: the weights are for other latents or other text encoders than the cache's, or are in 8 bits and not for a LoRA.
     """
     if isinstance(config, LoraTraining):
         model = load(config.start, getattr(torch, config.dtype))
-        if config.fp8:
-            fp8.quantize(model)
-        add_lora(model, config.rank, config.alpha, adapted_by(config), random_generator(config.seed, "initialization"))
     elif config.start is None:
-        with CPU if reads() else torch.device("meta"):
+        with CPU if is_first() else torch.device("meta"):
             model = HunyuanVideoTransformer(sizes_from_nothing(config, cache))
-        if reads():
+        if is_first():
             initialize(model, random_generator(config.seed, "initialization"))
     else:
         model = load(config.start, torch.float32)
@@ -259,6 +264,12 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
         if needs != has:
             raise ValueError(f"{config.start} needs {needs} {what}, but the cache {config.cache} has {has}: make one with its encoders.")
     return model
+
+
+def adapters_of(config: LoraTraining) -> Callable[[HunyuanVideoTransformer], None]:
+    """Puts new adapters into a model."""
+    generator = random_generator(config.seed, "initialization")
+    return partial(add_lora, rank=config.rank, alpha=config.alpha, where=adapted_by(config), generator=generator)
 
 
 def adapted_by(config: LoraTraining) -> Callable[[str], bool]:

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from hunyuan_video.checkpoint import load_vae, read_json
 from hunyuan_video.checkpoint.convert import official_vae_json
 from hunyuan_video.config import require
+from hunyuan_video.distributed.world import resolve_device
 from hunyuan_video.files import replacing
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig
-from hunyuan_video.pipeline import resolve_device
 from hunyuan_video.training.discriminator import Adversary
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.perceptual import PerceptualDistance, load_perceptual

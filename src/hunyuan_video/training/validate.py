@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from hunyuan_video import checkpoint, weights
+from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.config import Runtime, Sampling, check_types
+from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.files import read_prompts, safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.pipeline import HunyuanVideo, resolve_dtype
-from hunyuan_video.training.parallel import World
-from hunyuan_video.transforms.chunk import in_chunks
-from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.video import save_video
 
 
@@ -68,14 +67,12 @@ class Validator:
         if root is None or not root.is_dir():
             raise ValueError("Validation needs text encoders and a VAE; name their weights root with --validation-weights.")
         found = weights.locate(root)
-        vae_dtype = resolve_dtype("auto", found.vae, world.device, torch.float16)
-        text_dtype = resolve_dtype("auto", found.text_encoder, world.device, torch.float16)
-        # They stay on the CPU, and are on the device only while they work.
-        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype)
-        vae = checkpoint.load_vae(found.vae, vae_dtype, torch.device("cpu"))
-        upsample_by_phases(vae)
-        in_chunks(vae)
         runtime = Runtime(attention=attention)  # pyright: ignore[reportArgumentType] (checked there)
+        vae_dtype = dtype_of("vae", runtime, world.device, large=weights.is_large(found.vae))
+        text_dtype = dtype_of("text", runtime, world.device, large=weights.is_large(found.text_encoder))
+        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype)
+        vae = checkpoint.load_vae(found.vae, vae_dtype, CPU)
+        assemble(Models(text=text_encoder, vae=vae), replace(runtime, offload="models"), world)  # on the device only while they work
         self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype, runtime=runtime)
         self.sampling = _sampling(config, found.sampling(), min(6.0, highest_guidance) if model.config.guidance_embed else None)
         self.world, self.folder = world, folder

@@ -68,15 +68,16 @@ class Fp8Linear(nn.Module):
         return cls(in_8_bits(weight, scale), scale, linear.bias)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        weight = self.weight.view(FP8)  # which may be sharded as whole numbers
         if torch.is_grad_enabled() and x.requires_grad:
-            return _ExpandedTwice.apply(x, self.weight, self.scale, self.bias)
-        return self.product(x, self.weight, self.scale, self.bias)
+            return _ExpandedTwice.apply(x, weight, self.scale, self.bias)
+        return self.product(x, weight, self.scale, self.bias)
 
 
 def expand(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], dtype: torch.dtype) -> Float[Tensor, "out in"]:
-    if weight.device.type == "cpu" and weight.dtype == FP8 and dtype in _WIDER and 0 <= scale < LARGEST_BY_BITS:
+    if weight.device.type == "cpu" and dtype in _WIDER and 0 <= scale < LARGEST_BY_BITS:
         return _by_bits(weight, scale, dtype)
-    return weight.to(dtype, copy=True).mul_(scale.to(dtype))  # a copy, also of what FSDP has gathered in that dtype
+    return weight.to(dtype).mul_(scale.to(dtype))
 
 
 # Of each dtype: the integers of its size; the bits that its fraction has more than three; and the bits that an 8-bit number keeps.

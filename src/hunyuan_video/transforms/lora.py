@@ -8,7 +8,7 @@ which it costs nothing. Several are stacked by using one after the other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,10 @@ class Lora:
 
     layers: dict[str, LowRank]
     metadata: dict[str, str] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Lora:
+        layers = {name: replace(layer, down=layer.down.to(device), up=layer.up.to(device)) for name, layer in self.layers.items()}
+        return replace(self, layers=layers)
 
 
 class LoraLinear(nn.Module):

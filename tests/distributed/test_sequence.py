@@ -11,8 +11,8 @@ from conftest import TINY
 from sequence_ranks import CASES, work
 from spawn import on_ranks
 
+from hunyuan_video.distributed.sequence import parallelize_sequence
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.transforms.sequence_parallel import parallelize_sequence
 
 
 @pytest.fixture(scope="module")

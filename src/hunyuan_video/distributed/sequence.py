@@ -13,7 +13,7 @@ Letters: B batch, N image tokens, n those of this rank, L text tokens, P ranks, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -24,9 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hunyuan_video.models.attention import AttentionFn
-from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, Rope, SingleStreamBlock
-
-TrunkFn = Callable[[HunyuanVideoTransformer, Tensor, Tensor, Context], Tensor]
+from hunyuan_video.models.rope import Rope
+from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock, TrunkFn
 
 
 class Shares(NamedTuple):
@@ -44,14 +43,18 @@ def parallelize_sequence(model: HunyuanVideoTransformer, group: dist.ProcessGrou
     Raises:
         ValueError: the heads cannot be shared evenly.
     """
-    heads, ranks = model.config.num_heads, group.size()
+    check_heads(model.config.num_heads, group.size())
+    model.trunk = cut_tokens(model.trunk, group)
+    for block in model.blocks:
+        assert isinstance(block, DoubleStreamBlock | SingleStreamBlock)
+        block.attention = trade_tokens_for_heads(block.attention, group)
+
+
+def check_heads(heads: int, ranks: int) -> None:
+    """Raises a ValueError for attention heads that cannot be shared evenly by the ranks of one video."""
     if heads % ranks:
         fits = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
         raise ValueError(f"{heads} attention heads cannot be shared by {ranks} ranks; use {fits} ranks for one video.")
-    model.trunk = cut_tokens(model.trunk, group)  # pyright: ignore[reportAttributeAccessIssue]
-    for block in (*model.double_blocks, *model.single_blocks):
-        assert isinstance(block, DoubleStreamBlock | SingleStreamBlock)
-        block.attention = trade_tokens_for_heads(block.attention, group)
 
 
 def cut_tokens(trunk: TrunkFn, group: dist.ProcessGroup) -> TrunkFn:

@@ -1,0 +1,164 @@
+"""What is done to finished models before they work: the one written order of transforms, and what of them cannot go together.
+
+Loading, the plan (on the meta device), validation and training all call `assemble`, so that none of them can forget a step, or know another
+order. It reads no file, logs nothing, and knows only what it is given; models are changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.sequence import check_heads, parallelize_sequence
+from hunyuan_video.distributed.sharding import shard
+from hunyuan_video.distributed.world import World
+from hunyuan_video.kernels.choice import check_attention, use_attention
+from hunyuan_video.models.attention import KINDS
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.chunk import in_chunks
+from hunyuan_video.transforms.lora import Lora, Strength, apply_lora, merge_lora
+from hunyuan_video.transforms.offload import offload_blocks
+from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
+from hunyuan_video.transforms.recompute import recompute_blocks
+
+
+@dataclass(frozen=True)
+class Models:
+    """Finished models, as `checkpoint` gives them. The text encoders are a module whose language model is `llm`."""
+
+    transformer: HunyuanVideoTransformer | None = None
+    text: nn.Module | None = None
+    vae: CausalVAE | None = None
+
+    def present(self) -> list[nn.Module]:
+        return [model for model in (self.text, self.transformer, self.vae) if model is not None]
+
+    def stacks(self) -> dict[str, list[nn.Module]]:
+        """The blocks that can come and go one at a time, in the order in which they work, by the model's name."""
+        stacks: dict[str, list[nn.Module]] = {}
+        if self.text is not None:
+            stacks["text"] = list(self.text.get_submodule("llm.layers").children())
+        if self.transformer is not None:
+            stacks["transformer"] = self.transformer.blocks
+        return stacks
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training does to its transformer, which computes in `dtype`; `adapt` puts the adapters there that are trained."""
+
+    dtype: torch.dtype
+    adapt: Callable[[HunyuanVideoTransformer], None] | None = None
+    checkpoint_activations: bool = False
+
+
+def assemble(
+    models: Models,
+    runtime: Runtime,
+    world: World = World(),  # noqa: B008 (frozen)
+    *,
+    adapters: Sequence[tuple[Lora, Strength]] = (),
+    in_file: bool = False,
+    room: int | None = None,
+    training: Training | None = None,
+) -> list[Tensor]:
+    """Make models ready to work on the device of `world`, as a checked `runtime` says (see `check`).
+
+    `in_file` says that the transformer's weights are used where they lie, in their file; of weights in files, those of all models together
+    may hold on to `room` bytes of memory from step to step.
+
+    Returns the tensors that come and go by themselves, block by block, for `on_device` to leave alone.
+
+    Raises:
+        ValueError: an adapter does not fit the transformer.
+    """
+    if (transformer := models.transformer) is not None:
+        # Adapters before 8 bits, into which merging would lose them. They stay live over weights that came in 8 bits or stay in their file.
+        for lora, strength in adapters:
+            (apply_lora if in_file else merge_lora)(transformer, lora, strength)
+        # 8 bits before anything moves: they are made where the weights were loaded, so that the device need never hold more.
+        if runtime.fp8:
+            fp8.quantize(transformer)
+        # Adapters that are trained go beside 8-bit weights, and stay in float32.
+        if training is not None and training.adapt is not None:
+            training.adapt(transformer)
+        # 8-bit products are of the layers that are in 8 bits by now, also of those under adapters.
+        if runtime.fp8_matmul:
+            fp8.multiply_in_8_bits(transformer)
+        # The kernel before what wraps it. "auto" depends on the length, and is chosen for each video.
+        if runtime.attention != "auto":
+            use_attention(transformer, KINDS[runtime.attention])
+        # Inside sequence parallelism, so that a block computed again trades tokens again, in step with the other ranks.
+        if training is not None and training.checkpoint_activations:
+            recompute_blocks(transformer)
+        # It cuts the tokens of the whole trunk, and wraps whichever kernel is there.
+        if world.sequence_group is not None:
+            parallelize_sequence(transformer, world.sequence_group)
+    if models.text is not None and runtime.text_fp8:
+        fp8.quantize(models.text.get_submodule("llm"), fp8.in_layers)
+    if models.vae is not None:
+        # In either order. Chunks last, for they also lay out the weights in the dtype that computes.
+        upsample_by_phases(models.vae)
+        in_chunks(models.vae)
+
+    # Where the weights are comes last: hooks and shards are of the layers that stand there now.
+    if training is not None and transformer is not None and world.mesh is not None:
+        shard(transformer, world.mesh, world.device, training.dtype)
+    elif runtime.offload == "none":
+        for model in models.present():
+            model.to(world.device)
+    if room is not None:
+        _read_ahead(models, room)
+    streamed: list[Tensor] = []
+    if runtime.offload == "blocks":
+        for blocks in models.stacks().values():
+            streamed += offload_blocks(blocks, world.device)
+    return streamed
+
+
+def _read_ahead(models: Models, room: int) -> None:
+    """Let what fits of the large models stay in memory. If not both fit, the language model, which works once a video, makes room."""
+    stacks = models.stacks()
+    whole = sum(size_of(mapped_spans(model)) for model in models.present())
+    for name, blocks in stacks.items():
+        read_ahead(blocks, room if name == "transformer" or whole <= room else 0)
+
+
+def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_file: bool = False, training: bool = False) -> None:
+    """Refuse at the start, before weights are read, what cannot work or cannot work together. Arguments as for `assemble`; `num_heads` are
+    the transformer's.
+
+    Raises:
+        ValueError: says what cannot, and why.
+    """
+    check_attention(runtime.attention, world.device, training=training)
+    if runtime.fp8_matmul and training:
+        raise ValueError("fp8_matmul rounds activations, which have no gradient then: it is for inference; train with fp8 alone.")
+    if runtime.fp8_matmul:
+        fp8.check_multiplies(world.device)
+    if runtime.offload != "none" and training:
+        raise ValueError(f"offload is {runtime.offload!r}, but weights must be there for the backward pass, too; more ranks share them.")
+    if in_file and (training or world.size > 1):
+        raise ValueError("Weights that stay in their file are for inference in one process: of many, one reads.")
+    if in_file and runtime.offload == "blocks":
+        raise ValueError("offload is 'blocks', which would copy weights into memory that are used in their file; on a CPU, leave it out.")
+    if num_heads is not None:
+        check_heads(num_heads, world.sequence_parallel)
+
+
+def dtype_of(part: Literal["text", "transformer", "vae"], runtime: Runtime, device: torch.device, *, large: bool) -> torch.dtype:
+    """The dtype of a part, which may be `large`. float16 is never chosen for a CPU: there it is emulated, and far slower than bfloat16."""
+    given = {"text": runtime.text_dtype, "transformer": runtime.dtype, "vae": runtime.vae_dtype}[part]
+    if given != "auto":
+        return getattr(torch, given)
+    if device.type == "cpu":
+        return torch.bfloat16 if large else torch.float32
+    return torch.bfloat16 if part == "transformer" else torch.float16

@@ -1,0 +1,78 @@
+"""What the first rank does for all: read a file, draw a seed, write a result. Where there is no process group, this process is all.
+
+All ranks must call these functions together and in the same order. What fails on the first rank fails on every one, with the same words.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Result = TypeVar("Result")
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A tensor, or what can give one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Tensor: ...
+
+
+def is_first() -> bool:
+    """Whether this process is the one that works for all."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def once(work: Callable[[], Result]) -> Result:
+    """What `work` gives on the first rank, to all ranks, pickled.
+
+    Raises:
+        Exception: as `work` does there.
+    """
+    if not dist.is_initialized():
+        return work()
+    outcome: list = [None, None]
+    if is_first():
+        try:
+            outcome[0] = work()
+        except Exception as error:  # whatever it is, the others must not wait for what will never come
+            outcome[1] = _sendable(error)
+    dist.broadcast_object_list(outcome, src=0)
+    result, error = outcome
+    if error is not None:
+        raise error
+    return result
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself, or where other processes could not make it again, its words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # a class decides how it is pickled, and may fail in any way
+        return RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+    return error
+
+
+def deliver(tensor: Tensor | Readable, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`tensor.to(device, dtype)`, of the first rank's numbers."""
+    if not dist.is_initialized():
+        return tensor.to(device, dtype)
+    whole = torch.empty(0)
+
+    def read() -> None:
+        nonlocal whole
+        whole = tensor.to(device, dtype).contiguous()
+
+    once(read)
+    if not is_first():
+        whole = torch.empty(tensor.shape, dtype=dtype, device=device)
+    dist.broadcast(whole.view(-1).view(torch.uint8), src=0)  # as bytes, for not every backend knows 8-bit floats
+    return whole

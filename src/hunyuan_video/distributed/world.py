@@ -1,0 +1,149 @@
+"""This process among those that torchrun has started, and the device that is its own.
+
+Rank r of a world with P ranks to a sequence belongs to data rank r // P: the ranks of one data rank see the same samples and share their
+tokens. Without torchrun there is one process, which needs none of this and has no process group.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+CPU = torch.device("cpu")
+FIRST_TORCH = "2.13"  # in which several ranks are tested
+PATIENCE = timedelta(hours=2)  # one rank may read 26 GB, or decode a video, while the others wait
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all. Without torchrun, the only one."""
+
+    device: torch.device = CPU
+    rank: int = 0
+    size: int = 1
+    sequence_parallel: int = 1
+    mesh: DeviceMesh | None = None
+    sequence_group: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        return self.rank // self.sequence_parallel
+
+    @property
+    def data_size(self) -> int:
+        return self.size // self.sequence_parallel
+
+    @property
+    def leads_sequence(self) -> bool:
+        """One rank of each data rank: what is counted, or written, once for all ranks that see the same samples."""
+        return self.rank % self.sequence_parallel == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """The sums over all ranks, the same on each. Nobody passes before all have come."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(total)
+        return total.tolist()
+
+
+def world_size() -> int:
+    """How many processes torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of `Runtime.device`, which must exist; of torchrun's processes, each has a GPU of its own.
+
+    No other GPU is touched, and this one only asked whether it is there: whatever is made on one takes 500 MB of it for CUDA's context.
+
+    Raises:
+        ValueError: it does not exist, or is one GPU for several processes.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None and world_size() > 1:
+        raise ValueError(f"device is {name!r}, but torchrun has started {world_size()} processes, each for a GPU of its own; say cuda.")
+    device = placed(device)
+    exists = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not exists[device.type]:
+        raise ValueError(f"device is {str(device)!r}, but this machine has none; `hunyuan-video info` lists what it has.")
+    return device
+
+
+def placed(device: torch.device) -> torch.device:
+    """A device as tensors name theirs: "cuda" is not equal to the "cuda:0" that it means, or to this process's own under torchrun."""
+    if device.index is not None or device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        return torch.device(device.type, 0)
+    if "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[None]:
+    """The connection of torchrun's processes. Inside another such block it is that one's: it cannot be made twice with the same port."""
+    if world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    backend, own = "gloo", resolve_device(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+        backend = "cpu:gloo,cuda:nccl"
+    if not is_main_process():
+        logging.getLogger("hunyuan_video").setLevel(logging.WARNING)
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def join_world(device: str, sequence_parallel: int) -> Iterator[World]:
+    """The world that torchrun made, or one process.
+
+    Raises:
+        ValueError: the ranks cannot be shared out, or PyTorch is too old for them.
+    """
+    size, own = world_size(), resolve_device(device)
+    if size > 1 and torch.__version__ < FIRST_TORCH:
+        raise ValueError(
+            f"Training on several ranks needs PyTorch {FIRST_TORCH} or newer, whose FSDP keeps the shards that the optimizer knows; "
+            f"this is {torch.__version__}."
+        )
+    if sequence_parallel < 1 or size % sequence_parallel:
+        raise ValueError(
+            f"sequence_parallel is {sequence_parallel}, but there are {size} processes; it must divide their number "
+            "(`torchrun --nproc-per-node N -m hunyuan_video.cli train …` starts N)."
+        )
+    with process_group(device):
+        if size == 1:
+            yield World(own)
+            return
+        mesh = init_device_mesh(own.type, (size,))
+        grid = init_device_mesh(own.type, (size // sequence_parallel, sequence_parallel), mesh_dim_names=("data", "sequence"))
+        group = grid.get_group("sequence") if sequence_parallel > 1 else None
+        yield World(own, dist.get_rank(), size, sequence_parallel, mesh, group)

@@ -1,0 +1,334 @@
+"""Every transform, two of them together as `assemble` puts them, and the same models by hand; and what each rank of the pairs test does.
+
+By hand means: plain layers, whose weights are what the transforms say that they are, in one process, with everything in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from adapters import random_lora
+from conftest import TINY
+from measure import randomize
+from safetensors.torch import save_file
+from tiny_checkpoint import VAE, llama_config
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hunyuan_video import checkpoint
+from hunyuan_video.assembly import Models, Training, assemble, check
+from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.sequence import parallelize_sequence
+from hunyuan_video.distributed.sharding import shard
+from hunyuan_video.distributed.world import World
+from hunyuan_video.kernels.choice import use_attention
+from hunyuan_video.models.text import without_skipped_layers
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.training.plan import gathered
+from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.as_stored import leave_as_stored
+from hunyuan_video.transforms.lora import Lora, LoraLinear, add_lora, apply_lora, linear_layers, merge_lora
+from hunyuan_video.transforms.offload import offload_blocks, on_device
+from hunyuan_video.transforms.phase_upsample import upsample_by_phases
+from hunyuan_video.transforms.read_ahead import read_ahead
+from hunyuan_video.transforms.recompute import recompute_blocks
+from hunyuan_video.transforms.tiling import TileSizes, decode_pieces
+
+HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
+STRENGTH = 0.7
+TILES = TileSizes(pixels=32, frames=16)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What to ask `assemble` for, and the functions that it calls then."""
+
+    functions: tuple[Callable[..., Any], ...]
+    runtime: dict[str, Any] = field(default_factory=dict)
+    lora: int | None = None  # seed of a given adapter
+    in_file: bool = False
+    trains: bool = False
+    ranks: int = 1
+
+
+TRANSFORMS = {
+    "LoRA merged": Transform((merge_lora,), lora=1),
+    "LoRA live": Transform((apply_lora,), lora=2, in_file=True),
+    "LoRA trained": Transform((add_lora,), trains=True),
+    "FP8": Transform((fp8.quantize,), {"fp8": True}),
+    "FP8 matmul": Transform((fp8.multiply_in_8_bits,), {"fp8_matmul": True}),
+    "text FP8": Transform((fp8.quantize,), {"text_fp8": True}),
+    "offload models": Transform((on_device,), {"offload": "models"}),
+    "offload blocks": Transform((offload_blocks,), {"offload": "blocks"}),
+    "phases": Transform((upsample_by_phases,)),
+    "tiling": Transform((decode_pieces,), {"vae_tiling": True}),
+    "matmul attention": Transform((use_attention,), {"attention": "matmul"}),
+    "chunked attention": Transform((use_attention,), {"attention": "chunked"}),
+    "weights in their file": Transform((leave_as_stored, read_ahead), in_file=True),
+    "activation checkpointing": Transform((recompute_blocks,), trains=True),
+    "sequence parallel": Transform((parallelize_sequence,), ranks=2),
+    "FSDP": Transform((shard,), trains=True, ranks=2),
+}
+CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What some of the transforms ask for together."""
+
+    names: frozenset[str]
+
+    @property
+    def chosen(self) -> list[Transform]:
+        return [transform for name, transform in TRANSFORMS.items() if name in self.names]
+
+    @property
+    def runtime(self) -> Runtime:
+        settings: dict[str, Any] = {"vae_tiling": False}
+        for transform in self.chosen:
+            settings |= transform.runtime
+        return Runtime(**settings)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [transform.lora for transform in self.chosen if transform.lora is not None]
+
+    @property
+    def in_file(self) -> bool:
+        return any(transform.in_file for transform in self.chosen)
+
+    @property
+    def trains(self) -> bool:
+        return any(transform.trains for transform in self.chosen)
+
+    @property
+    def ranks(self) -> int:
+        return max((transform.ranks for transform in self.chosen), default=1)
+
+    @property
+    def trains_all_weights(self) -> bool:
+        """8-bit weights have no gradient; that of the input is there whatever is trained."""
+        return self.trains and "LoRA trained" not in self.names and not self.runtime.fp8
+
+
+@cache
+def plain() -> Models:
+    """Models as they are loaded. The transformer's weights are those that bfloat16 has, too, which is what its file has."""
+    transformer = randomize(HunyuanVideoTransformer(TINY), std=0.15).bfloat16().float()
+    text = nn.ModuleDict({"llm": randomize(without_skipped_layers(llama_config()), seed=1, std=0.2)})
+    return Models(transformer, text, randomize(CausalVAE(VAE), seed=2, std=0.2))
+
+
+def given_lora(seed: int) -> Lora:
+    model = plain().transformer
+    assert model is not None
+    return random_lora(model, seed=seed)
+
+
+def adapt(model: HunyuanVideoTransformer) -> None:
+    """Put adapters there that are trained, and have been for a while."""
+    draw = torch.Generator().manual_seed(5)
+    add_lora(model, 2, 4.0, lambda _name: True, draw)
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            module.lora_up.data.copy_(0.2 * torch.randn(module.lora_up.shape, generator=draw))
+
+
+def outcome(models: Models, device: torch.device, streamed: list[Tensor], *, trains: bool, tiling: bool) -> dict[str, Tensor]:
+    """What models make of the same inputs: text states, frames, a velocity, and gradients of an uneven loss where there is a training."""
+    transformer, text, vae = models.transformer, models.text, models.vae
+    assert transformer is not None and text is not None and vae is not None
+    draw = torch.Generator().manual_seed(3)
+    ids = torch.randint(0, 260, (2, 9), generator=draw)
+    x, states, pooled, loss = (torch.randn(shape, generator=draw) for shape in ((1, 4, 3, 6, 4), (1, 5, 24), (1, 20), (1, 4, 3, 6, 4)))
+    x.requires_grad_(trains)
+    z = torch.randn(1, 4, 5, 6, 6, generator=draw)
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        with on_device(text, device, streamed):
+            found["text"] = text.get_submodule("llm")(input_ids=ids, use_cache=False).last_hidden_state
+        with on_device(vae, device, streamed):
+            found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES)), dim=2) if tiling else vae.decode(z)
+    with torch.set_grad_enabled(trains), on_device(transformer, device, streamed):
+        condition = transformer.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
+        velocity = transformer(x, torch.full((1,), 500.0), condition)
+        if trains:
+            (velocity * loss).sum().backward()
+    found["velocity"] = velocity.detach()
+    if x.grad is not None:
+        found["gradient of x"] = _mean(x.grad)
+    for name, parameter in transformer.named_parameters():
+        if parameter.grad is not None:
+            found[f"gradient of {name}"] = _mean(parameter.grad)
+    return found
+
+
+def _mean(gradient: Tensor) -> Tensor:
+    """Over the ranks."""
+    if isinstance(gradient, DTensor):
+        return gradient.full_tensor()
+    if dist.is_initialized():
+        dist.all_reduce(gradient)
+        gradient /= dist.get_world_size()
+    return gradient
+
+
+def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
+    """What `assemble` makes of them. Raises a ValueError where they are refused."""
+    check(asked.runtime, world, num_heads=TINY.num_heads, in_file=asked.in_file, training=asked.trains)
+    models = copy.deepcopy(plain())
+    transformer = models.transformer
+    assert transformer is not None
+    if asked.in_file:
+        path = folder / f"{'-'.join(sorted(asked.names))}.safetensors"
+        save_file(transformer.bfloat16().state_dict(), path)
+        transformer = checkpoint.load_transformer(path, torch.float32, HOME, as_stored=True)
+    transformer.requires_grad_(asked.trains_all_weights)
+    training = Training(torch.float32, adapt if "LoRA trained" in asked.names else None, "activation checkpointing" in asked.names)
+    models = Models(transformer, models.text, models.vae)
+    adapters = [(given_lora(seed), STRENGTH) for seed in asked.seeds]
+    streamed = assemble(
+        models,
+        asked.runtime,
+        world,
+        adapters=adapters,
+        in_file=asked.in_file,
+        room=1 if asked.in_file else None,
+        training=training if asked.trains else None,
+    )
+    return outcome(models, world.device, streamed, trains=asked.trains, tiling=asked.runtime.vae_tiling)
+
+
+class ByHand(nn.Module):
+    """A linear layer: a weight that is used as it is, with rounded activations or not, and what adapters beside it add."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, deltas: list[Tensor], factors: LoraLinear | None, *, rounds: bool):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
+        self.deltas, self.rounds = deltas, rounds
+        if factors is not None:
+            self.lora_down, self.lora_up = nn.Parameter(factors.lora_down.detach()), nn.Parameter(factors.lora_up.detach())
+            self.scale = factors.alpha / len(self.lora_down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rounds:
+            scale = x.abs().amax(-1, keepdim=True) / 448
+            out = F.linear((x / scale).to(fp8.FP8).float() * scale, self.weight, self.bias).bfloat16().float()
+        else:
+            out = F.linear(x, self.weight, self.bias)
+        for delta in self.deltas:
+            out = out + F.linear(x, delta)
+        if hasattr(self, "lora_up"):
+            out = out + self.scale * F.linear(x, self.lora_up @ self.lora_down)
+        return out
+
+
+def in_8_bits(weight: Tensor) -> Tensor:
+    """What 8 bits keep of a weight, expanded."""
+    scale = weight.abs().max() / 448
+    return (weight / scale).to(fp8.FP8).float() * scale
+
+
+def by_hand(asked: Asked) -> dict[str, Tensor]:
+    """The same without any transform."""
+    models = copy.deepcopy(plain())
+    transformer, text = models.transformer, models.text
+    assert transformer is not None and text is not None
+    trained = copy.deepcopy(transformer)
+    adapt(trained)
+    loras = [given_lora(seed).layers for seed in asked.seeds]
+    for name, layer in linear_layers(transformer).items():
+        assert isinstance(layer, nn.Linear)
+        weight = layer.weight.detach().clone()
+        deltas = [STRENGTH * layers[name].scale * (layers[name].up @ layers[name].down) for layers in loras]
+        if not asked.in_file:
+            weight, deltas = sum(deltas, weight), []
+        if asked.runtime.fp8 and fp8.in_blocks(name):
+            weight = in_8_bits(weight)
+        factors = trained.get_submodule(name) if "LoRA trained" in asked.names else None
+        assert factors is None or isinstance(factors, LoraLinear)
+        rounds = asked.runtime.fp8_matmul and fp8.in_blocks(name) and "mod" not in name
+        transformer.set_submodule(name, ByHand(weight, layer.bias, deltas, factors, rounds=rounds))
+    transformer.requires_grad_(asked.trains_all_weights)
+    for name, parameter in transformer.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(True)
+    if asked.runtime.text_fp8:
+        for name, parameter in text.named_parameters():
+            if ".layers." in name and parameter.ndim == 2:
+                parameter.data = in_8_bits(parameter.data)
+    return outcome(models, HOME, [], trains=asked.trains, tiling=asked.runtime.vae_tiling)
+
+
+def deviations(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """The largest difference of each output, beside its largest number; of all gradients of parameters, the worst."""
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    apart: dict[str, float] = {}
+    for name, value in found.items():
+        kind = "gradient of parameters" if name.startswith("gradient of ") and name != "gradient of x" else name
+        apart[kind] = max(apart.get(kind, 0.0), ((value - expected[name]).abs().max() / expected[name].abs().max()).item())
+    return apart
+
+
+def result(asked: Asked, folder: Path, world: World) -> dict[str, float] | str:
+    """How far two transforms together are from the same by hand, or why they are refused."""
+    try:
+        found = together(asked, folder, world)
+    except ValueError as refusal:
+        return str(refusal)
+    return deviations(found, by_hand(asked))
+
+
+class Gathered(TorchDispatchMode):
+    """Counts the bytes that arrive on this rank, its own included."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d" and "allgather" in func.__name__:
+            self.bytes += args[0].nbytes
+        return func(*args, **(kwargs or {}))
+
+
+def travelled(world: World) -> dict[str, int]:
+    """Bytes that are gathered for a forward pass of a bfloat16 model in 8 bits with adapters, and those that plans count."""
+    model = copy.deepcopy(plain()).transformer
+    assert model is not None
+    model.bfloat16()
+    assemble(Models(model), Runtime(fp8=True), world, training=Training(torch.bfloat16, adapt))
+    planned = gathered(model, torch.bfloat16)
+    states, pooled = torch.ones(1, 5, 24).bfloat16(), torch.ones(1, 20).bfloat16()
+    condition = model.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.ones(1))
+    with torch.no_grad(), Gathered() as seen:
+        model(torch.ones(1, 4, 1, 2, 2), torch.ones(1), condition)
+    return {"gathered": seen.bytes, "planned": planned}
+
+
+def work(rank: int, world_size: int, folder: Path, pairs: Iterable[frozenset[str]]) -> None:
+    """All pairs of which one needs several ranks, on one rank; its results go to `folder`."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=120))
+    fp8.check_multiplies = lambda _device: None  # as if this were a GPU
+    mesh = init_device_mesh("cpu", (world_size,))
+    results = {}
+    for names in pairs:
+        group = dist.group.WORLD if "sequence parallel" in names else None
+        ranks = 1 if group is None else world_size
+        world = World(HOME, rank, world_size, ranks, mesh if "FSDP" in names else None, group)
+        results["+".join(sorted(names))] = result(Asked(names), folder, world)
+    results["travelled"] = travelled(World(HOME, rank, world_size, mesh=mesh))
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,48 @@
+"""What cannot work is refused before weights are read; which pairs of transforms cannot, `test_pairs` says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hunyuan_video import checkpoint
+from hunyuan_video.assembly import check, dtype_of
+from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.world import World
+from hunyuan_video.pipeline import HunyuanVideo
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
+
+
+def test_a_kernel_that_is_made_for_cpus_is_refused_elsewhere():
+    with pytest.raises(ValueError, match=r"'chunked', which is written for a CPU's caches .* the device is cuda:0; use sdpa, or auto"):
+        check(Runtime(attention="chunked"), World(CUDA))
+
+
+@pytest.mark.parametrize("attention", ["auto", "sdpa", "matmul"])
+def test_the_other_kernels_run_anywhere(attention):
+    check(Runtime(attention=attention), World(CUDA))
+    check(Runtime(attention=attention), World(CPU), training=True)
+
+
+def test_heads_that_the_ranks_of_a_video_cannot_share_are_refused():
+    with pytest.raises(ValueError, match="24 attention heads cannot be shared by 5 ranks"):
+        check(Runtime(), World(CPU, size=5, sequence_parallel=5), num_heads=24)
+    check(Runtime(), World(CPU, size=8, sequence_parallel=8), num_heads=24)
+
+
+def test_loading_refuses_before_it_reads(official_tree, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load_text_encoder", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr(checkpoint, "is_large", lambda _part: True)
+    with pytest.raises(ValueError, match="would copy weights into memory"):
+        HunyuanVideo.load(official_tree, Runtime(device="cpu", offload="blocks"))
+
+
+@pytest.mark.parametrize(("device", "large", "dtypes"), [
+    (CPU, False, (torch.float32, torch.float32, torch.float32)),
+    (CPU, True, (torch.bfloat16, torch.bfloat16, torch.bfloat16)),
+    (CUDA, True, (torch.float16, torch.bfloat16, torch.float16)),
+])  # fmt: skip
+def test_the_dtype_of_a_part_depends_on_the_device_and_its_size(device, large, dtypes):
+    assert tuple(dtype_of(part, Runtime(), device, large=large) for part in ("text", "transformer", "vae")) == dtypes
+    assert dtype_of("vae", Runtime(vae_dtype="float32"), device, large=large) == torch.float32

@@ -1,0 +1,142 @@
+"""Every two transforms together are what both say of the weights, in forward and where there is a training in backward passes; or they are
+refused at the start, with the reason."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable
+from itertools import combinations
+from types import FunctionType, ModuleType
+
+import pytest
+from pairs import CHANGE_VALUES, ELSEWHERE, HOME, TRANSFORMS, Asked, by_hand, deviations, result, together, work
+from spawn import on_ranks
+
+from hunyuan_video import assembly, transforms
+from hunyuan_video.distributed.world import World
+from hunyuan_video.transforms import fp8
+
+# Everything is float32. What is added in another order differs by some roundings of 2^-24 in each layer.
+BOUND = 2e-5
+# Products of 8-bit numbers are rounded to bfloat16: one that falls to the other side is 2^-8 off, in one of many numbers that are added.
+BOUND_OF_PRODUCTS = 2.0**-8
+
+PAIRS = [
+    frozenset(pair)
+    for pair in combinations(TRANSFORMS, 2)
+    if not TRANSFORMS[pair[0]].runtime.keys() & TRANSFORMS[pair[1]].runtime.keys()  # two values of one setting
+]
+ALONE = [name for name, transform in TRANSFORMS.items() if transform.ranks == 1]
+ON_RANKS = [pair for pair in PAIRS if Asked(pair).ranks > 1]
+TRAINED = frozenset({"FP8", "LoRA trained", "activation checkpointing", "FSDP"})  # what a 13B needs on small GPUs
+
+
+def refusal(asked: Asked) -> str | None:
+    """Why they cannot go together, in the words of `check`."""
+    runtime = asked.runtime
+    if runtime.attention == "chunked" and asked.trains:
+        return "for inference, but trainings need its gradient"
+    if runtime.fp8_matmul and asked.trains:
+        return "fp8_matmul rounds activations"
+    if runtime.fp8_matmul and asked.in_file:
+        return "needs a GPU that multiplies 8-bit numbers"
+    if runtime.offload != "none" and asked.trains:
+        return "weights must be there for the backward pass"
+    if asked.in_file and (asked.trains or asked.ranks > 1):
+        return "for inference in one process"
+    if asked.in_file and runtime.offload == "blocks":
+        return "would copy weights into memory that are used in their file"
+    return None
+
+
+@pytest.fixture(scope="module")
+def found_by_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, float] | str]]:
+    """What two ranks found of all pairs that need them, run once."""
+    return on_ranks(work, 2, tmp_path_factory.mktemp("ranks"), [*ON_RANKS, TRAINED])
+
+
+@pytest.fixture
+def check_multiplies(monkeypatch):
+    """As if this were a GPU, where no weight stays in its file."""
+    original = fp8.check_multiplies
+    monkeypatch.setattr(fp8, "check_multiplies", lambda device: original(device) if device == HOME else None)
+
+
+def places(name: str) -> list[tuple[ModuleType, Callable[..., object]]]:
+    """Where `assemble` finds the functions of a transform; those that are called elsewhere have none."""
+    functions = TRANSFORMS[name].functions
+    return [(place, function) for function in functions for place in (assembly, fp8) if vars(place).get(function.__name__) is function]
+
+
+def name_of(names: frozenset[str]) -> str:
+    return "+".join(sorted(names))
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=name_of)
+def test_two_together_are_both_or_refused(pair, request, tmp_path, check_multiplies):
+    asked = Asked(pair)
+    if asked.ranks > 1:
+        results = [found[name_of(pair)] for found in request.getfixturevalue("found_by_ranks")]
+    else:
+        results = [result(asked, tmp_path, World(HOME if asked.in_file else ELSEWHERE))]
+    expected = refusal(asked)
+    for apart in results:
+        if expected is not None:
+            assert isinstance(apart, str) and expected in apart
+        else:
+            assert not isinstance(apart, str), apart
+            assert max(apart.values()) < (BOUND_OF_PRODUCTS if asked.runtime.fp8_matmul else BOUND), apart
+            assert ("gradient of x" in apart) == asked.trains
+
+
+def test_adapters_beside_sharded_8_bits_get_the_gradient_of_one_process(found_by_ranks):
+    for found in found_by_ranks:
+        apart = found[name_of(TRAINED)]
+        assert not isinstance(apart, str) and max(apart.values()) < BOUND
+        assert "gradient of parameters" in apart
+
+
+def test_8_bit_weights_travel_as_such_and_are_planned_so(found_by_ranks):
+    for found in found_by_ranks:
+        travelled = found["travelled"]
+        assert travelled["gathered"] == pytest.approx(travelled["planned"], rel=0.01)  # sizes that are no multiples of 2 are padded
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_each_changes_what_it_says_and_nothing_else(name, tmp_path, check_multiplies):
+    asked = Asked(frozenset({name}))
+    nothing = by_hand(Asked(frozenset()))
+    found = together(asked, tmp_path, World(HOME if asked.in_file else ELSEWHERE))
+    largest = max(deviations({kind: found[kind] for kind in nothing}, nothing).values())
+    assert largest > 1e-3 if name in CHANGE_VALUES else largest < BOUND
+
+
+@pytest.mark.parametrize("name", [name for name in ALONE if places(name)])
+def test_each_is_done_where_it_is_asked_for(name, tmp_path, check_multiplies, monkeypatch):
+    """A transform that changes no value would not be missed otherwise."""
+    done, expected = [], places(name)
+    for place, function in expected:
+        monkeypatch.setattr(place, function.__name__, lambda *given, do=function: done.append(do) or do(*given))
+    asked = Asked(frozenset({name}))
+    together(asked, tmp_path, World(HOME if asked.in_file else ELSEWHERE))
+    assert set(done) == {function for _, function in expected}
+
+
+def test_every_transform_is_in_the_list():
+    """Those that `assemble` calls, and at least one of each module of them."""
+    listed = {function for transform in TRANSFORMS.values() for function in transform.functions}
+    called = set()
+    for node in ast.walk(ast.parse(inspect.getsource(assembly.assemble))):
+        value = None
+        if isinstance(node, ast.Name):
+            value = vars(assembly).get(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            value = getattr(vars(assembly).get(node.value.id), node.attr, None)
+        if isinstance(value, FunctionType) and re.match(r"hunyuan_video\.(transforms|distributed|kernels)\.", value.__module__):
+            called.add(value)
+    assert called - {fp8.in_layers} <= listed
+    modules = {f"{transforms.__name__}.{module.name}" for module in pkgutil.iter_modules(transforms.__path__)}
+    assert modules - {"hunyuan_video.transforms.swap"} <= {function.__module__ for function in listed}
