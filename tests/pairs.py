@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -37,8 +38,9 @@ from hunyuan_video.models.text import without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.training.plan import gathered
-from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms import chunk, fp8
 from hunyuan_video.transforms.as_stored import leave_as_stored
+from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.lora import Lora, LoraLinear, add_lora, apply_lora, linear_layers, merge_lora
 from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
@@ -49,6 +51,7 @@ from hunyuan_video.transforms.tiling import TileSizes, decode_pieces
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
 STRENGTH = 0.7
 TILES = TileSizes(pixels=32, frames=16)
+SEVERAL_CHUNKS = 2**11  # values of one, so that the tiny clips have several
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ TRANSFORMS = {
     "offload models": Transform((on_device,), {"offload": "models"}),
     "offload blocks": Transform((offload_blocks,), {"offload": "blocks"}),
     "phases": Transform((upsample_by_phases,)),
+    "chunks": Transform((in_chunks,)),
     "tiling": Transform((decode_pieces,), {"vae_tiling": True}),
     "matmul attention": Transform((use_attention,), {"attention": "matmul"}),
     "chunked attention": Transform((use_attention,), {"attention": "chunked"}),
@@ -159,7 +163,7 @@ def outcome(models: Models, device: torch.device, streamed: list[Tensor], *, tra
     with torch.no_grad():
         with on_device(text, device, streamed):
             found["text"] = text.get_submodule("llm")(input_ids=ids, use_cache=False).last_hidden_state
-        with on_device(vae, device, streamed):
+        with on_device(vae, device, streamed), patch.dict(chunk.CHUNK_SIZE, cpu=SEVERAL_CHUNKS):
             found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES)), dim=2) if tiling else vae.decode(z)
     with torch.set_grad_enabled(trains), on_device(transformer, device, streamed):
         condition = transformer.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
