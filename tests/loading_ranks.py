@@ -13,9 +13,12 @@ from torch import nn
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.ranks import delivered
+from hunyuan_video.config import Sampling
 from hunyuan_video.distributed.once import once
+from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.weights import locate
 
+SMALL = Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=7)
 CPU = torch.device("cpu")
 
 
@@ -83,6 +86,9 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     model = checkpoint.load_on_rank_0(locate(folder / f"tree{rank}").transformer, torch.bfloat16)
     results["devices before sharding"] = sorted({tensor.device.type for tensor in everything(model).values()})
     results["one number"] = once(lambda: rank + 5)
+    results["inside another"] = once(lambda: once(lambda: rank + 6))
+    pipe = HunyuanVideo.load(folder / f"tree{rank}")
+    results["whole model"] = pipe.source.model, pipe("A cat.", SMALL).latents
     try:
         once(fail_so)
     except RuntimeError as error:

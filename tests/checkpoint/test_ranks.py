@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from loading_ranks import everything, loaders, work
+from loading_ranks import SMALL, everything, loaders, work
 from spawn import on_ranks
 
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.weights import locate
 
 MODELS = ("transformer", "8 bits", "vae", "text")
@@ -71,6 +72,16 @@ def test_an_error_that_no_other_process_can_make_again_arrives_in_words(ranks: l
 
 def test_what_is_drawn_once_is_the_first_ranks(ranks: list[dict[str, Any]]):
     assert [found["one number"] for found in ranks] == [5, 5]
+    assert [found["inside another"] for found in ranks] == [6, 6]
+
+
+def test_a_whole_pipeline_is_loaded_by_all_and_makes_the_same_video(folder: Path, ranks: list[dict[str, Any]]):
+    pipe = HunyuanVideo.load(folder / "tree0")
+    expected = pipe("A cat.", SMALL).latents
+    for found in ranks:
+        model, latents = found["whole model"]
+        assert model == pipe.source.model
+        torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)  # by another number of threads
 
 
 def test_of_a_model_to_be_sharded_only_rank_0_has_numbers(ranks: list[dict[str, Any]]):

@@ -9,9 +9,10 @@ import pytest
 from media_files import at, numbers, turn, write_video
 from PIL import ExifTags, Image, ImageOps
 
+from hunyuan_video.pictures import fill
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
-from hunyuan_video.video import fill, save_video
+from hunyuan_video.video import save_video
 
 VIDEO, LONG, IMAGE = Bucket(5, 16, 16), Bucket(17, 16, 16), Bucket(1, 16, 16)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from adapters import forward, random_lora
 from conftest import TINY, randomize
 from torch import nn
 
-from hunyuan_video.config import Adapter
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.request import Strengths
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import (
     Lora,
@@ -79,7 +78,7 @@ def test_merged_equals_live_on_every_layer(tiny_transformer, strength):
 def test_a_layer_of_strength_zero_is_left_as_it_is(tiny_transformer, put):
     lora, before = random_lora(tiny_transformer), dict(tiny_transformer.named_modules())
     weights = {name: weight_of(layer).clone() for name, layer in linear_layers(tiny_transformer).items()}
-    put(tiny_transformer, lora, Adapter(Path("a.safetensors"), 1.0, (("single_blocks.1", 0.0),)).at)
+    put(tiny_transformer, lora, Strengths.parse("single_blocks.1=0").at)
     for name, layer in linear_layers(tiny_transformer).items():
         untouched = layer is before[name] and torch.equal(weight_of(layer), weights[name])
         assert untouched == name.startswith("single_blocks.1."), name

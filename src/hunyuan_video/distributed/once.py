@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 Result = TypeVar("Result")
+_working: ContextVar[bool] = ContextVar("_working", default=False)
 
 
 @runtime_checkable
@@ -32,19 +34,22 @@ def is_first() -> bool:
 
 
 def once(work: Callable[[], Result]) -> Result:
-    """What `work` gives on the first rank, to all ranks, pickled.
+    """What `work` gives on the first rank, to all ranks, pickled. Inside `work`, which only the first rank does, it is done and not sent.
 
     Raises:
         Exception: as `work` does there.
     """
-    if not dist.is_initialized():
+    if not dist.is_initialized() or _working.get():
         return work()
     outcome: list = [None, None]
     if is_first():
+        token = _working.set(True)
         try:
             outcome[0] = work()
         except Exception as error:  # whatever it is, the others must not wait for what will never come
             outcome[1] = _sendable(error)
+        finally:
+            _working.reset(token)
     dist.broadcast_object_list(outcome, src=0)
     result, error = outcome
     if error is not None:
