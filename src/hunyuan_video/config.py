@@ -144,7 +144,7 @@ class Runtime:
     text_dtype: DType = "auto"
     """auto: float16 on CUDA; on a CPU as above"""
     attention: Literal["auto", "sdpa", "matmul", "chunked"] = "auto"
-    """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences; chunked: the same in cache-sized pieces; auto:
+    """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences; chunked: the same in pieces for a CPU's cache; auto:
     on a CPU the faster of sdpa and chunked, measured once at about the video's length and recorded, else sdpa"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""

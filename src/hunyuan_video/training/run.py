@@ -79,7 +79,7 @@ def _change(key: str, old: Any, new: Any) -> str:
 
 class Run:
     """One training run in one folder, opened by all of its ranks; `config` is a dataclass, and `inputs` are digests of what it reads.
-    Only the main rank writes metrics."""
+    Only the first rank writes; what fails there, such as a full disk, fails on all."""
 
     def __init__(
         self,
@@ -96,13 +96,16 @@ class Run:
         self._bar: tqdm | None = None
         self._writer: SummaryWriter | None = None
         self._wandb: Any = None
-        if world.is_main:
+
+        def open_folder() -> None:
             keep_config(self.folder, asdict(config) | (inputs or {}), may_change, begun=bool(self._complete()))
             if wandb_project is not None:
                 self._wandb = _start_wandb(wandb_project, self.folder, config)
             self._checkpoints.mkdir(exist_ok=True)
             for unfinished in self._checkpoints.glob(".*.tmp"):
                 shutil.rmtree(unfinished)
+
+        once(open_folder)
 
     @property
     def _checkpoints(self) -> Path:
@@ -128,13 +131,16 @@ class Run:
         temporary = path.with_name(f".{path.name}.tmp")
         with _single_process_is_meant(self.world):
             dcp.save(state, checkpoint_id=temporary, no_dist=self.world.size == 1)  # flushes its files; returns when all ranks are done
-        if self.world.is_main:
+
+        def put_in_place() -> None:
             os.replace(temporary, path)
             flush(self._checkpoints)
             for old in self._complete()[: -self.keep]:
                 shutil.rmtree(old)
             if self._writer is not None:
                 self._writer.flush()
+
+        once(put_in_place)
 
     def log(self, step: int, **scalars: float) -> None:
         """Write scalars to TensorBoard, and W&B if that was asked for, and show them behind the progress bar."""

@@ -25,7 +25,7 @@ from hunyuan_video import assembly, weights
 from hunyuan_video.checkpoint import identity, load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.config import Runtime
-from hunyuan_video.distributed.once import is_first
+from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.world import CPU, World, join_world
 from hunyuan_video.files import replacing
 from hunyuan_video.kernels.choice import for_training
@@ -144,7 +144,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
                     validate(completed)
             if save_now:
                 run.save(completed, state)
-        save_result(config, folder, model, masters, world)
+        save_result(config, folder, model, masters)
     return results(config, folder)
 
 
@@ -340,19 +340,21 @@ def results(config: TransformerTraining | LoraTraining, folder: Path) -> list[Pa
     return [folder / f"{name}.safetensors" for name in names]
 
 
-def save_result(
-    config: TransformerTraining | LoraTraining, folder: Path, model: HunyuanVideoTransformer, masters: MasterWeights, world: World
-) -> None:
+def save_result(config: TransformerTraining | LoraTraining, folder: Path, model: HunyuanVideoTransformer, masters: MasterWeights) -> None:
     """Write the averaged weights, gathered from all ranks tensor by tensor."""
     dtype: torch.dtype = getattr(torch, config.save_dtype)
     if isinstance(config, LoraTraining):
         with masters.averaged(model):
             lora = lora_of(model)
-        for dialect, path in zip(DIALECTS, results(config, folder), strict=True) if world.is_main else ():
-            save_lora(lora, path, dialect, dtype)
+
+        def write() -> None:
+            for dialect, path in zip(DIALECTS, results(config, folder), strict=True):
+                save_lora(lora, path, dialect, dtype)
     else:
-        state = {name: value.to(CPU, dtype) for name, value in masters.result() if world.is_main}
-        if world.is_main:
+        state = {name: value.to(CPU, dtype) for name, value in masters.result() if is_first()}
+
+        def write() -> None:
             with replacing(results(config, folder)[0]) as (temporary, _):
                 save_file(state, temporary)
-    world.sum(0.0)  # the next stage of a recipe reads it, on every rank
+
+    once(write)  # and nobody goes on before: the next stage of a recipe reads it, on every rank

@@ -133,7 +133,9 @@ class Traveller:
         piece = torch.empty(whole_pages + PAGE, dtype=torch.uint8)
         start = -piece.data_ptr() % PAGE  # a page that two blocks share could not be locked twice
         address = piece.data_ptr() + start
-        if error := int(runtime.cudaHostRegister(address, whole_pages, 0)):
+        with torch.cuda.device(self.device):  # else on whichever is current, where that would make a context
+            error = int(runtime.cudaHostRegister(address, whole_pages, 0))
+        if error:
             log.warning("The memory of a block could not be page-locked (CUDA error %d): copies will not overlap computing.", error)
             with suppress(RuntimeError):  # the next kernel, whichever it is, gets the error reported, and clears it
                 torch.zeros(1, device=self.device)
