@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import replace
 
 try:
     from hunyuan_video.apps import official
 except ModuleNotFoundError as error:
     sys.exit(f"sample_video.py: {error}; install this repository first (pip install .) and use the Python it was installed for.")
 from hunyuan_video.cli import run_guarded
-from hunyuan_video.files import check_writable
+from hunyuan_video.files import check_output
 
 
 def main() -> None:
     args = official.build_parser().parse_args()
     command = official.translate(args)
     official.check_model(command, args.model)
-    command.found.check(command.request)
-    check_writable(command.output.out / f"check{command.output.suffix}")
+    command.found.check(command.requests[0])
+    check_output(command.output)
 
     if command.reproduce:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which PyTorch asks for, and reads when it starts
@@ -33,10 +32,8 @@ def main() -> None:
     if command.reproduce:
         torch.use_deterministic_algorithms(True)
     pipe = HunyuanVideo.load(command.found, command.runtime)
-    sampling = command.request.sampling
-    for number in range(command.num_videos):
-        seed = None if sampling.seed is None else sampling.seed + number
-        print(make_video(pipe, replace(command.request, sampling=replace(sampling, seed=seed)), command.output))
+    for request in command.requests:
+        print(make_video(pipe, request, command.output))
 
 
 if __name__ == "__main__":

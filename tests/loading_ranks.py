@@ -88,7 +88,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     results["one number"] = once(lambda: rank + 5)
     results["inside another"] = once(lambda: once(lambda: rank + 6))
     pipe = HunyuanVideo.load(folder / f"tree{rank}")
-    results["whole model"] = pipe.source.model, pipe("A cat.", SMALL).latents
+    results["whole model"] = pipe.origin.model, pipe("A cat.", SMALL).latents
     try:
         once(fail_so)
     except RuntimeError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import torch
 from adapters import random_lora
 from media_files import read_video
 from PIL import Image
+from safetensors.torch import save_file
 
 from hunyuan_video import HunyuanVideo, Sampling, checkpoint, cli, video
 from hunyuan_video.checkpoint.convert import convert
@@ -165,10 +168,10 @@ def test_a_lora_changes_the_video_and_is_replayed(lora_file, capsys):
 def test_replaying_says_which_lora_is_wanted_and_refuses_another_one(lora_file, capsys):
     assert cli.main([*EMBEDDED, "--lora", str(lora_file)]) == 0
     path = str(only("*.mp4"))
-    assert "was made with a LoRA called style.safetensors (SHA-256 " in refused(capsys, "replay", path)
+    assert "was made with a LoRA called 'style.safetensors' (SHA-256 " in refused(capsys, "replay", path)
     assert "acted with other strengths" in refused(capsys, "replay", path, "--lora", f"{lora_file}:0.5")
     lora_file.write_bytes(lora_file.read_bytes()[:-1] + b"x")
-    assert "was made with a LoRA called style.safetensors" in refused(capsys, "replay", path, "--lora", str(lora_file))
+    assert "was made with a LoRA called 'style.safetensors'" in refused(capsys, "replay", path, "--lora", str(lora_file))
 
 
 def test_a_lora_that_had_no_part_in_a_video_is_refused(lora_file, capsys):
@@ -217,10 +220,46 @@ def test_another_transformer_is_recorded_and_replayed_from_wherever_it_is(genera
     assert video.read_metadata(path)["transformer"] == "mine.gguf"
     assert cli.main(["replay", str(path), "--weights", str(official_tree)]) == 2
     error = capsys.readouterr().err
-    assert "with a transformer called mine.gguf" in error and "--transformer" in error
+    assert "with a transformer called 'mine.gguf'" in error and "--transformer" in error
     moved = other.rename(tmp_path / "moved.gguf")
     assert cli.main(["replay", str(path), "--weights", str(official_tree), "--transformer", str(moved)]) == 0
     assert "The frames are identical." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["ckpts", "named"])
+def test_a_root_without_a_transformer_does_with_a_given_one_and_keeps_its_own_settings(official_tree, tmp_path, capsys, where):
+    other = tmp_path / "mine.pt"
+    root = shutil.copytree(official_tree, tmp_path / where)
+    locate(root).transformer.rename(other)
+    (root / "generation_config.json").write_text('{"height": 48, "width": 32, "num_frames": 5, "num_steps": 2}')
+    flags = ["--transformer", str(other), *(["--weights", str(root)] if where == "named" else [])]
+    assert cli.main(["generate", "A cat.", "--save-state", "state.safetensors", *flags]) == 0
+    assert read_video(only("*.mp4"))[0].shape == (5, 48, 32, 3)
+    assert cli.main(["generate", "--resume", "state.safetensors", *flags]) == 0
+    assert cli.main(["replay", str(only("*-2.mp4")), *flags]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+    assert cli.main(["plan", *SMALL, *flags]) == 0
+
+
+def test_a_transformer_that_the_other_parts_are_not_made_for_is_refused(official_tree, capsys):
+    transformer = str(locate(official_tree).transformer)
+    for command in (["generate", "A cat."], ["plan"]):
+        assert cli.main([*command, *SMALL, "--transformer", transformer]) == 2
+        assert "needs 16 features in a text state, but" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [5, [1], "text"])
+def test_latents_whose_settings_are_none_are_refused_with_a_sentence(content, capsys):
+    save_file({"latents": torch.zeros(1, 4, 2, 4, 6)}, "a.safetensors", {video.MARK: json.dumps({video.MARK: content})})
+    for command in (["decode", "a.safetensors"], ["generate", "--resume", "a.safetensors"]):
+        assert cli.main(command) == 2
+        assert "a.safetensors cannot be read (its settings are a" in capsys.readouterr().err
+
+
+def test_a_video_of_a_training_says_that_its_weights_were_not_kept(generate, official_tree, capsys):
+    assert generate("A cat.", "--seed", "0") == 0
+    video.save_video(np.zeros((1, 16, 16, 3), np.uint8), "a.mp4", metadata=video.read_metadata(only("*.mp4")) | {"model": ""})
+    assert "was made during a training, with weights that were not kept" in refused(capsys, "replay", "a.mp4")
 
 
 def test_which_weights_of_a_file_were_loaded_is_recorded_and_replayed(generate, official_tree, tmp_path, capsys):
@@ -323,7 +362,7 @@ def refused(capsys, *arguments: str) -> str:
         (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
         (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
         (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors, which is no file"),
-        (["generate", "A cat.", "--lora", "a.safetensors:nan"], "lora is 'a.safetensors:nan'"),
+        (["generate", "A cat.", "--lora", "a.safetensors:nan"], "lora is 'a.safetensors:nan', but the strength is nan"),
         (["frobnicate"], "There is no command 'frobnicate'"),
         (["train", "frobnicate"], "There is no command 'train frobnicate'"),
     ],

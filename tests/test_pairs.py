@@ -125,11 +125,10 @@ def test_each_is_done_where_it_is_asked_for(name, tmp_path, check_multiplies, mo
     assert set(done) == {function for _, function in expected}
 
 
-def test_every_transform_is_in_the_list():
-    """Those that `assemble` calls, and at least one of each module of them."""
-    listed = {function for transform in TRANSFORMS.values() for function in transform.functions}
+def called_in(source: str) -> set[FunctionType]:
+    """The functions of other rooms that some lines of `assembly` name."""
     called = set()
-    for node in ast.walk(ast.parse(inspect.getsource(assembly.assemble))):
+    for node in ast.walk(ast.parse(source)):
         value = None
         if isinstance(node, ast.Name):
             value = vars(assembly).get(node.id)
@@ -137,6 +136,18 @@ def test_every_transform_is_in_the_list():
             value = getattr(vars(assembly).get(node.value.id), node.attr, None)
         if isinstance(value, FunctionType) and re.match(r"hunyuan_video\.(transforms|distributed|kernels)\.", value.__module__):
             called.add(value)
-    assert called - {fp8.in_layers} <= listed
+    return called
+
+
+def test_every_transform_is_in_the_list():
+    """Those that `assemble` calls, and at least one of each module of them."""
+    listed = {function for transform in TRANSFORMS.values() for function in transform.functions}
+    assert called_in(inspect.getsource(assembly.assemble)) - {fp8.in_layers} <= listed
     modules = {f"{transforms.__name__}.{module.name}" for module in pkgutil.iter_modules(transforms.__path__)}
     assert modules - {"hunyuan_video.transforms.swap"} <= {function.__module__ for function in listed}
+
+
+def test_every_transform_that_assembly_knows_is_called_there():
+    listed = {function for transform in TRANSFORMS.values() for function in transform.functions}
+    known = {function for function in listed if any(vars(place).get(function.__name__) is function for place in (assembly, fp8))}
+    assert known <= called_in(inspect.getsource(assembly))

@@ -61,9 +61,19 @@ def test_blocks_that_are_not_understood_are_said_to_be_no_file(tail):
         Adapter.parse(f"a.safetensors:{tail}").check_file()
 
 
-@pytest.mark.parametrize("text", ["", ":0.5", "a.safetensors:nan", "b.safetensors:inf", "a.safetensors:1,single_blocks=nan"])
-def test_an_impossible_lora_is_refused(text):
-    with pytest.raises(ValueError, match=rf"lora is '{text}'; it must be a"):
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "it must be a file"),
+        (":0.5", "it must be a file"),
+        ("a.safetensors:nan", "the strength is nan; it must be finite"),
+        ("b.safetensors:-inf", "the strength is -inf"),
+        ("a.safetensors:1,single_blocks=1e999", "the strength of single_blocks is inf"),
+        ("a.safetensors:single_blocks.9-3=1", "single_blocks.9-3 are no blocks"),
+    ],
+)
+def test_an_impossible_lora_is_refused(text, sentence):
+    with pytest.raises(ValueError, match=rf"^lora is '{text}'[;,].*{sentence}"):
         Adapter.parse(text)
 
 
@@ -93,6 +103,34 @@ def test_an_empty_negative_prompt_is_one():
 def test_pictures_of_the_same_pixels_are_equal_and_hash_alike():
     a, b, other = (Picture(np.full((4, 6, 3), level, np.uint8)) for level in (1, 1, 2))
     assert a == b and hash(a) == hash(b) and a != other and a != "a"
+
+
+@pytest.mark.parametrize(
+    ("pixels", "what"),
+    [
+        (np.zeros((4, 6, 4), np.uint8), "uint8 [4, 6, 4]"),
+        (np.zeros((4, 6, 3)), "float64 [4, 6, 3]"),
+        (np.zeros((0, 6, 3), np.uint8), "uint8 [0, 6, 3]"),
+        ("cat.png", "str"),
+    ],
+)
+def test_what_is_no_picture_is_refused(pixels, what):
+    with pytest.raises(ValueError, match=re.escape(f"The picture is {what}; it must be uint8 [H, W, 3]")):
+        Picture(pixels)
+
+
+def test_a_picture_does_not_change_with_the_array_it_was_made_of():
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    picture = Picture(pixels)
+    pixels[:] = 9
+    assert picture == Picture(np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(ValueError, match="read-only"):
+        picture.pixels[0] = 1
+
+
+def test_numbered_requests_count_their_seeds_up():
+    assert [request.sampling.seed for request in Request("A cat.", Sampling(seed=5)).numbered(3)] == [5, 6, 7]
+    assert [request.sampling.seed for request in Request("A cat.").numbered(2)] == [None, None]
 
 
 # --- Provenance ---
@@ -130,12 +168,14 @@ def test_what_a_file_tells_of_itself_comes_back_as_it_was():
         ({"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": "x", "blocks": []}}]}, "everywhere is 'x'"),
         ({"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": 1.0, "blocks": [{"kind": "all"}]}}]}, "missing"),
         ({"adapters": ["a"]}, "mapping"),
+        ({"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": float("nan"), "blocks": []}}]}, "the strength is nan"),
+        ({"sampling": {"height": 64}}, "seed is None"),
         ({"load_key": "/etc"}, "load_key is '/etc'; it must be module, ema"),
         ({"frames_sha256": 1}, "frames_sha256 is 1"),
     ],
 )
 def test_settings_of_a_stranger_are_checked_as_a_users_are(change, sentence):
-    with pytest.raises(ValueError, match=rf"^a\.mp4 holds settings that this version cannot use \(.*{re.escape(sentence)}.*0\.1\.0 wrote"):
+    with pytest.raises(ValueError, match=rf"^a\.mp4 holds settings that this version cannot use \(.*{re.escape(sentence)}.*0\.1\.0, or an"):
         Provenance.from_json(MADE.to_json() | change, Path("a.mp4"))
 
 
@@ -149,7 +189,7 @@ def test_settings_that_are_not_complete_are_refused(missing):
 
 @pytest.mark.parametrize("values", [[], "text", None])
 def test_what_is_no_set_of_settings_is_refused(values):
-    with pytest.raises(ValueError, match=r"cannot use .*version unknown wrote them"):
+    with pytest.raises(ValueError, match=r"cannot use .*version unknown, or an earlier state of it, wrote them"):
         Provenance.from_json(values, Path("a.mp4"))
 
 

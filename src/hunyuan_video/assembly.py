@@ -65,7 +65,7 @@ def assemble(
     runtime: Runtime,
     world: World = World(),  # noqa: B008 (frozen)
     *,
-    adapters: Sequence[tuple[Lora, Strength]] = (),
+    loras: Sequence[tuple[Lora, Strength]] = (),
     in_file: bool = False,
     room: int | None = None,
     training: Training | None = None,
@@ -82,7 +82,7 @@ def assemble(
     """
     if (transformer := models.transformer) is not None:
         # Adapters before 8 bits, into which merging would lose them. They stay live over weights that came in 8 bits or stay in their file.
-        for lora, strength in adapters:
+        for lora, strength in loras:
             (apply_lora if in_file else merge_lora)(transformer, lora, strength)
         # 8 bits before anything moves: they are made where the weights were loaded, so that the device need never hold more.
         if runtime.fp8:

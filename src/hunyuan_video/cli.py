@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ import tyro
 
 from hunyuan_video import weights
 from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes
-from hunyuan_video.files import LATENTS_SUFFIX, check_writable, read_prompts
+from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
 
@@ -80,13 +79,12 @@ class Generate:
     def run(self) -> None:
         if self.resume is not None:
             return self._resume()
-        prompts, seeds = self._prompts(), self._seeds()
-        adapters, picture = _given(self.lora, self.image)
-        pairs = product(prompts, seeds)
-        requests = [Request(prompt, replace(self.sampling, seed=seed), self.negative_prompt, picture, adapters) for prompt, seed in pairs]
+        prompts, (adapters, picture) = self._prompts(), _given(self.lora, self.image)
+        each = [Request(prompt, self.sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
+        requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")
-        check_writable(self.output.out / f"check{self.output.suffix}")
+        check_output(self.output)
         if self.save_state is not None:
             check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
             if self.save_state.exists():
@@ -101,18 +99,16 @@ class Generate:
         for request in requests:
             print(make_video(pipe, request, self.output, save_state=self.save_state))
 
-    def _seeds(self) -> list[int | None]:
-        if self.num_videos < 1:
-            raise ValueError(f"num_videos is {self.num_videos}; it must be 1 or more.")
-        first = self.sampling.seed
-        return [None if first is None else first + number for number in range(self.num_videos)]
-
     def _resume(self) -> None:
         assert self.resume is not None
         plain = Generate(
-            sampling=self.which.find("module").sampling(), resume=self.resume, which=self.which, lora=self.lora, image=self.image,
+            sampling=_sampling_of(self.which.weights, self.which.transformer),
             output=Output(out=self.output.out),
-        )  # fmt: skip
+            which=self.which,
+            lora=self.lora,
+            image=self.image,
+            resume=self.resume,
+        )
         if self != plain:
             raise ValueError(
                 "--resume continues the video in its file, which holds prompt and settings; give nothing else but --weights, "
@@ -278,29 +274,9 @@ class Plan:
         if self.weights is not None or self.transformer is not None:
             found = weights.find_or_embedded(self.weights, self.transformer, self.load_key)
 
-        import torch
+        from hunyuan_video.apps.plan import report
 
-        from hunyuan_video import plan
-        from hunyuan_video.checkpoint.lora import read_adapter
-        from hunyuan_video.distributed.world import resolve_device
-        from hunyuan_video.memory import available_memory
-
-        device = resolve_device(self.runtime.device)
-        parts = plan.Parts() if found is None else plan.Parts.of(found)
-        host = None  # of another machine, nothing is known
-        if memory is None and device.type == "cuda":
-            memory, host = available_memory(device), available_memory(torch.device("cpu"))
-        loras = [read_adapter(adapter, parts.transformer) for adapter in adapters]
-        predictions = plan.predict(parts, self.sampling, plan.everything(parts, self.runtime), loras)
-        print(plan.table(predictions))
-        if memory is not None:
-            print(f"\n{plan.proposal(predictions, memory, host)}")
-        else:
-            try:
-                print("\n" + plan.on_cpu(parts, self.sampling, self.runtime, loras).sentence(available_memory(device)))
-            except ValueError as refusal:
-                print(f"\n{refusal}")
-            print("This machine has no GPU; --gpu-memory 24GB says which of these is the fastest that fits one.")
+        print(report(found, self.sampling, self.runtime, adapters, memory))
 
 
 @dataclass(frozen=True)
@@ -318,20 +294,9 @@ class Evaluate:
     """as for `generate`"""
 
     def run(self) -> None:
-        from hunyuan_video.miniature.evaluation import main as evaluate
-        from hunyuan_video.pipeline import HunyuanVideo
+        from hunyuan_video.apps.evaluate import evaluate
 
-        pipe = HunyuanVideo.load(self.which.find(self.load_key), self.runtime)
-        print(
-            evaluate(
-                lambda prompt, seed: pipe(prompt, replace(pipe.defaults, seed=seed)).frames,
-                pipe.reconstruct,
-                (pipe.defaults.num_frames, pipe.defaults.height, pipe.defaults.width),
-                self.out,
-                self.num_clips,
-                self.seed,
-            )
-        )
+        print(evaluate(self.which.find(self.load_key), self.runtime, self.out, self.num_clips, self.seed))
 
 
 def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ...], Picture | None]:
@@ -397,17 +362,15 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     if name in GROUPS and arguments[0] in GROUPS[name]:
         from hunyuan_video.apps import train
 
-        root = _weights_argument(arguments) if name == "data" else None
+        root = _path_argument(arguments, "--weights") or _model_base() if name == "data" else None
         return train.run(name, arguments[0], arguments[1:] + ([] if root is None else ["--weights", str(root)]))
     if name not in COMMANDS:
         given = f"{name} {arguments[0]}" if name in GROUPS else name
         raise ValueError(f"There is no command {given!r}; `hunyuan-video --help` lists them.")
-    command, root = COMMANDS[name], _weights_argument(arguments)
+    command, root = COMMANDS[name], _path_argument(arguments, "--weights") or _model_base()
     default = None
     if command is Generate:
-        for_help = {"-h", "--help"} & set(arguments)  # which must not fail for want of weights
-        found = weights.locate(root) if root is not None and for_help else weights.find_or_embedded(root)
-        default = Generate(sampling=found.sampling())
+        default = Generate(sampling=_sampling_of(root, _path_argument(arguments, "--transformer")))
     given = tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}")
     if hasattr(given, "which"):
         given = replace(given, which=replace(given.which, weights=given.which.weights or root))
@@ -416,14 +379,19 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     given.run()
 
 
-def _weights_argument(arguments: list[str]) -> Path | None:
-    """The weights that `arguments` name, before they are parsed: the defaults of all other flags come with the weights."""
+def _sampling_of(root: Path | None, transformer: Path | None) -> Sampling:
+    """The defaults that come with weights, which need not be there: help must not fail for want of them."""
+    return weights.locate(weights.root_or_embedded(root, transformer)).sampling()
+
+
+def _path_argument(arguments: list[str], flag: str) -> Path | None:
+    """What `arguments` say of a flag, before they are parsed: the defaults of other flags depend on it."""
     for position, argument in enumerate(arguments):
-        if argument == "--weights" and position + 1 < len(arguments):
+        if argument == flag and position + 1 < len(arguments):
             return Path(arguments[position + 1])
-        if argument.startswith("--weights="):
+        if argument.startswith(f"{flag}="):
             return Path(argument.partition("=")[2])
-    return _model_base()
+    return None
 
 
 def _model_base() -> Path | None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from hunyuan_video.config import check_prompt
+from hunyuan_video.config import Output, check_prompt
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 LATENTS_SUFFIX = ".safetensors"
@@ -43,6 +43,11 @@ def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str
     if path.suffix.lower() == ".png" and num_frames > 1 and os.path.lexists(path.with_suffix("")):
         raise FileExistsError(f"{num_frames} frames make a folder {path.with_suffix('')}, which exists already; choose another name.")
     return path
+
+
+def check_output(output: Output) -> None:
+    """Refuse a place for videos that cannot be written to, before any work."""
+    check_writable(output.out / f"check{output.suffix}")
 
 
 def sha256(path: str | Path) -> str:

@@ -92,7 +92,7 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Which weights a pipeline has, and what they were made for."""
 
     model: str = ""
@@ -121,7 +121,7 @@ class HunyuanVideo:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
-        source: Source = Source(),
+        origin: Origin = Origin(),
         streamed: Sequence[Tensor] = (),
     ):
         self.text_encoder = text_encoder
@@ -130,7 +130,7 @@ class HunyuanVideo:
         self.device = placed(torch.device(device))
         self.dtype = dtype or next(transformer.parameters()).dtype
         self.runtime = runtime
-        self.source = source
+        self.origin = origin
         self._making = threading.Lock()
         if runtime.offload == "auto":
             raise ValueError(
@@ -164,16 +164,17 @@ class HunyuanVideo:
                 does not multiply in 8 bits.
         """
         device = resolve_device(runtime.device)
-        for adapter in adapters:
-            adapter.check_file()
+        once(lambda: [adapter.check_file() for adapter in adapters])
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         world = World(device)
         check(runtime, world, in_file=text_stays or transformer_stays)
         sizes = checkpoint.fitting_sizes(found)
-        loras = [read_adapter(adapter, sizes) for adapter in adapters]
+        loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
+        adapted = once(lambda: tuple(Adapted(adapter.path.name, sha256(adapter.path), adapter.strengths) for adapter in adapters))
         if runtime.offload == "auto":
-            runtime = plan.choose(plan.Parts.of(found), sampling or found.sampling(), runtime, device, loras)
+            planned = plan.Parts.of(found), sampling or found.sampling(), runtime, device, loras
+            runtime = once(lambda: plan.choose(*planned))
         room = None  # for weights that stay in their files
         if text_stays or transformer_stays:
             needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime, loras), available_memory(device)
@@ -193,19 +194,19 @@ class HunyuanVideo:
         )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         models = Models(transformer, text_encoder, vae)
-        streamed = assemble(models, runtime, world, adapters=loras, in_file=transformer_stays, room=room)
+        streamed = assemble(models, runtime, world, loras=loras, in_file=transformer_stays, room=room)
         return cls(
             text_encoder,
             transformer,
             vae,
             device=device,
             runtime=runtime,
-            source=Source(
+            origin=Origin(
                 once(lambda: identity.of_model(found)),
                 found.transformer.name,
                 found.load_key,
                 tuple(adapters),
-                tuple(Adapted(adapter.path.name, sha256(adapter.path), adapter.strengths) for adapter in adapters),
+                adapted,
                 found.sampling(),
                 OFFICIAL_NEGATIVE_PROMPT if found.negative_prompt is None else found.negative_prompt,
             ),
@@ -215,7 +216,7 @@ class HunyuanVideo:
     @property
     def defaults(self) -> Sampling:
         """What the weights were made for."""
-        return self.source.sampling
+        return self.origin.sampling
 
     def __call__(self, request: Request | str, sampling: Sampling | None = None) -> Video:
         """Make one video, as `steps` does."""
@@ -237,7 +238,7 @@ class HunyuanVideo:
             ValueError: the request does not fit the model. Nothing has been computed then.
         """
         if isinstance(request, str):
-            request = Request(request, sampling or self.defaults, adapters=self.source.adapters)
+            request = Request(request, sampling or self.defaults, adapters=self.origin.adapters)
         elif sampling is not None:
             raise ValueError("A request and a sampling were given; a request has its own.")
         if not self._making.acquire(blocking=False):
@@ -306,9 +307,9 @@ class HunyuanVideo:
     def _complete(self, request: Request) -> Request:
         """Every open choice made, so that what is recorded is what was used."""
         check_guidance(request.sampling.guidance, self.transformer.config.guidance_embed, "these weights")
-        if request.adapters != self.source.adapters:
+        if request.adapters != self.origin.adapters:
             asked, loaded = (
-                ", ".join(adapter.path.name for adapter in all_of) or "none" for all_of in (request.adapters, self.source.adapters)
+                ", ".join(adapter.path.name for adapter in all_of) or "none" for all_of in (request.adapters, self.origin.adapters)
             )
             raise ValueError(
                 f"The request is for other adapters ({asked}) than this pipeline was loaded with ({loaded}); load it with these."
@@ -316,7 +317,7 @@ class HunyuanVideo:
         if request.sampling.seed is None:
             request = replace(request, sampling=replace(request.sampling, seed=secrets.randbelow(2**31)))
         if request.negative_prompt is None and request.sampling.cfg_scale > 1:
-            request = replace(request, negative_prompt=self.source.negative_prompt)
+            request = replace(request, negative_prompt=self.origin.negative_prompt)
         return request
 
     def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
@@ -334,14 +335,14 @@ class HunyuanVideo:
             negative_prompt=request.negative_prompt,
             sampling=request.sampling,
             runtime=runtime,
-            model=self.source.model,
-            transformer=self.source.transformer,
-            load_key=self.source.load_key,
+            model=self.origin.model,
+            transformer=self.origin.transformer,
+            load_key=self.origin.load_key,
             device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             hunyuan_video=__version__,
             torch=str(torch.__version__),
             image_sha256=None if request.image is None else request.image.sha256,
-            adapters=self.source.adapted,
+            adapters=self.origin.adapted,
         )
 
     def _noise(self, shape: tuple[int, ...], options: Sampling, first_frame: Tensor | None) -> Tensor:

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig
 
 from hunyuan_video.assembly import Models, assemble, dtype_of
-from hunyuan_video.checkpoint import llm_config, read_vae
+from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.distributed.world import CPU, World
@@ -45,7 +45,7 @@ META, CUDA = torch.device("meta"), torch.device("cuda")
 OFFLOADS: tuple[Literal["none", "models", "blocks"], ...] = ("none", "models", "blocks")
 Stage = Literal["encode", "denoise", "decode"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-Adapters = Sequence[tuple[Lora, Strength]]
+Loras = Sequence[tuple[Lora, Strength]]
 # Of the memory that a video leaves free on a CPU, the share that weights in files may hold on to. What is read ahead has to find room
 # without anything being forgotten for it: the system would first forget what has just been read, and not yet been used.
 KEPT = 0.75
@@ -85,13 +85,13 @@ class Parts:
         stored = open_transformer(found.transformer, found.load_key)
         text, transformer, vae = (is_large(part) for part in (found.text_encoder, found.transformer, found.vae))
         return cls(
-            stored.config,
+            fitting_sizes(found),
             read_vae(found.vae)[0],
             llm_config(found.text_encoder),
             CLIPTextConfig.from_pretrained(found.text_encoder_2, local_files_only=True),
             bool(stored.scales),
             (text, transformer, vae),
-            (text, transformer and stored.layout != "gguf", False),
+            (stays_in_file(found.text_encoder, CPU), stays_in_file(found.transformer, CPU), False),
         )
 
 
@@ -152,10 +152,10 @@ class OnCpu:
         )
 
 
-def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, adapters: Adapters = ()) -> OnCpu:
+def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, loras: Loras = ()) -> OnCpu:
     """What a video, or loading alone, takes on a CPU, where weights of large parts stay in their files, but for those that are put into 8
     bits."""
-    *models, _ = text, transformer, vae, _ = _build(parts, replace(runtime, offload="none"), CPU, adapters)
+    *models, _ = text, transformer, vae, _ = _build(parts, replace(runtime, offload="none"), CPU, loras)
     loaded, in_files = [], []
     for model, stays in zip(models, parts.in_files, strict=True):
         loaded.append(_made(model, came_in_8_bits=model is transformer and parts.in_8_bits) if stays else _bytes(model))
@@ -170,7 +170,7 @@ def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, adapters: 
     return OnCpu(own, stages, sum(in_files), in_files[1])
 
 
-def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device, adapters: Adapters = ()) -> Runtime:
+def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device, loras: Loras = ()) -> Runtime:
     """`runtime` with the fastest kind of offload that fits what is free now. Without a GPU there is nothing to move.
 
     Raises:
@@ -179,7 +179,7 @@ def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.dev
     if device.type != "cuda":
         return replace(runtime, offload="none")
     memory, host = available_memory(device), available_memory(torch.device("cpu"))
-    predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS], adapters)
+    predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS], loras)
     best = fastest(predictions, memory, host)
     if best is None:
         raise ValueError(refusal(predictions, memory, host))
@@ -255,7 +255,7 @@ def table(predictions: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
-def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], adapters: Adapters = ()) -> list[Prediction]:
+def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], loras: Loras = ()) -> list[Prediction]:
     """What a video takes on a GPU with each of `runtimes`."""
     counted: dict[object, Work] = {}  # stages that are the same for several
 
@@ -264,13 +264,13 @@ def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], adapt
             counted[key] = work()
         return counted[key]
 
-    return [_predict(parts, sampling, runtime, adapters, count) for runtime in runtimes]
+    return [_predict(parts, sampling, runtime, loras, count) for runtime in runtimes]
 
 
 def _predict(
-    parts: Parts, sampling: Sampling, runtime: Runtime, adapters: Adapters, count: Callable[[object, Callable[[], Work]], Work]
+    parts: Parts, sampling: Sampling, runtime: Runtime, loras: Loras, count: Callable[[object, Callable[[], Work]], Work]
 ) -> Prediction:
-    *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, adapters)
+    *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, loras)
     passes, travelling = 2 if sampling.cfg_scale > 1 else 1, {id(tensor) for tensor in streamed}
     size = [_bytes(model) for model in models]
     moving = [sum(tensor.nbytes for tensor in tensors_of(model) if id(tensor) in travelling) for model in models]
@@ -309,7 +309,7 @@ def _predict(
 
 
 def _build(
-    parts: Parts, runtime: Runtime, device: torch.device, adapters: Adapters = ()
+    parts: Parts, runtime: Runtime, device: torch.device, loras: Loras = ()
 ) -> tuple[nn.ModuleDict, HunyuanVideoTransformer, CausalVAE, list[Tensor]]:
     """As `HunyuanVideo.load` makes them for a device: text encoders, transformer, VAE, and the tensors that come and go by themselves."""
     of_text, of_transformer, of_vae = (
@@ -323,8 +323,8 @@ def _build(
     for model in (text, transformer, vae):
         model.requires_grad_(False)
     in_file = device.type == "cpu" and parts.in_files[1]
-    on_meta = [(lora.to(META), strength) for lora, strength in adapters]
-    streamed = assemble(Models(transformer, text, vae), runtime, World(META), adapters=on_meta, in_file=in_file)
+    on_meta = [(lora.to(META), strength) for lora, strength in loras]
+    streamed = assemble(Models(transformer, text, vae), runtime, World(META), loras=on_meta, in_file=in_file)
     return text, transformer, vae, streamed
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ from jaxtyping import UInt8
 
 from hunyuan_video.config import LoadKey, Runtime, Sampling, check_prompt, check_types, require
 
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+|nan|inf)(?:e[+-]?\d+)?"
+_BLOCKS = r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?"
+_STRENGTHS = re.compile(rf"(?:{_NUMBER}|{_BLOCKS}={_NUMBER})(?:,{_BLOCKS}={_NUMBER})*", re.IGNORECASE)
 HOW_TO_NAME_A_LORA = "FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH"
 
 
@@ -27,6 +31,16 @@ class Picture:
     """A picture as a person sees it, in any size. Equal to whatever has the same pixels."""
 
     pixels: UInt8[np.ndarray, "H W 3"]
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        is_array = isinstance(pixels, np.ndarray)
+        right = is_array and pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0
+        what = f"{pixels.dtype} {list(pixels.shape)}" if is_array else type(pixels).__name__
+        require(right, f"The picture is {what}; it must be uint8 [H, W, 3], as `read_picture` gives it.")
+        own = pixels.copy()
+        own.flags.writeable = False  # it is known by its pixels
+        object.__setattr__(self, "pixels", own)
 
     @cached_property
     def sha256(self) -> str:
@@ -51,11 +65,13 @@ class BlockStrength:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(0 <= self.first <= (self.first if self.last is None else self.last), f"{self} are no blocks; the first is 0.")
+        require(isfinite(self.strength), f"the strength of {self} is {self.strength}; it must be finite.")
 
     @classmethod
     def parse(cls, text: str) -> BlockStrength:
         """Of single_blocks=0.5, single_blocks.7=0.5 or single_blocks.0-19=0.5. Raises a ValueError for anything else."""
-        match = re.fullmatch(r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?=(.+)", text)
+        match = re.fullmatch(rf"{_BLOCKS}=(.+)", text)
         require(match is not None, f"{text!r} is no strength of blocks, such as single_blocks.0-19=0.5.")
         assert match is not None
         kind, first, last, strength = match.groups()
@@ -70,7 +86,7 @@ class BlockStrength:
     def __str__(self) -> str:
         if self.last is None:
             return self.kind
-        return f"{self.kind}.{self.first}" + (f"-{self.last}" if self.last > self.first else "")
+        return f"{self.kind}.{self.first}" + (f"-{self.last}" if self.last != self.first else "")
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class Strengths:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(isfinite(self.everywhere), f"the strength is {self.everywhere}; it must be finite.")
 
     @classmethod
     def parse(cls, text: str) -> Strengths:
@@ -113,6 +130,9 @@ class Adapter:
     path: Path
     strengths: Strengths = Strengths()
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     @classmethod
     def parse(cls, text: str) -> Adapter:
         """Of FILE, or FILE:STRENGTH as `Strengths.parse` has it.
@@ -121,16 +141,13 @@ class Adapter:
             ValueError: there is no file name, or a strength is not finite.
         """
         path, _, tail = text.rpartition(":")
+        if not _STRENGTHS.fullmatch(tail):
+            path, tail = text, "1"  # the colon of C:\style.safetensors is none of ours
+        require(Path(path).name != "", f"lora is {text!r}; it must be a file, or a file and a strength such as style.safetensors:0.8.")
         try:
-            adapter = cls(Path(path), Strengths.parse(tail))
-        except ValueError:
-            adapter = cls(Path(text))  # the colon of C:\style.safetensors is none of ours
-        all_strengths = (adapter.strengths.everywhere, *(part.strength for part in adapter.strengths.blocks))
-        require(
-            adapter.path.name != "" and all(abs(strength) < float("inf") for strength in all_strengths),
-            f"lora is {text!r}; it must be a file, or a file and a strength such as style.safetensors:0.8.",
-        )
-        return adapter
+            return cls(Path(path), Strengths.parse(tail))
+        except ValueError as error:
+            raise ValueError(f"lora is {text!r}, but {error}") from error
 
     def check_file(self) -> None:
         """Raises a FileNotFoundError if it is not there."""
@@ -161,6 +178,13 @@ class Request:
             self.image is None or self.sampling.num_frames > 1,
             "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.",
         )
+
+    def numbered(self, count: int) -> list[Request]:
+        """So many of it, with seeds counting up. Raises a ValueError for none, or a last seed that is too large."""
+        require(count >= 1, f"num_videos is {count}; it must be 1 or more.")
+        first = self.sampling.seed
+        seeds = [None if first is None else first + number for number in range(count)]
+        return [replace(self, sampling=replace(self.sampling, seed=seed)) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -201,6 +225,7 @@ class Provenance:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(self.sampling.seed is not None, "seed is None; a video has one.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -220,7 +245,9 @@ class Provenance:
             return cls(**given)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             writer = values.get("hunyuan_video", "unknown") if isinstance(values, dict) else "unknown"
-            raise ValueError(f"{path} holds settings that this version cannot use ({error}); version {writer} wrote them.") from error
+            raise ValueError(
+                f"{path} holds settings that this version cannot use ({error}); version {writer}, or an earlier state of it, wrote them."
+            ) from error
 
 
 def _adapted(name: str, sha256: str, strengths: dict[str, Any]) -> Adapted:

@@ -139,7 +139,10 @@ def load_latents(path: str | Path) -> tuple[Float[Tensor, "B C T H W"], dict]:
             raise ValueError(f"it holds {latents.dtype} {list(latents.shape)} instead of finite floats [B, C, T, H, W]")
         if stored.get("sha256", digest := _sha256(latents)) != digest:
             raise ValueError("bytes have changed since it was written")
-    return latents, stored.get(MARK) or {}
+        metadata = stored.get(MARK) or {}
+        if not isinstance(metadata, dict):
+            raise ValueError(f"its settings are a {type(metadata).__name__}")
+    return latents, metadata
 
 
 def _pack(metadata: dict | None, **more: str) -> str:

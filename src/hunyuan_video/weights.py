@@ -168,6 +168,11 @@ def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey =
 def find_or_embedded(root: Path | None, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
     """The weights at `root`; without a root, the ones in ./ckpts if they are complete, else the embedded miniature. As in `find`, one part
     may be another."""
-    if root is None and locate(DEFAULT_ROOT, transformer, load_key).missing():
-        root = EMBEDDED
-    return find(root, transformer, load_key)
+    return find(root_or_embedded(root, transformer), transformer, load_key)
+
+
+def root_or_embedded(root: Path | None, transformer: Path | None = None) -> Path:
+    """Where `find_or_embedded` looks, whether or not something is there."""
+    if root is not None:
+        return root
+    return EMBEDDED if locate(DEFAULT_ROOT, transformer).missing() else DEFAULT_ROOT

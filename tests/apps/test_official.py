@@ -98,7 +98,7 @@ def test_the_command_of_the_official_readme_means_what_it_says(official_tree):
         "--save-path",
         "./results",
     )
-    sampling = request.request.sampling
+    sampling = request.requests[0].sampling
     assert (sampling.height, sampling.width, sampling.num_frames, sampling.num_steps) == (720, 1280, 129, 50)
     assert (sampling.shift, sampling.guidance, sampling.cfg_scale) == (7.0, 6.0, 1.0)
     assert request.runtime.offload == "models" and request.output.out == Path("results")
@@ -106,7 +106,7 @@ def test_the_command_of_the_official_readme_means_what_it_says(official_tree):
 
 @pytest.mark.parametrize(("given", "size"), [(["512"], (512, 512)), (["540", "960"], (544, 960)), (["1", "17"], (16, 32))])
 def test_sizes_are_rounded_up_and_one_number_means_both(official_tree, given, size):
-    sampling = translate(official_tree, "--video-size", *given).request.sampling
+    sampling = translate(official_tree, "--video-size", *given).requests[0].sampling
     assert (sampling.height, sampling.width) == size
 
 
@@ -127,13 +127,13 @@ def test_dead_flags_of_the_reference_work(official_tree):
         "--latent-channels",
         "16",
     )
-    sampling = request.request.sampling
+    sampling = request.requests[0].sampling
     assert (sampling.schedule, sampling.linear_steps, sampling.seed) == ("linear-quadratic", 10, None)
     assert request.output.name_suffix == "x" and request.output.out == Path("results_y")
 
 
 def test_flow_reverse_changes_nothing(official_tree):
-    assert translate(official_tree).request == translate(official_tree, "--flow-reverse").request
+    assert translate(official_tree).requests == translate(official_tree, "--flow-reverse").requests
 
 
 def test_precisions_are_passed_on_and_the_official_ones_mean_the_best_of_the_device(official_tree):
@@ -143,11 +143,11 @@ def test_precisions_are_passed_on_and_the_official_ones_mean_the_best_of_the_dev
 
 
 def test_an_empty_negative_prompt_means_the_official_one(official_tree):
-    assert translate(official_tree, "--neg-prompt", "").request.negative_prompt is None
+    assert translate(official_tree, "--neg-prompt", "").requests[0].negative_prompt is None
 
 
 def test_the_undistilled_model_gets_no_embedded_guidance(official_tree):
-    assert translate(official_tree, "--model", "HYVideo-T/2").request.sampling.guidance is None
+    assert translate(official_tree, "--model", "HYVideo-T/2").requests[0].sampling.guidance is None
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,23 @@ def test_the_average_of_the_weights_is_another_model(tree):
     assert identity.of_model(locate(tree, load_key="ema")) != identity.of_model(locate(tree))
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("text_encoder/config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'),
+        ("text_encoder/config.json", '"rope_theta": 10000.0', '"rope_theta": 500000.0'),
+        ("text_encoder_2/config.json", '"hidden_act": "quick_gelu"', '"hidden_act": "gelu"'),
+        ("text_encoder/tokenizer.json", '"add_prefix_space": false', '"add_prefix_space": true'),
+        ("hunyuan-video-t2v-720p/vae/config.json", "0.476986", "0.5"),
+    ],
+)
+def test_what_a_file_beside_the_weights_says_counts_too(tree, file, old, new):
+    before, text = identity.of_model(locate(tree)), (tree / file).read_text()
+    assert old in text
+    (tree / file).write_text(text.replace(old, new))
+    assert identity.of_model(locate(tree)) != before
+
+
 @pytest.mark.parametrize("layer", ["double_blocks.0.img_attn_qkv", "single_blocks.1.linear2"])
 def test_a_merged_lora_makes_another_model_though_it_is_in_one_layer_alone(tree, layer):
     """And of q, k and v in one alone, as Diffusers trains them."""

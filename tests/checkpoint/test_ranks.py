@@ -80,7 +80,7 @@ def test_a_whole_pipeline_is_loaded_by_all_and_makes_the_same_video(folder: Path
     expected = pipe("A cat.", SMALL).latents
     for found in ranks:
         model, latents = found["whole model"]
-        assert model == pipe.source.model
+        assert model == pipe.origin.model
         torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)  # by another number of threads
 
 

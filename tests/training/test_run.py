@@ -166,3 +166,13 @@ def test_a_folder_in_which_nothing_was_made_takes_other_settings(tmp_path):
     keep_config(tmp_path / "run", {"rank": 8}, begun=False)
     with pytest.raises(ValueError, match="rank: 8 -> 4"):
         keep_config(tmp_path / "run", {"rank": 4})
+
+
+def test_another_input_is_refused_and_one_that_was_not_recorded_is_taken_to_be_the_same(tmp_path):
+    keep_config(tmp_path / "new", {"rank": 8, "start_identity": "a"})
+    with pytest.raises(ValueError, match="what is in start has changed"):
+        keep_config(tmp_path / "new", {"rank": 8, "start_identity": "b"})
+    keep_config(tmp_path / "old", {"rank": 8, "start_digest": "of another kind"})
+    keep_config(tmp_path / "old", {"rank": 8, "start_identity": "a"})
+    with pytest.raises(ValueError, match="rank: 8 -> 4"):
+        keep_config(tmp_path / "old", {"rank": 4, "start_identity": "a"})

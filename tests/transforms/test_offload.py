@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -158,6 +159,7 @@ class Cudart:
 def test_blocks_lock_whole_pages_and_share_none(monkeypatch):
     cudart = Cudart(error=0)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     travellers = [Traveller(layer, ELSEWHERE, None) for layer in layers(8, 16, 24)]
     homes = [traveller._locked(1000 * (1 + place)) for place, traveller in enumerate(travellers)]
     assert all(pages.start % 4096 == pages.stop % 4096 == 0 for pages in cudart.locked)
@@ -169,6 +171,7 @@ def test_blocks_lock_whole_pages_and_share_none(monkeypatch):
 
 def test_what_cannot_be_locked_streams_all_the_same(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "cudart", lambda: Cudart(error=712))
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     home = Traveller(layers(8)[0], ELSEWHERE, None)._locked(1000)
     assert home.nbytes == 1000 and "CUDA error 712" in caplog.text
 

@@ -37,10 +37,12 @@ class Given:
 
     def weights_of(self, made: Provenance, path: Path) -> weights.Weights:
         """Those that made `path`. Raises a ValueError for others."""
+        if not made.model:
+            raise ValueError(f"{path} was made during a training, with weights that were not kept; nothing can make it again.")
         found = weights.find_or_embedded(self.root, self.transformer, made.load_key)
         if (model := identity.of_model(found)) != made.model:
             raise ValueError(
-                f"{path} was made with other weights (model {made.model}, with a transformer called {made.transformer}) than those in "
+                f"{path} was made with other weights (model {made.model}, with a transformer called {made.transformer!r}) than those in "
                 f"{found.root} (model {model}, with {found.transformer.name}); give theirs with --weights, or a transformer apart with "
                 "--transformer."
             )
@@ -51,7 +53,7 @@ class Given:
         mine = {files.sha256(adapter.path): adapter for adapter in self.adapters}
         wanted = {adapted.sha256: adapted.name for adapted in made.adapters}
         for digest in wanted.keys() - mine.keys():
-            raise ValueError(f"{path} was made with a LoRA called {wanted[digest]} (SHA-256 {digest[:16]}…); give that file with --lora.")
+            raise ValueError(f"{path} was made with a LoRA called {wanted[digest]!r} (SHA-256 {digest[:16]}…); give that file with --lora.")
         for digest in mine.keys() - wanted.keys():
             raise ValueError(f"{mine[digest].path} is no LoRA that {path} was made with; leave it out.")
         for digest, adapter in mine.items():
@@ -158,7 +160,7 @@ def write(step: Step, output: Output) -> Path:
 def resume(path: Path, given: Given, out: Path) -> Path:
     """Finish the video whose state is in `path`, which goes on being updated, into the folder `out`."""
     state = SavedState.read(path, out)
-    check_writable(state.output)
+    files.check_output(state.output)
     request = given.request_of(state.made, path)
     pipe = _load(given, state.made, path, runtime_here(state.made), request.adapters)
     return make_video(pipe, request, state.output, save_state=path, resume=(state.step, state.latents))
@@ -169,7 +171,7 @@ def replay(path: Path, given: Given, device: str | None, output: Output) -> tupl
     made = Provenance.from_json(video.read_metadata(path), path)
     if made.frames_sha256 is None:
         raise ValueError(f"{path} holds latents, not frames to compare with; `hunyuan-video decode` makes a video of it.")
-    check_writable(output)
+    files.check_output(output)
     request = given.request_of(made, path)
     pipe = _load(given, made, path, runtime_here(made, device), request.adapters)
     *_, last = with_progress(pipe.steps(request), request.sampling.num_steps)
@@ -184,7 +186,7 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     if output.format == "latents":
         raise ValueError(f"{path} holds latents already; choose a video format.")
     made = Provenance.from_json(stored, path)
-    check_writable(output)
+    files.check_output(output)
     # No adapters: they acted while the latents were made. Their kernel is for whoever replays the video.
     runtime = replace(runtime, attention=made.runtime.attention)
     frames = _load(given, made, path, runtime, ()).decode(latents)
@@ -194,11 +196,6 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
 
 def _load(given: Given, made: Provenance, path: Path, runtime: Runtime, adapters: Sequence[Adapter]) -> HunyuanVideo:
     return HunyuanVideo.load(given.weights_of(made, path), runtime, made.sampling, adapters)
-
-
-def check_writable(output: Output) -> None:
-    """Refuse a folder that cannot be written to, before any work."""
-    files.check_writable(output.out / f"check{output.suffix}")
 
 
 def _form(output: Output) -> dict[str, Any]:

@@ -49,6 +49,7 @@ OFFICIAL_NAMES = {
     "guidance": "--embedded-cfg-scale",
     "linear_steps": "--linear-schedule-end",
     "seed": "--seed",
+    "num_videos": "--num-videos",
     "name_suffix": "--name-suffix",
     "The prompt": "--prompt",
     "The negative prompt": "--neg-prompt",
@@ -126,11 +127,10 @@ def build_parser() -> argparse.ArgumentParser:
 class Command:
     """What a command line asks for."""
 
-    request: Request
+    requests: list[Request]
     runtime: Runtime
     output: Output
     found: weights.Weights
-    num_videos: int
     reproduce: bool
 
 
@@ -147,8 +147,6 @@ def translate(args: argparse.Namespace) -> Command:
         raise ValueError("--prompt is missing; describe the video in a sentence or two.")
     if args.batch_size != 1:
         raise ValueError(f"--batch-size is {args.batch_size}; videos are made one at a time, so ask for several with --num-videos.")
-    if args.num_videos < 1:
-        raise ValueError(f"--num-videos is {args.num_videos}; it must be 1 or more.")
     if args.text_encoder_precision_2 not in ("fp16", args.text_encoder_precision):
         raise ValueError("--text-encoder-precision-2 differs from --text-encoder-precision; both encoders run in the latter.")
     if args.ulysses_degree != 1 or args.ring_degree != 1:
@@ -156,14 +154,14 @@ def translate(args: argparse.Namespace) -> Command:
         raise ValueError(f"{degrees} need several GPUs under torchrun; this command uses one, so leave them at 1.")
     try:
         # The reference takes its own negative prompt for an empty one.
-        request, output = Request(args.prompt, _sampling(args), args.neg_prompt or None), _output(args)
+        requests, output = Request(args.prompt, _sampling(args), args.neg_prompt or None).numbered(args.num_videos), _output(args)
     except ValueError as error:
         name = next((name for name in OFFICIAL_NAMES if str(error).startswith(f"{name} ")), "")
         raise ValueError(OFFICIAL_NAMES.get(name, "") + str(error).removeprefix(name)) from error
     root = Path(args.model_base or os.environ.get("MODEL_BASE") or weights.DEFAULT_ROOT)
     transformer = None if args.dit_weight == DEFAULT_DIT_WEIGHT else Path(args.dit_weight)
     return Command(
-        request=request,
+        requests=requests,
         runtime=Runtime(
             dtype=_dtype(args.precision, "bf16"),
             vae_dtype=_dtype(args.vae_precision, "fp16"),
@@ -173,7 +171,6 @@ def translate(args: argparse.Namespace) -> Command:
         ),
         output=output,
         found=weights.find(root, transformer, args.load_key),
-        num_videos=args.num_videos,
         reproduce=args.reproduce,
     )
 

@@ -22,7 +22,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
 from hunyuan_video.checkpoint.ranks import Delivered, delivered
-from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_json, read_state_dict, reason
+from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_json, read_state_dict, reason
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, transformer_config
 from hunyuan_video.config import LoadKey
 from hunyuan_video.distributed.once import is_first, once
@@ -67,8 +67,9 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy | Delivered],
 
 def stays_in_file(part: Path, device: torch.device) -> bool:
     """Whether weights, of a file or folder, are used where they lie: by a CPU that computes alone (of many ranks, one reads), if they are
-    so large that a copy would be in the way."""
-    return device.type == "cpu" and is_large(part) and not dist.is_initialized()
+    so large that a copy would be in the way. Those of a GGUF file are expanded, into memory."""
+    is_gguf = part.is_file() and container_of(part) == "gguf"
+    return device.type == "cpu" and is_large(part) and not is_gguf and not dist.is_initialized()
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False) -> None:

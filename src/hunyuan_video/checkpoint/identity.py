@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hunyuan_video.checkpoint import read_clip, read_llm, read_vae
+from hunyuan_video.checkpoint import read_clip, read_llm, read_vae, tokenizer_folder
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import LoadKey
+from hunyuan_video.files import sha256
 from hunyuan_video.weights import Weights
 
 NUMBERS = 4096  # of a row, at most
@@ -34,10 +35,27 @@ def of_transformer(path: Path, load_key: LoadKey = "module") -> str:
 
 
 def of_encoders(found: Weights) -> str:
-    """Of what makes latents and text states: all but the transformer."""
-    config, vae = read_vae(found.vae)
-    (_, llm), (_, clip) = read_llm(found.text_encoder), read_clip(found.text_encoder_2)
-    return _digest({"vae": _digest(vae), "vae sizes": repr(config), "llm": _digest(llm), "clip": _digest(clip)})
+    """Of what makes latents and text states: all but the transformer. Numbers that a configuration file holds count, too."""
+    sizes, vae = read_vae(found.vae)
+    (llm, llm_state), (clip, clip_state) = read_llm(found.text_encoder), read_clip(found.text_encoder_2)
+    how = [(model.config.hidden_act, model.config.num_attention_heads) for model in (llm, clip)]
+    eps = llm.config.rms_norm_eps, clip.config.layer_norm_eps
+    return _digest(
+        {
+            "vae": _digest(vae),
+            "llm": _digest(llm_state | {"positions": Lazy.of(llm.rotary_emb.inv_freq)}),
+            "clip": _digest(clip_state),
+            "numbers": repr((sizes, how, eps, llm.config.num_key_value_heads)),
+            "llm words": _words(found.text_encoder),
+            "clip words": _words(found.text_encoder_2),
+        }
+    )
+
+
+def _words(folder: Path) -> str:
+    """Of a tokenizer, whichever of its forms is there."""
+    files = [tokenizer_folder(folder) / name for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")]
+    return " ".join(sha256(file) for file in files if file.is_file())
 
 
 def _digest(parts: Mapping[str, Lazy | Tensor | str]) -> str:

@@ -55,14 +55,15 @@ def template_prefix(kind: Kind) -> str:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What the diffusion transformer is told about a batch of prompts; `mask` is True at real tokens, which come first."""
+    """What the diffusion transformer is told about a batch of prompts. `mask` is True at real tokens, which come first, and stays on the
+    CPU, for how long prompts are decides about shapes."""
 
     states: Float[Tensor, "B L text_dim"]
     mask: Bool[Tensor, "B L"]
     pooled: Float[Tensor, "B pooled_dim"]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> TextFeatures:
-        return TextFeatures(self.states.to(device, dtype), self.mask.to(device), self.pooled.to(device, dtype))
+        return TextFeatures(self.states.to(device, dtype), self.mask, self.pooled.to(device, dtype))
 
 
 def without_skipped_layers(config: LlamaConfig) -> LlamaModel:
@@ -117,7 +118,7 @@ class TextEncoder(nn.Module):
         mask = torch.arange(states.shape[1]) < lengths[:, None]
         # CLIP's cut is not worth a warning: any detailed prompt is longer than 77 tokens, and the MLLM reads all of it.
         clip_ids, _ = tokenize(self.clip_tokenizer, prompts, MAX_CLIP_TOKENS)
-        return TextFeatures(states, mask.to(states.device), clip_pooled(self.clip, pad(clip_ids, self.clip)))
+        return TextFeatures(states, mask, clip_pooled(self.clip, pad(clip_ids, self.clip)))
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], limit: int) -> tuple[list[list[int]], list[int]]:

@@ -347,7 +347,8 @@ class HunyuanVideoTransformer(nn.Module):
         pooled: Float[Tensor, "B pooled_dim"],
         guidance: Float[Tensor, " B"] | None = None,
     ) -> Condition:
-        """Embed text states (real tokens before padding, `mask` True = real), the pooled vector and `guidance` (the scale times 1000).
+        """Embed text states (real tokens before padding, `mask` True = real, best on the CPU), the pooled vector and `guidance` (the scale
+        times 1000).
 
         Padding is trimmed, which is exact; a mask is kept only if the prompts of the batch differ in length.
 
@@ -361,7 +362,7 @@ class HunyuanVideoTransformer(nn.Module):
         shortest, longest = int(lengths.min()), int(lengths.max())
         if shortest == 0:
             raise ValueError("A prompt has no text token at all; every prompt needs at least one.")
-        states, trimmed = states[:, :longest], None if shortest == longest else mask[:, :longest]
+        states, trimmed = states[:, :longest], None if shortest == longest else mask[:, :longest].to(states.device)
         txt, context = self.txt_in.embed(states, trimmed)
         return Condition(
             txt=txt,

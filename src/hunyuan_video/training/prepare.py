@@ -95,7 +95,7 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
         "clips_per_video": config.clips_per_video,
         "shard_size": config.shard_size,
         "dtype": config.dtype,
-        "encoders": identity.of_encoders(found),
+        "encoders_identity": identity.of_encoders(found),
     }
     keep_config(folder, request)
     parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]

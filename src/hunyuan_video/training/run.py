@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -67,14 +68,17 @@ def keep_config(folder: Path, config: dict[str, Any], may_change: Collection[str
 
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> dict[str, str]:
-    """Which of these settings are others in a folder's `config.json`, and how."""
+    """Which of these settings are others in a folder's `config.json`, and how. An identity that it has not recorded is taken to be the
+    same: it was made before there was such a thing."""
     old, new = json.loads((folder / "config.json").read_text(encoding="utf-8")), json.loads(json.dumps(config, default=str))
-    return {key: _change(key, old.get(key), value) for key, value in new.items() if old.get(key) != value}
+    known = {key: value for key, value in new.items() if key in old or not key.endswith("_identity")}
+    return {key: _change(key, old.get(key), value) for key, value in known.items() if old.get(key) != value}
 
 
 def _change(key: str, old: Any, new: Any) -> str:
     """Two digests say nothing to a reader."""
-    return f"what is in {key.removesuffix('_digest')} has changed" if key.endswith("_digest") else f"{key}: {old!r} -> {new!r}"
+    what = re.fullmatch(r"(.+)_(digest|identity)", key)
+    return f"{key}: {old!r} -> {new!r}" if what is None else f"what is in {what[1]} has changed"
 
 
 class Run:

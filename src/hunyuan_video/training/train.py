@@ -80,7 +80,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         if runtime.validation_prompts is not None:
             kernel = for_training(world.device)
             validate = Validator(runtime, config.start, config.guidance_range[1], worker, kernel, dtype, world, folder / "validation")
-        inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_digest": start_digest(config.start)})
+        inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_identity": start_identity(config.start)})
         run = Run(
             folder,
             config,
@@ -297,7 +297,7 @@ def transformer_file(start: Path) -> Path:
     return path
 
 
-def start_digest(start: Path) -> str:
+def start_identity(start: Path) -> str:
     """Tells whether a training that is continued still starts from the same weights."""
     return identity.of_transformer(transformer_file(start))
 
