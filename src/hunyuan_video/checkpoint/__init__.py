@@ -68,8 +68,9 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy | Delivered],
 def stays_in_file(part: Path, device: torch.device) -> bool:
     """Whether weights, of a file or folder, are used where they lie: by a CPU that computes alone (of many ranks, one reads), if they are
     so large that a copy would be in the way. Those of a GGUF file are expanded, into memory."""
-    is_gguf = part.is_file() and container_of(part) == "gguf"
-    return device.type == "cpu" and is_large(part) and not is_gguf and not dist.is_initialized()
+    if device.type != "cpu" or dist.is_initialized() or not is_large(part):
+        return False
+    return not (part.is_file() and container_of(part) == "gguf")
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False) -> None:
