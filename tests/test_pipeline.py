@@ -222,6 +222,28 @@ def test_everything_is_settled_in_the_provenance(pipe):
     assert np.array_equal(pipe(made.prompt, made.sampling).frames, video.frames)
 
 
+@pytest.mark.parametrize("kind", ["array", "Pillow's", "file", "Picture"])
+def test_settings_are_given_by_name_and_pictures_as_whatever_one_has(pipe, tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    given = {"array": pixels, "Pillow's": Image.fromarray(pixels), "file": tmp_path / "a.png", "Picture": Picture(pixels)}[kind]
+    request = pipe.request("A cat.", SMALL, seed=9, num_steps=1, negative_prompt="blurry", image=given)
+    assert request == Request("A cat.", replace(SMALL, seed=9, num_steps=1), "blurry", Picture(pixels))
+    assert pipe.request("A cat.", seed=9) == Request("A cat.", replace(pipe.defaults, seed=9))
+
+
+def test_a_call_with_settings_makes_that_video(pipe):
+    (first, second), expected = pipe(["A cat.", "A dog."], SMALL, seed=3), pipe("A dog.", replace(SMALL, seed=3))
+    assert first.provenance.prompt == "A cat." and np.array_equal(second.frames, expected.frames)
+
+
+def test_a_setting_that_does_not_exist_is_refused_with_the_nearest_one(pipe):
+    with pytest.raises(ValueError, match="There is no setting num_step; perhaps num_steps was meant"):
+        pipe("A cat.", num_step=3)
+    with pytest.raises(ValueError, match="A request and settings were given"):
+        pipe(Request("A cat.", SMALL), seed=3)
+
+
 def test_a_second_video_at_the_same_time_is_refused_and_one_afterwards_is_not(pipe):
     first = pipe.steps("A cat.", SMALL)
     next(first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -103,6 +104,25 @@ def test_a_file_is_not_taken_for_a_root(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(FileNotFoundError, match=r"is one file, but weights are the folder of a whole model.*--transformer"):
         weights.find(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({}, False), ({"num_frames": 1}, False), ({"height": 256}, True), ({"width": 48}, True), ({"num_frames": 37}, True)],
+)
+def test_sizes_that_weights_were_not_trained_at_are_said(caplog, changes, said):
+    found = weights.locate(weights.EMBEDDED)
+    found.check(Request("A cat.", replace(found.sampling(), **changes)))
+    assert ("trained at 64 to 128 pixels a side and up to 33 frames" in caplog.text) == said
+
+
+@pytest.mark.parametrize(
+    ("negative", "cfg_scale", "said"), [("blurry", 1.0, True), ("blurry", 2.0, False), ("", 1.0, False), (None, 1.0, False)]
+)
+def test_a_negative_prompt_that_does_nothing_is_said(caplog, negative, cfg_scale, said):
+    found = weights.locate(weights.EMBEDDED)
+    found.check(Request("A cat.", replace(found.sampling(), cfg_scale=cfg_scale), negative))
+    assert ("The negative prompt does nothing" in caplog.text) == said
 
 
 def test_guidance_is_refused_by_weights_without_it(official_tree, tmp_path):

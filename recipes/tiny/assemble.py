@@ -18,6 +18,7 @@ DEFAULTS = {
     "cfg_scale": 1.0,
     "negative_prompt": "",
     "image_to_video": True,
+    "trained": {"pixels": [64, 128], "frames": 33},
 }
 
 

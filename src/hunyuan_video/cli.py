@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from hunyuan_video import weights
+from hunyuan_video import __version__, weights
+from hunyuan_video.apps.parse import parse
 from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
@@ -324,6 +325,9 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0 if arguments else 2
+    if arguments == ["--version"]:
+        print(f"hunyuan-video {__version__}")
+        return 0
     return run_guarded(lambda: _dispatch(arguments[0], arguments[1:]))
 
 
@@ -371,7 +375,7 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     default = None
     if command is Generate:
         default = Generate(sampling=_sampling_of(root, _path_argument(arguments, "--transformer")))
-    given = tyro.cli(command, args=arguments, default=default, prog=f"hunyuan-video {name}")
+    given = parse(command, arguments, f"hunyuan-video {name}", default)
     if hasattr(given, "which"):
         given = replace(given, which=replace(given.which, weights=given.which.weights or root))
     elif hasattr(given, "weights"):
@@ -411,7 +415,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "`hunyuan-video COMMAND --help` lists a command's options.",
+            "`hunyuan-video COMMAND --help` lists a command's options; `hunyuan-video --version` says which one this is.",
         ]
     )
 

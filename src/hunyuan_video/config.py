@@ -18,6 +18,7 @@ OFFICIAL_NEGATIVE_PROMPT = (
 )
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
+MAX_SIDE, MAX_FRAMES, MAX_STEPS = 8192, 10_001, 1000  # beyond what H.264 and AV1 can hold, and beyond what anybody means
 MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
 
 
@@ -82,9 +83,11 @@ class Sampling:
                 value > 0 and value % SIZE_MULTIPLE == 0,
                 f"{name} is {value}; it must be a positive multiple of {SIZE_MULTIPLE}, such as {near}.",
             )
+            require(value <= MAX_SIDE, f"{name} is {value}; it must be {MAX_SIDE} or less, which is all that videos can hold.")
         near = max(0, round((self.num_frames - 1) / 4)) * 4 + 1
         require(self.num_frames > 0 and self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as {near}.")
-        require(self.num_steps >= 1, f"num_steps is {self.num_steps}; it must be 1 or more.")
+        require(self.num_frames <= MAX_FRAMES, f"num_frames is {self.num_frames}; it must be {MAX_FRAMES} or less.")
+        require(1 <= self.num_steps <= MAX_STEPS, f"num_steps is {self.num_steps}; it must be between 1 and {MAX_STEPS}.")
         require(0 < self.shift < float("inf"), f"shift is {self.shift}; it must be above 0 (the official value is 7).")
         require(
             self.linear_steps is None or self.num_steps / 40 <= self.linear_steps < self.num_steps,
@@ -113,6 +116,8 @@ def check_guidance(guidance: float | None, embedded: bool, weights: object) -> N
 def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = False) -> None:
     """Refuse what cannot be a prompt: empty, or so long that it must be a mistake."""
     require(empty_ok or bool(prompt.strip()), f"{name} is empty; describe the video in a sentence or two.")
+    halves = not prompt.isascii() and any(0xD800 <= ord(letter) < 0xE000 for letter in prompt)
+    require(not halves, f"{name} holds half a character (a lone surrogate), which no file can keep; type it again.")
     require(
         len(prompt) <= MAX_PROMPT_CHARACTERS,
         f"{name} has {len(prompt)} characters; the limit is {MAX_PROMPT_CHARACTERS}, and the model reads about the first 1,000.",

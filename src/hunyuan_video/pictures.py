@@ -38,6 +38,15 @@ def read_picture(path: str | Path) -> Picture:
     return Picture(np.asarray(read_image(path)))
 
 
+def picture_of(image: Picture | Image.Image | np.ndarray | str | Path) -> Picture:
+    """A picture from whatever has one: Pillow's, an array uint8 [H, W, 3], or a file. Raises what `Picture` and `read_image` do."""
+    if isinstance(image, Picture):
+        return image
+    if isinstance(image, str | Path):
+        return read_picture(image)
+    return Picture(np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image)
+
+
 def read_image(path: str | Path) -> Image.Image:
     """A picture as a person sees it: turned as its EXIF says, on white where it is transparent, in RGB.
 

@@ -1,7 +1,7 @@
 """The pipeline: a prompt goes in, frames come out.
 
     pipe = HunyuanVideo.load()
-    video = pipe("A cat walks on the grass, realistic style.", replace(pipe.defaults, seed=0))
+    video = pipe("A cat walks on the grass, realistic style.", seed=0)
     save_video(video.frames, "cat.mp4", metadata=video.provenance.to_json())
 
 Underneath is a generator, `steps`, that yields after every piece of work: a progress bar, a preview, cancelling and saving the state
@@ -16,8 +16,10 @@ import math
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -39,8 +41,8 @@ from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
-from hunyuan_video.pictures import fill
-from hunyuan_video.request import Adapted, Adapter, Provenance, Request
+from hunyuan_video.pictures import fill, picture_of
+from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
     Velocity,
     classifier_free_guidance,
@@ -218,18 +220,56 @@ class HunyuanVideo:
         """What the weights were made for."""
         return self.origin.sampling
 
-    def __call__(self, request: Request | str, sampling: Sampling | None = None) -> Video:
-        """Make one video, as `steps` does."""
+    @overload
+    def __call__(self, request: Request | str, sampling: Sampling | None = None, **options: Any) -> Video: ...
+
+    @overload
+    def __call__(self, request: Sequence[str], sampling: Sampling | None = None, **options: Any) -> list[Video]: ...
+
+    def __call__(self, request: Request | str | Sequence[str], sampling: Sampling | None = None, **options: Any) -> Video | list[Video]:
+        """Make one video, or one of each prompt of a list. As `request` says."""
+        if not isinstance(request, Request | str):
+            return [self(prompt, sampling, **options) for prompt in request]
         latents, last = None, None
-        for last in self.steps(request, sampling):
+        for last in self.steps(request, sampling, **options):
             latents = last.latents if last.latents is not None else latents
         assert last is not None and last.frames is not None and latents is not None
         return Video(last.frames, latents, last.provenance)
 
-    def steps(self, request: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None) -> Iterator[Step]:
-        """Make one video, yielding after text encoding, every denoising step, and decoding (the last one holds the frames).
+    def request(
+        self,
+        prompt: Request | str,
+        sampling: Sampling | None = None,
+        *,
+        negative_prompt: str | None = None,
+        image: Picture | Image.Image | np.ndarray | str | Path | None = None,
+        **settings: Any,
+    ) -> Request:
+        """What a call asks for: a prompt with the adapters that are loaded, and with `sampling`, by default what the weights were made
+        for, in which `settings`, such as seed=7 or num_steps=30, replace fields.
 
-        A prompt alone is a request with `sampling`, by default what the weights were made for, and the adapters that are loaded.
+        Raises:
+            ValueError: a setting does not exist or is impossible; or more than a whole request is given.
+        """
+        if isinstance(prompt, Request):
+            if sampling is not None or negative_prompt is not None or image is not None or settings:
+                raise ValueError("A request and settings were given; a request has its own.")
+            return prompt
+        known = [field.name for field in fields(Sampling)]
+        if unknown := settings.keys() - set(known):
+            word = min(unknown)
+            near = get_close_matches(word, known, n=1)
+            raise ValueError(f"There is no setting {word}; {f'perhaps {near[0]} was meant' if near else 'there are ' + ', '.join(known)}.")
+        options = replace(sampling or self.defaults, **settings)
+        picture = None if image is None else picture_of(image)
+        return Request(prompt, options, negative_prompt, picture, self.origin.adapters)
+
+    def steps(
+        self, request: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None, **options: Any
+    ) -> Iterator[Step]:
+        """Make one video, yielding after text encoding, every denoising step, and decoding (the last one holds the frames). What is made
+        is what `request` makes of the arguments.
+
         `resume` is (steps done, latents after them) of an interrupted run of the same request: the rest is then exactly what it would
         have been.
 
@@ -237,10 +277,7 @@ class HunyuanVideo:
             BusyError: this pipeline makes another video, whose steps have not ended.
             ValueError: the request does not fit the model. Nothing has been computed then.
         """
-        if isinstance(request, str):
-            request = Request(request, sampling or self.defaults, adapters=self.origin.adapters)
-        elif sampling is not None:
-            raise ValueError("A request and a sampling were given; a request has its own.")
+        request = self.request(request, sampling, **options)
         if not self._making.acquire(blocking=False):
             raise BusyError("This pipeline makes a video already, and makes one at a time; wait for its last step, or close its steps().")
         try:

@@ -1,7 +1,8 @@
 """Where weights are: the official folder tree, the embedded miniature, and what is missing. Imports no torch.
 
 ROOT/
-  generation_config.json                 optional: `Sampling` defaults of these weights, "negative_prompt" and "image_to_video"
+  generation_config.json                 optional: `Sampling` defaults of these weights, and "negative_prompt", "image_to_video"
+                                         and "trained": {"pixels": [smallest, largest side], "frames": most}
   hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt    (or .safetensors)
   hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
   text_encoder/                                            Llama language model and tokenizer
@@ -14,6 +15,7 @@ cache, models--OWNER--NAME, stands for its snapshot.
 from __future__ import annotations
 
 import json
+import logging
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,13 @@ from typing import Any
 from hunyuan_video.config import LoadKey, Sampling, check_guidance
 from hunyuan_video.request import Request
 
+log = logging.getLogger(__name__)
+
 EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
 HOW_TO_GET = "`hunyuan-video download` fetches the official weights (45 GB; docs/weights.md says more)"
 _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
-_BESIDES_SAMPLING = ("negative_prompt", "image_to_video")  # in that file
+_BESIDES_SAMPLING = ("negative_prompt", "image_to_video", "trained")  # in that file
 _MODEL = "hunyuan-video-t2v-720p"
 _TRANSFORMERS = f"{_MODEL}/transformers"
 _SUFFIXES = (".pt", ".safetensors", ".gguf")
@@ -90,8 +94,23 @@ class Weights:
         """
         if request.image is not None and not self.image_to_video:
             raise ValueError(f"image is given, but the weights in {self.root} were trained for text alone; leave it out.")
+        if request.negative_prompt and request.sampling.cfg_scale == 1:
+            log.warning("The negative prompt does nothing while cfg_scale is 1; values such as 3 let it act, in twice the time.")
+        self._warn_of_sizes(request.sampling)
         if self.embedded_guidance is not None:
             check_guidance(request.sampling.guidance, self.embedded_guidance, self.transformer)
+
+    def _warn_of_sizes(self, sampling: Sampling) -> None:
+        """Say what was never trained, where these weights say what was."""
+        trained = self._generation_config().get("trained")
+        if trained is None:
+            return
+        (smallest, largest), frames, sides = trained["pixels"], trained["frames"], (sampling.height, sampling.width)
+        if not smallest <= min(sides) <= max(sides) <= largest or sampling.num_frames > frames:
+            log.warning(
+                "These weights were trained at %d to %d pixels a side and up to %d frames; %d frames of %dx%d will look worse.",
+                *(smallest, largest, frames, sampling.num_frames, sampling.height, sampling.width),
+            )
 
 
 def is_large(part: Path) -> bool:

@@ -110,6 +110,13 @@ def test_sizes_are_rounded_up_and_one_number_means_both(official_tree, given, si
     assert (sampling.height, sampling.width) == size
 
 
+@pytest.mark.parametrize(("size", "said"), [(["100", "100"], True), (["96", "112"], False)])
+def test_a_size_that_is_rounded_up_is_said(official_tree, caplog, size, said):
+    caplog.set_level("INFO", "hunyuan_video")
+    translate(official_tree, "--video-size", *size)
+    assert ("The video will be 112 high and 112 wide" in caplog.text) == said
+
+
 def test_dead_flags_of_the_reference_work(official_tree):
     request = translate(
         official_tree,

@@ -7,15 +7,19 @@ sentence. Imports no torch: everything is checked before any weight is read.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from hunyuan_video import weights
+from hunyuan_video.apps.parse import Parser
 from hunyuan_video.config import SIZE_MULTIPLE, DType, Output, Runtime, Sampling
 from hunyuan_video.request import Request
 
 DEFAULT_DIT_WEIGHT = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt"
+log = logging.getLogger(__name__)
+
 MODELS = {True: "HYVideo-T/2-cfgdistill", False: "HYVideo-T/2"}  # by whether they have embedded guidance
 DTYPES: dict[str, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -57,9 +61,7 @@ OFFICIAL_NAMES = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sample_video.py", description="HunyuanVideo text to video, with the official flags.", allow_abbrev=False
-    )
+    parser = Parser(prog="sample_video.py", description="HunyuanVideo text to video, with the official flags.", allow_abbrev=False)
     precisions = tuple(DTYPES)
 
     model = parser.add_argument_group("model")
@@ -198,6 +200,8 @@ def _sampling(args: argparse.Namespace) -> Sampling:
         raise ValueError(f"--video-size has {len(args.video_size)} numbers; give height and width, or one number for both.")
     # Rounded up, as in the reference; only sizes above 0 mean anything.
     height, width = (-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE for size in (args.video_size[0], args.video_size[-1]))
+    if [height, width] != [args.video_size[0], args.video_size[-1]]:
+        log.info("The video will be %d high and %d wide: sizes are rounded up to multiples of %d.", height, width, SIZE_MULTIPLE)
     return Sampling(
         height=height,
         width=width,

@@ -1,0 +1,96 @@
+"""The command line: what tyro makes of it, and one sentence where it cannot. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+_KINDS = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "PATH": "a path",
+    "STR": "a word",
+    "{True,False}": "True or False",
+    "{None}": "none",
+}
+
+
+def parse(kind: Callable[..., T], arguments: list[str], prog: str, default: T | None = None) -> T:
+    """The command that `arguments` say. Ends the process after a help that was asked for.
+
+    Raises:
+        ValueError: they say none; in a sentence.
+    """
+    complaint = io.StringIO()
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=arguments, prog=prog, **options)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    raise ValueError(_sentence(complaint.getvalue(), prog))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises a ValueError, with a sentence, where others print their usage and end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = r"invalid (\w+) value: (.+)|invalid choice: (.+) \(choose from (.+)\)|expected .*"
+        found = re.fullmatch(rf"argument (\S+): (?:{wrong})", message)
+        if found is not None and found[3]:
+            raise ValueError(f"{found[1]} is {found[3]}; it must be {_KINDS.get(found[2].upper(), found[2])}.")
+        if found is not None and found[4]:
+            raise ValueError(f"{found[1]} is {found[4]}; it must be {_one_of(found[5])}.")
+        if found is not None:
+            raise ValueError(f"{found[1]} lacks its value.")
+        if unknown := re.fullmatch(r"unrecognized arguments: (.+)", message):
+            raise ValueError(_unknown(unknown[1].split(), list(self._option_string_actions), self.prog))
+        raise ValueError(f"{message}; `{self.prog} --help` says more.")
+
+
+def _sentence(box: str, prog: str) -> str:
+    """Of what tyro says: a title, what is wrong, and help, with lines between them, perhaps in a box."""
+    inside = " ".join(re.sub("[╭╮╰╯│]", " ", box).split())
+    _title, text, *others = (part.strip() for part in re.split("[─-]{8,}", inside))
+    more = " ".join(others)
+    if found := re.match(r"Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*?)'\]", text):
+        kinds = sorted((_KINDS.get(kind, kind) for kind in found[2].split("|")), key=lambda kind: kind == "none")
+        return f"{found[1]} is {found[3]!r}; it must be {' or '.join(kinds)}."
+    if found := re.match(r"Error parsing (\S+): .*?(?:int\(\)|float).*?'(.*)'", text):
+        return f"{found[1]} is {found[2]!r}; it must be {'a whole number' if 'int()' in text else 'a number'}."
+    if found := re.match(r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*)\)", text):
+        return f"{found[2]} is {found[1]!r}; it must be {_one_of(found[3])}."
+    if found := re.match(r"Missing value for argument '(\S+)'", text):
+        return f"{found[1]} lacks its value."
+    if found := re.match(r"Missing from [^:]*: (.*)", text):
+        names = re.findall(r"--[\w-]+", found[1]) or re.findall(r"\w+ (\w+) \(required\)", found[1])
+        return f"`{prog}` needs {', '.join(names) or found[1]}; `{prog} --help` says what that is."
+    if found := re.match(r"(?:Unrecognized options|Unrecognized or misplaced options): (.*)", text):
+        return _unknown(found[1].split(", "), re.findall(r"(?<!\S)--[\w-]+", more.partition("For full helptext")[0]), prog)
+    return f"{text.rstrip('.')}; `{prog} --help` says more."
+
+
+def _one_of(choices: str) -> str:
+    *first, last = [choice.strip(" '\"") for choice in choices.strip(" ,").split(",")]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _unknown(words: list[str], known: list[str], prog: str) -> str:
+    word = next((word for word in words if word.startswith("-")), words[0])
+    if not word.startswith("-"):
+        return f"{word!r} is one word too many; put quotation marks around what belongs together."
+    near = get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.5)
+    hint = f"perhaps {near[0]} was meant" if near else f"`{prog} --help` lists them"
+    if " " in word:
+        hint = "a text that begins with a dash goes behind --, or after a space"
+    return f"There is no option {word}; {hint}."
