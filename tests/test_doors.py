@@ -10,9 +10,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from adapters import random_lora
 
-from hunyuan_video import cli, weights
+from hunyuan_video import checkpoint, cli, memory, weights
+from hunyuan_video.checkpoint.lora import save_lora
+from hunyuan_video.video import save_video
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "README_zh.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,6 +82,24 @@ def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "cat.mp4").exists()
+
+
+def python_of(page: Path) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page) and page.parent.name == "docs"], ids=lambda page: page.name)
+def test_the_python_of_every_page_runs(page, tmp_path, monkeypatch):
+    """From top to bottom, beside the files that it names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**12)  # as if everything fitted
+    model = checkpoint.load_transformer(weights.locate(weights.EMBEDDED).transformer, torch.float32, torch.device("cpu"))
+    for name in ("style", "motion"):
+        save_lora(random_lora(model), f"{name}.safetensors", "kohya")
+    save_video(
+        np.zeros((1, 16, 16, 3), np.uint8), "results/a_cat_walks_on_the_grass_seed42.mp4", metadata={"prompt": "", "sampling": {"seed": 42}}
+    )
+    exec(compile(python_of(page), page.name, "exec"), {})
 
 
 def test_the_embedded_model_is_complete_and_small():
