@@ -159,15 +159,19 @@ def test_what_a_file_tells_of_itself_comes_back_as_it_was():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"magic": 1}, "magic"),
+        ({"magic": 1}, "it has 'magic'"),
         ({"prompt": None}, "prompt is None; it must be str"),
         ({"sampling": {"height": 100}}, "height is 100; it must be a positive multiple"),
-        ({"sampling": {"image": "/dev/zero"}}, "image"),
-        ({"sampling": 3}, "mapping"),
-        ({"runtime": {"lora": ["/dev/zero"]}}, "lora"),
+        ({"sampling": {"image": "/dev/zero"}}, "sampling has 'image'"),
+        ({"sampling": 3}, "sampling is a int"),
+        ({"runtime": {"lora": ["/dev/zero"]}}, "runtime has 'lora'"),
+        ({"adapters": 5}, "not iterable"),
         ({"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": "x", "blocks": []}}]}, "everywhere is 'x'"),
-        ({"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": 1.0, "blocks": [{"kind": "all"}]}}]}, "missing"),
-        ({"adapters": ["a"]}, "mapping"),
+        (
+            {"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": 1.0, "blocks": [{"kind": "all"}]}}]},
+            "a strength of blocks lacks first, last, strength",
+        ),
+        ({"adapters": ["a"]}, "an adapter is a str"),
         ({"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": float("nan"), "blocks": []}}]}, "the strength is nan"),
         ({"sampling": {"height": 64}}, "seed is None"),
         ({"load_key": "/etc"}, "load_key is '/etc'; it must be module, ema"),
@@ -175,23 +179,30 @@ def test_what_a_file_tells_of_itself_comes_back_as_it_was():
     ],
 )
 def test_settings_of_a_stranger_are_checked_as_a_users_are(change, sentence):
-    with pytest.raises(ValueError, match=rf"^a\.mp4 holds settings that this version cannot use \(.*{re.escape(sentence)}.*0\.1\.0, or an"):
+    with pytest.raises(
+        ValueError, match=rf"^a\.mp4 holds settings that this version cannot use \(.*{re.escape(sentence)}.*'0\.1\.0', or an"
+    ):
         Provenance.from_json(MADE.to_json() | change, Path("a.mp4"))
 
 
-@pytest.mark.parametrize("missing", ["prompt", "sampling", "model", "adapters"])
+@pytest.mark.parametrize("missing", ["prompt", "sampling", "model", "device"])
 def test_settings_that_are_not_complete_are_refused(missing):
     values = MADE.to_json()
     del values[missing]
-    with pytest.raises(ValueError, match=f"cannot use .*{missing}"):
+    with pytest.raises(ValueError, match=rf"cannot use \(it lacks {missing}\)"):
         Provenance.from_json(values, Path("a.mp4"))
 
 
 @pytest.mark.parametrize("values", [[], "text", None])
 def test_what_is_no_set_of_settings_is_refused(values):
-    with pytest.raises(ValueError, match=r"cannot use .*version unknown, or an earlier state of it, wrote them"):
+    with pytest.raises(ValueError, match=r"cannot use .*version 'unknown', or an earlier state of it, wrote them"):
         Provenance.from_json(values, Path("a.mp4"))
 
 
 def test_provenance_of_latents_has_no_frames():
     assert Provenance.from_json(replace(MADE, frames_sha256=None).to_json(), Path("a")).frames_sha256 is None
+
+
+def test_what_a_stranger_wrote_reaches_no_terminal_as_it_is():
+    with pytest.raises(ValueError, match=r"version '\\x1b\[31m9'"):
+        Provenance.from_json({"hunyuan_video": "\x1b[31m9"}, Path("a.mp4"))

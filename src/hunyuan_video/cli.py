@@ -155,7 +155,7 @@ class Replay:
         print(
             "The frames are identical."
             if identical
-            else "The frames differ: the device, its thread count or a library version is not the same."
+            else "The frames differ: the device, its thread count or a library version is not the same, or something else made it."
         )
 
 

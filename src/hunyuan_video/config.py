@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr  # short: an array has thousands of numbers
 from types import UnionType
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -34,7 +35,7 @@ def check_types(settings: object) -> None:
         if get_origin(kind) is tuple:
             item_type = get_args(kind)[0]
             right = isinstance(value, tuple) and all(isinstance(item, item_type) for item in value)
-            require(right, f"{name} is {value!r}; it must be a tuple of {item_type.__name__}.")
+            require(right, f"{name} is {repr(value)}; it must be a tuple of {item_type.__name__}.")
             continue
         options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
         choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
@@ -43,7 +44,7 @@ def check_types(settings: object) -> None:
             types.append(int)
         right = value in choices if choices else isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool))
         wanted = ", ".join(choices) if choices else " or ".join(option.__name__ for option in types).replace("NoneType", "None")
-        require(right, f"{name} is {value!r}; it must be {wanted}.")
+        require(right, f"{name} is {repr(value)}; it must be {wanted}.")
 
 
 @dataclass(frozen=True)

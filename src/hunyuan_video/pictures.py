@@ -93,6 +93,8 @@ def reading(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _open_image(path: Path) -> Iterator[Image.Image]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a picture.")
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a damaged EXIF block does no harm
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -238,18 +238,30 @@ class Provenance:
             ValueError: it is not complete, or of a version that knew other settings.
         """
         try:
-            require(isinstance(values, dict), f"they are a {type(values).__name__}")
-            given = dict(values)
-            given |= {"sampling": Sampling(**given["sampling"]), "runtime": Runtime(**given["runtime"])}
-            given["adapters"] = tuple(_adapted(**adapted) for adapted in given["adapters"])
+            given = _checked(cls, values, "it")
+            given |= {name: kind(**_checked(kind, given[name], name)) for name, kind in (("sampling", Sampling), ("runtime", Runtime))}
+            given["adapters"] = tuple(map(_adapted, given.get("adapters", ())))
             return cls(**given)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             writer = values.get("hunyuan_video", "unknown") if isinstance(values, dict) else "unknown"
             raise ValueError(
-                f"{path} holds settings that this version cannot use ({error}); version {writer}, or an earlier state of it, wrote them."
+                f"{path} holds settings that this version cannot use ({error}); version {writer!r}, or an earlier state of it, wrote them."
             ) from error
 
 
-def _adapted(name: str, sha256: str, strengths: dict[str, Any]) -> Adapted:
-    blocks = tuple(BlockStrength(**part) for part in strengths["blocks"])
-    return Adapted(name, sha256, Strengths(strengths["everywhere"], blocks))
+def _checked(kind: Any, values: Any, what: str) -> dict[str, Any]:
+    """The fields of a dataclass, all that it needs and none that it does not have."""
+    require(isinstance(values, dict), f"{what} is a {type(values).__name__}")
+    known = fields(kind)
+    needed = [field.name for field in known if field.default is MISSING and field.default_factory is MISSING]
+    lacking, unknown = [name for name in needed if name not in values], values.keys() - {field.name for field in known}
+    require(not lacking, f"{what} lacks {', '.join(lacking)}")
+    require(not unknown, f"{what} has {', '.join(map(repr, unknown))}")
+    return dict(values)
+
+
+def _adapted(values: Any) -> Adapted:
+    given = _checked(Adapted, values, "an adapter")
+    strengths = _checked(Strengths, given["strengths"], "a strength")
+    blocks = tuple(BlockStrength(**_checked(BlockStrength, part, "a strength of blocks")) for part in strengths.get("blocks", ()))
+    return Adapted(given["name"], given["sha256"], Strengths(strengths.get("everywhere", 1.0), blocks))

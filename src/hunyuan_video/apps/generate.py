@@ -127,7 +127,8 @@ def make_video(
         return write(last, output)
     except KeyboardInterrupt:
         if save_state is not None and save_state.exists():  # ask the disk: Ctrl-C can come between saving and knowing it
-            again = f"`hunyuan-video generate --resume {save_state}` (and the same --weights, --lora, --image and --out, if you gave any)"
+            besides = "--weights, --transformer, --lora, --image and --out"
+            again = f"`hunyuan-video generate --resume {save_state}` (and the same {besides}, if you gave any)"
             log.warning("Stopped. Kept: %s, the state after the last whole step; continue with %s.", save_state, again)
         else:
             log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
@@ -168,9 +169,12 @@ def resume(path: Path, given: Given, out: Path) -> Path:
 
 def replay(path: Path, given: Given, device: str | None, output: Output) -> tuple[Path, bool]:
     """Make the video of a file again; returns the new file and whether its frames are identical to the first ones."""
-    made = Provenance.from_json(video.read_metadata(path), path)
+    stored = video.read_metadata(path)
+    _refuse_unfinished(stored, path)
+    made = Provenance.from_json(stored, path)
     if made.frames_sha256 is None:
-        raise ValueError(f"{path} holds latents, not frames to compare with; `hunyuan-video decode` makes a video of it.")
+        advice = "`hunyuan-video decode` makes a video of it" if path.suffix == files.LATENTS_SUFFIX else "it was not written by `generate`"
+        raise ValueError(f"{path} knows no SHA-256 of frames to compare with; {advice}.")
     files.check_output(output)
     request = given.request_of(made, path)
     pipe = _load(given, made, path, runtime_here(made, device), request.adapters)
@@ -181,8 +185,7 @@ def replay(path: Path, given: Given, device: str | None, output: Output) -> tupl
 def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     """Make a video of finished latents. What is recorded is the runtime that decoded them."""
     latents, stored = video.load_latents(path)
-    if "step" in stored:
-        raise ValueError(f"{path} holds the state of an unfinished run; finish it with `hunyuan-video generate --resume {path}`.")
+    _refuse_unfinished(stored, path)
     if output.format == "latents":
         raise ValueError(f"{path} holds latents already; choose a video format.")
     made = Provenance.from_json(stored, path)
@@ -192,6 +195,11 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     frames = _load(given, made, path, runtime, ()).decode(latents)
     made = replace(made, runtime=runtime, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
     return write(Step("decode", 1, 1, made, latents, frames), output)
+
+
+def _refuse_unfinished(stored: dict[str, Any], path: Path) -> None:
+    if "step" in stored:
+        raise ValueError(f"{path} holds the state of an unfinished run; finish it with `hunyuan-video generate --resume {path}`.")
 
 
 def _load(given: Given, made: Provenance, path: Path, runtime: Runtime, adapters: Sequence[Adapter]) -> HunyuanVideo:

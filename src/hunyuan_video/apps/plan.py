@@ -27,7 +27,8 @@ def report(found: Weights | None, sampling: Sampling, runtime: Runtime, adapters
         memory, host = available_memory(device), available_memory(CPU)
     loras = [read_adapter(adapter, parts.transformer) for adapter in adapters]
     predictions = plan.predict(parts, sampling, plan.everything(parts, runtime), loras)
-    table = plan.table(predictions)
+    what = "the released 13B; --weights names others" if found is None else f"the weights in {found.root}"
+    table = f"For {what}:\n{plan.table(predictions)}"
     if memory is not None:
         return f"{table}\n\n{plan.proposal(predictions, memory, host)}"
     try:

@@ -99,6 +99,8 @@ def unwrap(content: dict, path: Path, load_key: LoadKey) -> object:
         return content[load_key]
     if wrappers := {"module", "ema"} & content.keys():
         raise ValueError(f"{path} has no {load_key!r}; it holds {', '.join(sorted(wrappers))}.")
+    if load_key != "module":
+        raise ValueError(f"{path} has no {load_key!r}; it holds weights alone.")
     return content
 
 
