@@ -243,7 +243,7 @@ FEW = {f"{KOHYA_QKV}.lora_down.weight": torch.ones(2, 32)}
         (kohya(out_features=95), r"is for a weight of shape \[95, 32\], not \[96, 32\]"),
         (kohya() | {f"{KOHYA_QKV}.alpha": torch.ones(2)}, "an alpha that is no number"),
         (kohya() | {f"{KOHYA_QKV}.lora_up.weight": torch.ones(96, 2, 1)}, "factors that are no matrices"),
-        (kohya() | {f"{KOHYA_QKV}.dora_scale": torch.ones(1)}, r"qkv\.dora_scale is unknown"),
+        (kohya() | {f"{KOHYA_QKV}.dora_scale": torch.ones(1)}, r"qkv\.dora_scale is of DoRA, which scales"),
         (kohya() | {f"diffusion_model.{QKV}.lora_A.weight": torch.ones(2, 32)}, "lacks one"),
         (kohya() | {"lora_unet_double_blocks_1_img_attn_qkv.alpha": torch.ones(1)}, "double_blocks_1_img_attn_qkv.alpha is unknown"),
         (kohya() | {"lora_unet_double_blocks_0_txt_attn_qkv.alpha": torch.ones(1)}, "double_blocks_0_txt_attn_qkv has only alpha"),
