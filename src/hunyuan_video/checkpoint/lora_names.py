@@ -59,7 +59,7 @@ _OTHER_MODELS = {
     r"lora_te\d*_|text_encoder(_\d)?\.|text_model\.|lora_llama|clip_l[._]|(^|\.)layers\.\d+\.(self_attn|mlp)\.|encoder\.block\.\d+\.layer": "a text encoder",
     r"(down|up|input|output)_blocks?[._]\d|mid(dle)?_block[._]": "Stable Diffusion",
     r"joint_blocks[._]\d": "Stable Diffusion 3",
-    r"(?<!refiner[._])(^|[._])blocks[._]\d+[._](self|cross)_attn[._]": "Wan",
+    r"(^|[._])(?<!refiner[._])blocks[._]\d+[._](self|cross)_attn[._]": "Wan",
     r"transformer_blocks[._]\d+[._]attn[12][._]": "LTX-Video or CogVideoX",
     r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]": "Qwen-Image",
 }  # fmt: skip
