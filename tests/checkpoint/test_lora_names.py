@@ -12,19 +12,21 @@ from safetensors.torch import load_file, save_file
 
 from hunyuan_video import weights
 from hunyuan_video.checkpoint import read_transformer
-from hunyuan_video.checkpoint.lora import read_lora
+from hunyuan_video.checkpoint.lora import read_lora, save_lora
 from hunyuan_video.checkpoint.lora_names import is_of_flux, looks_like, spellings
 from hunyuan_video.checkpoint.stored import _official_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
-from hunyuan_video.transforms.lora import linear_layers, weight_of
+from hunyuan_video.transforms.lora import Lora
 
 FIELD = Path(__file__).parents[1] / "data" / "field" / "lora"
 QKV, MLP = "double_blocks.0.img_attn_qkv", "double_blocks.0.img_mlp.fc1"
 
 
 def shapes_of(config: TransformerConfig) -> dict[str, torch.Size]:
+    """Of weights, by their layers' official names."""
     with torch.device("meta"):
-        return {name: weight_of(layer).shape for name, layer in linear_layers(HunyuanVideoTransformer(config)).items()}
+        parameters = HunyuanVideoTransformer(config).named_parameters()
+    return {name.removesuffix(".weight"): parameter.shape for name, parameter in parameters if name.endswith(".weight")}
 
 
 def saved(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:
@@ -136,6 +138,7 @@ def test_a_piece_of_a_fused_layer_is_known_in_every_spelling(tmp_path, layer, fi
 def test_no_spelling_means_two_places():
     """Each way of naming gives every layer its own name, so that nothing is lost where one is written over another."""
     places = spellings(shapes_of(TINY))
+    assert "img_in.proj" in shapes_of(TINY) and "double_blocks.0.img_attn_q_norm" in shapes_of(TINY)
     for name in shapes_of(TINY):
         assert places[name][0] == places[name.replace(".", "_")][0] == name
     assert places["double_blocks.0.img_mlp.0"] == places["double_blocks.0.img_mlp.fc0"] == places[MLP]
@@ -159,6 +162,51 @@ def test_tensors_are_taken_out_of_what_wraps_them(tmp_path, wrapper):
     assert read_lora(tmp_path / "a.pt", TINY).layers[QKV].scale == 1
 
 
+# --- Biases, norms, the patch convolution ---
+
+Q_NORM = "double_blocks.0.img_attn_q_norm"
+
+
+@pytest.mark.parametrize(
+    ("key", "parameter", "shape"),
+    [
+        pytest.param(f"diffusion_model.{QKV}.diff_b", f"{QKV}.bias", (96,), id="ComfyUI, Kijai: extracted"),
+        pytest.param(f"lora_unet_{FLAT}.diff_b", f"{QKV}.bias", (96,), id="flat"),
+        pytest.param(f"diffusion_model.{Q_NORM}.diff", f"{Q_NORM}.weight", (16,), id="a norm"),
+        pytest.param("diffusion_model.double_blocks.0.img_attn.norm.query_norm.diff", f"{Q_NORM}.weight", (16,), id="ComfyUI's own layers"),
+        pytest.param("transformer.transformer_blocks.0.attn.norm_q.diff", f"{Q_NORM}.weight", (16,), id="Diffusers"),
+        pytest.param(f"lycoris_{Q_NORM.replace('.', '_')}.w_norm", f"{Q_NORM}.weight", (16,), id="LyCORIS"),
+        pytest.param("diffusion_model.img_in.proj.diff", "img_in.proj.weight", (32, 4, 1, 2, 2), id="the patch convolution"),
+    ],
+)
+def test_a_difference_of_any_parameter_is_read(tmp_path, key, parameter, shape):
+    difference = torch.randn(shape)
+    lora = read_lora(saved({key: difference}, tmp_path / "a.safetensors"), TINY)
+    assert not lora.layers and lora.offsets.keys() == {parameter}
+    assert torch.equal(lora.offsets[parameter], difference)
+
+
+def test_a_bias_of_pefts_second_factor_is_scaled_like_their_product(tmp_path):
+    layer, bias = "transformer.transformer_blocks.0.attn.to_k", torch.randn(32)
+    tensors = ab(layer, rows=32) | {f"{layer}.lora_B.bias": bias, f"{layer}.alpha": torch.tensor(1.0)}
+    offset = read_lora(saved(tensors, tmp_path / "a.safetensors"), TINY).offsets[f"{QKV}.bias"]
+    assert torch.equal(offset, torch.cat([torch.zeros(32), bias / 2, torch.zeros(32)]))
+
+
+@pytest.mark.parametrize("dialect", ["kohya", "original"])
+def test_differences_survive_the_files_that_can_say_them(tmp_path, dialect):
+    offsets = {f"{QKV}.bias": torch.randn(96), f"{Q_NORM}.weight": torch.randn(16)}
+    save_lora(Lora({}, {}, offsets), tmp_path / "a.safetensors", dialect, torch.float32)
+    again = read_lora(tmp_path / "a.safetensors", TINY).offsets
+    assert again.keys() == offsets.keys() and all(torch.equal(again[name], offset) for name, offset in offsets.items())
+
+
+@pytest.mark.parametrize("dialect", ["tencent", "diffusers"])
+def test_differences_are_not_left_out_of_the_others(tmp_path, dialect):
+    with pytest.raises(ValueError, match=r"img_attn_qkv\.bias is changed by this LoRA, which a file of dialect .* cannot say"):
+        save_lora(Lora({}, {}, {f"{QKV}.bias": torch.ones(96)}), tmp_path / "a.safetensors", dialect)
+
+
 # --- What is refused ---
 
 
@@ -176,8 +224,11 @@ def ab(layer: str, adapter: str = "", columns: int = 32, rows: int = 96) -> dict
         (ab(QKV) | ab("transformer_blocks.0.attn.to_q", rows=32), "img_attn_qkv is there twice, under two names"),
         (ab(QKV) | {f"{QKV}.lora_magnitude_vector": torch.ones(96)}, "lora_magnitude_vector is of DoRA, which scales the rows"),
         (ab("text_encoder.layers.0.q") | ab(QKV), r"text_encoder\.layers\.0\.q\.lora_A\.weight is of a text encoder"),
-        ({"diffusion_model.double_blocks.0.img_attn_q_norm.diff": torch.ones(4)}, r"q_norm\.diff changes a norm"),
-        ({"diffusion_model.img_in.proj.diff": torch.ones(32, 4, 1, 2, 2)}, r"img_in\.proj\.diff changes the patch convolution"),
+        ({"diffusion_model.double_blocks.0.img_attn_q_norm.diff": torch.ones(4)}, r"q_norm is for a weight of shape \[4\], not \[16\]"),
+        ({f"{QKV}.diff_b": torch.ones(32)}, r"img_attn_qkv is for a bias of shape \[32\], not \[96\]"),
+        ({"double_blocks.0.img_attn_q_norm.diff_b": torch.ones(16)}, r"q_norm is for a bias of shape \[16\], not for none"),
+        ({f"{QKV}.lora_B.bias": torch.ones(96)}, "img_attn_qkv has only lora_bias"),
+        (ab("img_in.proj"), "img_in.proj is no linear layer, and only those can have an adapter"),
         ({f"{QKV}.oft_blocks": torch.ones(2, 2, 2)}, "is of another kind of adapter"),
         ({f"{QKV}.lora_A.weight": torch.ones(2, 32, dtype=torch.int8), f"{QKV}.lora_B.weight": torch.ones(96, 2)}, "factors of torch.int8"),
     ],

@@ -31,7 +31,7 @@ from hunyuan_video.checkpoint.reading import container_of, read_state_dict
 from hunyuan_video.files import replacing
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.request import Adapter
-from hunyuan_video.transforms.lora import Lora, LowRank, Strength, linear_layers, listed, stacked, weight_of
+from hunyuan_video.transforms.lora import Lora, LowRank, Strength, listed, stacked
 from hunyuan_video.weights import lora_file
 
 Dialect = Literal["kohya", "tencent", "original", "diffusers"]
@@ -39,6 +39,7 @@ Dialect = Literal["kohya", "tencent", "original", "diffusers"]
 # Under what a pickle may keep the tensors, beside an optimizer, a step and settings.
 _WRAPPERS = ("state_dict", "model_state_dict", "lora_state_dict", "lora", "module", "model", "transformer", "network", "weights", "ema")
 _FLUX = "{} is a LoRA of FLUX, whose layers have names and shapes like these, but another meaning."
+_BIASES = {"diff_b", "lora_bias"}
 Factors = tuple[Tensor, ...]  # a matrix: two factors of it, or itself alone
 
 
@@ -49,7 +50,7 @@ def read_adapter(adapter: Adapter, config: TransformerConfig) -> tuple[Lora, Str
         FileNotFoundError, ValueError: as `read_lora`; or the adapter names blocks that its file does not adapt.
     """
     lora = read_lora(adapter.path, config)
-    adapter.strengths.check_layers(lora.layers, adapter.path.name)
+    adapter.strengths.check_layers([*lora.layers, *lora.offsets], adapter.path.name)
     return lora, adapter.strengths.at
 
 
@@ -67,10 +68,53 @@ def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig())
     if _says_flux(metadata):
         raise ValueError(_FLUX.format(path))
     with torch.device("meta"):
-        model = HunyuanVideoTransformer(config)
-    shapes = {name: weight_of(layer).shape for name, layer in linear_layers(model).items()}
-    places = spellings(shapes)
+        shapes = {name: parameter.shape for name, parameter in HunyuanVideoTransformer(config).named_parameters()}
+    places = spellings({name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")})
+    found, keys, problems = _found(content, places, path)
+    settings, trained_with = read_settings(path, metadata), _trained_with(metadata)
 
+    pieces: dict[str, list[tuple[Rows, LowRank]]] = defaultdict(list)
+    changes: dict[str, list[tuple[Rows, Tensor]]] = defaultdict(list)
+    broken: list[str] = []
+    for layer, parts in found.items():
+        name, rows = places[layer]
+        try:
+            rank = _checked_rank(parts, (sum(map(len, rows)), *shapes[f"{name}.weight"][1:]), has_bias=f"{name}.bias" in shapes)
+            if trained_with is not None and keys.get((layer, "lora_b"), "").endswith(".lora_down.weight") and "alpha" not in parts:
+                raise ValueError(f"has no alpha, but the header tells of a training with {trained_with}; set the layer's alpha")
+        except ValueError as error:
+            problems.append(f"{layer} {error}")
+            continue
+        parts = {part: tensor.float() for part, tensor in parts.items()}
+        if unusable := [keys[layer, part] for part, tensor in parts.items() if not tensor.isfinite().all()]:
+            broken += unusable
+            continue
+        adapter, offsets = _adapter(parts, settings.alpha_of(layer, rank))
+        if adapter is not None:
+            pieces[name].append((rows, adapter))
+        for own, offset in offsets.items():
+            changes[f"{name}.{own}"].append((rows, offset))
+    for name, placed in (pieces | changes).items():
+        if _overlap([rows for rows, _ in placed]):
+            problems.append(f"{name} is there twice, under two names")
+    if problems or not found:
+        reasons = listed(problems) or "it is empty"
+        raise ValueError(f"{path} is no LoRA for this transformer: {reasons}. It looks like {looks_like(content)}.")
+    if broken:
+        raise ValueError(f"{path} is damaged: numbers of {listed(broken)} are not finite; fetch it again.")
+    if is_of_flux(pieces, (config.num_double_blocks, config.num_single_blocks)):
+        raise ValueError(_FLUX.format(path))
+    return Lora(
+        {name: _fused(placed, shapes[f"{name}.weight"][0]) for name, placed in pieces.items()},
+        {key: str(value) for key, value in metadata.items()},
+        {name: _joined(placed, shapes[name]) for name, placed in changes.items()},
+    )
+
+
+def _found(
+    content: Mapping[str, Any], places: Mapping[str, Any], path: Path
+) -> tuple[dict[str, dict[str, Tensor]], dict[tuple[str, str], str], list[str]]:
+    """The tensors of each layer, in the file's spelling, by what they are; how the file calls each; and what is wrong with names."""
     found: dict[str, dict[str, Tensor]] = defaultdict(dict)
     keys: dict[tuple[str, str], str] = {}
     adapters: set[str | None] = set()
@@ -88,34 +132,7 @@ def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig())
     if len(adapters) > 1:
         names = ", ".join(sorted(name or "one without a name" for name in adapters))
         raise ValueError(f"{path} holds several adapters ({names}); save the one that is wanted as a file of its own.")
-
-    settings = read_settings(path, metadata)
-    trained_with = _trained_with(metadata)
-    pieces: dict[str, list[tuple[Rows, LowRank]]] = defaultdict(list)
-    broken: list[str] = []
-    for layer, parts in found.items():
-        name, rows = places[layer]
-        try:
-            rank = _checked_rank(parts, (sum(map(len, rows)), shapes[name][1]))
-            if trained_with is not None and keys.get((layer, "lora_b"), "").endswith(".lora_down.weight") and "alpha" not in parts:
-                raise ValueError(f"has no alpha, but the header tells of a training with {trained_with}; set the layer's alpha")
-        except ValueError as error:
-            problems.append(f"{layer} {error}")
-            continue
-        parts = {part: tensor.float() for part, tensor in parts.items()}
-        if unusable := [keys[layer, part] for part, tensor in parts.items() if not tensor.isfinite().all()]:
-            broken += unusable
-        else:
-            pieces[name].append((rows, _adapter(parts, settings.alpha_of(layer, rank))))
-    problems += [f"{name} is there twice, under two names" for name, parts in pieces.items() if _overlap([rows for rows, _ in parts])]
-    if problems or not found:
-        reasons = listed(problems) or "it is empty"
-        raise ValueError(f"{path} is no LoRA for this transformer: {reasons}. It looks like {looks_like(content)}.")
-    if broken:
-        raise ValueError(f"{path} is damaged: numbers of {listed(broken)} are not finite; fetch it again.")
-    if is_of_flux(pieces, (config.num_double_blocks, config.num_single_blocks)):
-        raise ValueError(_FLUX.format(path))
-    return Lora({name: _fused(parts, shapes[name][0]) for name, parts in pieces.items()}, {k: str(v) for k, v in metadata.items()})
+    return found, keys, problems
 
 
 def unwrapped(content: dict, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -144,6 +161,9 @@ def save_lora(lora: Lora, path: str | Path, dialect: Dialect, dtype: torch.dtype
     """Write a LoRA as `.safetensors`, whole or not at all.
 
     Only kohya files keep alpha apart. In the others it is multiplied in, for their readers ignore it or do not know it.
+
+    Raises:
+        ValueError: the name ends in something else; or the LoRA changes biases or norms, which this dialect has no names for.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -175,21 +195,38 @@ def save_lora(lora: Lora, path: str | Path, dialect: Dialect, dtype: torch.dtype
                 if used.any():
                     put(f"transformer.{piece}.lora_A.weight", adapter.down[used])
                     put(f"transformer.{piece}.lora_B.weight", up[:, used])
+    for name, offset in lora.offsets.items():
+        layer, _, own = name.rpartition(".")
+        if dialect not in ("kohya", "original"):
+            raise ValueError(f"{name} is changed by this LoRA, which a file of dialect {dialect} cannot say; write kohya or original.")
+        prefix = f"lora_unet_{layer.replace('.', '_')}" if dialect == "kohya" else f"diffusion_model.{layer}"
+        put(f"{prefix}.{'diff_b' if own == 'bias' else 'diff'}", offset)
     with replacing(path) as (temporary, _):
         save_file(tensors, temporary, metadata={"format": "pt", **lora.metadata})
 
 
-def _checked_rank(parts: Mapping[str, Tensor], expected: tuple[int, int]) -> int:
-    """The rank that a layer's tensors were trained with, once their shapes fit it: nothing has been computed or copied before.
+def _checked_rank(parts: Mapping[str, Tensor], expected: tuple[int, ...], *, has_bias: bool) -> int:
+    """The rank that a layer's tensors were trained with, once their shapes fit its weight and bias: nothing has been computed before.
 
     Raises a ValueError that continues the sentence of the layer's name.
     """
-    factors = {name: tensor for name, tensor in parts.items() if name != "alpha"}
+    if other := [tensor.dtype for name, tensor in parts.items() if name != "alpha" and not tensor.is_floating_point()]:
+        raise ValueError(f"has factors of {other[0]}, which are no numbers without their scale")
+    for name in _BIASES & parts.keys():
+        if not has_bias or parts[name].shape != expected[:1]:
+            raise ValueError(f"is for a bias of shape {[*parts[name].shape]}, not {[*expected[:1]] if has_bias else 'for none'}")
+    if len(expected) != 2:
+        if parts.keys() - {"diff", "diff_b"}:
+            raise ValueError("is no linear layer, and only those can have an adapter")
+        if "diff" in parts and parts["diff"].shape != expected:
+            raise ValueError(f"is for a weight of shape {[*parts['diff'].shape]}, not {[*expected]}")
+        return 1
+    factors = _factors(parts)
     if any(tensor.ndim != 2 for tensor in factors.values()) or ("alpha" in parts and parts["alpha"].numel() != 1):
         raise ValueError("has factors that are no matrices, or an alpha that is no number")
-    if other := [tensor.dtype for tensor in factors.values() if not tensor.is_floating_point()]:
-        raise ValueError(f"has factors of {other[0]}, which are no numbers without their scale")
     names = _matrix_names(factors)
+    if not names and parts.keys() == {"diff_b"}:
+        return 1
     matrices = [_factored(name, factors) for name in names]
     sizes = [(len(matrix[0]), matrix[-1].shape[1]) for matrix in matrices]
     if names == ["lokr_w1", "lokr_w2"]:
@@ -199,7 +236,7 @@ def _checked_rank(parts: Mapping[str, Tensor], expected: tuple[int, int]) -> int
         if sizes[0] != sizes[-1]:
             raise ValueError("has two matrices of different shapes")
     else:
-        raise ValueError(f"has only {' and '.join(names) or 'alpha'}")
+        raise ValueError(f"has only {' and '.join(names or sorted(parts))}")
     if made_for != expected:
         raise ValueError(f"is for a weight of shape {[*made_for]}, not {[*expected]}")
     rank = max((len(matrix[1]) for matrix in matrices if len(matrix) == 2), default=1)
@@ -208,9 +245,15 @@ def _checked_rank(parts: Mapping[str, Tensor], expected: tuple[int, int]) -> int
     return rank
 
 
-def _adapter(parts: Mapping[str, Tensor], alpha: float | None) -> LowRank:
-    """One adapter from what a file has of it: finite float32 tensors of checked sizes. `alpha` is for a layer without its own."""
-    factors = {name: tensor for name, tensor in parts.items() if name != "alpha"}
+def _adapter(parts: Mapping[str, Tensor], alpha: float | None) -> tuple[LowRank | None, dict[str, Tensor]]:
+    """What a file has of a layer, in finite float32 tensors of checked sizes: an adapter of its weight; and what is added to its parameters
+    besides. `alpha` is for a layer without its own."""
+    offsets = {"bias": parts["diff_b"]} if "diff_b" in parts else {}
+    factors = _factors(parts)
+    if "diff" in factors and factors["diff"].ndim != 2:
+        return None, offsets | {"weight": factors["diff"]}
+    if not factors:
+        return None, offsets
     if "alpha" in parts:
         alpha = parts["alpha"].item()
     names = _matrix_names(factors)
@@ -231,7 +274,14 @@ def _adapter(parts: Mapping[str, Tensor], alpha: float | None) -> LowRank:
         up, down = torch.kron(a1, a2), torch.kron(b1, b2)
     # alpha is relative to the rank that was trained; a Kronecker product of two whole matrices has none, and no alpha.
     trained = next((len(tensor) for name, tensor in factors.items() if name.endswith("_b")), None)
-    return LowRank(down, up, float(len(down)) if alpha is None or trained is None else alpha * (len(down) / trained))
+    adapter = LowRank(down, up, float(len(down)) if alpha is None or trained is None else alpha * (len(down) / trained))
+    if "lora_bias" in parts:
+        offsets["bias"] = offsets.get("bias", 0) + adapter.scale * parts["lora_bias"]
+    return adapter, offsets
+
+
+def _factors(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in parts.items() if name not in ("alpha", *_BIASES)}
 
 
 def _matrix_names(factors: Mapping[str, Tensor]) -> list[str]:
@@ -275,6 +325,14 @@ def _fused(pieces: list[tuple[Rows, LowRank]], num_rows: int) -> LowRank:
     if all(torch.equal(piece.down, first.down) and piece.alpha == first.alpha for piece in placed):
         return LowRank(first.down, torch.stack([piece.up for piece in placed]).sum(0), first.alpha)
     return stacked(placed)
+
+
+def _joined(pieces: list[tuple[Rows, Tensor]], shape: torch.Size) -> Tensor:
+    """What is added to a whole parameter, from what is added to its rows."""
+    whole = torch.zeros(shape)
+    for rows, piece in pieces:
+        whole[_index(rows)] = piece
+    return whole
 
 
 def _overlap(places: list[Rows]) -> bool:

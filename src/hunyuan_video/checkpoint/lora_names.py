@@ -19,26 +19,26 @@ _PREFIXES = re.compile(
 _WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)[._]")
 
 _LOW_RANK = re.compile(
-    r"(?P<layer>.+?)(?:\.lora_|[._]lora(?:_linear_layer)?\.)(?P<factor>up|down|A|B)(?:\.(?!weight$|bias$)(?P<adapter>[^.]+))?(?:\.weight)?"
+    r"(?P<layer>.+?)(?:\.lora_|[._]lora(?:_linear_layer)?\.)(?P<factor>up|down|A|B)(?:\.(?!weight$|bias$)(?P<adapter>[^.]+))?(?P<end>\.weight|\.bias)?"
 )
-_OTHER_PARTS = re.compile(r"(?P<layer>.+)\.(?P<part>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|alpha|diff)")
-_FACTORS = {"up": "lora_a", "B": "lora_a", "down": "lora_b", "A": "lora_b"}  # of a matrix a @ b
+_OTHER_PARTS = re.compile(r"(?P<layer>.+)\.(?P<part>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|alpha|diff|diff_b|w_norm|b_norm)")
+# Of a matrix a @ b; and of LyCORIS' norms, which are differences, too.
+_PARTS = {"up": "lora_a", "B": "lora_a", "down": "lora_b", "A": "lora_b", "w_norm": "diff", "b_norm": "diff_b"}
 
 _REFUSED = {
-    r"\.(dora_scale|lora_magnitude_vector(\..+)?|(weight_)?magnitude)": "is of DoRA, which scales the rows of the whole weight; that is not supported",
-    r"\.diff_b|\.lora_[AB](\.[^.]+)?\.bias": "changes a bias; only the weights of linear layers can be adapted",
-    r"norm\w*(\.scale)?\.diff|\.[wb]_norm": "changes a norm; only the weights of linear layers can be adapted",
-    r"(^|[._])(img_in|x_embedder)[._]proj\.(?!weight$|bias$).+": "changes the patch convolution; only the weights of linear layers can be adapted",
-    r"\.(lora_mid\.weight|hada_t[12]|lokr_t[12])": "is of a convolution; only the weights of linear layers can be adapted",
-    r"\.(oft_\w+|boft_\w+|oft_blocks|oft_diag|on_input|scalar|[ab][12]\.weight|vera_\w+|ia3_l.*)": "is of another kind of adapter (OFT, IA3, GLoRA …), which is not supported",
+    r"\.(dora_scale|lora_magnitude_vector(\..+)?|(weight_)?magnitude)": "is of DoRA, which scales the rows of the whole weight",
+    r"\.(lora_mid\.weight|hada_t[12]|lokr_t[12])": "is of a convolution",
+    r"\.(oft_\w+|boft_\w+|on_input|scalar|[ab][12]\.weight|vera_\w+|ia3_l.*)": "is of another kind of adapter (OFT, IA3, GLoRA …)",
     r"(lora_te\d*_|text_encoder(_\d)?\.|lora_llama|clip_l[._]|llama\.).+": "is of a text encoder, which is not adapted",
-    r"bundle_emb\..+": "is a trained word, which is not supported",
-}  # fmt: skip
+    r"bundle_emb\..+": "is a trained word",
+}
 _REFUSALS = {re.compile(rf".*?(?:{pattern})"): why for pattern, why in _REFUSED.items()}
 
 # Layers as ComfyUI names them, and as OneTrainer does, which numbers the pieces of fused ones besides.
 _COMFYUI = {
     r"_attn_(qkv|proj)$": r"_attn.\1",
+    r"(_attn)?[._]q_norm$": r"\1.norm.query_norm",
+    r"(_attn)?[._]k_norm$": r"\1.norm.key_norm",
     r"(_mod|\.modulation)\.linear$": r"\1.lin",
     r"mlp\.fc1$": "mlp.0",
     r"mlp\.fc2$": "mlp.2",
@@ -56,7 +56,8 @@ _ONETRAINER = {
 # Other models, by what stands in most of their tensors' names.
 _OTHER_MODELS = {
     r"(^|\.)(encoder|decoder)\.(conv_in|conv1|conv_out|conv_norm_out|down|up|mid|middle|downsamples|upsamples)": "a VAE",
-    r"lora_te\d*_|text_encoder(_\d)?\.|text_model\.|lora_llama|clip_l[._]|(^|\.)layers\.\d+\.(self_attn|mlp)\.|encoder\.block\.\d+\.layer": "a text encoder",
+    r"lora_te\d*_|text_encoder(_\d)?\.|text_model\.|lora_llama|clip_l[._]|encoder\.block\.\d+\.layer": "a text encoder",
+    r"(^|\.)layers\.\d+\.(self_attn|mlp)\.": "a text encoder",
     r"(down|up|input|output)_blocks?[._]\d|mid(dle)?_block[._]": "Stable Diffusion",
     r"joint_blocks[._]\d": "Stable Diffusion 3",
     r"(^|[._])(?<!refiner[._])blocks[._]\d+[._](self|cross)_attn[._]": "Wan",
@@ -79,10 +80,10 @@ _DIALECTS = {
 
 
 def spellings(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, Rows]]:
-    """Every name of a layer, or of a piece of one, in any dialect -> its official name and its rows there."""
+    """Every name of a layer, or of a piece of one, in any dialect -> its official name and its rows there. `shapes` are of weights."""
     places: dict[str, tuple[str, Rows]] = {}
-    for name, (out_features, in_features) in shapes.items():
-        pieces = in_diffusers(name, out_features, in_features)
+    for name, (out_features, *in_features) in shapes.items():
+        pieces = in_diffusers(name, out_features, in_features[0] if in_features else 0)
         found = {other: (range(out_features),) for other in (name, _renamed(name, _COMFYUI), _renamed(name, _ONETRAINER))} | pieces
         if len(pieces) > 1:
             found |= {f"{name}.{index}": rows for index, rows in enumerate(pieces.values())}
@@ -92,17 +93,24 @@ def spellings(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, Rows]
 
 
 def split(key: str) -> tuple[str, str | None, str | None]:
-    """A tensor's name as the layer, without what wraps it; what of it this is, None for nothing known; and the adapter's name, if any."""
+    """A tensor's name as the layer, without what wraps it; what of it this is, None for nothing known; and the adapter's name, if any.
+
+    The parts are two factors, `lora_a` of the rows and `lora_b` of the columns, with `lora_bias` to be scaled like their product; LyCORIS'
+    hada_… and lokr_…; `alpha`; and differences of a whole weight and bias, `diff` and `diff_b`.
+    """
     key = _PREFIXES.sub("", _WRAPPERS.sub("", key), count=1)
     if match := _LOW_RANK.fullmatch(key):
-        return match["layer"], _FACTORS[match["factor"]], match["adapter"]
+        part = _PARTS[match["factor"]]
+        if match["end"] == ".bias":
+            part = "lora_bias" if part == "lora_a" else None
+        return match["layer"], part, match["adapter"]
     if match := _OTHER_PARTS.fullmatch(key):
-        return match["layer"], match["part"], None
+        return match["layer"], _PARTS.get(match["part"], match["part"]), None
     return key, None, None
 
 
 def why_not(key: str) -> str:
-    """What is to be said of a tensor that belongs to no linear layer, after its name."""
+    """What is to be said of a tensor that is not understood, after its name."""
     return next((why for pattern, why in _REFUSALS.items() if pattern.fullmatch(key)), "is unknown")
 
 
