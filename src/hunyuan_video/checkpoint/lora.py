@@ -27,7 +27,7 @@ from torch import Tensor
 from hunyuan_video.checkpoint.diffusers import Rows, in_diffusers
 from hunyuan_video.checkpoint.lora_names import is_of_flux, looks_like, spellings, split, why_not
 from hunyuan_video.checkpoint.lora_settings import read_settings
-from hunyuan_video.checkpoint.reading import container_of, read_state_dict
+from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_state_dict
 from hunyuan_video.files import replacing
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.request import Adapter
@@ -64,6 +64,7 @@ def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig())
     """
     path = lora_file(Path(path))
     content, beside = unwrapped(read_state_dict(path), path)
+    content = plain_tensors(content, path)
     metadata = _header(path) | beside
     if _says_flux(metadata):
         raise ValueError(_FLUX.format(path))
