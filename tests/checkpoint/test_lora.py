@@ -263,6 +263,14 @@ def test_a_folder_stands_for_the_lora_in_it(tmp_path, name):
     assert read_lora(tmp_path / "epoch10", TINY).layers.keys() == {QKV}
 
 
+def test_a_folder_of_the_hugging_face_cache_stands_for_its_snapshot(tmp_path):
+    (tmp_path / "refs").mkdir()
+    (tmp_path / "refs" / "main").write_text("abc\n")
+    (tmp_path / "snapshots" / "abc").mkdir(parents=True)
+    save(kohya(), tmp_path / "snapshots" / "abc" / "style.safetensors")
+    assert read_lora(tmp_path, TINY).layers.keys() == {QKV}
+
+
 def test_a_run_folder_stands_for_its_result(tmp_path):
     """Which is there in two dialects, beside what training needs."""
     (tmp_path / "checkpoints").mkdir()

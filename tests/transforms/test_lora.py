@@ -153,6 +153,16 @@ def test_other_parameters_have_strengths_by_block_and_stay_at_zero(tiny_transfor
     assert changed == [BIAS]
 
 
+def test_a_bias_beside_8_bits_changes_as_any_other(tiny_transformer):
+    fp8.quantize(tiny_transformer)
+    before = tiny_transformer.get_parameter(BIAS).clone()
+    merge_lora(tiny_transformer, with_offsets(tiny_transformer))
+    merge_lora(tiny_transformer, Lora({}, {}, {BIAS: torch.ones(96)}))  # beneath the first one's adapter, which stays live
+    layer = tiny_transformer.double_blocks[0].img_attn_qkv
+    assert isinstance(layer, LoraLinear)
+    torch.testing.assert_close(layer.base.bias, before + 1.25)
+
+
 def test_other_parameters_that_do_not_fit_are_refused(tiny_transformer):
     lora = Lora({}, {}, {BIAS: torch.ones(1), "double_blocks.7.img_attn_qkv.bias": torch.ones(96)})
     with pytest.raises(
