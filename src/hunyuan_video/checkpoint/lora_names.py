@@ -130,10 +130,11 @@ def looks_like(keys: Iterable[str]) -> str:
 def is_of_flux(layers: Iterable[str], num_blocks: tuple[int, int]) -> bool:
     """Whether a LoRA that adapts these layers, by official name, is one of FLUX: its 19 double and 38 single blocks have the names and
     shapes of HunyuanVideo's first ones, and all of them are adapted, and no others."""
-    double, single = ({name.split(".")[1] for name in layers if name.startswith(kind)} for kind in ("double_blocks.", "single_blocks."))
-    return num_blocks == (20, 40) and bool(double or single) and (len(double), len(single)) in ((19, 38), (19, 0), (0, 38)) and (
-        not {"19"} & double and not {"38", "39"} & single
-    )  # fmt: skip
+    double, single = (
+        {int(name.split(".")[1]) for name in layers if name.startswith(kind)} for kind in ("double_blocks.", "single_blocks.")
+    )
+    theirs = {*range(19)}, {*range(38)}
+    return num_blocks == (20, 40) and (double, single) in (theirs, (theirs[0], set()), (set(), theirs[1]))
 
 
 def _renamed(name: str, rules: Mapping[str, str]) -> str:
