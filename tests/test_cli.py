@@ -165,6 +165,16 @@ def test_a_lora_changes_the_video_and_is_replayed(lora_file, capsys):
     assert "The frames are identical." in capsys.readouterr().out
 
 
+def test_a_video_made_with_a_folder_is_replayed_with_the_file_and_the_other_way_round(lora_file, capsys):
+    folder = Path("run")
+    folder.mkdir()
+    lora_file = lora_file.rename(folder / "pytorch_lora_weights.safetensors")
+    assert cli.main([*EMBEDDED, "--lora", str(folder)]) == 0
+    for again in (folder, lora_file):
+        assert cli.main(["replay", str(only("*_seed0.mp4")), "--lora", str(again), "--out", f"again{again.suffix}"]) == 0
+        assert "The frames are identical." in capsys.readouterr().out
+
+
 def test_replaying_says_which_lora_is_wanted_and_refuses_another_one(lora_file, capsys):
     assert cli.main([*EMBEDDED, "--lora", str(lora_file)]) == 0
     path = str(only("*.mp4"))

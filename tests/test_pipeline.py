@@ -399,6 +399,14 @@ def test_a_lora_changes_the_video_by_its_strength_and_is_recorded(official_tree,
     assert full.provenance.adapters == (Adapted("style.safetensors", hashlib.sha256(lora_file.read_bytes()).hexdigest(), Strengths(1.0)),)
 
 
+def test_a_folder_of_a_trainer_is_a_lora_and_recorded_by_its_weights(official_tree, pipe, lora_file, tmp_path):
+    (tmp_path / "epoch10").mkdir()
+    inside = lora_file.rename(tmp_path / "epoch10" / "adapter_model.safetensors")
+    named, in_folder = (adapted(official_tree, str(path))("A cat.", SMALL) for path in (inside, inside.parent))
+    assert np.array_equal(named.frames, in_folder.frames)
+    assert in_folder.provenance.adapters == (Adapted("epoch10", hashlib.sha256(inside.read_bytes()).hexdigest(), Strengths()),)
+
+
 def test_a_lora_may_act_in_some_blocks_alone_and_is_recorded_so(official_tree, pipe, lora_file):
     text = f"{lora_file}:0,double_blocks=1,single_blocks.1=0.5"
     some = adapted(official_tree, text)

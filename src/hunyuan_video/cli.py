@@ -140,7 +140,7 @@ class Replay:
     """where to compute (default: as when the file was made)"""
     which: Loads = field(default_factory=Which)
     lora: Annotated[tuple[str, ...], Repeatable] = ()
-    """the LoRA files that it was made with, known by their content; their strengths stand in the video's file"""
+    """the LoRA files or folders that it was made with, known by their content; their strengths stand in the video's file"""
     image: Path | None = None
     """the picture that it begins with, if it does"""
 

@@ -173,7 +173,8 @@ class HunyuanVideo:
         check(runtime, world, in_file=text_stays or transformer_stays)
         sizes = checkpoint.fitting_sizes(found)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
-        adapted = once(lambda: tuple(Adapted(adapter.path.name, sha256(adapter.path), adapter.strengths) for adapter in adapters))
+        digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])
+        adapted = tuple(Adapted(adapter.path.name, digest, adapter.strengths) for adapter, digest in zip(adapters, digests, strict=True))
         if runtime.offload == "auto":
             planned = plan.Parts.of(found), sampling or found.sampling(), runtime, device, loras
             runtime = once(lambda: plan.choose(*planned))

@@ -125,7 +125,7 @@ class Strengths:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA file, and how strongly it acts."""
+    """A LoRA, a file or a folder that a trainer left, and how strongly it acts."""
 
     path: Path
     strengths: Strengths = Strengths()
@@ -151,7 +151,7 @@ class Adapter:
 
     def check_file(self) -> None:
         """Raises a FileNotFoundError if it is not there."""
-        if not self.path.is_file():
+        if not self.path.exists():
             raise FileNotFoundError(
                 f"lora is {self.path}, which is no file; give {HOW_TO_NAME_A_LORA}, such as style.safetensors:0.8,single_blocks.0-19=0."
             )

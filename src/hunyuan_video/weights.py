@@ -34,6 +34,11 @@ _BESIDES_SAMPLING = ("negative_prompt", "image_to_video", "trained")  # in that 
 _MODEL = "hunyuan-video-t2v-720p"
 _TRANSFORMERS = f"{_MODEL}/transformers"
 _SUFFIXES = (".pt", ".safetensors", ".gguf")
+# What trainers call the LoRA in a folder: PEFT and diffusion-pipe; Diffusers, FastVideo and finetrainers; `hunyuan-video train lora`.
+_LORAS = (
+    "adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin",
+    "lora_kohya.safetensors",
+)  # fmt: skip
 # A part stored in more bytes than this is computed in bfloat16 on a CPU, too, and stays in its file: more would not fit most machines.
 LARGE = 2**31
 
@@ -138,15 +143,44 @@ def _names_guidance(path: Path) -> bool | None:
     return b"guidance_in." in names
 
 
+def lora_in(folder: Path) -> Path | None:
+    """The LoRA in a folder that a trainer left; None if it is no such folder. Training goes on into the same names, so it is the newest."""
+    found = (_snapshot(folder) / name for name in _LORAS)
+    return next((file for file in found if file.is_file()), None)
+
+
+def lora_file(path: Path) -> Path:
+    """The file with the weights of a LoRA, which may be named by its folder.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        ValueError: it has several.
+    """
+    if not path.is_dir():
+        return path
+    others = [file for file in sorted(_snapshot(path).iterdir()) if file.suffix in (".safetensors", ".pt", ".bin") and file.is_file()]
+    if found := lora_in(path) or (others[0] if len(others) == 1 else None):
+        return found
+    if others:
+        raise ValueError(f"{path} has several weight files ({', '.join(file.name for file in others[:4])}); name the LoRA among them.")
+    unfinished = ": the training in it has not come to an end" if (path / "checkpoints").is_dir() else ""
+    raise FileNotFoundError(f"{path} holds no LoRA{unfinished} (such as {_LORAS[0]}, {_LORAS[2]} or {_LORAS[4]}).")
+
+
 def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
     """The parts under `root`, present or not; `transformer` overrides one part with a file or folder of any layout."""
-    if (root / "refs" / "main").is_file():  # a folder of the Hugging Face cache
-        root = root / "snapshots" / (root / "refs" / "main").read_text(encoding="utf-8").strip()
+    root = _snapshot(root)
     if (root / _INDEX).is_file():
         model, vae = root / "transformer", root / "vae"
     else:
         model, vae = root / _TRANSFORMERS, root / _MODEL / "vae"
     return Weights(root, _transformer_in(transformer or model, load_key), vae, root / "text_encoder", root / "text_encoder_2", load_key)
+
+
+def _snapshot(root: Path) -> Path:
+    """What a folder of the Hugging Face cache stands for; any other is itself."""
+    main = root / "refs" / "main"
+    return root / "snapshots" / main.read_text(encoding="utf-8").strip() if main.is_file() else root
 
 
 def _transformer_in(path: Path, load_key: LoadKey) -> Path:

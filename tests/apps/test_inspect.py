@@ -6,6 +6,7 @@ import pytest
 import torch
 from adapters import random_lora
 from conftest import TINY, randomize
+from safetensors.torch import load_file
 
 from hunyuan_video import cli, weights
 from hunyuan_video.apps.inspect import report
@@ -53,6 +54,15 @@ def test_a_lora_is_described(tmp_path, tiny_transformer, dialect, words):
     save_lora(random_lora(tiny_transformer), tmp_path / "a.safetensors", dialect)
     text = report(tmp_path / "a.safetensors")
     assert words in text and "rank " in text and "_blocks (1)" in text
+
+
+def test_a_lora_is_described_in_its_folder_and_wrapper(tmp_path, tiny_transformer):
+    (tmp_path / "epoch1").mkdir()
+    save_lora(random_lora(tiny_transformer), tmp_path / "epoch1" / "adapter_model.safetensors", "original")
+    (tmp_path / "epoch1" / "adapter_config.json").write_text("{}")
+    assert "PEFT LoRA with original names" in report(tmp_path / "epoch1")
+    torch.save({"state_dict": load_file(tmp_path / "epoch1" / "adapter_model.safetensors"), "step": 3}, tmp_path / "a.pt")
+    assert "PEFT LoRA with original names" in report(tmp_path / "a.pt")
 
 
 def test_the_command_prints_it_and_refuses_with_a_sentence(tmp_path, official_tree, capsys):

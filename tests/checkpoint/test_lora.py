@@ -175,23 +175,6 @@ def test_pieces_that_share_a_factor_go_on_sharing_it(tmp_path):
     assert read_lora(save(pieces, tmp_path / "a.safetensors"), TINY).layers[QKV].rank == 2
 
 
-def test_alpha_in_the_metadata_of_diffusers_is_honoured(tmp_path):
-    pieces = piece("transformer_blocks.0.attn.to_out.0", 2, 32, 0) | piece("transformer_blocks.0.attn.to_add_out", 2, 32, 1)
-    settings = {"transformer.r": 2, "transformer.lora_alpha": 8, "transformer.alpha_pattern": {"transformer_blocks.0.attn.to_add_out": 1}}
-    path = save(pieces, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(settings)})
-    layers = read_lora(path, TINY).layers
-    assert layers["double_blocks.0.img_attn_proj"].scale == 4 and layers["double_blocks.0.txt_attn_proj"].scale == 0.5
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"), [("{", "damaged PEFT settings"), ("[]", "damaged PEFT"), ('{"lora_alpha": 1, "use_rslora": true}', "rsLoRA")]
-)
-def test_metadata_that_cannot_be_honoured_is_refused(tmp_path, text, sentence):
-    path = save(piece("transformer_blocks.0.attn.to_out.0", 2, 32, 0), tmp_path / "a.safetensors", {"lora_adapter_metadata": text})
-    with pytest.raises(ValueError, match=sentence):
-        read_lora(path, TINY)
-
-
 # --- LoHa and LoKr ---
 
 KOHYA_QKV = "lora_unet_double_blocks_0_img_attn_qkv"
@@ -220,6 +203,92 @@ def test_a_lokr_is_a_kronecker_product(tmp_path, factored):
     torch.testing.assert_close(lora.layers[QKV].delta(), expected)
 
 
+@pytest.mark.parametrize("rank", [5, 12])
+def test_a_loha_of_any_rank_has_factors_no_larger_than_its_layer(tmp_path, rank):
+    shapes = {"hada_w1_a": (96, rank), "hada_w1_b": (rank, 32), "hada_w2_a": (96, rank), "hada_w2_b": (rank, 32)}
+    parts = {name: torch.randn(shape) for name, shape in shapes.items()}
+    lora = read_lora(save({f"{KOHYA_QKV}.{name}": tensor for name, tensor in parts.items()}, tmp_path / "a.safetensors"), TINY)
+    expected = (parts["hada_w1_a"] @ parts["hada_w1_b"]) * (parts["hada_w2_a"] @ parts["hada_w2_b"])
+    torch.testing.assert_close(lora.layers[QKV].delta(), expected, atol=1e-4, rtol=1e-4)
+    assert lora.layers[QKV].rank == min(rank**2, 32)
+
+
+def huge(rows: int, columns: int) -> torch.Tensor:
+    """One number on the disk, and as many in memory as are asked for."""
+    return torch.ones(1).expand(rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"lora_down.weight": huge(10**7, 32), "lora_up.weight": huge(96, 10**7)}, r"is of rank 10000000, more than a weight"),
+        ({f"hada_w{i}_{f}": huge(*s) for i in "12" for f, s in (("a", (96, 10**6)), ("b", (10**6, 32)))}, r"is of rank 1000000"),
+        ({"lokr_w1": torch.ones(2000, 2000), "lokr_w2": torch.ones(2000, 2000)}, r"is for a weight of shape \[4000000, 4000000\]"),
+        ({"lokr_w1": huge(10**5, 10**5), "lokr_w2": torch.ones(1, 1)}, r"is for a weight of shape \[100000, 100000\]"),
+        ({"diff": huge(10**6, 10**6)}, r"is for a weight of shape \[1000000, 1000000\]"),
+    ],
+)  # fmt: skip
+def test_sizes_are_checked_before_anything_of_that_size_is_made(tmp_path, parts, sentence):
+    """Each would be gigabytes, some terabytes."""
+    torch.save({f"{KOHYA_QKV}.{name}": tensor for name, tensor in parts.items()}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=sentence):
+        read_lora(tmp_path / "a.pt", TINY)
+
+
+@pytest.mark.parametrize("layer", [QKV, "single_blocks.0.linear2"])
+def test_the_difference_of_a_whole_weight_is_added_as_it_is(tmp_path, layer):
+    """Wider than high, and the other way round."""
+    difference = torch.randn(*((96, 32) if layer == QKV else (32, 160)))
+    lora = read_lora(save({f"diffusion_model.{layer}.diff": difference}, tmp_path / "a.safetensors"), TINY)
+    assert torch.equal(lora.layers[layer].delta(), difference) and lora.layers[layer].rank == 32
+
+
+# --- Folders ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "lora_kohya.safetensors",
+        "style.safetensors", "style.pt",
+    ],
+)  # fmt: skip
+def test_a_folder_stands_for_the_lora_in_it(tmp_path, name):
+    (tmp_path / "epoch10").mkdir()
+    (tmp_path / "epoch10" / "README.md").touch()
+    if name.endswith(".safetensors"):
+        save(kohya(), tmp_path / "epoch10" / name)
+    else:
+        torch.save(kohya(), tmp_path / "epoch10" / name)
+    assert read_lora(tmp_path / "epoch10", TINY).layers.keys() == {QKV}
+
+
+def test_a_folder_of_the_hugging_face_cache_stands_for_its_snapshot(tmp_path):
+    (tmp_path / "refs").mkdir()
+    (tmp_path / "refs" / "main").write_text("abc\n")
+    (tmp_path / "snapshots" / "abc").mkdir(parents=True)
+    save(kohya(), tmp_path / "snapshots" / "abc" / "style.safetensors")
+    assert read_lora(tmp_path, TINY).layers.keys() == {QKV}
+
+
+def test_a_run_folder_stands_for_its_result(tmp_path):
+    """Which is there in two dialects, beside what training needs."""
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no LoRA: the training in it has not come to an end \(such as adapter_model"):
+        read_lora(tmp_path, TINY)
+    for dialect in ("kohya", "diffusers"):
+        lora = Lora({QKV: LowRank(torch.ones(1, 32), torch.ones(96, 1), 1.0)})
+        save_lora(lora, tmp_path / f"lora_{dialect}.safetensors", dialect)
+    assert_same(read_lora(tmp_path, TINY), lora)
+
+
+def test_a_folder_of_many_files_is_no_lora(tmp_path):
+    for name in ("style-000010.safetensors", "style-000020.safetensors"):
+        save(kohya(), tmp_path / name)
+    with pytest.raises(ValueError, match=r"has several weight files \(style-000010\.safetensors, style-0000.*\); name the LoRA"):
+        read_lora(tmp_path, TINY)
+
+
 # --- Refusals ---
 
 
@@ -243,7 +312,7 @@ FEW = {f"{KOHYA_QKV}.lora_down.weight": torch.ones(2, 32)}
         (kohya(out_features=95), r"is for a weight of shape \[95, 32\], not \[96, 32\]"),
         (kohya() | {f"{KOHYA_QKV}.alpha": torch.ones(2)}, "an alpha that is no number"),
         (kohya() | {f"{KOHYA_QKV}.lora_up.weight": torch.ones(96, 2, 1)}, "factors that are no matrices"),
-        (kohya() | {f"{KOHYA_QKV}.dora_scale": torch.ones(1)}, r"qkv\.dora_scale is unknown"),
+        (kohya() | {f"{KOHYA_QKV}.dora_scale": torch.ones(1)}, r"qkv\.dora_scale is of DoRA, which scales"),
         (kohya() | {f"diffusion_model.{QKV}.lora_A.weight": torch.ones(2, 32)}, "lacks one"),
         (kohya() | {"lora_unet_double_blocks_1_img_attn_qkv.alpha": torch.ones(1)}, "double_blocks_1_img_attn_qkv.alpha is unknown"),
         (kohya() | {"lora_unet_double_blocks_0_txt_attn_qkv.alpha": torch.ones(1)}, "double_blocks_0_txt_attn_qkv has only alpha"),

@@ -115,6 +115,62 @@ def test_stacked_adapters_add_up(tiny_transformer):
     assert_close(forward(tiny_transformer), forward(merged))
 
 
+BIAS, NORM, PATCHES = "double_blocks.0.img_attn_qkv.bias", "single_blocks.1.q_norm.weight", "img_in.proj.weight"
+
+
+def with_offsets(model: nn.Module) -> Lora:
+    """An adapter on every layer, one of whose biases changes, too; a norm and the patch convolution."""
+    offsets = {name: torch.full(model.get_parameter(name).shape, 0.25) for name in (BIAS, NORM, PATCHES)}
+    return Lora(random_lora(model).layers, {}, offsets)
+
+
+def test_other_parameters_change_by_the_strength_merged_and_live(tiny_transformer):
+    merged, before = copy.deepcopy(tiny_transformer), {n: tiny_transformer.get_parameter(n).clone() for n in (BIAS, NORM, PATCHES)}
+    lora = with_offsets(tiny_transformer)
+    merge_lora(merged, lora, 2.0)
+    for name, parameter in before.items():
+        torch.testing.assert_close(merged.get_parameter(name), parameter + 0.5)
+    apply_lora(tiny_transformer, lora, 2.0)
+    torch.testing.assert_close(forward(tiny_transformer), forward(merged), atol=2e-5, rtol=1e-4)
+
+
+def test_other_parameters_are_the_very_ones_again_after_removal(tiny_transformer):
+    before, expected = dict(tiny_transformer.named_parameters()), forward(tiny_transformer)
+    lora = with_offsets(tiny_transformer)
+    apply_lora(tiny_transformer, lora)
+    apply_lora(tiny_transformer, lora)  # adds up, beneath the first one's adapters
+    torch.testing.assert_close(tiny_transformer.get_parameter(NORM), before[NORM] + 0.5)
+    remove_lora(tiny_transformer)
+    after = dict(tiny_transformer.named_parameters())
+    assert after.keys() == before.keys() and all(after[name] is parameter for name, parameter in before.items())
+    assert torch.equal(forward(tiny_transformer), expected)
+
+
+def test_other_parameters_have_strengths_by_block_and_stay_at_zero(tiny_transformer):
+    before = {name: tiny_transformer.get_parameter(name).clone() for name in (BIAS, NORM, PATCHES)}
+    merge_lora(tiny_transformer, with_offsets(tiny_transformer), Strengths.parse("0,double_blocks=1").at)
+    changed = [name for name, parameter in before.items() if not torch.equal(tiny_transformer.get_parameter(name), parameter)]
+    assert changed == [BIAS]
+
+
+def test_a_bias_beside_8_bits_changes_as_any_other(tiny_transformer):
+    fp8.quantize(tiny_transformer)
+    before = tiny_transformer.get_parameter(BIAS).clone()
+    merge_lora(tiny_transformer, with_offsets(tiny_transformer))
+    merge_lora(tiny_transformer, Lora({}, {}, {BIAS: torch.ones(96)}))  # beneath the first one's adapter, which stays live
+    layer = tiny_transformer.double_blocks[0].img_attn_qkv
+    assert isinstance(layer, LoraLinear)
+    torch.testing.assert_close(layer.base.bias, before + 1.25)
+
+
+def test_other_parameters_that_do_not_fit_are_refused(tiny_transformer):
+    lora = Lora({}, {}, {BIAS: torch.ones(1), "double_blocks.7.img_attn_qkv.bias": torch.ones(96)})
+    with pytest.raises(
+        ValueError, match=r"img_attn_qkv\.bias has shape \[96\], not \[1\]; double_blocks\.7\.img_attn_qkv\.bias is unknown"
+    ):
+        merge_lora(tiny_transformer, lora)
+
+
 def test_over_8_bits_the_adapter_stays_live(tiny_transformer):
     """Merged into 8 bits, most of a small update would be rounded away; what stays is the rounding of the base alone."""
     lora = random_lora(tiny_transformer, where=in_attention_and_mlp)

@@ -50,7 +50,7 @@ class Given:
 
     def request_of(self, made: Provenance, path: Path) -> Request:
         """The request behind `path`. Raises a ValueError if a LoRA or the picture is not given, or another one is."""
-        mine = {files.sha256(adapter.path): adapter for adapter in self.adapters}
+        mine = {files.sha256(weights.lora_file(adapter.path)): adapter for adapter in self.adapters}
         wanted = {adapted.sha256: adapted.name for adapted in made.adapters}
         for digest in wanted.keys() - mine.keys():
             raise ValueError(f"{path} was made with a LoRA called {wanted[digest]!r} (SHA-256 {digest[:16]}…); give that file with --lora.")

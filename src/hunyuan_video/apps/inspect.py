@@ -12,12 +12,13 @@ from torch import Tensor
 from hunyuan_video.checkpoint import differences, model_type, read_vae
 from hunyuan_video.checkpoint.convert import whole_model
 from hunyuan_video.checkpoint.lazy import Lazy
-from hunyuan_video.checkpoint.lora import describe
+from hunyuan_video.checkpoint.lora import describe, unwrapped
 from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, unwrap
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms.lora import listed
+from hunyuan_video.weights import lora_in
 
 
 def report(path: Path) -> str:
@@ -37,14 +38,17 @@ def report(path: Path) -> str:
 def _part(path: Path) -> dict[str, str]:
     if path.is_dir() and (path / "config.json").is_file() and (kind := model_type(path)):
         return _text_encoder(kind, path)
+    path = (lora_in(path) if path.is_dir() else None) or path
     content = read_folder(path) if path.is_dir() else read_state_dict(path)
     container = "folder" if path.is_dir() else container_of(path)
-    load_key = "module" if "module" in content or "ema" not in content else "ema"
-    tensors = plain_tensors(unwrap(content.get("state_dict", content), path, load_key), path)
-    if (lora := describe(tensors)) is not None:
+    found, _ = unwrapped(content, path)
+    if (lora := describe(found)) is not None:
+        tensors = plain_tensors(found, path)
         dialect, ranks, targets = lora
         sizes = {"rank": ", ".join(map(str, ranks)) or "none", "targets": listed(targets)}
         return {"format": container, "model": dialect, **_numbers(tensors), **sizes}
+    load_key = "module" if "module" in content or "ema" not in content else "ema"
+    tensors = plain_tensors(unwrap(content.get("state_dict", content), path, load_key), path)
     if any("conv_in.conv.weight" in name for name in tensors):
         return _vae(path, container)
     stored = open_transformer(path, load_key)

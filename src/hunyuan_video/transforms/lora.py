@@ -7,6 +7,7 @@ which it costs nothing. Several are stacked by using one after the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from hunyuan_video.transforms.swap import LinearLike
 
+_BEFORE = "_before_lora"  # of a module: the parameters in whose place changed ones stand
 Strength = float | Callable[[str], float]  # of the whole adapter, or of each layer by its official name
 
 
@@ -48,10 +50,12 @@ class Lora:
 
     layers: dict[str, LowRank]
     metadata: dict[str, str] = field(default_factory=dict)
+    offsets: dict[str, Tensor] = field(default_factory=dict)
+    """what is added at strength 1 to parameters that are no linear layer's weight (biases, norms), by official name"""
 
     def to(self, device: torch.device) -> Lora:
         layers = {name: replace(layer, down=layer.down.to(device), up=layer.up.to(device)) for name, layer in self.layers.items()}
-        return replace(self, layers=layers)
+        return replace(self, layers=layers, offsets={name: offset.to(device) for name, offset in self.offsets.items()})
 
 
 class LoraLinear(nn.Module):
@@ -136,6 +140,12 @@ def apply_lora(model: nn.Module, lora: Lora, strength: Strength = 1.0) -> None:
         ValueError: the model lacks a layer, or has it in another size.
     """
     layers = _fitting(model, lora)
+    for name, offset in lora.offsets.items():
+        module, own = _owner(model, name)
+        if at := _at(strength, name):
+            before = module.get_parameter(own)
+            module.__dict__.setdefault(_BEFORE, {}).setdefault(own, before)
+            setattr(module, own, nn.Parameter((before.float() + at * offset.to(before.device)).to(before.dtype), requires_grad=False))
     for name, adapter in lora.layers.items():
         if at := _at(strength, name):
             model.set_submodule(name, LoraLinear(layers[name], adapter, at))
@@ -149,6 +159,11 @@ def merge_lora(model: nn.Module, lora: Lora, strength: Strength = 1.0) -> None:
         ValueError: the model lacks a layer, or has it in another size.
     """
     layers = _fitting(model, lora)
+    for name, offset in lora.offsets.items():
+        module, own = _owner(model, name)
+        if at := _at(strength, name):
+            parameter = module.get_parameter(own)
+            parameter.copy_(parameter.float() + at * offset.to(parameter.device))
     for name, adapter in lora.layers.items():
         layer, at = layers[name], _at(strength, name)
         if isinstance(layer, nn.Linear) and at:
@@ -158,7 +173,10 @@ def merge_lora(model: nn.Module, lora: Lora, strength: Strength = 1.0) -> None:
 
 
 def remove_lora(model: nn.Module) -> None:
-    """Give every layer back that adapters were put beside: the very modules that stood there."""
+    """Give every layer back that adapters were put beside: the very modules and parameters that stood there."""
+    for module in model.modules():
+        for own, before in module.__dict__.pop(_BEFORE, {}).items():
+            setattr(module, own, before)
     for name, layer in linear_layers(model).items():
         while isinstance(layer, LoraLinear):
             layer = layer.base
@@ -196,9 +214,24 @@ def _fitting(model: nn.Module, lora: Lora) -> dict[str, nn.Module]:
             problems.append(f"{name} is unknown")
         elif made_for != (shape := shape_of(layers[name])):
             problems.append(f"{name} is for a weight of shape {made_for}, not {shape}")
+    parameters = {re.sub(r"\.base(?=\.)", "", name): parameter.shape for name, parameter in model.named_parameters()}
+    for name, offset in lora.offsets.items():
+        if name not in parameters:
+            problems.append(f"{name} is unknown")
+        elif parameters[name] != offset.shape:
+            problems.append(f"{name} has shape {[*parameters[name]]}, not {[*offset.shape]}")
     if problems:
         raise ValueError(f"The LoRA does not fit the model: {listed(problems)}.")
     return layers
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that a parameter is of, beneath any adapters, and what it is called there."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    while isinstance(module, LoraLinear):
+        module = module.base
+    return module, own
 
 
 def listed(problems: list[str]) -> str:
