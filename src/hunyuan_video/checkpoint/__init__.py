@@ -22,7 +22,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
 from hunyuan_video.checkpoint.ranks import Delivered, delivered
-from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_json, read_state_dict, reason
+from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict, reason
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, transformer_config
 from hunyuan_video.config import LoadKey
 from hunyuan_video.distributed.once import is_first, once
@@ -32,7 +32,7 @@ from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.as_stored import StackedLinear, StoredEmbedding, StoredLinear, leave_as_stored
 from hunyuan_video.transforms.lora import listed
-from hunyuan_video.weights import Weights, is_large
+from hunyuan_video.weights import Weights, is_large, read_json
 
 __all__ = [
     "fill", "fitting_sizes", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",

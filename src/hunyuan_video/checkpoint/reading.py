@@ -6,7 +6,6 @@ weights-only unpickler, and what is wrong becomes one sentence.
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import warnings
@@ -22,11 +21,11 @@ from torch import Tensor
 
 from hunyuan_video.checkpoint import gguf_file, mapped
 from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.weights import read_json
 
 Container = Literal["safetensors", "pickle", "gguf"]
 
 MAX_HEADER = 2**24  # bytes of names and shapes; the largest real file has 0.2 MB of them
-MAX_JSON = 2**26  # bytes; the largest real one is a tokenizer of 17 MB
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".gguf")
 # How the weights of a folder are called, the better formats first; any of them may be in pieces, with an index beside them.
 _WHOLE = (
@@ -134,23 +133,6 @@ def plain_tensors(content: object, path: Path) -> dict:
         is_plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and not value.is_quantized
         if not isinstance(name, str) or not (is_plain or isinstance(value, Lazy)):
             raise ValueError(f"{path} holds more than plain tensors ({str(name)[:80]!r} is a {type(value).__name__}).")
-    return content
-
-
-def read_json(path: Path) -> dict:
-    """The object in a `.json` file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"it has {path.stat().st_size} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({reason(error)}); fetch it again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged (it holds a {type(content).__name__}, not an object); fetch it again.")
     return content
 
 
