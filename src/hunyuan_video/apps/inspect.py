@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hunyuan_video.checkpoint import differences, model_type, read_vae
 from hunyuan_video.checkpoint.convert import whole_model
+from hunyuan_video.checkpoint.kinds import kind_of
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.lora import describe
 from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict
@@ -40,13 +41,16 @@ def _part(path: Path) -> dict[str, str]:
     content = read_folder(path) if path.is_dir() else read_state_dict(path)
     container = "folder" if path.is_dir() else container_of(path)
     load_key = "module" if "module" in content or "ema" not in content else "ema"
-    tensors = plain_tensors(unwrap(content.get("state_dict", content), path, load_key), path)
+    tensors = plain_tensors(unwrap(content, path, load_key), path)
     if (lora := describe(tensors)) is not None:
         dialect, ranks, targets = lora
         sizes = {"rank": ", ".join(map(str, ranks)) or "none", "targets": listed(targets)}
         return {"format": container, "model": dialect, **_numbers(tensors), **sizes}
-    if any("conv_in.conv.weight" in name for name in tensors):
+    kind = kind_of(tensors)
+    if kind == "a HunyuanVideo VAE":
         return _vae(path, container)
+    if kind not in (None, "a HunyuanVideo transformer"):
+        return {"format": container, "model": f"{kind}, which is not of HunyuanVideo's transformers and VAEs", **_numbers(tensors)}
     stored = open_transformer(path, load_key)
     wrapper = f", under {load_key!r}" if load_key in content else ""
     return {"format": f"{container}, {stored.layout} layout{wrapper}", **_transformer(stored, tensors)}
