@@ -58,7 +58,7 @@ class Weights:
         return [path for path in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2) if not path.exists()]
 
     def sampling(self) -> Sampling:
-        """The defaults these weights were made for. Raises a ValueError if what says so is damaged or holds wrong values; so do the next two."""
+        """The defaults these weights were made for. Raises a ValueError if the file that says so is damaged, or says what cannot be."""
         return Sampling(**{name: value for name, value in self._generation_config().items() if name in _SAMPLING})
 
     @property
@@ -85,7 +85,8 @@ class Weights:
         stated: dict[str, Any] = {}
         if self.is_diffusers and (path := self.root / _SCHEDULER).is_file():  # FastHunyuan's shift is another than HunyuanVideo's
             scheduler = read_json(path)
-            stated |= _checked({"shift": scheduler[name] for name in ("flow_shift", "shift") if name in scheduler}, path)
+            if (name := next((name for name in ("shift", "flow_shift") if name in scheduler), None)) is not None:
+                stated |= _checked({"shift": scheduler[name]}, path)
         if (path := self.root / _GENERATION).is_file():
             stated |= _checked(read_json(path), path)
         return stated

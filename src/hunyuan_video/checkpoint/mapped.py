@@ -55,7 +55,7 @@ class MappedFile:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises OtherKindError for types unknown here, or whatever the library stumbles over in a damaged one."""
+    """All tensors of a safetensors file. Raises OtherKindError for unknown types, or what the library stumbles over in a damaged one."""
     file = MappedFile(path)
     with safe_open(path, framework="numpy"):
         pass  # the library checks that offsets, shapes and the file's length agree

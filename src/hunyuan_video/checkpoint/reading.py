@@ -99,7 +99,7 @@ def read_state_dict(path: Path) -> dict:
             raise  # torch.OutOfMemoryError, or the allocator or mmap on CPU: the file is innocent
         if found := re.search(r"Unsupported (?:global: GLOBAL|operand|class) ([\w.]+)", str(error)):
             raise OtherKindError(
-                f"{path} holds more than tensors ({found[1][:80]}), which would run code of its author to be read; take a file of the weights alone."
+                f"{path} holds more than tensors ({found[1][:80]}), which would run code to be read; take a file of weights alone."
             ) from error
         raise ValueError(f"{path} is damaged or not a checkpoint of plain tensors ({reason(error)}); fetch it again.") from error
     if not isinstance(content, dict):
