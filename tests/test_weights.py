@@ -86,6 +86,14 @@ def test_a_diffusers_folder_is_known_by_its_index_and_brings_its_shift(diffusers
         found.check(Request("A cat.", Sampling(guidance=None, cfg_scale=2.0)))
 
 
+@pytest.mark.parametrize("pipeline", ["WanPipeline", "FluxPipeline", "HunyuanVideo15Pipeline", "StableDiffusionXLPipeline"])
+def test_the_folder_of_another_model_is_called_what_it_is(diffusers_folder, pipeline):
+    (diffusers_folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    shutil.rmtree(diffusers_folder / "text_encoder_2")
+    with pytest.raises(ValueError, match=f"is a model for Diffusers' {pipeline}, not HunyuanVideo"):
+        weights.find(diffusers_folder)
+
+
 def test_a_folder_of_the_hub_cache_stands_for_its_snapshot(diffusers_folder):
     cached = diffusers_folder.parent.parent
     (cached / "refs").mkdir()

@@ -57,7 +57,7 @@ def read_image(path: str | Path) -> Image.Image:
 def read_animation(path: Path) -> Iterator[Image.Image]:
     """The pictures of an animated file, or its one, each as stored and only until the next: for `as_seen`. Raises as `read_image`."""
     with _open_image(path) as image:
-        yield from ImageSequence.Iterator(image)
+        yield from _moving(image)
 
 
 def as_seen(image: Image.Image) -> Image.Image:
@@ -76,12 +76,20 @@ def durations(path: Path, at_most: float) -> list[float]:
         if image.format not in ANIMATED or getattr(image, "n_frames", 1) == 1:
             return [0.0]
         seconds: list[float] = []
-        for frame in ImageSequence.Iterator(image):
+        for frame in _moving(image):
             frame.load()  # only then WebP says it
             seconds.append((frame.info.get("duration") or UNSAID_DURATION) / 1000)
             if sum(seconds) > at_most:
                 break
         return seconds
+
+
+def _moving(image: Image.Image) -> Iterator[Image.Image]:
+    """The pictures of an animation, without the one that a PNG may have for viewers that do not show animations."""
+    has_substitute = image.info.get("default_image", False)
+    for number, frame in enumerate(ImageSequence.Iterator(image)):
+        if number or not has_substitute:
+            yield frame
 
 
 def stated_rate(path: Path) -> float | None:

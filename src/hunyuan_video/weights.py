@@ -192,6 +192,7 @@ def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey =
 
     Raises:
         FileNotFoundError: something is missing; says what, where it was looked for, and how to get it.
+        ValueError: it is another model's folder.
     """
     if root is not None and root.is_file():
         raise FileNotFoundError(
@@ -201,6 +202,10 @@ def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey =
     if transformer is not None and not transformer.exists():
         raise FileNotFoundError(f"There is no transformer {transformer}; give a file or folder that is there.")
     weights = locate(root or DEFAULT_ROOT, transformer, load_key)
+    if weights.is_diffusers:
+        pipeline = str(read_json(weights.root / _INDEX).get("_class_name", "HunyuanVideo"))
+        ours = pipeline.startswith(("HunyuanVideo", "HunyuanSkyreels")) and not pipeline.startswith("HunyuanVideo15")
+        require(ours, f"{weights.root} is a model for Diffusers' {pipeline}, not HunyuanVideo; {HOW_TO_GET}.")
     if missing := weights.missing():
         what = "No HunyuanVideo weights were found" if len(missing) == 4 else "The HunyuanVideo weights are incomplete"
         names = ", ".join(str(path) for path in missing)

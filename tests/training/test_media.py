@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +288,12 @@ def test_what_is_transparent_in_an_animation_is_white(tmp_path):
     assert all(frame[:, : 4 + number].max() == 0 and frame[:, 4 + number :].min() == 255 for number, frame in enumerate(clip))
 
 
+def test_the_substitute_of_an_animation_is_not_in_it(tmp_path):
+    substitute, *frames = pictures(6)
+    substitute.save(tmp_path / "a.png", save_all=True, append_images=frames, default_image=True, duration=100)
+    assert [numbers(clip) for clip in clips(tmp_path / "a.png", VIDEO, fps=10.0)] == [[1, 2, 3, 4, 5]]
+
+
 @pytest.mark.parametrize("name", ["anim.webp", "anim.png"])
 def test_animations_from_the_field_are_clips(name):
     (clip,) = clips(FIELD / "media" / name, Bucket(9, 128, 128))
@@ -322,6 +330,18 @@ def shown(picture: Image.Image) -> list[int]:
 def test_a_grey_picture_of_16_bits_keeps_its_levels(tmp_path):
     Image.fromarray(np.full((16, 16), 180 * 257, np.uint16)).save(tmp_path / "a.png")
     assert shown(read_image(tmp_path / "a.png")) == [180, 180, 180]
+
+
+@pytest.mark.parametrize(("kind", "levels", "expected"), [(2, (200, 100, 30), [200, 100, 30]), (6, (200, 100, 30, 0), [255, 255, 255])])
+def test_a_coloured_picture_of_16_bits_keeps_its_colours(tmp_path, kind, levels, expected):
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    pixels = 16 * (b"\0" + 16 * struct.pack(f">{len(levels)}H", *(257 * level for level in levels)))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, kind, 0, 0, 0))
+    data = header + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    assert shown(read_image(tmp_path / "a.png")) == expected
 
 
 def test_the_transparent_level_of_16_bits_becomes_white(tmp_path):

@@ -82,7 +82,11 @@ def _vae(path: Path, container: str) -> dict[str, str]:
 
 def _text_encoder(kind: str, path: Path) -> dict[str, str]:
     known = {"llama": "Llama text encoder", "llava": "un-cut LLaVA, of which the language model is used", "clip": "CLIP"}
-    return {"format": "Hugging Face folder", "model": known.get(kind.removesuffix("_text_model"), kind), **_numbers(read_folder(path))}
+    return {
+        "format": "Hugging Face folder",
+        "model": known.get(kind.removesuffix("_text_model"), kind),
+        **_numbers(plain_tensors(read_folder(path), path)),
+    }
 
 
 def _numbers(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, str]:
