@@ -67,3 +67,37 @@ def read_video(path: Path | str) -> tuple[np.ndarray, float]:
         stream = container.streams.video[0]
         assert stream.average_rate is not None
         return np.stack([rgb(frame) for frame in container.decode(stream)]), float(stream.average_rate)
+
+
+# H.273's numbers of matrices, with how much red and blue are of brightness.
+LUMA = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
+
+
+def coded(colour: Sequence[float], matrix: int, bits: int = 8, full: bool = False) -> list[int]:
+    """The Y, U and V of red, green and blue in [0, 1], by the definition."""
+    red, green, blue = colour
+    of_red, of_blue = LUMA[matrix]
+    y = of_red * red + (1 - of_red - of_blue) * green + of_blue * blue
+    u, v = (blue - y) / 2 / (1 - of_blue), (red - y) / 2 / (1 - of_red)
+    if full:
+        return [round((2**bits - 1) * y), *(round((2**bits - 1) * c + 2 ** (bits - 1)) for c in (u, v))]
+    return [round((16 + 219 * y) * 2 ** (bits - 8)), *(round((128 + 224 * c) * 2 ** (bits - 8)) for c in (u, v))]
+
+
+def write_coded(path: Path, levels: Sequence[int], pix_fmt: str, size: tuple[int, int] = (64, 64), **tags: int) -> Path:
+    """Five frames of one colour, given as the levels of its planes, lossless in FFV1; height and width. `tags` are color_range,
+    colorspace, color_primaries and color_trc, in H.273's numbers."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=24)
+        assert isinstance(stream, av.VideoStream)
+        (stream.height, stream.width), stream.pix_fmt = size, pix_fmt
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for _ in range(5):
+            frame = av.VideoFrame(stream.width, stream.height, pix_fmt)
+            for plane, level in zip(frame.planes, levels, strict=True):
+                dtype = "<u2" if frame.format.components[0].bits > 8 else "u1"
+                plane.update(np.full(plane.buffer_size // np.dtype(dtype).itemsize, level, dtype).tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -22,6 +22,7 @@ from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.models.text import TextEncoder, template_prefix
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.transforms import fp8
 from hunyuan_video.weights import locate
 
 CPU = torch.device("cpu")
@@ -105,7 +106,7 @@ class Bomb:
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"module": Bomb()}, "model.pt")
-    with pytest.raises(ValueError, match="damaged or not a checkpoint of plain tensors"):
+    with pytest.raises(ValueError, match=r"holds more than tensors \(\w+\), which would run code"):
         load(Path("model.pt"))
     assert not Path("exploded").exists()
 
@@ -255,6 +256,92 @@ def test_sharded_text_encoders_load_alike_and_only_whole(folders, encoder: TextE
         (sharded / "model.safetensors.index.json").write_text(index)
         with pytest.raises(ValueError, match=r"index\.json is damaged .*fetch it again\.$"):
             load_text_encoder(sharded, folders[1])
+
+
+def test_a_variant_in_shards_loads_alike(folders, encoder: TextEncoder, tmp_path):
+    sharded = copy_of(folders[0], tmp_path / "sharded", without="model.safetensors")
+    LlamaForCausalLM.from_pretrained(folders[0]).save_pretrained(sharded, max_shard_size="20KB", variant="fp16")
+    assert [index.name for index in sharded.glob("*.index*")] == ["model.safetensors.index.fp16.json"]
+    assert_same(load_text_encoder(sharded, folders[1], dtype=torch.float32), encoder)
+    min(sharded.glob("model.fp16-*.safetensors")).unlink()
+    with pytest.raises(FileNotFoundError, match="incomplete"):
+        load_text_encoder(sharded, folders[1])
+
+
+def test_a_variant_counts_only_where_the_model_itself_is_not(folders, encoder: TextEncoder, tmp_path):
+    copy = copy_of(folders[0], tmp_path / "copy")
+    tensors = load_file(copy / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, copy / "model.fp16.safetensors")
+    assert_same(load_text_encoder(copy, folders[1], dtype=torch.float32), encoder)
+    save_file(tensors, copy / "model.fp16.safetensors")
+    (copy / "model.safetensors").unlink()
+    assert_same(load_text_encoder(copy, folders[1], dtype=torch.float32), encoder)
+    save_file(tensors, copy / "model.bf16.safetensors")
+    with pytest.raises(ValueError, match=r"several weight files \(model\.bf16\.safetensors, model\.fp16\.safetensors\)"):
+        load_text_encoder(copy, folders[1])
+
+
+def test_an_index_of_shards_that_are_gone_leaves_the_whole_file(folders, encoder: TextEncoder, tmp_path):
+    copy = copy_of(folders[0], tmp_path / "copy")
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_same(load_text_encoder(copy, folders[1], dtype=torch.float32), encoder)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_text_encoders_and_vae_load_from_behind_a_trainers_prefixes(folders, encoder: TextEncoder, official_tree, tmp_path, prefix):
+    dirs = [copy_of(folder, tmp_path / folder.name) for folder in folders]
+    for folder in dirs:
+        save_file({prefix + name: tensor for name, tensor in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors")
+    assert_same(load_text_encoder(*dirs, dtype=torch.float32), encoder)
+    original = locate(official_tree).vae
+    copy = copy_of(original, tmp_path / "vae")
+    stored = torch.load(original / "pytorch_model.pt", weights_only=True)
+    torch.save({prefix + name: tensor for name, tensor in stored.items()}, copy / "pytorch_model.pt")
+    expected = checkpoint.load_vae(original, torch.float32, CPU).state_dict()
+    loaded = checkpoint.load_vae(copy, torch.float32, CPU).state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(
+    "values", [{"block_out_channels": 5}, {"latent_channels": "16"}, {"down_block_types": 4}, {"scaling_factor": True}]
+)
+def test_a_vae_config_of_wrong_values_is_refused_with_a_sentence(official_tree, tmp_path, values):
+    copy = copy_of(locate(official_tree).vae, tmp_path / "vae")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | values))
+    with pytest.raises(ValueError, match=r"^[^\n]*config\.json describes no model that can be built [^\n]*\.$"):
+        checkpoint.load_vae(copy, torch.float32, CPU)
+
+
+def in_scaled_8_bits(folder: Path) -> dict[str, torch.Tensor]:
+    """Put the linears of a text encoder's file into 8 bits as ComfyUI's files have them; returns what they then are."""
+    file, exact, stored = folder / "model.safetensors", {}, {"scaled_fp8": torch.zeros(2).to(fp8.FP8)}
+    for name, tensor in load_file(file).items():
+        if tensor.ndim == 2 and "embed" not in name:
+            scale = fp8.scale_of(tensor)
+            stored[name] = fp8.in_8_bits(tensor, scale)
+            stored[name.replace(".weight", ".scale_weight")] = scale.squeeze()
+            exact[name] = (stored[name].bfloat16() * scale.bfloat16()).float()
+        else:
+            exact[name] = stored[name] = tensor
+    save_file(stored, file)
+    return exact
+
+
+def test_text_encoders_in_scaled_8_bits_are_expanded(folders, tmp_path):
+    scaled, plain = ([copy_of(folder, tmp_path / kind / folder.name) for folder in folders] for kind in ("scaled", "plain"))
+    for folder, same in zip(scaled, plain, strict=True):
+        save_file(in_scaled_8_bits(folder), same / "model.safetensors")
+    assert_same(load_text_encoder(*scaled, dtype=torch.float32), load_text_encoder(*plain, dtype=torch.float32))
+
+
+def test_scales_of_what_is_not_in_8_bits_are_refused(folders, tmp_path):
+    copy = copy_of(folders[0], tmp_path / "copy")
+    tensors = load_file(copy / "model.safetensors")
+    save_file(tensors | {"model.layers.0.mlp.up_proj.scale_weight": torch.ones(())}, copy / "model.safetensors")
+    with pytest.raises(ValueError, match=r"has a scale for layers\.0\.mlp\.up_proj that is of no weight in 8 bits"):
+        load_text_encoder(copy, folders[1])
 
 
 def assert_same(loaded: TextEncoder, expected: TextEncoder) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import DATA
 from safetensors.torch import save_file
 
 from hunyuan_video import weights
@@ -86,6 +87,14 @@ def test_a_diffusers_folder_is_known_by_its_index_and_brings_its_shift(diffusers
         found.check(Request("A cat.", Sampling(guidance=None, cfg_scale=2.0)))
 
 
+@pytest.mark.parametrize("pipeline", ["WanPipeline", "FluxPipeline", "HunyuanVideo15Pipeline", "StableDiffusionXLPipeline"])
+def test_the_folder_of_another_model_is_called_what_it_is(diffusers_folder, pipeline):
+    (diffusers_folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    shutil.rmtree(diffusers_folder / "text_encoder_2")
+    with pytest.raises(ValueError, match=f"is a model for Diffusers' {pipeline}, not HunyuanVideo"):
+        weights.find(diffusers_folder)
+
+
 def test_a_folder_of_the_hub_cache_stands_for_its_snapshot(diffusers_folder):
     cached = diffusers_folder.parent.parent
     (cached / "refs").mkdir()
@@ -130,3 +139,91 @@ def test_guidance_is_refused_by_weights_without_it(official_tree, tmp_path):
     save_file({"img_in.proj.weight": torch.zeros(1)}, undistilled)
     with pytest.raises(ValueError, match="have no embedded guidance"):
         weights.find(official_tree, transformer=undistilled).check(Request("A cat."))
+
+
+# --- what files in a weights folder say of its use ---
+
+
+def root_with(tmp_path, content: str, name: str = "generation_config.json"):
+    """A root of nothing but that file; a scheduler's makes it a Diffusers folder."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    if name == SCHEDULER:
+        (tmp_path / "model_index.json").write_text("{}")
+    return weights.locate(tmp_path)
+
+
+SCHEDULER = "scheduler/scheduler_config.json"
+ROOTS = DATA / "field" / "roots"
+
+
+def test_a_generation_config_of_hugging_face_changes_nothing():
+    found = weights.locate(ROOTS / "gen_hf")
+    assert (found.sampling(), found.negative_prompt, found.image_to_video) == (Sampling(), None, False)
+
+
+@pytest.mark.parametrize("name", ["gen_list", "gen_bad"])
+@pytest.mark.parametrize("read", [weights.Weights.sampling, lambda found: found.negative_prompt, lambda found: found.image_to_video])
+def test_a_damaged_generation_config_is_refused_by_name(name, read):
+    with pytest.raises(ValueError, match=r"^[^\n]*generation_config\.json is damaged [^\n]*\.$"):
+        read(weights.locate(ROOTS / name))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"height": 100}', "height is 100; it must be a positive multiple of 16"),
+        ('{"shift": "7"}', "shift is '7'; it must be float"),
+        ('{"num_frames": null}', "num_frames is None; it must be int"),
+        ('{"shift": NaN}', "shift is nan; it must be above 0"),
+        ('{"cfg_scale": true}', "cfg_scale is True; it must be float"),
+        ('{"negative_prompt": 3}', "negative_prompt is 3; it must be str"),
+        ('{"image_to_video": "yes"}', "image_to_video is 'yes'; it must be bool"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_file_that_says_it(tmp_path, content, sentence):
+    with pytest.raises(ValueError, match=rf"generation_config\.json: {sentence}"):
+        root_with(tmp_path, content).sampling()
+
+
+@pytest.mark.parametrize(
+    ("content", "shift"),
+    [
+        ((ROOTS / "diff_noshift" / "scheduler_config.json").read_text(), 7.0),
+        ('{"_class_name": "UniPCMultistepScheduler", "flow_shift": 5.0}', 5.0),
+        ('{"_class_name": "EulerDiscreteScheduler"}', Sampling().shift),
+        ('\ufeff{"shift": 17}', 17.0),
+    ],
+)
+def test_a_scheduler_says_its_shift_under_either_name_or_leaves_ours(tmp_path, content, shift):
+    assert root_with(tmp_path, content, SCHEDULER).sampling() == Sampling(shift=shift)
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("diff_list", " is damaged "), ("diff_null", ": shift is None; it must be float")])
+def test_a_wrong_scheduler_is_refused_by_name(tmp_path, name, sentence):
+    found = root_with(tmp_path, (ROOTS / name / "scheduler_config.json").read_text(), SCHEDULER)
+    with pytest.raises(ValueError, match=rf"scheduler_config\.json{sentence}"):
+        found.sampling()
+
+
+def test_the_scheduler_counts_beside_a_generation_config_that_says_nothing_of_it(diffusers_folder):
+    shutil.copy(ROOTS / "gen_hf" / "generation_config.json", diffusers_folder)
+    assert weights.find(diffusers_folder).sampling() == Sampling(shift=17.0)
+
+
+@pytest.mark.parametrize(
+    ("names", "embedded"),
+    [
+        (("x_embedder.proj.weight", "time_text_embed.guidance_embedder.linear_1.weight"), True),
+        (("_orig_mod.img_in.proj.weight", "_orig_mod.guidance_in.mlp.0.weight"), True),
+        (("x_embedder.proj.weight",), False),
+        (("img_in.proj.weight", "byt5_in.fc1.weight"), None),
+        (("input_blocks.0.0.weight",), None),
+    ],
+    ids=["Diffusers' names", "compiled", "without", "HunyuanVideo 1.5", "Stable Diffusion"],
+)
+def test_the_names_in_a_single_file_say_whether_it_takes_guidance(official_tree, tmp_path, names, embedded):
+    for path, save in ((tmp_path / "a.safetensors", save_file), (tmp_path / "a.pt", torch.save)):
+        save({name: torch.zeros(1) for name in names}, path)
+        assert weights.find(official_tree, transformer=path).embedded_guidance is embedded

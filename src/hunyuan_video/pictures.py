@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 import warnings
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms, ImageSequence
 from safetensors import SafetensorError
 
 from hunyuan_video.request import Picture
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+MAX_RATE = 1000  # frames per second that can be meant
+ANIMATED = ("PNG", "WEBP", "GIF")
+UNSAID_DURATION = 100  # milliseconds, as browsers show pictures of a GIF that have none
 # What undoes an EXIF orientation. (ImageOps.exif_transpose also writes the EXIF block anew, which fails on slightly damaged ones.)
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,18 +52,88 @@ def picture_of(image: Picture | Image.Image | np.ndarray | str | Path) -> Pictur
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """A picture as a person sees it: turned as its EXIF says, on white where it is transparent, in RGB.
+    """A picture as a person sees it: turned as its EXIF says, on white where it is transparent, in the colours of sRGB; of an animated one
+    the first.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it is damaged, another kind, or larger than any picture should be.
     """
     with _open_image(Path(path)) as image:
-        turn, picture = UPRIGHT.get(_orientation(image) or 1), image
-        if image.has_transparency_data:
-            picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        picture = picture.convert("RGB")
+        return as_seen(image)
+
+
+def read_animation(path: Path) -> Iterator[Image.Image]:
+    """The pictures of an animated file, or its one, each as stored and only until the next: for `as_seen`. Raises as `read_image`."""
+    with _open_image(path) as image:
+        yield from _moving(image)
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """A picture of an open file as `read_image` gives it."""
+    turn, picture = UPRIGHT.get(_orientation(image) or 1), _in_srgb(_in_8_bits(image))
+    if image.has_transparency_data:
+        picture.putalpha(_alpha(image))
+        picture = Image.alpha_composite(Image.new("RGBA", image.size, "white"), picture).convert("RGB")
     return picture if turn is None else picture.transpose(turn)
+
+
+def durations(path: Path, at_most: float) -> list[float]:
+    """Of an animated file, the seconds that each picture is shown, as far as they fill `at_most`; of any other a single one."""
+    with _open_image(path) as image:
+        # Other formats keep other pictures of one scene in a file: a second eye's, or a brighter one.
+        if image.format not in ANIMATED or getattr(image, "n_frames", 1) == 1:
+            return [0.0]
+        seconds: list[float] = []
+        for frame in _moving(image):
+            frame.load()  # only then WebP says it
+            seconds.append((frame.info.get("duration") or UNSAID_DURATION) / 1000)
+            if sum(seconds) > at_most:
+                break
+        return seconds
+
+
+def _moving(image: Image.Image) -> Iterator[Image.Image]:
+    """The pictures of an animation, without the one that a PNG may have for viewers that do not show animations."""
+    has_substitute = image.info.get("default_image", False)
+    for number, frame in enumerate(ImageSequence.Iterator(image)):
+        if number or not has_substitute:
+            yield frame
+
+
+def stated_rate(path: Path) -> float | None:
+    """Frames per second of the video that a PNG is a frame of, as `save_video` writes it."""
+    with _open_image(path) as image, contextlib.suppress(TypeError, ValueError):
+        rate = float(image.info.get("fps", 0))
+        return rate if 0 < rate <= MAX_RATE else None
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits in 8, which Pillow would cut off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image).astype(np.float64)
+    return Image.fromarray(np.rint(levels / 257).clip(0, 255).astype(np.uint8))
+
+
+def _alpha(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # the one level that its header says is transparent
+        return Image.fromarray(np.where(np.asarray(image) == image.info["transparency"], 0, 255).astype(np.uint8))
+    return image.convert("RGBA").getchannel("A")
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """A picture in RGB, converted from the colour profile that its file has, if it has a sound one."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        opaque = image if image.mode in ("RGB", "L", "CMYK") else image.convert("L" if image.mode == "LA" else "RGB")
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(own):  # which would move some levels by one
+                converted = ImageCms.profileToProfile(opaque, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+                assert converted is not None  # for it is not done in place
+                return converted
+    return image.convert("RGB")
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

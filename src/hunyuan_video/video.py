@@ -11,6 +11,7 @@ T, H, W: frames, height and width in pixels. B, C: videos and channels of latent
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -31,6 +32,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hunyuan_video import colours
 from hunyuan_video.files import LATENTS_SUFFIX, VIDEO_SUFFIXES, check_writable, replacing
 from hunyuan_video.pictures import reading
 
@@ -43,7 +45,9 @@ FramesTensor = UInt8[Tensor, "T H W 3"]
 # Container, codec, its speed, default and largest crf. 18 is where H.264's loss stops being seen (the official code leaves imageio's 25),
 # and 24 is near it on AV1's scale.
 ENCODERS = {".mp4": ("mp4", "libx264", "medium", 18, 51), ".webm": ("webm", "libsvtav1", "8", 24, 63)}
-BT709 = 1  # in ITU-T H.273, for primaries, transfer and matrix alike
+# In ITU-T H.273. Matrices: red, green and blue as they are; BT.709, unsaid, FCC, BT.601 twice, SMPTE 240M, BT.2020.
+BT601, UNSPECIFIED, READ_MATRICES = 6, 2, (0, 1, 2, 4, 5, 6, 7, 9)
+HD_LINES = 720
 READABLE = "mov,matroska,avi"  # FFmpeg also reads playlists, by which a hostile "video" has other files or addresses opened
 MARK = "hunyuan_video"  # tells our metadata from another program's comment
 MAX_HEADER_BYTES = 2**20  # of safetensors; ours are far smaller, and one of 200,000 entries takes seconds to parse
@@ -183,7 +187,7 @@ def _encode(pixels: Frames, path: Path, suffix: str, fps: int | float, crf: int 
         context.thread_type, context.thread_count = "FRAME", 4  # x264's bytes depend on both, and by default on the number of cores
         # Untagged, players guess the matrix from the size, and colours shift.
         context.color_range = ColorRange.MPEG
-        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.colorspace = context.color_primaries = context.color_trc = colours.BT709
         for picture in pixels:
             rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
             yuv = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=scaling())
@@ -268,8 +272,48 @@ def scaling() -> int:
 
 
 def rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels of a decoded frame."""
-    return frame.to_ndarray(format="rgb24", interpolation=scaling())
+    """The pixels of a decoded frame as an ordinary screen shows them, on white where it is transparent. Of a file that does not say how
+    colours are coded, it is BT.709 from 720 lines on and else BT.601, in the limited range, as players take it.
+
+    Raises:
+        ValueError: they are coded in a way that is not read.
+    """
+    transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
+    convert = functools.partial(frame.to_ndarray, src_colorspace=_matrix(frame), interpolation=scaling())
+    if not colours.is_ordinary(transfer, primaries):
+        return colours.to_bt709(convert(format="rgb48le"), transfer, primaries)
+    if not any(component.is_alpha for component in frame.format.components):
+        return convert(format="rgb24")
+    pixels = convert(format="rgba").astype(np.uint16)
+    alpha = pixels[..., 3:]
+    return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _matrix(frame: av.VideoFrame) -> int:
+    """How brightness and colours of a frame make red, green and blue, in the numbers of H.273."""
+    matrix = int(frame.colorspace)
+    if matrix == UNSPECIFIED and not frame.format.is_rgb:
+        if not colours.is_ordinary(int(frame.color_trc), colours.BT709):
+            return colours.BT2020
+        return colours.BT709 if frame.height >= HD_LINES else BT601
+    if matrix not in READ_MATRICES:
+        raise ValueError(f"its colours are coded by matrix {matrix} of H.273, which is not read; convert it to BT.709")
+    return matrix
+
+
+def video_stream(container: InputContainer) -> av.VideoStream:
+    """The moving picture of a file, which may have its cover first. Raises a ValueError where there is none, or a transparent one."""
+    from av.stream import Disposition
+
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not moving:
+        raise ValueError("there is no video in it but a cover picture")
+    best = container.streams.best("video")
+    stream = best if best in moving else moving[0]
+    assert isinstance(stream, pyav().VideoStream)
+    if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")):  # of WebM; FFmpeg's decoder gives what lies under it
+        raise ValueError("its transparency is not read; put it on a background")
+    return stream
 
 
 @contextlib.contextmanager

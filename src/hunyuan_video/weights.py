@@ -2,7 +2,8 @@
 
 ROOT/
   generation_config.json                 optional: `Sampling` defaults of these weights, and "negative_prompt", "image_to_video"
-                                         and "trained": {"pixels": [smallest, largest side], "frames": most}
+                                         and "trained": {"pixels": [smallest, largest side], "frames": most};
+                                         Hugging Face calls other settings so, which are passed over
   hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt    (or .safetensors)
   hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
   text_encoder/                                            Llama language model and tokenizer
@@ -17,11 +18,11 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hunyuan_video.config import LoadKey, Sampling, check_guidance
+from hunyuan_video.config import LoadKey, Sampling, check_guidance, check_prompt, require
 from hunyuan_video.request import Request
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,11 @@ EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
 HOW_TO_GET = "`hunyuan-video download` fetches the official weights (45 GB; docs/weights.md says more)"
 _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
-_BESIDES_SAMPLING = ("negative_prompt", "image_to_video", "trained")  # in that file
+_SAMPLING = tuple(field.name for field in fields(Sampling))
+MAX_JSON = 2**26  # bytes; the largest real one is a tokenizer of 17 MB
+# Names of tensors that tell a transformer of ours, its guidance, and one of HunyuanVideo 1.5, which shares the former; also in Diffusers.
+_OURS, _GUIDANCE = (b"img_in.proj.", b"x_embedder.proj."), (b"guidance_in.", b"time_text_embed.guidance_embedder.")
+_SUCCESSOR = (b"byt5_in.", b"cond_type_embed")
 _MODEL = "hunyuan-video-t2v-720p"
 _TRANSFORMERS = f"{_MODEL}/transformers"
 _SUFFIXES = (".pt", ".safetensors", ".gguf")
@@ -62,8 +67,8 @@ class Weights:
         return [path for path in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2) if not path.exists()]
 
     def sampling(self) -> Sampling:
-        """The defaults these weights were made for."""
-        return Sampling(**{name: value for name, value in self._generation_config().items() if name not in _BESIDES_SAMPLING})
+        """The defaults these weights were made for. Raises a ValueError if the file that says so is damaged, or says what cannot be."""
+        return Sampling(**{name: value for name, value in self._generation_config().items() if name in _SAMPLING})
 
     @property
     def negative_prompt(self) -> str | None:
@@ -85,11 +90,15 @@ class Weights:
         return _names_guidance(self.transformer)
 
     def _generation_config(self) -> dict[str, Any]:
-        if (self.root / _GENERATION).exists():
-            return json.loads((self.root / _GENERATION).read_text(encoding="utf-8"))
-        if self.is_diffusers and (self.root / _SCHEDULER).exists():  # FastHunyuan's shift is another than HunyuanVideo's
-            return {"shift": float(json.loads((self.root / _SCHEDULER).read_text(encoding="utf-8"))["shift"])}
-        return {}
+        """What these weights say of how they are used, checked; other programs' settings in the same files are passed over."""
+        stated: dict[str, Any] = {}
+        if self.is_diffusers and (path := self.root / _SCHEDULER).is_file():  # FastHunyuan's shift is another than HunyuanVideo's
+            scheduler = read_json(path)
+            if (name := next((name for name in ("shift", "flow_shift") if name in scheduler), None)) is not None:
+                stated |= _checked({"shift": scheduler[name]}, path)
+        if (path := self.root / _GENERATION).is_file():
+            stated |= _checked(read_json(path), path)
+        return stated
 
     def check(self, request: Request) -> None:
         """Refuse settings that these weights say they cannot honour, before they are read.
@@ -118,6 +127,42 @@ class Weights:
             )
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a `.json` file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"it has {path.stat().st_size} bytes")
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}); fetch it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (it holds a {type(content).__name__}, not an object); fetch it again.")
+    return content
+
+
+def _checked(stated: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Those of the values in a file that are known here, each right."""
+    known = {name: value for name, value in stated.items() if name in (*_SAMPLING, "negative_prompt", "image_to_video", "trained")}
+    negative, image_to_video = known.get("negative_prompt", ""), known.get("image_to_video", False)
+    try:
+        Sampling(**{name: value for name, value in known.items() if name in _SAMPLING})
+        require(isinstance(negative, str), f"negative_prompt is {negative!r}; it must be str.")
+        check_prompt(negative, "negative_prompt", empty_ok=True)
+        require(isinstance(image_to_video, bool), f"image_to_video is {image_to_video!r}; it must be bool.")
+        match known.get("trained"):
+            case None | {"pixels": [int(), int()], "frames": int()}:
+                pass
+            case trained:
+                raise ValueError(f'trained is {trained!r}; it must be such as {{"pixels": [64, 128], "frames": 33}}.')
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return known
+
+
 def is_large(part: Path) -> bool:
     """Whether a part, a file or a folder, is one of those that decide whether a model fits into a machine."""
     files = [part] if part.is_file() else part.iterdir()
@@ -128,7 +173,8 @@ def _names_guidance(path: Path) -> bool | None:
     """Whether a checkpoint has the guidance embedding, from the list of tensor names at its start; None if that cannot be told."""
     try:
         if path.is_dir():
-            return json.loads((path / "config.json").read_text(encoding="utf-8")).get("guidance_embeds")
+            stated = read_json(path / "config.json").get("guidance_embeds")
+            return stated if isinstance(stated, bool) else None
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -138,9 +184,11 @@ def _names_guidance(path: Path) -> bool | None:
         else:
             with path.open("rb") as file:
                 names = file.read(2**20)
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):  # loading it will say what is wrong
+    except (OSError, ValueError, zipfile.BadZipFile):  # loading it will say what is wrong
         return None
-    return b"guidance_in." in names
+    if not any(name in names for name in _OURS) or any(name in names for name in _SUCCESSOR):  # and what else it is
+        return None
+    return any(name in names for name in _GUIDANCE)
 
 
 def lora_in(folder: Path) -> Path | None:
@@ -202,6 +250,7 @@ def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey =
 
     Raises:
         FileNotFoundError: something is missing; says what, where it was looked for, and how to get it.
+        ValueError: it is another model's folder.
     """
     if root is not None and root.is_file():
         raise FileNotFoundError(
@@ -211,6 +260,10 @@ def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey =
     if transformer is not None and not transformer.exists():
         raise FileNotFoundError(f"There is no transformer {transformer}; give a file or folder that is there.")
     weights = locate(root or DEFAULT_ROOT, transformer, load_key)
+    if weights.is_diffusers:
+        pipeline = str(read_json(weights.root / _INDEX).get("_class_name", "HunyuanVideo"))
+        ours = pipeline.startswith(("HunyuanVideo", "HunyuanSkyreels")) and not pipeline.startswith("HunyuanVideo15")
+        require(ours, f"{weights.root} is a model for Diffusers' {pipeline}, not HunyuanVideo; {HOW_TO_GET}.")
     if missing := weights.missing():
         what = "No HunyuanVideo weights were found" if len(missing) == 4 else "The HunyuanVideo weights are incomplete"
         names = ", ".join(str(path) for path in missing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,19 @@ def assert_is(loaded: HunyuanVideoTransformer, state: State) -> None:
 def test_single_files_load(tmp_path, state, prefix, rename):
     save_file({prefix + name: tensor for name, tensor in rename(state).items()}, tmp_path / "a.safetensors")
     assert_is(load(tmp_path / "a.safetensors"), state)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_orig_mod.model.diffusion_model."])
+def test_files_of_trainers_load_from_behind_their_prefixes(tmp_path, state, prefix):
+    save_file({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "a.safetensors")
+    assert_is(load(tmp_path / "a.safetensors"), state)
+
+
+def test_blocks_that_were_compiled_one_by_one_load(tmp_path, state):
+    torch.save(
+        {"state_dict": {re.sub(r"(blocks\.\d+\.)", r"\1_orig_mod.", name): tensor for name, tensor in state.items()}}, tmp_path / "a.pt"
+    )
+    assert_is(load(tmp_path / "a.pt"), state)
 
 
 def test_of_an_all_in_one_file_the_transformer_is_taken(tmp_path, state):
@@ -150,6 +164,13 @@ def test_names_and_shapes_in_diffusers_are_the_published_ones():
 def test_a_folder_that_diffusers_saved_loads(tmp_path, model, state, shard_size):
     transformer_peer(model).to(torch.bfloat16).save_pretrained(tmp_path / "transformer", max_shard_size=shard_size)
     assert len(list(tmp_path.glob("transformer/*.safetensors"))) == 1 or shard_size == "20KB"
+    assert_is(load(tmp_path / "transformer"), state)
+
+
+@pytest.mark.parametrize("shard_size", ["1GB", "20KB"])
+def test_a_variant_that_diffusers_saved_loads(tmp_path, model, state, shard_size):
+    transformer_peer(model).to(torch.bfloat16).save_pretrained(tmp_path / "transformer", max_shard_size=shard_size, variant="bf16")
+    assert all(".bf16" in file.name for file in tmp_path.glob("transformer/diffusion*"))
     assert_is(load(tmp_path / "transformer"), state)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import DATA
 from media_files import at, write_video
 from PIL import Image
 from test_doors import ROOT, commands
@@ -21,6 +22,7 @@ from hunyuan_video.training import media, prepare, shards
 from hunyuan_video.training.dataset import Bucket, LatentCache
 from hunyuan_video.training.prepare import DataPreparation
 
+FIELD = DATA / "field" / "captions"
 SMALL = ("1x32x32", "5x32x32")
 
 
@@ -74,6 +76,18 @@ def test_the_cache_holds_what_the_pipeline_encodes(config, tmp_path):
         torch.testing.assert_close(batch.latents, pipe.encode(clip), atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(batch.captions.states, expected.states, atol=5e-3, rtol=5e-3)
         torch.testing.assert_close(batch.captions.pooled, expected.pooled, atol=5e-3, rtol=5e-3)
+
+
+def test_captions_that_are_no_text_are_skipped_and_cost_no_shard(tmp_path):
+    for source, skipped in (
+        (FIELD, {"caption is not text": 2, "too short": 1}),  # three frames
+        (FIELD / "surrogate.jsonl", {"caption is not text": 1}),
+        (FIELD / "surrogate_file.jsonl", {"missing file": 1}),
+    ):
+        prepare.prepare(DataPreparation(source, SMALL), tmp_path / source.name)
+        manifest = json.loads((tmp_path / source.name / "manifest.json").read_text())
+        assert manifest["skipped"] == skipped and manifest["samples"] == len(media.find_items(source)) - sum(skipped.values())
+        assert manifest["missing"] == 0
 
 
 def test_what_is_skipped_is_counted_by_reason_and_named(config, tmp_path):

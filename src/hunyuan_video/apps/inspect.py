@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hunyuan_video.checkpoint import differences, model_type, read_vae
 from hunyuan_video.checkpoint.convert import whole_model
+from hunyuan_video.checkpoint.kinds import kind_of
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.lora import describe, unwrapped
 from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict
@@ -48,9 +49,12 @@ def _part(path: Path) -> dict[str, str]:
         sizes = {"rank": ", ".join(map(str, ranks)) or "none", "targets": listed(targets)}
         return {"format": container, "model": dialect, **_numbers(tensors), **sizes}
     load_key = "module" if "module" in content or "ema" not in content else "ema"
-    tensors = plain_tensors(unwrap(content.get("state_dict", content), path, load_key), path)
-    if any("conv_in.conv.weight" in name for name in tensors):
+    tensors = plain_tensors(unwrap(content, path, load_key), path)
+    kind = kind_of(tensors)
+    if kind == "a HunyuanVideo VAE":
         return _vae(path, container)
+    if kind not in (None, "a HunyuanVideo transformer"):
+        return {"format": container, "model": f"{kind}, which is not of HunyuanVideo's transformers and VAEs", **_numbers(tensors)}
     stored = open_transformer(path, load_key)
     wrapper = f", under {load_key!r}" if load_key in content else ""
     return {"format": f"{container}, {stored.layout} layout{wrapper}", **_transformer(stored, tensors)}
@@ -82,7 +86,11 @@ def _vae(path: Path, container: str) -> dict[str, str]:
 
 def _text_encoder(kind: str, path: Path) -> dict[str, str]:
     known = {"llama": "Llama text encoder", "llava": "un-cut LLaVA, of which the language model is used", "clip": "CLIP"}
-    return {"format": "Hugging Face folder", "model": known.get(kind.removesuffix("_text_model"), kind), **_numbers(read_folder(path))}
+    return {
+        "format": "Hugging Face folder",
+        "model": known.get(kind.removesuffix("_text_model"), kind),
+        **_numbers(plain_tensors(read_folder(path), path)),
+    }
 
 
 def _numbers(tensors: Mapping[str, Tensor | Lazy]) -> dict[str, str]:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from hunyuan_video.checkpoint.kinds import check_kind
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
 from hunyuan_video.checkpoint.ranks import Delivered, delivered
-from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_json, read_state_dict, reason
-from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, transformer_config
-from hunyuan_video.config import LoadKey
+from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict, reason
+from hunyuan_video.checkpoint.stored import StoredTransformer, expanded, open_transformer, transformer_config, unwrap
+from hunyuan_video.config import LoadKey, check_types
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
@@ -32,14 +33,14 @@ from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.as_stored import StackedLinear, StoredEmbedding, StoredLinear, leave_as_stored
 from hunyuan_video.transforms.lora import listed
-from hunyuan_video.weights import Weights, is_large
+from hunyuan_video.weights import Weights, is_large, read_json
 
 __all__ = [
     "fill", "fitting_sizes", "load_on_rank_0", "load_text_encoder", "load_transformer", "load_vae",
     "read_json", "read_state_dict", "read_transformer", "reason", "stays_in_file", "transformer_config",
 ]  # fmt: skip
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model")
 # Layers that bring their weight to the dtype of computing themselves.
 _CONVERTING = (fp8.Fp8Linear, StoredLinear, StackedLinear, StoredEmbedding)
 
@@ -173,10 +174,17 @@ def read_vae(path: Path) -> tuple[VAEConfig, dict[str, Lazy]]:
     if path.is_dir() and not (path / "config.json").is_file():
         raise FileNotFoundError(f"There is no {path / 'config.json'}; it belongs to the download of the VAE.")
     state = read_folder(path) if path.is_dir() else read_state_dict(path)
-    state = plain_tensors(state.get("state_dict", state), path)
+    state = plain_tensors(unwrap(state, path, "module"), path)
     if any(name.startswith("vae.") for name in state):
         state = {name.replace("vae.", ""): tensor for name, tensor in state.items() if name.startswith("vae.")}
-    return (VAEConfig.from_json(read_json(path / "config.json")) if path.is_dir() else VAEConfig()), lazy(state)
+    check_kind(state, "a HunyuanVideo VAE", path)
+    return (from_config(vae_config, path) if path.is_dir() else VAEConfig()), lazy(state)
+
+
+def vae_config(folder: Path) -> VAEConfig:
+    config = VAEConfig.from_json(read_json(folder / "config.json"))
+    check_types(config)
+    return config
 
 
 def load_text_encoder(
@@ -214,7 +222,7 @@ def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Lazy]]:
         )
     llm = from_config(meta_llm, folder)
     num_layers = llm.config.num_hidden_layers
-    return llm, once(lambda: renamed(read_folder(folder), lambda name: llm_name(name, num_layers)))
+    return llm, once(lambda: read_encoder(folder, lambda name: llm_name(name, num_layers)))
 
 
 def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
@@ -224,7 +232,12 @@ def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
             f"{folder} holds a model of type {kind!r}; the second text encoder must be CLIP, 'clip' or 'clip_text_model' "
             "(see docs/weights.md)."
         )
-    return from_config(meta_clip, folder), once(lambda: renamed(read_folder(folder), clip_name))
+    return from_config(meta_clip, folder), once(lambda: read_encoder(folder, clip_name))
+
+
+def read_encoder(folder: Path, rename: Callable[[str], str | None]) -> dict[str, Lazy]:
+    """The tensors of a text encoder that are used, under our names; those in scaled 8 bits expanded."""
+    return expanded(renamed(plain_tensors(read_folder(folder), folder), rename), folder)
 
 
 def model_type(folder: Path) -> str | None:
@@ -301,7 +314,7 @@ def language_model_name(name: str) -> str | None:
     if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.|image_newline$", name):
         return None
     name = re.sub(r"^(model\.language_model\.|language_model\.model\.|language_model\.|model\.)", "", name)
-    return None if name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq") else name
+    return None if name.startswith("lm_head.") or name.endswith("rotary_emb.inv_freq") else name
 
 
 def clip_name(name: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from hunyuan_video.checkpoint.kinds import OtherKindError
 from hunyuan_video.checkpoint.lazy import Lazy, State
 from hunyuan_video.transforms.fp8 import in_blocks
 
@@ -36,13 +37,14 @@ def library() -> ModuleType:
 
 
 def read(path: Path) -> dict[str, Lazy]:
-    """The tensors of a GGUF file. Raises ImportError, or whatever the library stumbles over in a damaged one."""
+    """The tensors of a GGUF file. Raises ImportError, OtherKindError, or whatever the library stumbles over in a damaged one."""
     gguf = library()
     _check_lengths(path)
     reader = gguf.GGUFReader(path)
     architecture = reader.get_field("general.architecture")
     if architecture is None or architecture.contents() != ARCHITECTURE:
-        raise ValueError(f"its architecture is {architecture and architecture.contents()!r}, not {ARCHITECTURE!r}")
+        of = "none" if architecture is None else repr(str(architecture.contents())[:40])
+        raise OtherKindError(f"is a GGUF file of another model: its architecture is {of}, and HunyuanVideo's is {ARCHITECTURE!r}.")
     plain = {gguf.GGMLQuantizationType.F32: torch.float32, gguf.GGMLQuantizationType.F16: torch.float16}
 
     def lazy(tensor: Any) -> Lazy:

@@ -22,6 +22,8 @@ import torch._utils
 from safetensors import safe_open
 from torch import Tensor, _weights_only_unpickler
 
+from hunyuan_video.checkpoint.kinds import OtherKindError
+
 MAP_NORESERVE = 0x4000  # of Linux; Python's mmap has the name from 3.13 on
 _LOCAL_HEADER = 30  # bytes of a zip entry before its name; the last four are the lengths of name and extra field
 
@@ -53,7 +55,7 @@ class MappedFile:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises whatever the library stumbles over in a damaged one."""
+    """All tensors of a safetensors file. Raises OtherKindError for unknown types, or what the library stumbles over in a damaged one."""
     file = MappedFile(path)
     with safe_open(path, framework="numpy"):
         pass  # the library checks that offsets, shapes and the file's length agree
@@ -63,7 +65,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     state = {}
     for name, entry in header.items():
         if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"{name} is of type {entry['dtype']}")
+            raise OtherKindError(
+                f"has numbers of type {entry['dtype']} ({name[:80]}), which are not read here; take bfloat16, float16 or FP8."
+            )
         shape = entry["shape"]
         state[name] = file.tensor(_DTYPES[entry["dtype"]], math.prod(shape), start + entry["data_offsets"][0]).view(shape)
     return state
@@ -74,6 +78,8 @@ def read_archive(path: Path) -> Any:
     file = MappedFile(path)
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        if "data.pkl" not in entries:
+            raise OtherKindError("is an archive of other files, not of PyTorch; unpack it, and give what is in it.")
         content = archive.read(entries["data.pkl"])
         if "byteorder" in entries and archive.read(entries["byteorder"]) != sys.byteorder.encode():
             raise ValueError(f"its numbers are not {sys.byteorder}-endian")

@@ -6,8 +6,8 @@ weights-only unpickler, and what is wrong becomes one sentence.
 
 from __future__ import annotations
 
-import json
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -21,12 +21,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hunyuan_video.checkpoint import gguf_file, mapped
+from hunyuan_video.checkpoint.kinds import OtherKindError, check_quantization
 from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.weights import read_json
 
 Container = Literal["safetensors", "pickle", "gguf"]
 
 MAX_HEADER = 2**24  # bytes of names and shapes; the largest real file has 0.2 MB of them
-MAX_JSON = 2**26  # bytes; the largest real one is a tokenizer of 17 MB
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".gguf")
 # How the weights of a folder are called, the better formats first; any of them may be in pieces, with an index beside them.
 _WHOLE = (
@@ -38,6 +39,9 @@ DAMAGE = (
     SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError, TypeError, LookupError,
     AttributeError, AssertionError, ArithmeticError, NotImplementedError,
 )  # fmt: skip
+_SHARD = re.compile(r"-\d+-of-\d+\.")
+# What others put before a module's name: torch.compile, FSDP and activation checkpointing anywhere, DataParallel at the start.
+_WRAPPED = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 def container_of(path: Path) -> Container:
@@ -70,7 +74,8 @@ def read_state_dict(path: Path) -> dict:
     """The content of a weight file, mapped from the disk where the format allows; tensors of a GGUF file are `Lazy`.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing; or is damaged, no checkpoint, or would need code to run.
+        FileNotFoundError, ValueError: the file is missing; or is damaged, no checkpoint, of a kind that is not read (OtherKindError), or
+            would need code to run.
         OSError, RuntimeError: the file may not be read; or memory ran out.
     """
     container = container_of(path)
@@ -87,9 +92,15 @@ def read_state_dict(path: Path) -> dict:
         else:  # as PyTorch wrote before 1.6: one stream, which cannot be mapped
             with path.open("rb") as file, _no_talk_of_sparse_tensors():  # not by its name, which would tell PyTorch what it is
                 content = torch.load(file, map_location="cpu", weights_only=True)
+    except OtherKindError as error:
+        raise OtherKindError(f"{path} {error}") from error
     except DAMAGE as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).replace(str(path), ""):
             raise  # torch.OutOfMemoryError, or the allocator or mmap on CPU: the file is innocent
+        if found := re.search(r"Unsupported (?:global: GLOBAL|operand|class) ([\w.]+)", str(error)):
+            raise OtherKindError(
+                f"{path} holds more than tensors ({found[1][:80]}), which would run code to be read; take a file of weights alone."
+            ) from error
         raise ValueError(f"{path} is damaged or not a checkpoint of plain tensors ({reason(error)}); fetch it again.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a checkpoint is a dictionary of tensors.")
@@ -123,10 +134,10 @@ def _check_archive(path: Path) -> None:
 
 
 def plain_tensors(content: object, path: Path) -> dict:
-    """`content`, every value of which must be a tensor with its own numbers.
+    """`content`, every value of which must be a tensor with its own numbers, under the names that the bare model gives them.
 
     Raises:
-        ValueError: one is not; names it.
+        ValueError: one is not; names it. Or they are quantized in a way that is not read.
     """
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; a checkpoint is a dictionary of tensors.")
@@ -134,24 +145,8 @@ def plain_tensors(content: object, path: Path) -> dict:
         is_plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and not value.is_quantized
         if not isinstance(name, str) or not (is_plain or isinstance(value, Lazy)):
             raise ValueError(f"{path} holds more than plain tensors ({str(name)[:80]!r} is a {type(value).__name__}).")
-    return content
-
-
-def read_json(path: Path) -> dict:
-    """The object in a `.json` file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"it has {path.stat().st_size} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({reason(error)}); fetch it again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged (it holds a {type(content).__name__}, not an object); fetch it again.")
-    return content
+    check_quantization(content, path)
+    return {re.sub(r"^(module\.)+", "", _WRAPPED.sub("", name)): value for name, value in content.items()}
 
 
 def read_folder(folder: Path) -> dict:
@@ -162,18 +157,25 @@ def read_folder(folder: Path) -> dict:
         ValueError: a file is damaged, or there are several and no index.
     """
     for name in _WHOLE:
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            weight_map = read_json(index).get("weight_map")
-            # A shard is a file beside its index: any other path would read what its author chose.
-            if not isinstance(weight_map, dict) or not all(isinstance(s, str) and Path(s).name == s for s in weight_map.values()):
-                raise ValueError(f"{index} is damaged (it has no weight_map from tensors to files); fetch it again.")
-            shards = sorted(set(weight_map.values()))
-            if absent := [shard for shard in shards if not (folder / shard).is_file()]:
+        whole, plain = folder / name, folder / f"{name}.index.json"
+        stem, ending = whole.stem, whole.suffix
+        # Without the model itself, what Hugging Face calls a variant of it: model.fp16.safetensors, or in shards.
+        indices = [plain] if plain.is_file() else [] if whole.is_file() else sorted(folder.glob(f"{name}.index.*.json"))
+        if len(indices) == 1:
+            index = indices[0]
+            variant = index.name.removeprefix(f"{name}.index").removesuffix("json")  # "." or ".fp16."
+            whole = folder / f"{stem}{variant}{ending[1:]}"
+            shards = _shards(index)
+            absent = [shard for shard in shards if not (folder / shard).is_file()]
+            if not absent:
+                return {key: tensor for shard in shards for key, tensor in read_state_dict(folder / shard).items()}
+            if not whole.is_file():  # else the index is left from another download
                 raise FileNotFoundError(f"{folder} is incomplete: {', '.join(absent)} of its {len(shards)} weight files are missing.")
-            return {key: tensor for shard in shards for key, tensor in read_state_dict(folder / shard).items()}
-        if (folder / name).is_file():
-            return read_state_dict(folder / name)
+        if whole.is_file():
+            return read_state_dict(whole)
+        variants = [file for file in folder.glob(f"{stem}.*{ending}") if not _SHARD.search(file.name)]
+        if len(variants) == 1 and not indices:
+            return read_state_dict(variants[0])
     files = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHT_SUFFIXES and file.is_file()]
     if len(files) > 1:
         raise ValueError(
@@ -185,6 +187,15 @@ def read_folder(folder: Path) -> dict:
         f"{folder} has no weights (such as {_WHOLE[0]} or pytorch_model.bin, whole or with an index): "
         "docs/weights.md says where to fetch them."
     )
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names, beside it."""
+    weight_map = read_json(index).get("weight_map")
+    # A shard is a file beside its index: any other path would read what its author chose.
+    if not isinstance(weight_map, dict) or not all(isinstance(s, str) and Path(s).name == s for s in weight_map.values()):
+        raise ValueError(f"{index} is damaged (it has no weight_map from tensors to files); fetch it again.")
+    return sorted(set(weight_map.values()))
 
 
 def reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """A transformer in a file or folder of any layout, as the official names and shapes: where it is still on disk, and its 8-bit scales.
 
-official     bare, or under "module" or "ema"; 8-bit weights with their scales in a file `…_map` beside them
+official     bare, or under "module", "ema" or "state_dict"; 8-bit weights with their scales in a file `…_map` beside them
 comfyui      the official names, or ComfyUI's own, perhaps behind "model.diffusion_model."; 8-bit weights as they are (a plain
              cast), or with their scales as tensors of the same file
 diffusers    a folder, perhaps of shards; attention and linear1 in pieces
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hunyuan_video.checkpoint import diffusers
+from hunyuan_video.checkpoint.kinds import check_kind
 from hunyuan_video.checkpoint.lazy import Lazy, count_numbered, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_state_dict, reason
 from hunyuan_video.config import LoadKey
@@ -87,14 +88,20 @@ def open_transformer(path: Path, load_key: LoadKey = "module") -> StoredTransfor
             tensors = {names[name]: tensor for name, tensor in tensors.items() if not _OF_ACTIVATIONS.fullmatch(name)}
         config = transformer_config(tensors)
     except KeyError as error:
+        check_kind(tensors, "a HunyuanVideo transformer", path)
         raise ValueError(f"{path} is not a HunyuanVideo transformer in a known layout: it has no {error}.") from error
     except (IndexError, ValueError, ArithmeticError) as error:
+        check_kind(tensors, "a HunyuanVideo transformer", path)
         raise ValueError(f"{path} is not a HunyuanVideo transformer: its sizes make no sense ({reason(error)}).") from error
     return StoredTransformer(layout, *_eight_bits(tensors, path), config)
 
 
 def unwrap(content: dict, path: Path, load_key: LoadKey) -> object:
-    """The state dict inside a DeepSpeed file, which keeps it under "module" (the weights) or "ema" (their average); or a bare one."""
+    """The state dict inside a DeepSpeed file, which keeps it under "module" (the weights) or "ema" (their average); or in another trainer's
+    file, under "state_dict"; or a bare one."""
+    content = content.get("state_dict", content)
+    if not isinstance(content, dict):
+        return content  # which `plain_tensors` refuses
     if load_key in content:
         return content[load_key]
     if wrappers := {"module", "ema"} & content.keys():
@@ -102,6 +109,24 @@ def unwrap(content: dict, path: Path, load_key: LoadKey) -> object:
     if load_key != "module":
         raise ValueError(f"{path} has no {load_key!r}; it holds weights alone.")
     return content
+
+
+def expanded(state: Mapping[str, Tensor | Lazy], path: Path) -> dict[str, Lazy]:
+    """The tensors of a text encoder, of which some may be in 8 bits, with their scales beside them as ComfyUI has them.
+
+    Raises:
+        ValueError: a scale is of nothing in 8 bits, or of rows or blocks.
+    """
+    tensors = lazy(state)
+    found = {name: tensor for name, tensor in tensors.items() if not (_SCALE.fullmatch(name) or _OF_ACTIVATIONS.fullmatch(name))}
+    for layer, scale in ((match[1], tensor.read()) for name, tensor in tensors.items() if (match := _SCALE.fullmatch(name))):
+        weight = found.get(f"{layer}.weight")
+        if weight is None or weight.dtype not in _EIGHT_BITS or scale.numel() != 1:
+            raise ValueError(
+                f"{path} has a scale for {layer} that is of no weight in 8 bits, or of rows or blocks; only one for each is supported."
+            )
+        found[f"{layer}.weight"] = weight.scaled(scale.float().view(()))
+    return found
 
 
 def transformer_config(state: Mapping[str, Tensor | Lazy]) -> TransformerConfig:

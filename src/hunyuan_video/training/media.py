@@ -1,6 +1,6 @@
 """Captioned videos and images on disk: a folder or a list of them, and the clips that are cut from each.
 
-    folder/       clip.mp4 + clip.txt, photo.jpg + photo.txt, subfolders too
+    folder/       clip.mp4 + clip.txt, photo.jpg + photo.txt, clip/0000.png … + clip.txt, subfolders too
     list.jsonl    {"file": "clip.mp4", "caption": "A cat."}, one a line; other keys are ignored
     list.csv      file,caption in the first line
 
@@ -12,10 +12,12 @@ Letters: T frames, H W height and width of a bucket.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -25,15 +27,15 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
-from hunyuan_video.pictures import DAMAGED, fill, image_size, read_image
+from hunyuan_video.pictures import DAMAGED, as_seen, durations, fill, image_size, read_animation, read_image, stated_rate
 from hunyuan_video.training.dataset import Bucket, nearest
-from hunyuan_video.video import open_container, rgb
+from hunyuan_video.video import open_container, rgb, video_stream
 
 if TYPE_CHECKING:
     import av
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
 ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
 Frames = UInt8[np.ndarray, "T H W 3"]
@@ -58,7 +60,18 @@ class Item:
 
     @property
     def is_image(self) -> bool:
+        """Whether it is a picture, perhaps a moving one."""
         return self.path.suffix.lower() in IMAGE_SUFFIXES
+
+    @property
+    def is_media(self) -> bool:
+        return self.path.suffix.lower() in SUFFIXES or self.path.is_dir()
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Of the file, or of all frames of a folder; None if it is missing."""
+        files = frame_files(self.path) if self.path.is_dir() else [self.path] if self.path.is_file() else []
+        return sum(file.stat().st_size for file in files) if files else None
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ def find_items(source: Path) -> list[Item]:
     if source.is_dir():
         items = list(_folder_items(source))
     elif source.suffix.lower() in (".jsonl", ".csv"):
-        with source.open(encoding="utf-8-sig", newline="") as file:
+        with source.open(encoding=_encoding(source), newline="") as file:
             rows = _json_rows(file) if source.suffix.lower() == ".jsonl" else _csv_rows(file)
             items = [_listed_item(source, number, row) for number, row in rows]
     elif not source.exists():
@@ -94,32 +107,81 @@ def find_items(source: Path) -> list[Item]:
 
 
 def _folder_items(folder: Path) -> Iterator[Item]:
-    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
-    captions = {path for _, path in files if path.suffix == ".txt"}
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if not path.name.startswith("."))
+    captions = {path.with_suffix(""): path for _, path in files if path.suffix.lower() == ".txt" and path.is_file()}
+    clips = {path for path in captions if path.is_dir() and _is_clip(path, captions)}
+    stems: dict[Path, list[tuple[int, str, Path]]] = {}
     for name, path in files:
-        beside = path.with_suffix(".txt")
+        stem = path if path in clips else path.with_suffix("")
         # What is no video or image is passed over in silence, except if somebody wrote a caption for it.
-        if path in captions or path.name.startswith(".") or (path.suffix.lower() not in SUFFIXES and beside not in captions):
-            continue
-        try:
-            caption = beside.read_bytes().decode("utf-8-sig") if beside in captions else ""
-        except UnicodeDecodeError:
-            yield Item(path, name, "", "caption is not UTF-8")
-        else:
-            yield _item(path, name, caption)
+        is_file = path.is_file() and path.suffix.lower() != ".txt" and (path.suffix.lower() in SUFFIXES or stem in captions)
+        if (is_file or path in clips) and path.parent not in clips:
+            stems.setdefault(stem, []).append((_rank(path), name, path))
+    for stem, found in stems.items():
+        best = min(rank for rank, _, _ in found)
+        caption, problem = _read_caption(captions.get(stem))
+        # One sample a name: beside a clip, a picture is its thumbnail.
+        for rank, name, path in found:
+            if rank == best:
+                yield _item(path, name, caption, problem)
+                problem = "another of the same name"
 
 
-def _item(path: Path, name: str, caption: str) -> Item:
-    caption, problem = caption.strip(), ""
-    if path.suffix.lower() not in SUFFIXES:
+def _is_clip(folder: Path, captions: Container[Path]) -> bool:
+    """Whether a folder with a caption beside it is of frames: pictures that have none of their own."""
+    frames = frame_files(folder)
+    return bool(frames) and not any(frame.with_suffix("") in captions for frame in frames)
+
+
+def _rank(path: Path) -> int:
+    """Of what has the same name and caption, the first counts: video, folder of frames, picture, anything else."""
+    suffix = path.suffix.lower()
+    return 0 if suffix in VIDEO_SUFFIXES else 1 if path.is_dir() else 2 if suffix in IMAGE_SUFFIXES else 3
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures of a folder, by the numbers in their names."""
+    pictures = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+    return sorted(pictures, key=lambda path: [(int(number or 0), word) for word, number in re.findall(r"(\D*)(\d*)", path.stem)])
+
+
+def _read_caption(path: Path | None) -> tuple[str, str]:
+    """The words beside a source, and what is wrong with them."""
+    if path is None:
+        return "", ""
+    try:
+        return path.read_text(encoding=_encoding(path)), ""
+    except UnicodeError:
+        return "", "caption is not UTF-8"
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 where a file starts with the mark of that."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _item(path: Path, name: str, caption: str, problem: str = "") -> Item:
+    caption = caption.strip()
+    if path.suffix.lower() not in SUFFIXES and not path.is_dir():
         problem = "unknown kind of file"
+    elif problem:
+        pass
     elif not caption:
         problem = "no caption"
+    elif not _is_text(caption):
+        problem = "caption is not text"
     elif len(caption) > MAX_PROMPT_CHARACTERS:
         problem = "caption too long"
-    elif not path.is_file():
+    elif not path.exists():
         problem = "missing file"
-    return Item(path, name, caption, problem)
+    # Names may have bytes that are no text, too, and are printed and stored.
+    return Item(path, name.encode("utf-8", "backslashreplace").decode(), caption, problem)
+
+
+def _is_text(words: str) -> bool:
+    """Whether it has no NUL, as UTF-16 taken for UTF-8 has, and no half of a character."""
+    return not re.search("[\0\ud800-\udfff]", words)
 
 
 def _listed_item(source: Path, number: int, row: object) -> Item:
@@ -170,18 +232,16 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
     """
     if item.problem:
         raise UnusableError(item.problem)
+    longest = max(bucket.num_frames for bucket in buckets)
+    seconds = max_clips * longest / fps
     with _unusable_if_damaged():
-        if item.is_image:
-            width, height = image_size(item.path)
-            bucket = nearest(buckets, 1, height, width)
-            if bucket is None:
-                raise UnusableError("no bucket for images")
-            return [Cut(bucket, [0])]
-        longest = max(bucket.num_frames for bucket in buckets)
-        if longest == 1:
-            raise UnusableError("no bucket for videos")
-        seconds = max_clips * longest / fps
-        times, height, width = _look_at_video(item.path, seconds)
+        times, height, width = _look(item.path, seconds, fps)
+    if item.is_image and len(times) == 1:
+        if (bucket := nearest(buckets, 1, height, width)) is None:
+            raise UnusableError("no bucket for images")
+        return [Cut(bucket, [0])]
+    if longest == 1:
+        raise UnusableError("no bucket for videos")
     # On the grid k / fps, each time shows the last frame at or before it: variable rates are respected, slow ones repeat frames.
     times -= times[0]
     grid = np.arange(int((min(times[-1], seconds) + ROUNDING) * fps) + 1) / fps
@@ -196,12 +256,31 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
     return cuts
 
 
+def _look(path: Path, seconds: float, fps: float) -> tuple[np.ndarray, int, int]:
+    """The times of the frames of the first `seconds` and a bit, and the height and width as displayed. A folder of frames that does not say
+    its rate is at `fps`."""
+    if path.is_dir():
+        files = frame_files(path)
+        if not files:
+            raise UnusableError("no frames")
+        rate = stated_rate(files[0]) or fps
+        files = files[: int((seconds + 1) * rate) + 1]
+        if len(sizes := {image_size(file) for file in files}) > 1:
+            raise UnusableError("frames of different sizes")
+        width, height = sizes.pop()
+        return np.arange(len(files)) / rate, height, width
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        width, height = image_size(path)
+        lengths = durations(path, seconds + 1)
+        return np.cumsum([0.0, *lengths[:-1]]), height, width
+    return _look_at_video(path, seconds)
+
+
 def _look_at_video(path: Path, seconds: float) -> tuple[np.ndarray, int, int]:
-    """The times of the frames of the first `seconds` and a bit, and the height and width as displayed."""
     times: list[float] = []
     first: av.VideoFrame | None = None
     with open_container(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         for packet in container.demux(stream):
             first = first or next(iter(packet.decode()), None)
             stamp = packet.pts if packet.pts is not None else packet.dts
@@ -227,7 +306,7 @@ def read_clips(item: Item, cuts: Sequence[Cut]) -> Iterator[Frames]:
         UnusableError: the source ends early or is damaged.
     """
     with _unusable_if_damaged():
-        pictures = iter([read_image(item.path)]) if item.is_image else _decode(item.path, cuts)
+        pictures = _shown(item.path, cuts)
         for cut in cuts:
             clip = np.empty((*cut.bucket, 3), np.uint8)
             for position in range(cut.bucket.num_frames):
@@ -238,21 +317,37 @@ def read_clips(item: Item, cuts: Sequence[Cut]) -> Iterator[Frames]:
             yield clip
 
 
-def _decode(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
-    wanted = iter(frame for cut in cuts for frame in cut.frames)
-    number = next(wanted, None)
-    with open_container(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for decoded, frame in enumerate(container.decode(stream)):
-            if decoded != number:
-                continue
-            picture = Image.fromarray(np.ascontiguousarray(np.rot90(rgb(frame), round(frame.rotation / 90))))
-            while decoded == number:
-                yield picture
-                number = next(wanted, None)
-            if number is None:
-                return
+def _shown(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
+    """Those frames that clips show, in order, once for each time."""
+    numbers = [number for cut in cuts for number in cut.frames]
+    frames = enumerate(_frames(path, set(numbers)))
+    position, picture = -1, None
+    for number in numbers:
+        while position < number:
+            position, picture = next(frames, (number, None))
+        if picture is None:
+            return
+        yield picture
+
+
+def _frames(path: Path, wanted: Container[int]) -> Iterator[Image.Image | None]:
+    """The frames of a source, those that are wanted as a person sees them."""
+    if path.is_dir():
+        for number, file in enumerate(frame_files(path)):
+            yield read_image(file) if number in wanted else None
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        for number, image in enumerate(read_animation(path)):
+            yield as_seen(image) if number in wanted else None
+    else:
+        with open_container(path) as container:
+            stream = video_stream(container)
+            stream.thread_type = "AUTO"
+            for number, frame in enumerate(container.decode(stream)):
+                yield _upright(frame) if number in wanted else None
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(np.rot90(rgb(frame), round(frame.rotation / 90))))
 
 
 @contextlib.contextmanager

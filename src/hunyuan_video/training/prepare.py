@@ -151,7 +151,7 @@ def report(title: str, buckets: Counter[str], skipped: Skipped, num_sources: int
 
 def _digest(items: Sequence[media.Item]) -> str:
     """Identifies a shard's sources: names, sizes and captions. Not dates, which a copy to another disk changes."""
-    facts = [(item.name, item.caption, item.problem, item.path.stat().st_size if item.path.is_file() else None) for item in items]
+    facts = [(item.name, item.caption, item.problem, item.num_bytes) for item in items]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

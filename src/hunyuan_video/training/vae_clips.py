@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from hunyuan_video.training.dataset import Bucket
-from hunyuan_video.training.media import SUFFIXES, Item, UnusableError, find_items, plan, read_clips
+from hunyuan_video.training.media import Item, UnusableError, find_items, plan, read_clips
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class MediaFiles:
     """
 
     def __init__(self, source: Path, num_frames: int, size: int, max_stride: int, num_held_out: int):
-        items = [replace(item, problem="") for item in find_items(source) if item.path.suffix.lower() in SUFFIXES and item.path.is_file()]
+        items = [replace(item, problem="") for item in find_items(source) if item.is_media and item.path.exists()]
         kinds = {kind: [item for item in items if item.is_image == (kind == "image")] for kind in ("video", "image")}
         self.videos, self.images, self.source = kinds["video"], kinds["image"], source
         kept = self.videos or self.images
