@@ -331,6 +331,40 @@ def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(ge
     assert video.read_metadata(only("*-2.mp4"))["frames_sha256"] == resumed["frames_sha256"]
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [
+        ("hunyuan_video.pipeline.HunyuanVideo", "decode", torch.OutOfMemoryError("CUDA out of memory.")),
+        ("hunyuan_video.pipeline.HunyuanVideo", "decode", ValueError("The video to convert holds NaN")),
+        ("hunyuan_video.pipeline.HunyuanVideo", "decode", KeyboardInterrupt()),
+        ("hunyuan_video.video", "save_video", OSError(28, "No space left on device")),
+    ],
+)
+def test_what_fails_after_the_last_step_keeps_the_latents_and_says_how_to_decode_them(
+    generate, official_tree, monkeypatch, caplog, capsys, place, name, error
+):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.{name}", fails)
+        assert generate("A cat.", "--seed", "0") != 0
+    path = only("*")
+    assert path.name == "A_cat_seed0.safetensors" and f"`hunyuan-video decode {path}`" in caplog.text
+    assert cli.main(["decode", str(path), "--weights", str(official_tree)]) == 0
+    assert cli.main(["replay", str(only("*.mp4")), "--weights", str(official_tree)]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+
+
+def test_latents_that_cannot_be_kept_either_hide_nothing(generate, monkeypatch, caplog, capsys):
+    def full(path: Path, _write: object) -> None:
+        raise OSError(f"Cannot write {path}: no space left on device")
+
+    monkeypatch.setattr("hunyuan_video.video.put_beside", full)
+    assert generate("A cat.", "--seed", "0") == 2
+    assert "A_cat_seed0.mp4: no space left" in capsys.readouterr().err and "could not be kept, either (Cannot" in caplog.text
+
+
 def refused(capsys, *arguments: str) -> str:
     started = time.monotonic()
     assert cli.main(list(arguments)) == 2
