@@ -150,12 +150,13 @@ def _whole(path: Path) -> Iterator[Path]:
 
 def _why_not_written(error: Exception, temporary: Path) -> str | None:
     """What is wrong with the disk, if it is that; what a block reads may be damaged, too."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.strerror:
         is_ours = error.errno in _FULL or str(error.filename or "").startswith(str(temporary))
-        return error.strerror.lower() if is_ours and error.strerror else None
+        return error.strerror.lower() if is_ours else None
     if number := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors says it
         return os.strerror(int(number[1])).lower()
-    return "the disk is full" if re.search(r"inline_container|iostream", str(error)) else None  # all that PyTorch says
+    # All that PyTorch and NumPy say.
+    return "the disk is full" if re.search(r"inline_container|iostream|requested and \d+ written", str(error)) else None
 
 
 def _finish(temporary: Path) -> None:

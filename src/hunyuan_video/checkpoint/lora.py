@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hunyuan_video.checkpoint.diffusers import Rows, in_diffusers
-from hunyuan_video.checkpoint.reading import container_of, read_state_dict, reason
+from hunyuan_video.checkpoint.reading import check_finite, container_of, read_state_dict, reason
 from hunyuan_video.files import replacing
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.request import Adapter
@@ -59,7 +59,7 @@ def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig())
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or is no LoRA for this transformer; lists the first ten reasons.
+        ValueError: the file is damaged, holds NaN or infinity, or is no LoRA for this transformer; lists the first ten reasons.
     """
     path = Path(path)
     content = read_state_dict(path)
@@ -79,6 +79,7 @@ def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig())
         elif part in found[layer]:
             problems.append(f"{key} is there twice")
         else:
+            check_finite(key, tensor, path)
             found[layer][part] = tensor
 
     pieces: dict[str, list[tuple[Rows, LowRank]]] = defaultdict(list)
