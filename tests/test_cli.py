@@ -285,19 +285,64 @@ def test_a_run_is_resumed_into_the_callers_folder_and_not_where_its_file_says(ge
     assert "settings that this version cannot use" in refused(capsys, "generate", "--resume", "hostile.safetensors", *weights)
 
 
-def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hunyuan_video.cli", "generate", *arguments],
+def started(*command: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
     )
+
+
+def interrupt_after_first_step(arguments: list[str], state: Path, number: int = signal.SIGINT) -> subprocess.Popen:
+    process = started("-m", "hunyuan_video", "generate", *arguments)
     deadline = time.monotonic() + 60
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     return process
+
+
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("number", [number for number in STOPS if number != signal.SIGINT])
+def test_being_told_to_end_is_like_ctrl_c(official_tree, number):
+    settings = ["A cat.", "--weights", str(official_tree), *SMALL, "--num-steps", "300", "--save-state", "state.safetensors"]
+    process = interrupt_after_first_step(settings, Path("state.safetensors"), number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and out == "" and "Traceback" not in error
+    assert "Kept: state.safetensors, the state after" in error and not list(Path("results").iterdir())
+
+
+INFO = ("-m", "hunyuan_video", "info")
+SAMPLE = (str(Path(__file__).parents[1] / "sample_video.py"), "--help")
+
+
+@pytest.mark.parametrize(
+    ("number", "module", "command"),
+    [(signal.SIGINT, "tyro", INFO), (signal.SIGINT, "torch._C", INFO), (signal.SIGTERM, "torch._C", INFO), (signal.SIGINT, "tyro", SAMPLE)],
+)
+def test_whoever_stops_a_command_while_it_imports_gets_no_traceback(number, module, command):
+    with started("-X", "importtime", *command) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip().startswith(module):
+                break
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in rest
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_no_batch(official_tree):
+    flags = ["--weights", str(official_tree), *SMALL, "--seed", "0", "--num-videos", "3"]
+    with started("-m", "hunyuan_video", "generate", "A cat.", *flags) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "results/A_cat_seed0.mp4\n"
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 0 and len(list(Path("results").iterdir())) == 3
 
 
 def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(generate, official_tree):
