@@ -139,7 +139,7 @@ def _whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     except (OSError, SafetensorError, RuntimeError) as error:
-        if (reason := _why_not_written(error, temporary)) is None:
+        if (reason := why_not_written(error, temporary)) is None:
             raise
         kind = type(error) if isinstance(error, OSError) else OSError
         raise kind(f"Cannot write {path}: {reason}; make room there, allow writing, or choose another place.") from error
@@ -148,8 +148,8 @@ def _whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _why_not_written(error: Exception, temporary: Path) -> str | None:
-    """What is wrong with the disk, if it is that; what a block reads may be damaged, too."""
+def why_not_written(error: Exception, temporary: Path) -> str | None:
+    """What is wrong with the disk where `temporary` was to be written, if it is that: what was read meanwhile may be damaged, too."""
     if isinstance(error, OSError) and error.strerror:
         is_ours = error.errno in _FULL or str(error.filename or "").startswith(str(temporary))
         return error.strerror.lower() if is_ours else None
