@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
+import os
 import signal
 import sys
 import threading
@@ -63,7 +65,9 @@ class Waiting:
     def _wait(self, number: int, _frame: FrameType | None) -> None:
         if self._number is None:
             self._number, self._since = number, time.monotonic()
-            log.info("Stopping after this step; once more to stop at once.")
+            if log.isEnabledFor(logging.INFO):
+                with contextlib.suppress(OSError):  # past the stream, in which this may have come while it was written to
+                    os.write(2, b"\nStopping after this step; once more to stop at once.\n")
         elif time.monotonic() - self._since > _SAME:
             self._restore()
             signal.raise_signal(number)

@@ -174,7 +174,6 @@ class Run:
         began = time.monotonic()
         path = self._checkpoints / f"step-{step:08d}"
         temporary = path.with_name(f".{path.name}.tmp")
-        logging.getLogger("c10d-NullHandler-dcp_logger").propagate = False  # of its errors, which are raised, too, it prints all it knows
         try:
             with _single_process_is_meant(self.world):
                 dcp.save(state, checkpoint_id=temporary, no_dist=self.world.size == 1)  # flushes its files; returns when all ranks are done
