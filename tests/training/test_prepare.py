@@ -13,6 +13,7 @@ import pytest
 import torch
 from media_files import at, write_video
 from PIL import Image
+from small_disk import small_disk
 from test_doors import ROOT, commands
 
 from hunyuan_video import HunyuanVideo, cli, weights
@@ -270,3 +271,9 @@ def test_a_preparation_that_found_nothing_leaves_the_folder_to_other_settings(tm
         prepare.prepare(config, tmp_path / "cache")
     prepare.prepare(replace(config, buckets=("5x64x64",)), tmp_path / "cache")
     assert len(LatentCache(tmp_path / "cache")) == 1
+
+
+def test_a_disk_that_is_full_is_said_with_the_path_of_the_shard(tmp_path):
+    with small_disk(1000), pytest.raises(OSError, match=r"Cannot write .*/shard-00000\.safetensors: file too large"):
+        shards._write(tmp_path / "shard-00000.safetensors", {"0.latents": torch.zeros(10_000)}, "{}")
+    assert not list(tmp_path.iterdir())
