@@ -68,8 +68,9 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor | Lazy | Delivered],
 def stays_in_file(part: Path, device: torch.device) -> bool:
     """Whether weights, of a file or folder, are used where they lie: by a CPU that computes alone (of many ranks, one reads), if they are
     so large that a copy would be in the way. Those of a GGUF file are expanded, into memory."""
-    is_gguf = part.is_file() and container_of(part) == "gguf"
-    return device.type == "cpu" and is_large(part) and not is_gguf and not dist.is_initialized()
+    if device.type != "cpu" or dist.is_initialized() or not is_large(part):
+        return False
+    return not (part.is_file() and container_of(part) == "gguf")
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False) -> None:
@@ -91,11 +92,12 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
         if isinstance(layer, _CONVERTING):
             kept |= {f"{name}.{own}": tensor.dtype for own, tensor in layer.named_parameters() if own != "bias"}
     # In the file's order, letting go of each: a shard that has been converted is out of memory before the next is read.
-    converted, large = {}, is_large(path)
+    converted = {}
+    in_file = device.type == "cpu" and not dist.is_initialized() and is_large(path)  # many ranks send each other all, and so check all
     for name in list(state):
         tensor = state.pop(name)
         converted[name] = tensor.to(device, kept[name])
-        if not (large and device.type == "cpu" and tensor.dtype == kept[name]):
+        if not (in_file and tensor.dtype == kept[name]):
             check_finite(name, converted[name], path)
     model.load_state_dict(converted, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
