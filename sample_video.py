@@ -7,14 +7,23 @@ import os
 import sys
 
 try:
-    from hunyuan_video.apps import official
+    from hunyuan_video.signals import enter
 except ModuleNotFoundError as error:
     sys.exit(f"sample_video.py: {error}; install this repository first (pip install .) and use the Python it was installed for.")
-from hunyuan_video.cli import run_guarded
-from hunyuan_video.files import check_output
 
 
-def main() -> None:
+def main() -> int:
+    from hunyuan_video.cli import run_guarded
+
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("hunyuan_video").setLevel(logging.INFO)
+    return run_guarded(make_videos)
+
+
+def make_videos() -> None:
+    from hunyuan_video.apps import official
+    from hunyuan_video.files import check_output
+
     args = official.build_parser().parse_args()
     command = official.translate(args)
     official.check_model(command, args.model)
@@ -37,6 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("hunyuan_video").setLevel(logging.INFO)
-    sys.exit(run_guarded(main))
+    enter(main)

@@ -295,19 +295,64 @@ def test_a_run_is_resumed_into_the_callers_folder_and_not_where_its_file_says(ge
     assert "settings that this version cannot use" in refused(capsys, "generate", "--resume", "hostile.safetensors", *weights)
 
 
-def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hunyuan_video.cli", "generate", *arguments],
+def started(*command: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
     )
+
+
+def interrupt_after_first_step(arguments: list[str], state: Path, number: int = signal.SIGINT) -> subprocess.Popen:
+    process = started("-m", "hunyuan_video", "generate", *arguments)
     deadline = time.monotonic() + 60
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     return process
+
+
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("number", [number for number in STOPS if number != signal.SIGINT])
+def test_being_told_to_end_is_like_ctrl_c(official_tree, number):
+    settings = ["A cat.", "--weights", str(official_tree), *SMALL, "--num-steps", "300", "--save-state", "state.safetensors"]
+    process = interrupt_after_first_step(settings, Path("state.safetensors"), number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and out == "" and "Traceback" not in error
+    assert "Kept: state.safetensors, the state after" in error and not list(Path("results").iterdir())
+
+
+INFO = ("-m", "hunyuan_video", "info")
+SAMPLE = (str(Path(__file__).parents[1] / "sample_video.py"), "--help")
+
+
+@pytest.mark.parametrize(
+    ("number", "module", "command"),
+    [(signal.SIGINT, "tyro", INFO), (signal.SIGINT, "torch._C", INFO), (signal.SIGTERM, "torch._C", INFO), (signal.SIGINT, "tyro", SAMPLE)],
+)
+def test_whoever_stops_a_command_while_it_imports_gets_no_traceback(number, module, command):
+    with started("-X", "importtime", *command) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip().startswith(module):
+                break
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in rest
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_no_batch(official_tree):
+    flags = ["--weights", str(official_tree), *SMALL, "--seed", "0", "--num-videos", "3"]
+    with started("-m", "hunyuan_video", "generate", "A cat.", *flags) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "results/A_cat_seed0.mp4\n"
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 0 and len(list(Path("results").iterdir())) == 3
 
 
 def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(generate, official_tree):
@@ -339,6 +384,40 @@ def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(ge
     kernel = resumed["runtime"]["attention"]  # which the other process measured
     assert cli.main(["generate", *settings, "--attention", kernel]) == 0
     assert video.read_metadata(only("*-2.mp4"))["frames_sha256"] == resumed["frames_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [
+        ("hunyuan_video.pipeline.HunyuanVideo", "decode", torch.OutOfMemoryError("CUDA out of memory.")),
+        ("hunyuan_video.pipeline.HunyuanVideo", "decode", ValueError("The video to convert holds NaN")),
+        ("hunyuan_video.pipeline.HunyuanVideo", "decode", KeyboardInterrupt()),
+        ("hunyuan_video.video", "save_video", OSError(28, "No space left on device")),
+    ],
+)
+def test_what_fails_after_the_last_step_keeps_the_latents_and_says_how_to_decode_them(
+    generate, official_tree, monkeypatch, caplog, capsys, place, name, error
+):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.{name}", fails)
+        assert generate("A cat.", "--seed", "0") != 0
+    path = only("*")
+    assert path.name == "A_cat_seed0.safetensors" and f"`hunyuan-video decode {path}`" in caplog.text
+    assert cli.main(["decode", str(path), "--weights", str(official_tree)]) == 0
+    assert cli.main(["replay", str(only("*.mp4")), "--weights", str(official_tree)]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
+
+
+def test_latents_that_cannot_be_kept_either_hide_nothing(generate, monkeypatch, caplog, capsys):
+    def full(path: Path, _write: object) -> None:
+        raise OSError(f"Cannot write {path}: no space left on device")
+
+    monkeypatch.setattr("hunyuan_video.video.put_beside", full)
+    assert generate("A cat.", "--seed", "0") == 2
+    assert "A_cat_seed0.mp4: no space left" in capsys.readouterr().err and "could not be kept, either (Cannot" in caplog.text
 
 
 def refused(capsys, *arguments: str) -> str:

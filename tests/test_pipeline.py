@@ -199,6 +199,20 @@ def test_resuming_with_latents_of_another_size_is_refused(pipe):
         next(pipe.steps("A cat.", SMALL, resume=(1, torch.zeros(1, 4, 2, 4, 8))))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_latents_that_are_not_finite_are_noticed_at_their_step(pipe, monkeypatch, bad):
+    whole, seen = pipe.transformer.forward, []
+
+    def forward(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(None)
+        return whole(x, *rest) * (bad if len(seen) == 2 else 1)
+
+    monkeypatch.setattr(pipe.transformer, "forward", forward)
+    with pytest.raises(ValueError, match=r"hold NaN or infinity after step 2 of 3.*--dtype bfloat16"):
+        pipe("A cat.", SMALL)
+    assert len(seen) == 2
+
+
 def test_negative_prompt_and_cfg_scale_change_the_video(pipe):
     plain = pipe("A cat.", SMALL).frames
     guided = pipe("A cat.", replace(SMALL, cfg_scale=3.0)).frames

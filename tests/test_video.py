@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from media_files import read_video
 from PIL import GifImagePlugin, Image
 from safetensors.torch import save_file
+from small_disk import small_disk
 
 from hunyuan_video import files, video
 from hunyuan_video.pictures import read_image
@@ -467,16 +468,56 @@ def test_safe_names_can_be_read():
 def test_longest_names_fit_on_the_disk(tmp_path):
     name = files.safe_name("长" * 1000, 2**63 - 1)
     assert name.startswith("长" * 20)
-    files.unique_path(tmp_path, name, ".safetensors").touch()
+    video.save_latents(torch.zeros(1, 1, 1, 1, 1), tmp_path / f"{name}.safetensors", overwrite=False)
 
 
-def test_unique_path_never_overwrites(tmp_path):
-    for expected in ("a.b.mp4", "a.b-2.mp4", "a.b-3.mp4"):
-        path = files.unique_path(tmp_path, "a.b", ".mp4")
-        assert path == tmp_path / expected
-        path.touch()
+def test_without_overwriting_the_next_free_name_is_taken(tmp_path):
+    frames = moving(2, 32, 32)
+    for expected in ("a.b.gif", "a.b-2.gif", "a.b-3.gif"):
+        assert video.save_video(frames, tmp_path / "a.b.gif", overwrite=False) == tmp_path / expected
     (tmp_path / "frames").mkdir()
-    assert files.unique_path(tmp_path, "frames", ".png").name == "frames-2.png"
-    for name in ("", "..", "a/b", "/etc/passwd"):
-        with pytest.raises(ValueError, match="not a plain file name"):
-            files.unique_path(tmp_path, name, ".mp4")
+    assert video.save_video(frames, tmp_path / "frames.png", overwrite=False) == tmp_path / "frames-2"
+    assert video.save_video(frames[:1], tmp_path / "frames.png", overwrite=False) == tmp_path / "frames-3.png"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_of_two_that_want_the_same_name_at_the_same_time_each_gets_its_own(tmp_path, monkeypatch, kind, has_links):
+    """Both have looked, and the name was free, before either takes it."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    frames = moving(1 if kind == "file" else 2, 16, 16)
+    real, others = os.path.lexists, []
+
+    def looked(path: str) -> bool:
+        free = not real(path)
+        if free and not others and path.endswith("clip" if kind == "folder" else "clip.png"):
+            others.append(None)  # the other one is served while this one has only looked
+            others.append(video.save_video(frames, tmp_path / "clip.png", overwrite=False))
+        return not free
+
+    monkeypatch.setattr(os.path, "lexists", looked)
+    mine, other = video.save_video(frames, tmp_path / "clip.png", overwrite=False), others[1]
+    assert mine != other and sorted(os.listdir(tmp_path)) == sorted(path.name for path in (mine, other))
+    assert all(len(list(path.glob("*"))) == 2 or path.stat().st_size > 0 for path in (mine, other))
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "a.png", "a.safetensors"])
+def test_a_disk_that_is_full_is_said_with_the_path_and_leaves_nothing(tmp_path, name, overwrite):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    crf = 0 if name in ("a.mp4", "a.webm") else None
+
+    def save() -> None:
+        if name == "a.safetensors":
+            video.save_latents(torch.zeros(1, 16, 5, 16, 16), tmp_path / name, overwrite=overwrite)
+        else:
+            video.save_video(noise, tmp_path / name, crf=crf, overwrite=overwrite)
+
+    with small_disk(5_000), pytest.raises(OSError, match=r"Cannot write .*/a(\.\w+)?: [Ff]ile too large"):
+        save()
+    assert not list(tmp_path.iterdir())

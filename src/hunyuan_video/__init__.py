@@ -9,20 +9,21 @@ save_video(video.frames, "cat.mp4", metadata=video.provenance.to_json())
 
 from typing import TYPE_CHECKING
 
-from hunyuan_video.config import Runtime, Sampling
-from hunyuan_video.request import Adapter, Picture, Request
-
 if TYPE_CHECKING:
     __version__: str
+    from hunyuan_video.config import Runtime, Sampling
     from hunyuan_video.pipeline import HunyuanVideo
+    from hunyuan_video.request import Adapter, Picture, Request
     from hunyuan_video.video import save_video
 
 __all__ = ["Adapter", "HunyuanVideo", "Picture", "Request", "Runtime", "Sampling", "__version__", "save_video"]
 
 _LAZY = {
+    **dict.fromkeys(("Runtime", "Sampling"), "hunyuan_video.config"),
+    **dict.fromkeys(("Adapter", "Picture", "Request"), "hunyuan_video.request"),
     "HunyuanVideo": "hunyuan_video.pipeline",
     "save_video": "hunyuan_video.video",
-}  # they import torch; `import hunyuan_video` does not
+}  # some import torch; `import hunyuan_video` imports nothing
 
 
 def __getattr__(name: str) -> object:

@@ -19,6 +19,7 @@ from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_promp
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
+from hunyuan_video.signals import enter
 
 log = logging.getLogger("hunyuan_video")
 
@@ -420,9 +421,5 @@ def _usage() -> str:
     )
 
 
-def console() -> None:
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    console()
+    enter(main)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import tempfile
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from hunyuan_video.config import Output, check_prompt
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 LATENTS_SUFFIX = ".safetensors"
 MAX_NAME_BYTES = 100  # of the 255 that file systems allow
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share, of a file
 
 
 def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str, ...] = (*VIDEO_SUFFIXES, LATENTS_SUFFIX)) -> Path:
@@ -67,15 +72,6 @@ def safe_name(prompt: str, seed: int) -> str:
     return (words or "video") + ending
 
 
-def unique_path(folder: str | Path, name: str, suffix: str) -> Path:
-    """`folder/name.mp4`, or `name-2.mp4`, `name-3.mp4` ... if that is taken (for `.png` also by a folder of frames)."""
-    if name in ("", "..") or Path(name).name != name:
-        raise ValueError(f"'{name}' is not a plain file name; give the folder apart.")
-    endings = (suffix, "") if suffix == ".png" else (suffix,)
-    stems = (Path(folder, name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-    return next(Path(f"{stem}{suffix}") for stem in stems if not any(os.path.lexists(f"{stem}{ending}") for ending in endings))
-
-
 def flush(path: Path) -> None:
     """To the disk, so that a power cut cannot leave a renamed but empty file. Windows cannot open folders, and need not."""
     if os.name != "nt" or path.is_file():
@@ -88,19 +84,86 @@ def flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[tuple[Path, Path]]:
-    """A temporary path, for a file or folder, that takes the place of `path` when the block ends well, and else vanishes."""
-    temporary = path.absolute().with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    """A temporary path, for a file or folder, that takes the place of `path` when the block ends well, and else vanishes.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk; names `path`.
+    """
+    with _whole(path) as temporary:
         yield temporary, path
-        for file in (*temporary.glob("*"), temporary):
-            flush(file)
-        if temporary.is_file():
-            temporary.chmod(0o644)  # some writers make files that only their owner may read
+        _finish(temporary)
         os.replace(temporary, path)
         flush(temporary.parent)
+
+
+def put_beside(path: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` make a file or folder under a temporary name, which then is called `clip.mp4` as `path` is; or `clip-2.mp4`, `clip-3.mp4`
+    ... if that is taken (for `.png` also by a folder of frames). Returns the name, which is taken in the moment when it is chosen: of two
+    processes that want the same one, each gets its own. Raises an OSError as `replacing`.
+    """
+    with _whole(path) as temporary:
+        write(temporary)
+        _finish(temporary)
+        suffix = "" if temporary.is_dir() else path.suffix
+        endings = (".png", "") if path.suffix.lower() == ".png" else (path.suffix,)
+        for number in itertools.count(1):
+            stem = path.with_name(path.stem if number == 1 else f"{path.stem}-{number}")
+            if not any(os.path.lexists(f"{stem}{ending}") for ending in endings):
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    _rename_to_free(temporary, taken := Path(f"{stem}{suffix}"))
+                    flush(temporary.parent)
+                    return taken
+    raise AssertionError  # for a type checker: numbers do not end
+
+
+def _rename_to_free(temporary: Path, path: Path) -> None:
+    """Raises a FileExistsError if the name is taken by now."""
+    if temporary.is_dir():
+        if os.name != "nt":  # where renaming takes the place of an empty folder, and elsewhere of none
+            path.mkdir()
+        os.rename(temporary, path)
+        return
+    try:
+        os.link(temporary, path)  # unlike a reserved name, whole from its first moment
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links, such as exFAT
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, of which nothing is left after the block."""
+    temporary = path.absolute().with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if (reason := why_not_written(error, temporary)) is None:
+            raise
+        kind = type(error) if isinstance(error, OSError) else OSError
+        raise kind(f"Cannot write {path}: {reason}; make room there, allow writing, or choose another place.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # for a folder; nothing else
         temporary.unlink(missing_ok=True)
+
+
+def why_not_written(error: Exception, temporary: Path) -> str | None:
+    """What is wrong with the disk where `temporary` was to be written, if it is that: what was read meanwhile may be damaged, too."""
+    if isinstance(error, OSError) and error.strerror:
+        is_ours = error.errno in _FULL or str(error.filename or "").startswith(str(temporary))
+        return error.strerror.lower() if is_ours else None
+    if number := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors says it
+        return os.strerror(int(number[1])).lower()
+    # All that PyTorch and NumPy say.
+    return "the disk is full" if re.search(r"inline_container|iostream|requested and \d+ written", str(error)) else None
+
+
+def _finish(temporary: Path) -> None:
+    for file in (*temporary.rglob("*"), temporary):
+        flush(file)
+    if temporary.is_file():
+        temporary.chmod(0o644)  # some writers make files that only their owner may read
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -93,6 +93,15 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
     return (posterior.mode().float() - vae.config.shift_factor) * vae.config.scaling_factor
 
 
+def _check_finite(latents: Tensor, step: int, total: int) -> None:
+    """Here, and not hours later, when they cannot be decoded."""
+    if not latents.isfinite().all():
+        raise ValueError(
+            f"The latents hold NaN or infinity after step {step} of {total}: some number was too large for its precision, or the weights "
+            "are damaged; try --dtype bfloat16 or float32, --text-dtype float32, --attention sdpa, no --lora, or a lower --cfg-scale."
+        )
+
+
 @dataclass(frozen=True)
 class Origin:
     """Which weights a pipeline has, and what they were made for."""
@@ -276,7 +285,7 @@ class HunyuanVideo:
 
         Raises:
             BusyError: this pipeline makes another video, whose steps have not ended.
-            ValueError: the request does not fit the model. Nothing has been computed then.
+            ValueError: the request does not fit the model, and nothing has been computed then; or the latents are not finite after a step.
         """
         request = self.request(request, sampling, **options)
         if not self._making.acquire(blocking=False):
@@ -307,6 +316,7 @@ class HunyuanVideo:
         with on_device(self.transformer, self.device, self.streamed):
             velocity = self._velocity(features, options, 0 if first_frame is None else 1)
             for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
+                _check_finite(latents, index, options.num_steps)
                 yield Step("denoise", index, options.num_steps, provenance, latents)
         frames = self.decode(latents)
         yield Step("decode", 1, 1, replace(provenance, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest()), latents, frames)

@@ -18,7 +18,7 @@ import json
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hunyuan_video import colours
-from hunyuan_video.files import LATENTS_SUFFIX, VIDEO_SUFFIXES, check_writable, replacing
+from hunyuan_video.files import LATENTS_SUFFIX, VIDEO_SUFFIXES, check_writable, put_beside, replacing
 from hunyuan_video.pictures import reading
 
 if TYPE_CHECKING:
@@ -72,12 +72,19 @@ def to_tensor(frames: Frames) -> Float[Tensor, "3 T H W"]:
 
 
 def save_video(
-    frames: Frames | FramesTensor, path: str | Path, *, fps: int | float = 24, crf: int | None = None, metadata: dict | None = None
+    frames: Frames | FramesTensor,
+    path: str | Path,
+    *,
+    fps: int | float = 24,
+    crf: int | None = None,
+    metadata: dict | None = None,
+    overwrite: bool = True,
 ) -> Path:
-    """Write frames in the format that the suffix names, in place of any older file; returns the path written.
+    """Write frames in the format that the suffix names, in place of any older file; returns the path written. Without `overwrite`, it is
+    `clip-2.mp4`, `clip-3.mp4` ... where `clip.mp4` is taken.
 
     `.mp4` is H.264 and `.webm` AV1 (yuv420p, BT.709, even sizes only), `.gif` has 256 colours for the whole video, `.png` is lossless:
-    one frame makes the file, several make a folder of its name (`clip.png`: `clip/00000.png` ...), which must not exist yet.
+    one frame makes the file, several make a folder of its name (`clip.png`: `clip/00000.png` ...), which is never overwritten.
     crf: loss, 0 is best; 18 for mp4 and 24 for webm unless given. metadata: what JSON can hold; stored in the file.
     Raises ValueError for a wrong argument and OSError where the disk refuses. Neither leaves a partial file, nor does Ctrl-C.
     """
@@ -94,8 +101,10 @@ def save_video(
     if max_crf is not None and (height % 2 or width % 2 or not 16 <= min(height, width) <= max(height, width) <= 8192):
         raise ValueError(f"The frames are {width}x{height}; {suffix} needs even sizes from 16 to 8192: crop them, or write .png or .gif.")
     comment = None if metadata is None else _pack(metadata)
-    path = check_writable(path, num_frames=len(pixels), suffixes=VIDEO_SUFFIXES)
-    with replacing(path if len(pixels) == 1 or suffix != ".png" else path.with_suffix("")) as (temporary, path):
+    is_folder = suffix == ".png" and len(pixels) > 1
+    path = check_writable(path, num_frames=len(pixels) if overwrite else 1, suffixes=VIDEO_SUFFIXES)
+
+    def write(temporary: Path) -> None:
         if suffix == ".gif":
             _write_gif(pixels, temporary, fps, comment)
         elif suffix == ".png":
@@ -105,7 +114,8 @@ def save_video(
                 _encode(pixels, temporary, suffix, fps, default_crf if crf is None else crf, comment)
             except pyav().FFmpegError as error:
                 raise OSError(f"Cannot write {path}: {error.strerror}; is the disk full?") from error
-    return path
+
+    return _put(path.with_suffix("") if is_folder and overwrite else path, write, overwrite)
 
 
 def read_metadata(path: str | Path) -> dict:
@@ -125,12 +135,20 @@ def read_metadata(path: str | Path) -> dict:
     return metadata
 
 
-def save_latents(latents: Float[Tensor, "B C T H W"], path: str | Path, metadata: dict | None = None) -> Path:
-    """Write latents in their own dtype, with a checksum, in place of any older file; returns the path."""
+def save_latents(latents: Float[Tensor, "B C T H W"], path: str | Path, metadata: dict | None = None, *, overwrite: bool = True) -> Path:
+    """Write latents in their own dtype, with a checksum, in place of any older file; or without `overwrite` under a free name, as
+    `save_video`. Returns the path."""
     tensor = latents.detach().cpu().contiguous()
     comment = _pack(metadata, sha256=_sha256(tensor))  # one entry: safetensors writes several in random order
-    with replacing(check_writable(path, suffixes=(LATENTS_SUFFIX,))) as (temporary, path):
-        save_file({"latents": tensor}, temporary, {MARK: comment})
+    path = check_writable(path, suffixes=(LATENTS_SUFFIX,))
+    return _put(path, lambda temporary: save_file({"latents": tensor}, temporary, {MARK: comment}), overwrite)
+
+
+def _put(path: Path, write: Callable[[Path], None], overwrite: bool) -> Path:
+    if not overwrite:
+        return put_beside(path, write)
+    with replacing(path) as (temporary, path):
+        write(temporary)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import manifest_layers
 from safetensors.torch import load_file
+from small_disk import small_disk
 
 from hunyuan_video import HunyuanVideo, checkpoint
 from hunyuan_video.checkpoint import convert as module
@@ -185,9 +187,45 @@ def test_a_failure_leaves_nothing(tmp_path, transformer, monkeypatch, target: Ta
 
     monkeypatch.setattr(module.StoredTransformer, "expanded", broken)
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"Cannot write .*/a\S*: no space left on device; make room"):
         convert(tmp_path / "source.pt", tmp_path / FILES[target], target)
     assert [path.name for path in tmp_path.iterdir()] == ["source.pt"]
+
+
+@pytest.mark.parametrize("target", get_args(Target))
+def test_a_disk_that_is_full_is_said_with_the_path(tmp_path, transformer, target: Target):
+    if target == "gguf":
+        pytest.importorskip("gguf", reason="the extra gguf is not installed")
+    with small_disk(), pytest.raises(OSError, match=r"Cannot write .*/a(\.\w+)?: (file too large|the disk is full)"):
+        convert(transformer, tmp_path / FILES[target], target)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system has no such call")
+def test_room_for_all_numbers_is_taken_before_they_are_written(tmp_path, monkeypatch):
+    """Into a mapped file: there a full disk is no error but a signal that kills."""
+
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    read = Lazy((4,), torch.float32, lambda: pytest.fail("numbers were written"))
+    with pytest.raises(OSError, match="No space"):
+        module.write_pickle({"module": {"a": read}}, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("target", ["official", "diffusers"])
+def test_all_that_a_folder_holds_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, target: Target):
+    flushed: set[str] = set()
+    out = tmp_path / "model"
+
+    def flush(path: Path) -> None:
+        assert not out.exists() or path == tmp_path
+        flushed.add("/".join(path.parts[len(tmp_path.parts) + 1 :]))
+
+    monkeypatch.setattr("hunyuan_video.files.flush", flush)
+    convert(EMBEDDED, out, target)
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*")} <= flushed
 
 
 def test_a_wrong_ending_is_refused_before_anything_is_read(tmp_path):

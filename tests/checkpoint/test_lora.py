@@ -13,6 +13,7 @@ from adapters import forward, random_lora
 from conftest import TINY, golden_config, manifest, randomize
 from diffusers_peer import KEYMAP
 from safetensors.torch import load_file, save_file
+from small_disk import small_disk
 from torch import nn
 
 from hunyuan_video.checkpoint.diffusers import in_diffusers
@@ -326,6 +327,23 @@ FEW = {f"{KOHYA_QKV}.lora_down.weight": torch.ones(2, 32)}
 def test_what_is_no_lora_for_this_model_gets_one_sentence(tmp_path, tensors, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_lora(save(tensors, tmp_path / "a.safetensors"), TINY)
+
+
+@pytest.mark.parametrize("part", ["lora_down.weight", "lora_up.weight", "alpha"])
+def test_an_adapter_that_is_not_finite_is_refused_with_file_and_name(tmp_path, part):
+    tensors = kohya() | {"lora_unet_double_blocks_0_img_attn_qkv.alpha": torch.tensor(2.0)}
+    (key,) = (name for name in tensors if name.endswith(part))
+    tensors[key] = tensors[key].clone()
+    tensors[key].view(-1)[-1] = float("nan")
+    with pytest.raises(ValueError, match=rf"a\.safetensors holds NaN or infinity in {key}"):
+        read_lora(save(tensors, tmp_path / "a.safetensors"), TINY)
+
+
+def test_a_disk_that_is_full_is_said_with_the_path_of_the_lora(tiny_transformer, tmp_path):
+    lora = random_lora(tiny_transformer)
+    with small_disk(1000), pytest.raises(OSError, match=r"Cannot write .*a\.safetensors: file too large"):
+        save_lora(lora, tmp_path / "a.safetensors", "kohya")
+    assert not list(tmp_path.iterdir())
 
 
 def test_pieces_of_another_size_are_refused_before_they_are_put_together(tmp_path):

@@ -206,3 +206,50 @@ def test_without_the_gguf_package_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(60))
     with pytest.raises(ImportError, match=r"pip install 'hunyuan-video\[gguf\]'"):
         open_transformer(tmp_path / "a.gguf")
+
+
+# --- Numbers that are none ---
+
+BAD = "single_blocks.0.linear2.weight"
+
+
+def put(state: State, value: float, dtype: torch.dtype = torch.bfloat16) -> State:
+    """With one bad number in the middle of one tensor."""
+    bad = state[BAD].clone()
+    bad.view(-1)[100] = value
+    return state | {BAD: bad.to(dtype)}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_with_file_and_name(tmp_path, state, value, dtype):
+    save_file(put(state, value), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=rf"a\.safetensors holds NaN or infinity in {BAD} \(as {str(dtype)[6:]}\)"):
+        checkpoint.load_transformer(tmp_path / "a.safetensors", dtype, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_8_bit_weights_that_are_nan_are_refused(tmp_path, state, sign):
+    nan = torch.tensor(float("nan")).copysign(torch.tensor(sign)).item()
+    save_file(put({name: tensor.to(fp8.FP8) for name, tensor in state.items()}, nan, fp8.FP8), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=f"NaN or infinity in {BAD}"):
+        load(tmp_path / "a.safetensors")
+
+
+def test_a_scale_that_is_nan_is_refused(tmp_path, state):
+    weights, scales = quantized(state)
+    torch.save(weights, tmp_path / "a.pt")
+    scales = {name.removesuffix(".weight"): scale for name, scale in (scales | {BAD: torch.tensor([float("nan")])}).items()}
+    torch.save(scales, tmp_path / "a_map.pt")
+    with pytest.raises(ValueError, match=r"NaN or infinity in the scale of single_blocks\.0\.linear2"):
+        load(tmp_path / "a.pt")
+
+
+def test_what_a_large_file_keeps_is_not_read_and_what_is_converted_of_it_is(tmp_path, state, monkeypatch):
+    monkeypatch.setattr(checkpoint, "is_large", lambda _: True)
+    checked: list[str] = []
+    monkeypatch.setattr(checkpoint, "check_finite", lambda name, *_: checked.append(name))
+    kept = {name: tensor.float() if name == "img_in.proj.bias" else tensor for name, tensor in state.items()}
+    save_file(kept, tmp_path / "a.safetensors")
+    load(tmp_path / "a.safetensors")
+    assert checked == ["img_in.proj.bias"]

@@ -82,8 +82,25 @@ with as_told():
 """
 
 
-def on_ranks(ranks: int, recipe: Path, out: Path) -> None:
-    """Train a recipe in as many processes, as torchrun would start them."""
+# Rank 1 alone is told to end, in the second of its steps, of which each has two micro-batches there.
+STOP = """
+import os, signal, sys
+from hunyuan_video.cli import main
+from hunyuan_video.signals import enter
+from hunyuan_video.training import train
+whole, seen = train.loss_of, []
+def loss_of(*arguments):
+    seen.append(None)
+    if os.environ["RANK"] == "1" and len(seen) == 3:
+        signal.raise_signal(signal.SIGTERM)
+    return whole(*arguments)
+train.loss_of = loss_of
+enter(lambda: main(['train', 'recipe', sys.argv[1], '--out', sys.argv[2]]))
+"""
+
+
+def on_ranks(ranks: int, recipe: Path, out: Path, code: str = TRAIN, ends: tuple[int, ...] | None = None) -> None:
+    """Train a recipe in as many processes, as torchrun would start them, which must end with the codes `ends` (all: 0)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -91,7 +108,7 @@ def on_ranks(ranks: int, recipe: Path, out: Path) -> None:
     shared["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", TRAIN, str(recipe), str(out)],
+            [sys.executable, "-c", code, str(recipe), str(out)],
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -104,7 +121,7 @@ def on_ranks(ranks: int, recipe: Path, out: Path) -> None:
     finally:
         for process in processes:
             process.kill()
-    assert all(process.returncode == 0 for process in processes), errors[0][-3000:]
+    assert tuple(process.returncode for process in processes) == (ends or (0,) * ranks), errors[0][-3000:]
 
 
 def interrupted(run: Path, copy: Path) -> None:
@@ -189,3 +206,11 @@ def test_a_checkpoint_of_two_ranks_is_continued_by_as_many_exactly_and_by_four(t
         (result,) = results(read_recipe(recipe / "4.toml", tmp_path)[0].config, tmp_path / "whole")
         assert result.read_bytes() == (two / "whole" / result.name).read_bytes()
         assert metric(tmp_path / "whole", "loss") == metric(two / "whole", "loss")[-2:]
+
+
+def test_ranks_of_which_one_is_told_to_end_all_save_a_checkpoint_and_end(cache, base, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    text = RECIPE.format(cache=cache, base=base, tree="", more="").partition("validation_prompts")[0]
+    recipe.write_text(text.replace("checkpoint_seconds = 0", "checkpoint_seconds = 1000"))
+    on_ranks(2, recipe, tmp_path / "out", STOP, ends=(130, 143))
+    assert os.listdir(tmp_path / "out" / "whole" / "checkpoints") == ["step-00000002"]

@@ -14,6 +14,7 @@ import torch
 from conftest import DATA
 from media_files import at, write_video
 from PIL import Image
+from small_disk import small_disk
 from test_doors import ROOT, commands
 
 from hunyuan_video import HunyuanVideo, cli, weights
@@ -21,6 +22,7 @@ from hunyuan_video.models.text import Kind
 from hunyuan_video.training import media, prepare, shards
 from hunyuan_video.training.dataset import Bucket, LatentCache
 from hunyuan_video.training.prepare import DataPreparation
+from hunyuan_video.training.run import lock
 
 FIELD = DATA / "field" / "captions"
 SMALL = ("1x32x32", "5x32x32")
@@ -187,8 +189,30 @@ def test_shards_follow_a_source_that_changes(config, tmp_path, monkeypatch):
     assert made == ["shard-00001.safetensors", "shard-00003.safetensors"] and len(LatentCache(cache)) == 5
     for name in ("zz.mp4", "zz.txt"):
         (config.source / name).unlink()
-    prepare.prepare(config, cache)
+    prepare.prepare(replace(config, discard=True), cache)
     assert not (cache / "shard-00003.safetensors").exists() and len(LatentCache(cache)) == 4
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_shorter_list_deletes_nothing_unasked(config, tmp_path, recorded):
+    cache, caption = tmp_path / "cache", config.source / "image.txt"
+    prepare.prepare(config, cache)
+    if not recorded:  # as by an earlier version
+        settings = json.loads((cache / "config.json").read_text())
+        del settings["num_sources"]
+        (cache / "config.json").write_text(json.dumps(settings))
+    before = contents(cache)
+    listed = sorted(path for path in config.source.iterdir() if path.suffix != ".txt" and path != caption.with_suffix(".png"))
+    for path in listed[1:]:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"a longer list than these 2 sources; give all again, or another folder, .*--discard"):
+        prepare.prepare(config, cache)
+    assert contents(cache) == before
+
+
+def test_a_folder_in_which_a_preparation_works_is_refused_to_another(config, tmp_path):
+    with lock(tmp_path / "cache", "preparation"), pytest.raises(BlockingIOError, match="Another preparation works in"):
+        prepare.prepare(config, tmp_path / "cache")
 
 
 def test_another_way_to_the_same_sources_is_no_other_setting(config, tmp_path):
@@ -261,3 +285,9 @@ def test_a_preparation_that_found_nothing_leaves_the_folder_to_other_settings(tm
         prepare.prepare(config, tmp_path / "cache")
     prepare.prepare(replace(config, buckets=("5x64x64",)), tmp_path / "cache")
     assert len(LatentCache(tmp_path / "cache")) == 1
+
+
+def test_a_disk_that_is_full_is_said_with_the_path_of_the_shard(tmp_path):
+    with small_disk(1000), pytest.raises(OSError, match=r"Cannot write .*/shard-00000\.safetensors: file too large"):
+        shards._write(tmp_path / "shard-00000.safetensors", {"0.latents": torch.zeros(10_000)}, "{}")
+    assert not list(tmp_path.iterdir())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from small_disk import small_disk
 
 from hunyuan_video.training import run as module
 from hunyuan_video.training.master import MasterWeights
-from hunyuan_video.training.run import Every, Run, keep_config, random_generator
+from hunyuan_video.training.run import Run, keep_config, lock, random_generator
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def test_a_half_written_checkpoint_is_not_read_and_is_removed(tmp_path, monkeypa
         patch.setattr(module.os, "replace", broken)
         with pytest.raises(OSError, match="disk full"):
             saved(run, 2, 2.0)
+    run.close()
     assert len(os.listdir(tmp_path / "checkpoints")) == 2
     assert loaded(Run(tmp_path, Config())) == (1, 1.0)
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
@@ -99,10 +102,80 @@ def test_random_numbers_depend_on_seed_purpose_and_step_only():
     assert len({draw(0, "noise", 5), draw(1, "noise", 5), draw(0, "batch", 5), draw(0, "noise", 6)}) == 4
 
 
-def test_every_is_true_once_in_its_time():
-    due = Every(0.0)
-    assert due() and due()
-    assert not Every(1000.0)()
+class Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def due_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: float, **how: float) -> list[int]:
+    """The steps of 20, each of ten seconds, after which a checkpoint was saved, which took `took` seconds."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    run, found = Run(tmp_path, Config(), **how), []
+
+    def save(_state: object, *, checkpoint_id: Path, **_: object) -> None:
+        checkpoint_id.mkdir()
+        clock.now += took
+
+    monkeypatch.setattr(module.dcp, "save", save)
+    for step in range(1, 21):
+        clock.now += 10
+        if run.is_due(step):
+            run.save(step, {})
+            found.append(step)
+    return found
+
+
+def test_checkpoints_come_every_minute(tmp_path, monkeypatch):
+    assert due_at(tmp_path, monkeypatch, 0.0) == [6, 12, 18]
+
+
+def test_checkpoints_that_take_long_take_a_tenth_of_the_time(tmp_path, monkeypatch):
+    assert due_at(tmp_path, monkeypatch, 10.0) == [6, 15]
+
+
+def test_checkpoints_come_every_so_many_steps_if_told(tmp_path, monkeypatch):
+    assert due_at(tmp_path, monkeypatch, 100.0, save_every=7) == [7, 14]
+
+
+def test_a_folder_in_which_a_training_works_is_refused_to_another(tmp_path):
+    run = Run(tmp_path, Config())
+    with pytest.raises(BlockingIOError, match=r"Another training works in .*; wait for its end, or choose another folder"):
+        Run(tmp_path, Config())
+    run.close()
+    Run(tmp_path, Config()).close()
+
+
+def test_a_run_that_is_refused_leaves_its_folder_free(tmp_path):
+    saved(Run(tmp_path, Config()), 1, 1.0)
+    with pytest.raises(ValueError, match="other settings") as refused:
+        Run(tmp_path, Config(size=8))
+    with lock(tmp_path, "training"):
+        assert refused.tb is not None  # whose frames keep what was opened
+
+
+def test_a_start_says_where_it_starts(tmp_path, caplog):
+    caplog.set_level("INFO", "hunyuan_video")
+    loaded(Run(tmp_path, Config()))
+    assert "begins at step 0: there is no checkpoint here" in caplog.text
+    saved(Run(tmp_path, Config()), 7, 0.5)
+    loaded(Run(tmp_path, Config()))
+    assert "continues at step 7" in caplog.text
+
+
+def test_a_disk_that_is_full_is_said_with_the_path_and_costs_no_older_checkpoint(tmp_path):
+    run = Run(tmp_path, Config())
+    saved(run, 1, 1.0)
+    with (
+        small_disk(1000),
+        pytest.raises(OSError, match=r"Cannot write .*step-00000002: the disk is full; make room.*older checkpoints are whole"),
+    ):
+        run.save(2, {"weight": torch.zeros(100_000)})
+    run.close()
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
+    assert loaded(Run(tmp_path, Config())) == (1, 1.0)
 
 
 def masters_of(model: torch.nn.Module, ema_decay: float | None = 0.9) -> MasterWeights:

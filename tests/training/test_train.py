@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from training.cache_files import save_cache
 
-from hunyuan_video import checkpoint
+from hunyuan_video import checkpoint, signals
 from hunyuan_video.checkpoint.lora import read_lora
 from hunyuan_video.distributed.world import World
 from hunyuan_video.models.rope import rope_table
@@ -130,6 +130,58 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_never_stopped(config, tmp_path,
     finals = [tmp_path / name / "checkpoints" / "step-00000004" for name in ("undisturbed", "killed")]
     assert (finals[0] / "__0_0.distcp").read_bytes() == (finals[1] / "__0_0.distcp").read_bytes(), "weights, moments or counts differ"
     assert not list((killed_run / "checkpoints").glob(".*.tmp"))
+
+
+RARELY = TrainingRuntime(checkpoint_seconds=1e9)
+
+
+def test_a_training_that_is_stopped_saves_a_checkpoint_says_so_and_continues_exactly(config, tmp_path, monkeypatch, losses, caplog):
+    caplog.set_level("INFO", "hunyuan_video")
+    (undisturbed,) = train(config, tmp_path / "undisturbed", RARELY)
+    losses.clear()
+    original = module.loss_of
+
+    def loss_of(*arguments: object) -> torch.Tensor:
+        if len(losses) == 1:
+            signal.raise_signal(signal.SIGINT)  # in the middle of the second step
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "loss_of", loss_of)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "stopped", RARELY)
+    assert os.listdir(tmp_path / "stopped" / "checkpoints") == ["step-00000002"]
+    assert "Stopped after step 2, with a checkpoint in" in caplog.text
+    (resumed,) = train(config, tmp_path / "stopped", RARELY)
+    assert "continues at step 2" in caplog.text and same(resumed, undisturbed)
+
+
+def test_a_second_signal_does_not_wait(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "_SAME", -1.0)
+
+    def loss_of(*_: object) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(module, "loss_of", loss_of)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, RARELY)
+    assert not os.listdir(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("number", [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
+def test_a_training_that_is_told_to_end_ends_as_after_ctrl_c(config, tmp_path, number):
+    arguments = [*command(replace(config, num_steps=10_000), tmp_path / "run"), "--checkpoint-seconds", "1000"]
+    with subprocess.Popen([sys.executable, "-m", "hunyuan_video", *arguments], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        said = b""
+        while b"0%|" not in said and (more := process.stderr.read1()):  # its bar: the steps have begun
+            said += more
+        process.send_signal(number)
+        said += process.stderr.read()
+    assert process.returncode == 128 + number and b"with a checkpoint in" in said and b"Traceback" not in said
+    assert len(os.listdir(tmp_path / "run" / "checkpoints")) == 1
 
 
 def test_micro_batches_add_up_to_their_mean(config, tmp_path, losses, monkeypatch):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import warnings
+from contextlib import closing
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,6 @@ from training.vae_runs import kill, stored
 from hunyuan_video.checkpoint import load_vae
 from hunyuan_video.models.vae import VAEConfig
 from hunyuan_video.training import train_vae
-from hunyuan_video.training.run import Run
 from hunyuan_video.training.train_vae import VAETraining, start
 
 CPU = torch.device("cpu")
@@ -50,7 +53,8 @@ class Squares:
 
 
 def train(config: VAETraining, folder: Path) -> float:
-    return train_vae.train(config, Run(folder, config), start(config), Squares(config))
+    with closing(train_vae.open_run(config, folder)) as run:
+        return train_vae.train(config, run, start(config), Squares(config))
 
 
 def masters(folder: Path) -> dict[str, torch.Tensor]:
@@ -109,6 +113,36 @@ def test_a_killed_run_with_a_discriminator_continues_exactly(
     actual = masters(tmp_path)
     assert all(torch.equal(actual[name], tensor) for name, tensor in masters(trained).items())
     assert all(torch.equal(stored(tmp_path)[name], tensor) for name, tensor in stored(trained).items())
+
+
+def test_a_run_that_is_stopped_saves_a_checkpoint_and_continues_exactly(
+    full: VAETraining, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    backward = train_vae.backward
+    with monkeypatch.context() as patch:
+        patch.setattr(train_vae, "backward", lambda *given: signal.raise_signal(signal.SIGINT) or backward(*given))
+        with pytest.raises(KeyboardInterrupt):
+            train(full, tmp_path)
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
+    train(replace(full, checkpoint_seconds=60.0, save_every=2), tmp_path)
+    assert all(torch.equal(stored(tmp_path)[name], tensor) for name, tensor in stored(trained).items())
+
+
+@pytest.mark.parametrize(("place", "function"), [("train_vae", "reconstruction_loss"), ("discriminator", "discriminator_loss")])
+def test_steps_that_are_not_finite_stop_the_run_after_a_limit(
+    full: VAETraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, function: str
+):
+    module = import_module(f"hunyuan_video.training.{place}")
+    original, calls = getattr(module, function), []
+
+    def broken(*given: Any) -> torch.Tensor:
+        calls.append(None)
+        return original(*given) * (float("nan") if len(calls) > 1 else 1)
+
+    monkeypatch.setattr(module, function, broken)
+    config = replace(full, adversarial_start=0, max_skipped=1)
+    with pytest.raises(ValueError, match="not finite in 2 steps in a row, up to step 3"):
+        train(config, tmp_path)
 
 
 def test_all_of_the_vae_and_the_discriminator_have_learned(full: VAETraining, trained: Path):

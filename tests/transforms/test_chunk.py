@@ -192,6 +192,15 @@ def test_group_norm_in_chunks_equals_whole():
 
 
 @torch.no_grad()
+def test_statistics_are_right_where_the_mean_is_200_deviations():
+    norm, generator = nn.GroupNorm(4, 8), torch.Generator().manual_seed(0)
+    x = 200 + torch.randn(2, 8, 7, 32, 32, generator=generator)
+    mean, variance = chunk.statistics(norm, list(x.split([3, 1, 3], dim=2)))
+    groups = x.double().unflatten(1, (4, 2)).flatten(2)
+    for found, right in ((mean, groups.mean(2)), (variance, groups.var(2, correction=0))):
+        torch.testing.assert_close(found.double(), right.repeat_interleave(2, dim=1), rtol=1e-6, atol=0)
+
+
 def test_group_norm_of_bfloat16_chunks_keeps_float32_statistics():
     norm = nn.GroupNorm(1, 4).bfloat16()
     x = (random(1, 4, 8, 32, 32) + 3).bfloat16()

@@ -48,6 +48,14 @@ def test_expanding_by_bits_gives_every_number_of_the_format(dtype, scale):
     assert torch.equal(fp8._by_bits(numbers, scales, dtype).view(bits), (numbers.to(dtype) * scales.to(dtype)).view(bits))
 
 
+@pytest.mark.parametrize("bits", [0x7F, 0xFF])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_nan_stays_nan_when_it_is_expanded(bits, dtype):
+    weight = torch.tensor([[0x7E, bits, 0xFE, 0]], dtype=torch.uint8).view(fp8.FP8)
+    expanded = fp8.expand(weight, torch.tensor([0.5]), dtype)
+    assert torch.equal(expanded.nan_to_num(7), torch.tensor([[224, 7, -224, 0]], dtype=dtype))
+
+
 def test_rounding_some_rows_at_a_time_rounds_all_alike(monkeypatch):
     weight = torch.randn(13, 24).bfloat16()
     scale = fp8.scale_of(weight)

@@ -111,28 +111,56 @@ def make_video(
 ) -> Path:
     """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file.
 
+    Whatever fails after the last denoising step, the finished latents are kept beside where the video would be, and the log says how to
+    decode them.
+
     Raises:
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
-    last: Step | None = None
+    return _make(pipe.steps(request, resume=resume), request.sampling.num_steps, output, save_state)[0]
+
+
+def _make(steps: Iterator[Step], num_steps: int, output: Output, save_state: Path | None = None) -> tuple[Path, Step]:
+    """The file that `steps` end in, and the last of them."""
+    last = denoised = None
     try:
-        for last in with_progress(pipe.steps(request, resume=resume), request.sampling.num_steps):
+        for last in with_progress(steps, num_steps):
             if last.stage == "denoise" and save_state is not None:
                 assert last.latents is not None
                 state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
                 video.save_latents(last.latents, save_state, state)
-            if output.format == "latents" and last.stage == "denoise" and last.step == last.total:
-                break
+            if last.stage == "denoise" and last.step == last.total:
+                denoised = last
+                if output.format == "latents":
+                    break
         assert last is not None
-        return write(last, output)
-    except KeyboardInterrupt:
-        if save_state is not None and save_state.exists():  # ask the disk: Ctrl-C can come between saving and knowing it
-            besides = "--weights, --transformer, --lora, --image and --out"
-            again = f"`hunyuan-video generate --resume {save_state}` (and the same {besides}, if you gave any)"
-            log.warning("Stopped. Kept: %s, the state after the last whole step; continue with %s.", save_state, again)
-        else:
-            log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
+        return write(last, output), last
+    except BaseException as error:  # whatever it is, it ends what may have taken hours, and goes on
+        if denoised is not None:
+            _keep(denoised, output)
+        elif isinstance(error, KeyboardInterrupt):
+            _say_what_is_kept(save_state)
         raise
+
+
+def _keep(denoised: Step, output: Output) -> None:
+    """Write the latents of a video that cannot be finished, and say how to go on."""
+    try:
+        path = write(denoised, replace(output, format="latents", crf=None))
+    except OSError as error:
+        log.warning("The finished latents could not be kept, either (%s).", error)
+        return
+    again = f"`hunyuan-video decode {path}` (and the same --weights, --transformer and --out, if you gave any)"
+    log.warning("Kept: %s, the finished latents; make the video of them with %s.", path, again)
+
+
+def _say_what_is_kept(save_state: Path | None) -> None:
+    if save_state is not None and save_state.exists():  # ask the disk: Ctrl-C can come between saving and knowing it
+        besides = "--weights, --transformer, --lora, --image and --out"
+        again = f"`hunyuan-video generate --resume {save_state}` (and the same {besides}, if you gave any)"
+        log.warning("Stopped. Kept: %s, the state after the last whole step; continue with %s.", save_state, again)
+    else:
+        log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
 
 
 def with_progress(steps: Iterator[Step], num_steps: int) -> Iterator[Step]:
@@ -150,12 +178,13 @@ def write(step: Step, output: Output) -> Path:
     made = step.provenance
     assert made.sampling.seed is not None
     name = files.safe_name(made.prompt, made.sampling.seed) + (f"_{output.name_suffix}" if output.name_suffix else "")
-    path = files.unique_path(output.out, name, output.suffix)
+    path = output.out / f"{name}{output.suffix}"
     if output.format == "latents":
         assert step.latents is not None
-        return video.save_latents(step.latents, path, made.to_json())
+        return video.save_latents(step.latents, path, made.to_json(), overwrite=False)
     assert step.frames is not None
-    return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=made.to_json() if output.metadata else None)
+    metadata = made.to_json() if output.metadata else None
+    return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=metadata, overwrite=False)
 
 
 def resume(path: Path, given: Given, out: Path) -> Path:
@@ -178,8 +207,8 @@ def replay(path: Path, given: Given, device: str | None, output: Output) -> tupl
     files.check_output(output)
     request = given.request_of(made, path)
     pipe = _load(given, made, path, runtime_here(made, device), request.adapters)
-    *_, last = with_progress(pipe.steps(request), request.sampling.num_steps)
-    return write(last, output), last.provenance.frames_sha256 == made.frames_sha256
+    path, last = _make(pipe.steps(request), request.sampling.num_steps, output)
+    return path, last.provenance.frames_sha256 == made.frames_sha256
 
 
 def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:

@@ -23,7 +23,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from hunyuan_video.checkpoint.kinds import check_kind
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
 from hunyuan_video.checkpoint.ranks import Delivered, delivered
-from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict, reason
+from hunyuan_video.checkpoint.reading import check_finite, container_of, plain_tensors, read_folder, read_state_dict, reason
 from hunyuan_video.checkpoint.stored import StoredTransformer, expanded, open_transformer, transformer_config, unwrap
 from hunyuan_video.config import LoadKey, check_types
 from hunyuan_video.distributed.once import is_first, once
@@ -79,8 +79,11 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
 
     With `as_stored`, weights stay as the file has them, and are converted at each use.
 
+    Every tensor that is copied, into another dtype or onto a device, must be finite; of small models, all. What stays in the file of a
+    large one is not read for that: what is wrong there is seen after the first denoising step.
+
     Raises:
-        ValueError: it does not fit; lists the first ten.
+        ValueError: it does not fit; lists the first ten. Or a number is not finite.
     """
     check_fits(model, state, path)
     if as_stored:
@@ -90,7 +93,13 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
         if isinstance(layer, _CONVERTING):
             kept |= {f"{name}.{own}": tensor.dtype for own, tensor in layer.named_parameters() if own != "bias"}
     # In the file's order, letting go of each: a shard that has been converted is out of memory before the next is read.
-    converted = {name: state.pop(name).to(device, kept[name]) for name in list(state)}
+    converted = {}
+    in_file = device.type == "cpu" and not dist.is_initialized() and is_large(path)  # many ranks send each other all, and so check all
+    for name in list(state):
+        tensor = state.pop(name)
+        converted[name] = tensor.to(device, kept[name])
+        if not (in_file and tensor.dtype == kept[name]):
+            check_finite(name, converted[name], path)
     model.load_state_dict(converted, strict=True, assign=True)
     model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
 

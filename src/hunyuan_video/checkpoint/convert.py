@@ -126,6 +126,11 @@ def write_pickle(content: Mapping[str, State], path: Path) -> None:
     """A `.pt` file of wrapped state dicts: first its skeleton, with room for all numbers, then the numbers, into the mapped file."""
     with torch.serialization.skip_data():
         torch.save({key: {name: torch.empty(t.shape, dtype=t.dtype) for name, t in state.items()} for key, state in content.items()}, path)
+    if hasattr(
+        os, "posix_fallocate"
+    ):  # of a full disk one learns here by an error; where a mapped hole is written to, by a signal that kills
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
         mapped = torch.load(path, mmap=True, weights_only=True)
     for key, state in content.items():
@@ -148,9 +153,10 @@ def _write_fp8(stored: StoredTransformer, out: Path, scales_out: Path) -> None:
             state[name] = _in_8_bits(tensor, scales[layer])
         else:
             state[name] = tensor.cast(torch.bfloat16)
-    with replacing(out) as (temporary, _), replacing(scales_out) as (temporary_map, _):
-        write_pickle({"module": state}, temporary)
+    with replacing(scales_out) as (temporary_map, _):
         torch.save(scales, temporary_map)
+        with replacing(out) as (temporary, _):
+            write_pickle({"module": state}, temporary)
 
 
 def _in_8_bits(tensor: Lazy, scale: Tensor) -> Lazy:

@@ -60,7 +60,7 @@ def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig())
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or is no LoRA for this transformer; lists the first ten reasons.
+        ValueError: the file is damaged, holds NaN or infinity, or is no LoRA for this transformer; lists the first ten reasons.
     """
     path = lora_file(Path(path))
     content, beside = unwrapped(read_state_dict(path), path)

@@ -23,6 +23,7 @@ from torch import Tensor
 from hunyuan_video.checkpoint import gguf_file, mapped
 from hunyuan_video.checkpoint.kinds import OtherKindError, check_quantization
 from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.transforms import fp8
 from hunyuan_video.weights import read_json
 
 Container = Literal["safetensors", "pickle", "gguf"]
@@ -147,6 +148,25 @@ def plain_tensors(content: object, path: Path) -> dict:
             raise ValueError(f"{path} holds more than plain tensors ({str(name)[:80]!r} is a {type(value).__name__}).")
     check_quantization(content, path)
     return {re.sub(r"^(module\.)+", "", _WRAPPED.sub("", name)): value for name, value in content.items()}
+
+
+def check_finite(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse NaN and infinity. Reads the tensor once and makes no copy: of its least and its largest number, one is what any of them is.
+
+    Raises:
+        ValueError: it holds one; names it.
+    """
+    if tensor.is_meta or not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    if tensor.dtype == fp8.FP8:
+        is_finite = not fp8.holds_nan(tensor)
+    else:
+        is_finite = bool(torch.stack((tensor.float() if tensor.itemsize == 1 else tensor).aminmax()).isfinite().all())
+    if not is_finite:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{path} holds NaN or infinity in {name} (as {kind}): it is damaged, or its training failed; fetch it again, or use another."
+        )
 
 
 def read_folder(folder: Path) -> dict:

@@ -21,7 +21,7 @@ from torch import Tensor
 from hunyuan_video.checkpoint import diffusers
 from hunyuan_video.checkpoint.kinds import check_kind
 from hunyuan_video.checkpoint.lazy import Lazy, count_numbered, lazy
-from hunyuan_video.checkpoint.reading import plain_tensors, read_folder, read_state_dict, reason
+from hunyuan_video.checkpoint.reading import check_finite, plain_tensors, read_folder, read_state_dict, reason
 from hunyuan_video.config import LoadKey
 from hunyuan_video.models.rope import split_head
 from hunyuan_video.models.transformer import TransformerConfig
@@ -167,6 +167,8 @@ def _eight_bits(tensors: dict[str, Lazy], path: Path) -> tuple[dict[str, Lazy], 
         raise ValueError(f"{path} has {len(kept)} layers in 8 bits and scales for {len(scales)}: they do not belong together.")
     if any(scale.numel() != 1 for scale in scales.values()):
         raise ValueError(f"{path} has scales of rows or blocks; only one for each weight is supported.")
+    for layer, scale in scales.items():
+        check_finite(f"the scale of {layer}", scale, path)
     for name in state.keys() - {f"{layer}.weight" for layer in kept}:
         layer, tensor = name.removesuffix(".weight"), state[name]
         if layer in stored:

@@ -15,7 +15,7 @@ from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.miniature import drawing, pca, world
 from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.training.dataset import Bucket
-from hunyuan_video.training.run import keep_config
+from hunyuan_video.training.run import keep_config, lock
 from hunyuan_video.training.shards import Entry, Manifest, Sample, write_shard
 
 
@@ -61,23 +61,28 @@ def prepare_world(config: WorldCache, folder: str | Path) -> None:
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
     # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
     request = {"seed": config.seed, "buckets": config.buckets, "shares": config.shares, "shard_size": config.shard_size, "encoders": digest}
-    keep_config(folder, request)
-    scenes = range(config.seed, config.seed + config.num_clips)
-    parts = [scenes[start : start + config.shard_size] for start in range(0, len(scenes), config.shard_size)]
-    manifest = Manifest(folder, [str(part) for part in parts])
-    jobs = [_Job(config, index, manifest.path(index), parts[index]) for index in manifest.begin()]
-    if not manifest.empty:
-        manifest.add_empty(_load_text(config))
-    if not jobs:
-        return
-    todo = sum(len(job.seeds) for job in jobs)
-    with (
-        multiprocessing.get_context("spawn").Pool(config.workers) as pool,
-        tqdm(total=len(scenes), initial=len(scenes) - todo, desc="latent cache", unit="clip") as bar,
-    ):
-        for index, entry in pool.imap_unordered(_write_shard, jobs):
-            manifest.add(index, entry)
-            bar.update(entry["samples"])
+    with lock(folder, "preparation"):
+        keep_config(folder, request)
+        scenes = range(config.seed, config.seed + config.num_clips)
+        parts = [scenes[start : start + config.shard_size] for start in range(0, len(scenes), config.shard_size)]
+        manifest = Manifest(folder, [str(part) for part in parts])
+        if manifest.surplus:
+            raise ValueError(
+                f"{folder} holds clips beyond num_clips, {config.num_clips}; ask for as many as before, or choose another folder."
+            )
+        jobs = [_Job(config, index, manifest.path(index), parts[index]) for index in manifest.begin()]
+        if not manifest.empty:
+            manifest.add_empty(_load_text(config))
+        if not jobs:
+            return
+        todo = sum(len(job.seeds) for job in jobs)
+        with (
+            multiprocessing.get_context("spawn").Pool(config.workers) as pool,
+            tqdm(total=len(scenes), initial=len(scenes) - todo, desc="latent cache", unit="clip") as bar,
+        ):
+            for index, entry in pool.imap_unordered(_write_shard, jobs):
+                manifest.add(index, entry)
+                bar.update(entry["samples"])
 
 
 def _load_text(config: WorldCache) -> TextEncoder:

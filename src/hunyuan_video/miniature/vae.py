@@ -7,6 +7,7 @@ seen those.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,6 @@ from hunyuan_video.config import require
 from hunyuan_video.miniature import drawing, pca, world
 from hunyuan_video.models.vae import Block, CausalVAE, Decoder, ResBlock, VAEConfig
 from hunyuan_video.training import train_vae
-from hunyuan_video.training.run import Run
 from hunyuan_video.training.train_vae import Stage, VAETraining
 from hunyuan_video.training.vae_clips import Clip, MediaFiles, pick
 
@@ -59,13 +59,14 @@ def train(config: MiniatureTraining, folder: str | Path) -> float:
     Of a miniature, `pca.safetensors`, all that the transformer's training needs, is there within a minute (one that is there already is
     used).
     """
-    run, source = Run(folder, config), open_source(config)
-    if config.part != "miniature":
-        return train_vae.train(config, run, train_vae.start(config), source)
-    basis = fit_basis(run.folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)
-    return train_vae.train(
-        config, run, start(basis, config.seed), source, latents_of=partial(pca.encode, basis), stages_before=[trunk_stage(config)]
-    )
+    with closing(train_vae.open_run(config, folder)) as run:
+        source = open_source(config)
+        if config.part != "miniature":
+            return train_vae.train(config, run, train_vae.start(config), source)
+        basis = fit_basis(run.folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)
+        return train_vae.train(
+            config, run, start(basis, config.seed), source, latents_of=partial(pca.encode, basis), stages_before=[trunk_stage(config)]
+        )
 
 
 def open_source(config: MiniatureTraining) -> RenderedWorld | MediaFiles:

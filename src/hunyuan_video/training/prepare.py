@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from hunyuan_video.assembly import Models, assemble, dtype_of
-from hunyuan_video.checkpoint import identity, load_text_encoder, load_vae, stays_in_file
+from hunyuan_video.checkpoint import identity, load_text_encoder, load_vae, read_json, stays_in_file
 from hunyuan_video.config import DType, Runtime
 from hunyuan_video.distributed.world import World, resolve_device
 from hunyuan_video.files import replacing
@@ -26,7 +26,7 @@ from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.pipeline import encode
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
-from hunyuan_video.training.run import keep_config
+from hunyuan_video.training.run import keep_config, lock
 from hunyuan_video.training.shards import Manifest, Sample, Skipped, read_skipped, write_shard
 from hunyuan_video.weights import Weights, find_or_embedded, is_large
 
@@ -54,6 +54,8 @@ class DataPreparation:
     """stop when more than this share of the sources (of at least 50) cannot be used"""
     shard_size: int = 64
     """sources to a shard; what is encoded since the last whole shard is lost when the preparation is interrupted"""
+    discard: bool = False
+    """where the list of sources has become shorter, remove what was encoded of those that are gone"""
     weights: Path | None = None
     """root of the weights whose VAE and text encoders encode (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
     device: str = "auto"
@@ -97,32 +99,47 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
         "dtype": config.dtype,
         "encoders_identity": identity.of_encoders(found),
     }
-    keep_config(folder, request)
-    parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
-    manifest = Manifest(folder, [_digest(part) for part in parts])
-    missing = manifest.begin()
-    if missing or not manifest.empty:
-        text, vae = _load_encoders(found, config)
-        manifest.add_empty(text)
-        todo = sum(len(parts[index]) for index in missing)
-        log.info("encoding %d of %d sources with %s", todo, len(items), found.root)
-        judge = _Judge(config.max_failures, len(items) - todo, manifest.skipped)
-        with tqdm(total=len(items), initial=len(items) - todo, desc="encoding", unit="clip", smoothing=0.02) as bar:
-            for index in missing:
-                samples, skipped = _encode_part(parts[index], config, buckets, vae, judge, bar)
-                manifest.add(index, write_shard(manifest.path(index), samples, skipped, text))
-    skipped = _join(read_skipped(folder / name) for name, entry in sorted(manifest.shards.items()) if entry["skipped"])
-    text = report(f"Latent cache of {config.source}", manifest.buckets, skipped, len(items))
-    with replacing(folder / REPORT) as (temporary, _):
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    if not manifest.buckets:
-        manifest.discard()  # nothing is lost, and other settings, which may do better, can have this folder
-        (folder / "config.json").unlink()
-        advice = "; a caption stands beside its clip, as clip.txt beside clip.mp4, or in its row" if manifest.skipped["no caption"] else ""
+    with lock(folder, "preparation"):
+        if not config.discard:
+            _check_length(folder, len(items), config.shard_size)
+        keep_config(folder, request | {"num_sources": len(items)}, ("num_sources",))
+        parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
+        manifest = Manifest(folder, [_digest(part) for part in parts])
+        missing = manifest.begin()
+        if missing or not manifest.empty:
+            text, vae = _load_encoders(found, config)
+            manifest.add_empty(text)
+            todo = sum(len(parts[index]) for index in missing)
+            log.info("encoding %d of %d sources with %s", todo, len(items), found.root)
+            judge = _Judge(config.max_failures, len(items) - todo, manifest.skipped)
+            with tqdm(total=len(items), initial=len(items) - todo, desc="encoding", unit="clip", smoothing=0.02) as bar:
+                for index in missing:
+                    samples, skipped = _encode_part(parts[index], config, buckets, vae, judge, bar)
+                    manifest.add(index, write_shard(manifest.path(index), samples, skipped, text))
+        skipped = _join(read_skipped(folder / name) for name, entry in sorted(manifest.shards.items()) if entry["skipped"])
+        text = report(f"Latent cache of {config.source}", manifest.buckets, skipped, len(items))
+        with replacing(folder / REPORT) as (temporary, _):
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if not manifest.buckets:
+            manifest.discard()  # nothing is lost, and other settings, which may do better, can have this folder
+            (folder / "config.json").unlink()
+            advice = "; a caption stands beside its clip, as clip.txt beside clip.mp4, or in its row"
+            raise ValueError(
+                f"None of the {len(items)} sources could be used ({_counts(manifest.skipped)}); {folder / REPORT} names them"
+                f"{advice if manifest.skipped['no caption'] else ''}."
+            )
+        return text
+
+
+def _check_length(folder: Path, num_sources: int, shard_size: int) -> None:
+    """Raises a ValueError if the cache in `folder` is of more sources than these."""
+    path, num_shards = folder / "config.json", len(list(folder.glob("shard-*.safetensors")))
+    recorded = read_json(path).get("num_sources", 0) if path.exists() else 0  # not by earlier versions
+    if num_sources < max(recorded, (num_shards - 1) * shard_size + 1):
         raise ValueError(
-            f"None of the {len(items)} sources could be used ({_counts(manifest.skipped)}); {folder / REPORT} names them{advice}."
+            f"{folder} holds what was encoded of a longer list than these {num_sources} sources; give all again, or another folder, or let "
+            "go of the rest with --discard."
         )
-    return text
 
 
 def survey(config: DataPreparation) -> str:

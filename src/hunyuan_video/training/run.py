@@ -1,6 +1,7 @@
 """A run folder: config, metrics, and checkpoints that survive a kill at any moment.
 
     runs/dit/
+      .lock                      held by the training that works here; a second one is refused
       config.json                the settings the run was started with; a different config is refused
       events.out.tfevents.*      TensorBoard
       checkpoints/step-00001000/ complete checkpoints, the newest few (torch.distributed.checkpoint: any number of ranks can read them)
@@ -21,19 +22,21 @@ import sys
 import time
 import warnings
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed.checkpoint as dcp
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.world import World
-from hunyuan_video.files import flush, replacing
+from hunyuan_video.files import flush, replacing, why_not_written
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +84,25 @@ def _change(key: str, old: Any, new: Any) -> str:
     return f"{key}: {old!r} -> {new!r}" if what is None else f"what is in {what[1]} has changed"
 
 
+def lock(folder: Path, what: str) -> AcquireReturnProxy:
+    """Keep others, who ask here too, from working in `folder`, until the `with` block of what is returned or this process ends.
+
+    Raises:
+        BlockingIOError: another `what` works there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(folder / ".lock", thread_local=False).acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(f"Another {what} works in {folder}; wait for its end, or choose another folder.") from error
+
+
 class Run:
     """One training run in one folder, opened by all of its ranks; `config` is a dataclass, and `inputs` are digests of what it reads.
-    Only the first rank writes; what fails there, such as a full disk, fails on all."""
+    Only the first rank writes; what fails there, such as a full disk, fails on all.
+
+    A checkpoint is due every `save_every` steps; without that every `checkpoint_seconds`, but so rarely that saving takes a tenth of the
+    time at most (0: after every step)."""
 
     def __init__(
         self,
@@ -94,20 +113,28 @@ class Run:
         may_change: Collection[str] = (),
         world: World = ALONE,
         keep: int = 2,
+        checkpoint_seconds: float = 60.0,
+        save_every: int | None = None,
         wandb_project: str | None = None,
     ):
         self.folder, self.world, self.keep = Path(folder), world, keep
+        self.checkpoint_seconds, self.save_every = checkpoint_seconds, save_every
+        self._saved, self._took = time.monotonic(), 0.0
         self._bar: tqdm | None = None
         self._writer: SummaryWriter | None = None
         self._wandb: Any = None
+        self._alone = ExitStack()
 
         def open_folder() -> None:
-            keep_config(self.folder, asdict(config) | (inputs or {}), may_change, begun=bool(self._complete()))
-            if wandb_project is not None:
-                self._wandb = _start_wandb(wandb_project, self.folder, config)
-            self._checkpoints.mkdir(exist_ok=True)
-            for unfinished in self._checkpoints.glob(".*.tmp"):
-                shutil.rmtree(unfinished)
+            with ExitStack() as alone:
+                alone.enter_context(lock(self.folder, "training"))
+                keep_config(self.folder, asdict(config) | (inputs or {}), may_change, begun=bool(self._complete()))
+                if wandb_project is not None:
+                    self._wandb = _start_wandb(wandb_project, self.folder, config)
+                self._checkpoints.mkdir(exist_ok=True)
+                for unfinished in self._checkpoints.glob(".*.tmp"):
+                    shutil.rmtree(unfinished)
+                self._alone = alone.pop_all()
 
         once(open_folder)
 
@@ -124,17 +151,37 @@ class Run:
         if step > 0:
             with _single_process_is_meant(self.world):
                 dcp.load(state, checkpoint_id=self._checkpoints / f"step-{step:08d}", no_dist=self.world.size == 1)
-            log.info("resuming %s after step %d", self.folder, step)
+            log.info("%s continues at step %d.", self.folder, step)
+        else:
+            log.info("%s begins at step 0: there is no checkpoint here.", self.folder)
         if self.world.is_main:
             self._writer = SummaryWriter(str(self.folder), purge_step=step + 1)  # what was logged after the checkpoint comes again
         return step
 
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is due after so many steps. Clocks differ: what the first rank says counts."""
+        if self.save_every is not None:
+            return step % self.save_every == 0
+        wait = max(self.checkpoint_seconds, 9 * self._took) if self.checkpoint_seconds > 0 else 0.0
+        return time.monotonic() - self._saved >= wait
+
     def save(self, step: int, state: dict[str, Tensor]) -> None:
-        """Add a checkpoint. It appears whole or not at all: a kill at any moment leaves the older ones."""
+        """Add a checkpoint. It appears whole or not at all: a kill at any moment leaves the older ones.
+
+        Raises:
+            OSError: it cannot be written, such as on a full disk; the older ones are there.
+        """
+        began = time.monotonic()
         path = self._checkpoints / f"step-{step:08d}"
         temporary = path.with_name(f".{path.name}.tmp")
-        with _single_process_is_meant(self.world):
-            dcp.save(state, checkpoint_id=temporary, no_dist=self.world.size == 1)  # flushes its files; returns when all ranks are done
+        try:
+            with _single_process_is_meant(self.world):
+                dcp.save(state, checkpoint_id=temporary, no_dist=self.world.size == 1)  # flushes its files; returns when all ranks are done
+        except dcp.CheckpointException as error:  # which is no Exception, and raised on all ranks
+            once(lambda: shutil.rmtree(temporary, ignore_errors=True))
+            first, _ = next(iter(error.failures.values()))
+            what = (why_not_written(first, temporary) if isinstance(first, Exception) else None) or " ".join(str(first).split())
+            raise OSError(f"Cannot write {path}: {what}; make room there. The older checkpoints are whole.") from error
 
         def put_in_place() -> None:
             os.replace(temporary, path)
@@ -145,6 +192,14 @@ class Run:
                 self._writer.flush()
 
         once(put_in_place)
+        self._saved = time.monotonic()
+        self._took = self._saved - began
+
+    def stop(self, step: int, state: dict[str, Tensor]) -> NoReturn:
+        """Save a checkpoint, say so, and end as after Ctrl-C: what a training does that is asked to stop."""
+        self.save(step, state)
+        log.info("Stopped after step %d, with a checkpoint in %s; the same command continues there.", step, self.folder)
+        raise KeyboardInterrupt
 
     def log(self, step: int, **scalars: float) -> None:
         """Write scalars to TensorBoard, and W&B if that was asked for, and show them behind the progress bar."""
@@ -171,6 +226,23 @@ class Run:
             self._writer.close()
         if self._wandb is not None:
             self._wandb.finish()
+        self._alone.close()
+
+
+def count_skipped(skipped: Tensor, went_well: bool, step: int, limit: int) -> None:
+    """Count a step in `skipped`, int64 [of all steps, of those just before], in place.
+
+    Raises:
+        ValueError: more than `limit` in a row did not go well.
+    """
+    skipped += torch.tensor([0 if went_well else 1] * 2)
+    if went_well:
+        skipped[1] = 0
+    if skipped[1] > limit:
+        raise ValueError(
+            f"The loss or its gradient was not finite in {int(skipped[1])} steps in a row, up to step {step}, and none of them changed the "
+            "weights; start it again with a lower learning rate, or look at the data that these steps read."
+        )
 
 
 def _single_process_is_meant(world: World) -> warnings.catch_warnings:
@@ -207,17 +279,3 @@ def forget_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` of a GPU begin anew."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-
-
-class Every:
-    """True at most once in each `seconds`: for checkpoints whose cost should not depend on the speed of a step."""
-
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-        self.last = time.monotonic()
-
-    def __call__(self) -> bool:
-        if time.monotonic() - self.last < self.seconds:
-            return False
-        self.last = time.monotonic()
-        return True

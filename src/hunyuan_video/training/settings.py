@@ -130,7 +130,10 @@ class TrainingRuntime(Validation):
     """compute each block twice instead of keeping what is inside: far less memory, a third more work"""
     sequence_parallel: int = 1
     """ranks that share the tokens of each sample"""
-    checkpoint_seconds: float = 600.0
+    checkpoint_seconds: float = 60.0
+    """between checkpoints; more where saving one would take more than a tenth of that"""
+    save_every: int | None = None
+    """steps between checkpoints, instead of a time"""
     keep_checkpoints: int = 2
     """how many of the newest are kept"""
     wandb_project: str | None = None
@@ -140,5 +143,5 @@ class TrainingRuntime(Validation):
         super().__post_init__()
         if Runtime(device=self.device).device == "mps":
             raise ValueError("device is 'mps', on which trainings do not run; it must be auto, cpu or cuda.")
-        if self.keep_checkpoints < 1 or self.checkpoint_seconds < 0:
-            raise ValueError("keep_checkpoints must be 1 or more, and checkpoint_seconds 0 or more.")
+        if self.keep_checkpoints < 1 or self.checkpoint_seconds < 0 or (self.save_every is not None and self.save_every < 1):
+            raise ValueError("keep_checkpoints and save_every must be 1 or more, and checkpoint_seconds 0 or more.")

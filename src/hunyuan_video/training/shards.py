@@ -107,10 +107,14 @@ class Manifest:
     def path(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
 
+    @property
+    def surplus(self) -> list[Path]:
+        """Shards that are there and that the finished cache will not have."""
+        return sorted(set(self.folder.glob("shard-*.safetensors")) - {self.path(index) for index in range(len(self.digests))})
+
     def begin(self) -> list[int]:
-        """The shards still to make. What is there of shards that the finished cache will not have is removed."""
-        expected = {self.path(index) for index in range(len(self.digests))}
-        for path in set(self.folder.glob("shard-*.safetensors")) - expected:
+        """The shards still to make. A `surplus` is removed: ask before."""
+        for path in self.surplus:
             path.unlink()
         self.save()
         return self.missing()

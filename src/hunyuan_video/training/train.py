@@ -34,12 +34,13 @@ from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.rope import split_head
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.signals import Waiting
 from hunyuan_video.training.dataset import LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.prefetch import prefetched
-from hunyuan_video.training.run import Every, Run, forget_peak_memory, peak_memory, random_generator
+from hunyuan_video.training.run import Run, count_skipped, forget_peak_memory, peak_memory, random_generator
 from hunyuan_video.training.settings import MAY_CHANGE, LoraTraining, Training, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.validate import Validator
 from hunyuan_video.transforms import fp8
@@ -66,6 +67,19 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         how = Runtime(attention=for_training(world.device))
         assembly.check(how, world, num_heads=sizes_of(config, cache)[0].num_heads, training=True)
         check(memory_plan(config, runtime, world.size, world.device, cache), available_memory(world.device))
+        inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_identity": start_identity(config.start)})
+        run = Run(
+            folder,
+            config,
+            inputs=inputs,
+            may_change=MAY_CHANGE,
+            world=world,
+            keep=runtime.keep_checkpoints,
+            checkpoint_seconds=runtime.checkpoint_seconds,
+            save_every=runtime.save_every,
+            wandb_project=runtime.wandb_project,
+        )
+        stack.callback(run.close)
         forget_peak_memory(world.device)
         tokens_of = {number: bucket.tokens for bucket, numbers in cache.buckets.items() for number in numbers}
         model = build_model(config, cache)
@@ -80,17 +94,6 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         if runtime.validation_prompts is not None:
             kernel = for_training(world.device)
             validate = Validator(runtime, config.start, config.guidance_range[1], worker, kernel, dtype, world, folder / "validation")
-        inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_identity": start_identity(config.start)})
-        run = Run(
-            folder,
-            config,
-            inputs=inputs,
-            may_change=MAY_CHANGE,
-            world=world,
-            keep=runtime.keep_checkpoints,
-            wandb_project=runtime.wandb_project,
-        )
-        stack.callback(run.close)
         skipped = torch.zeros(2, dtype=torch.int64)  # steps: of all, and of those just before
         state = masters.state_dict() | {"skipped": skipped}
         start = run.load(state)
@@ -113,7 +116,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         mine = range(world.data_rank, config.batches_per_step, world.data_size)
         keys = ((step, number) for step in range(start, config.num_steps) for number in mine)
         upcoming = stack.enter_context(closing(prefetched(micro_batch_at, keys)))
-        checkpoint_due = Every(runtime.checkpoint_seconds)
+        stopping = stack.enter_context(Waiting())
         for step in run.steps(start, config.num_steps):
             began, completed = time.monotonic(), step + 1
             total_loss = torch.zeros((), dtype=torch.float64, device=world.device)
@@ -122,10 +125,10 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
                 (loss / len(mine)).backward()
                 masters.accumulate(worker)
                 total_loss += loss.detach().double() / config.batches_per_step / world.sequence_parallel
-            due = world.is_main and (checkpoint_due() or completed == config.num_steps)
-            mean_loss, save_now = world.sum(total_loss.item(), float(due))
+            due = world.is_main and (run.is_due(completed) or completed == config.num_steps)
+            mean_loss, save_now, stop_now = world.sum(total_loss.item(), float(due), float(stopping.asked))  # all ranks alike
             norm = masters.step(worker, step, config.learning_rate_at(step), usable=isfinite(mean_loss))
-            count_skipped(skipped, isfinite(mean_loss) and isfinite(norm), completed, config)
+            count_skipped(skipped, isfinite(mean_loss) and isfinite(norm), completed, config.max_skipped)
 
             seconds, samples = time.monotonic() - began, [number for batch in schedule(step) for number in batch]
             run.log(
@@ -138,6 +141,8 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
                 memory_gb=peak_memory(world.device),
                 skipped=float(skipped[0]),
             )
+            if stop_now:
+                run.stop(completed, state)
             # Before the checkpoint, so that a kill in between loses no video.
             if validate is not None and (completed % runtime.validation_every == 0 or completed == config.num_steps):
                 with masters.averaged(worker):
@@ -163,22 +168,6 @@ def make_ready(
     adapt = None if lora is None else adapters_of(lora)
     assembly.assemble(assembly.Models(model), how, world, training=assembly.Training(dtype, adapt, runtime.checkpoint_activations))
     return model
-
-
-def count_skipped(skipped: Tensor, went_well: bool, step: int, config: Training) -> None:
-    """Count a step in `skipped`, in place.
-
-    Raises:
-        ValueError: too many in a row did not go well.
-    """
-    skipped += torch.tensor([0 if went_well else 1] * 2)
-    if went_well:
-        skipped[1] = 0
-    if skipped[1] > config.max_skipped:
-        raise ValueError(
-            f"The loss or its gradient was not finite in {int(skipped[1])} steps in a row, up to step {step}, and none of them changed the "
-            "weights; start it again with a lower learning rate, or look at the data that these steps read."
-        )
 
 
 def memory_plan(

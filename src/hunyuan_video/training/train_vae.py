@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from math import floor
+from math import floor, isfinite
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -35,11 +35,12 @@ from hunyuan_video.config import require
 from hunyuan_video.distributed.world import resolve_device
 from hunyuan_video.files import replacing
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig
+from hunyuan_video.signals import Waiting
 from hunyuan_video.training.discriminator import Adversary
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.perceptual import PerceptualDistance, load_perceptual
 from hunyuan_video.training.prefetch import prefetched
-from hunyuan_video.training.run import Every, Run, random_generator
+from hunyuan_video.training.run import Run, count_skipped, random_generator
 from hunyuan_video.training.vae_clips import Source, to_pixels
 from hunyuan_video.training.vae_losses import adaptive_weight, kl_divergence, reconstruction_loss
 from hunyuan_video.transforms.chunk import in_chunks
@@ -47,6 +48,8 @@ from hunyuan_video.transforms.tiling import tiled_decode, tiled_encode
 from hunyuan_video.weights import locate
 
 log = logging.getLogger(__name__)
+
+MAY_CHANGE = ("checkpoint_seconds", "save_every", "max_skipped")  # when a run is continued
 
 LatentsOf = Callable[[UInt8[Tensor, "B F H W 3"]], Float[Tensor, "B L T2 H2 W2"]]
 
@@ -101,13 +104,20 @@ class VAETraining:
     eval_clips: int = 32
     """held-out clips whose PSNR is reported; media files that are kept for that"""
     eval_every: int = 1000
-    checkpoint_seconds: float = 90.0
+    checkpoint_seconds: float = 60.0
+    """between checkpoints; more where saving one would take more than a tenth of that"""
+    save_every: int | None = None
+    """steps between checkpoints, instead of a time"""
+    max_skipped: int = 10
+    """steps in a row whose losses or gradient may be not finite, and which then change nothing, before the run stops"""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "image_batch_size", "max_stride", "warmup_steps", "eval_clips", "eval_every"):
+        save_every = () if self.save_every is None else ("save_every",)
+        counts = ("num_steps", "batch_size", "image_batch_size", "max_stride", "warmup_steps", "eval_clips", "eval_every", *save_every)
+        for name in counts:
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be 1 or more.")
         weighted = ("mse_weight", "gradient_weight", "kl_weight", "perceptual_weight", "adversarial_weight")
-        for name in ("adversarial_start", *weighted):
+        for name in ("adversarial_start", "checkpoint_seconds", "max_skipped", *weighted):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more.")
         for name in ("image_ratio", "tiling_probability"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
@@ -179,7 +189,7 @@ def train(
         f"A clip of {config.size} pixels and {config.num_frames} frames is one tile of this VAE ({tile[0]} pixels, {tile[1]} frames) and "
         "has no seams; raise size or num_frames, or set tiling_probability to 0.",
     )
-    device, checkpoint_due = resolve_device("auto"), Every(config.checkpoint_seconds)
+    device = resolve_device("auto")
     held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
     vae = vae.to(device).requires_grad_(False)
     in_chunks(vae)  # where no gradients are recorded: in an encoder that is kept, and in evaluation
@@ -193,7 +203,8 @@ def train(
     if adversary is not None:
         adversary.weights.load_into(adversary.worker)
     worker: CausalVAE | None = None
-    with closing(prefetched(partial(clips_of, config, source), range(done, total))) as upcoming:
+    skipped = torch.zeros(2, dtype=torch.int64)
+    with closing(prefetched(partial(clips_of, config, source), range(done, total))) as upcoming, Waiting() as stopping:
         for step, clips in zip(run.steps(done, total), upcoming, strict=True):
             stage, number = stage_at(stages, step)
             if worker is None or number == 0:
@@ -208,18 +219,26 @@ def train(
                 losses["discriminator"] = opponent.step(target, pixels, step)
 
             completed = step + 1
+            are_finite = bool(torch.stack(list(losses.values())).isfinite().all())
+            count_skipped(skipped, are_finite and isfinite(norm), completed, config.max_skipped)
             if completed % 20 == 0:
                 scalars = {name: loss.item() for name, loss in losses.items()}
                 run.log(completed, **scalars, gradient_norm=norm, learning_rate=stage.learning_rate(number))
-            if checkpoint_due() or completed == total:
+            if stopping.asked:
+                run.stop(completed, state)
+            if run.is_due(completed) or completed == total:
                 run.save(completed, state)
             if completed % config.eval_every == 0 and completed < total:
                 run.log(completed, psnr=keep(config, vae, weights.ema, held_out, run.folder / "vae"))
     psnr = keep(config, vae, weights.ema, held_out, run.folder / "vae")
     run.log(total, psnr=psnr)
-    run.close()
     log.info("held-out PSNR %.2f dB", psnr)
     return psnr
+
+
+def open_run(config: VAETraining, folder: str | Path) -> Run:
+    """The run of a training in `folder`. To be closed."""
+    return Run(folder, config, may_change=MAY_CHANGE, checkpoint_seconds=config.checkpoint_seconds, save_every=config.save_every)
 
 
 def start(config: VAETraining) -> CausalVAE:

@@ -1,0 +1,102 @@
+"""How work ends that is asked to end, by Ctrl-C, SIGTERM or SIGHUP, and how it goes on when nobody reads what it prints. Imports little."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+log = logging.getLogger(__name__)
+
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no hang-up
+_SAME = 1.0  # seconds in which a second signal is the first one again: torchrun passes on what a terminal has sent to all
+
+
+def enter(work: Callable[[], int]) -> NoReturn:
+    """Do the work of a command and end the process with the code it gives. A signal of `STOPS` is Ctrl-C, at any moment, and the code then
+    128 and its number, as shells have it. A closed pipe, as after `| head -1`, ends nothing."""
+    asked: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, stop)
+    sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
+    try:
+        code = work()
+    except BaseException:  # what is cut short, such as an import, may make anything of it
+        if not asked:
+            raise
+        code = 0
+    sys.exit(128 + asked[0] if asked else code)
+
+
+class Waiting:
+    """Inside the block the first signal of `STOPS` only makes `asked` true, and who works there ends where nothing is lost. A second one
+    does what it did before; so does the first when the block ends."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._since = 0.0
+        self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        return self._number is not None
+
+    def __enter__(self) -> Waiting:
+        if threading.current_thread() is threading.main_thread():  # no other one is told of signals
+            heard = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+            self._before = {number: signal.signal(number, self._wait) for number in heard}
+        return self
+
+    def _wait(self, number: int, _frame: FrameType | None) -> None:
+        if self._number is None:
+            self._number, self._since = number, time.monotonic()
+            if log.isEnabledFor(logging.INFO):
+                with contextlib.suppress(OSError):  # past the stream, in which this may have come while it was written to
+                    os.write(2, b"\nStopping after this step; once more to stop at once.\n")
+        elif time.monotonic() - self._since > _SAME:
+            self._restore()
+            signal.raise_signal(number)
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def __exit__(self, *_error: object) -> None:
+        self._restore()
+        if self._number is not None:
+            signal.raise_signal(self._number)
+
+
+class _Patient(io.FileIO):
+    """Takes everything, also when it is a pipe that nobody reads any more."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EINVAL):  # Windows says the latter
+                raise
+            return len(data)
+
+
+def _patient(stream: Any) -> Any:
+    if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+        return stream
+    stream.flush()
+    raw = _Patient(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True)
