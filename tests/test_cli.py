@@ -68,8 +68,10 @@ def test_every_format_is_written_and_can_be_replayed(generate, official_tree, ca
     assert "The frames are identical." in capsys.readouterr().out
 
 
-def test_several_videos_count_their_seeds_up(generate):
+def test_several_videos_count_their_seeds_up_and_say_which_they_are(generate, caplog):
+    caplog.set_level("INFO", "hunyuan_video")
     assert generate("A cat.", "--seed", "5", "--num-videos", "3") == 0
+    assert [text for text in caplog.messages if text.startswith("Video")] == ["Video 1 of 3", "Video 2 of 3", "Video 3 of 3"]
     assert {path.name for path in Path("results").iterdir()} == {f"A_cat_seed{seed}.mp4" for seed in (5, 6, 7)}
 
 

@@ -119,5 +119,5 @@ def test_the_wheel_holds_the_embedded_model_the_sprites_and_the_licences(tmp_pat
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     embedded = {f"hunyuan_video/tiny/{path.relative_to(weights.EMBEDDED)}" for path in weights.EMBEDDED.rglob("*") if path.is_file()}
-    assert embedded | {"hunyuan_video/miniature/sprites.png", "hunyuan_video/cli.py"} <= set(names)
+    assert embedded | {"hunyuan_video/miniature/sprites.png", "hunyuan_video/py.typed", "hunyuan_video/cli.py"} <= set(names)
     assert any(name.endswith("licenses/NOTICE") for name in names) and any(name.endswith("licenses/LICENSE") for name in names)

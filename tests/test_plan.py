@@ -223,7 +223,8 @@ def test_other_words_for_memory_are_refused(text):
 def test_the_command_prints_a_table_and_a_proposal(official_tree, capsys):
     size = ["--height", "64", "--width", "96", "--num-frames", "5"]
     assert main(["plan", *size, "--weights", str(official_tree), "--gpu-memory", "24GB"]) == 0
-    head, *rows, _, last = capsys.readouterr().out.splitlines()
+    what, head, *rows, units, _, last = capsys.readouterr().out.splitlines()
+    assert what == f"For the weights in {official_tree}:" and units.startswith("GB (10^9 bytes) at the fullest moment")
     assert head.split()[-3:] == ["GPU", "host", "time"] and len(rows) == 12
     assert last == "The fastest that fits 24.0 GB takes 0.8: --offload none"
 

@@ -98,7 +98,9 @@ class Generate:
         from hunyuan_video.pipeline import HunyuanVideo
 
         pipe = HunyuanVideo.load(found, self.runtime, self.sampling, adapters)
-        for request in requests:
+        for number, request in enumerate(requests, start=1):
+            if len(requests) > 1:
+                log.info("Video %d of %d", number, len(requests))
             print(make_video(pipe, request, self.output, save_state=self.save_state))
 
     def _resume(self) -> None:

@@ -239,7 +239,7 @@ def everything(parts: Parts, runtime: Runtime) -> list[Runtime]:
 
 
 def table(predictions: Sequence[Prediction]) -> str:
-    """One line each; GB are 10^9 bytes, times are beside the fastest."""
+    """One line each, and one that says what the numbers are."""
     names = list(predictions[0].stages)
     best = min(prediction.seconds for prediction in predictions)
     lines = [f"{'offload':<8} {'8 bits':<7} {'tiles':<6}" + "".join(f"{name:>9}" for name in (*names, "GPU", "host", "time"))]
@@ -252,6 +252,9 @@ def table(predictions: Sequence[Prediction]) -> str:
             + "".join(f"{size / 1e9:9.2f}" for size in sizes)
             + f"{prediction.seconds / best:9.2f}"
         )
+    lines.append(
+        "GB (10^9 bytes) at the fullest moment of each stage; GPU: what must be free there; host: memory beside it; time: times the fastest"
+    )
     return "\n".join(lines)
 
 

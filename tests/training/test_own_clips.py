@@ -14,7 +14,7 @@ from hunyuan_video.request import Adapter
 from hunyuan_video.video import save_video
 
 CAPTION = "A zorb on the grass"
-COMMAND = "train lora --data clips --cache run/cache --out run --rank 8 --learning-rate 2e-3 --warmup-steps 5"
+COMMAND = "train lora --data clips --cache run/cache --out run --rank 8 --alpha 32 --learning-rate 2e-3 --warmup-steps 5"
 
 
 @pytest.fixture

@@ -400,3 +400,8 @@ def test_a_lora_over_8_bits_trains_on_cuda_as_on_the_cpu(cache, base, tmp_path, 
     for device in ("cpu", "cuda"):
         train(config, tmp_path / device, TrainingRuntime(device=device, checkpoint_activations=True))
     assert losses[4:] == pytest.approx(losses[:4], rel=0.01)
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 4.0), ({"alpha": 32.0}, 32.0)])
+def test_alpha_is_the_rank_unless_it_is_given(tmp_path, given, expected):
+    assert LoraTraining(cache=tmp_path, rank=4, **given).alpha == expected

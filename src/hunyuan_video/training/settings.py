@@ -98,8 +98,8 @@ class LoraTraining(Training):
     start: Path = field(default_factory=lambda: weights.find_or_embedded(None).root)
     """weights to adapt: a root in the official layout, or a transformer file (default: ./ckpts, or else the embedded miniature)"""
     rank: int = 32
-    alpha: float = 32.0
-    """adapters count alpha / rank"""
+    alpha: float | None = None
+    """adapters count alpha / rank (default: the rank, so that they count 1)"""
     layers: str | None = None
     """a regular expression for the names of the layers to adapt; none: attention and MLP of all blocks"""
     fp8: bool = False
@@ -116,6 +116,9 @@ class LoraTraining(Training):
                 ) from error
         if self.rank < 1:
             raise ValueError(f"rank is {self.rank}; it must be 1 or more.")
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", float(self.rank))
+        assert self.alpha is not None
         if self.alpha <= 0:
             raise ValueError(f"alpha is {self.alpha}; it must be above 0.")
 

@@ -258,6 +258,7 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
 def adapters_of(config: LoraTraining) -> Callable[[HunyuanVideoTransformer], None]:
     """Puts new adapters into a model."""
     generator = random_generator(config.seed, "initialization")
+    assert config.alpha is not None  # settled by the settings
     return partial(add_lora, rank=config.rank, alpha=config.alpha, where=adapted_by(config), generator=generator)
 
 
