@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from hunyuan_video import cli
 from hunyuan_video.apps import official
+from hunyuan_video.config import Output, Runtime, Sampling
 
 
-@pytest.mark.parametrize("columns", ["40", "200"])
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -28,8 +30,8 @@ from hunyuan_video.apps import official
         ),
     ],
 )
-def test_a_wrong_command_line_is_a_sentence_at_any_width(arguments, sentence, columns, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", columns)
+def test_a_wrong_command_line_is_a_sentence_however_narrow_the_terminal(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
     assert cli.main(arguments) == 2
     assert capsys.readouterr().err == f"hunyuan-video: {sentence}\n"
 
@@ -48,10 +50,31 @@ def test_a_wrong_official_command_line_is_a_sentence(arguments, sentence):
         official.build_parser().parse_args(["--prompt", "x", *arguments])
 
 
-def test_help_ends_well(capsys):
+def help_of(capsys, *command: str) -> str:
     with pytest.raises(SystemExit) as end:
-        cli.main(["generate", "--help"])
-    assert not end.value.code and "--num-frames" in capsys.readouterr().out
+        cli.main([*command, "--help"])
+    assert not end.value.code
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", [*((name,) for name in cli.COMMANDS), *((group, name) for group in cli.GROUPS for name in cli.GROUPS[group])]
+)
+def test_help_fits_the_terminal_and_says_each_default_once(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    text = help_of(capsys, *command)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "None" not in text
+    entries = " ".join(text.split()).split(" --")
+    assert all(entry.count("(default:") <= 1 for entry in entries)
+
+
+def test_help_shows_every_setting_in_its_group(capsys):
+    shown = help_of(capsys, "generate").split("\n\n")
+    (video,), (place,) = ([part for part in shown if part.startswith(title)] for title in ("One video to make:", "Where videos go"))
+    assert "--height INT" in video and "--seed INT" in video and "--out PATH" in place
+    flags = {f"--{field.name.replace('_', '-')}" for kind in (Sampling, Runtime, Output) for field in fields(kind)}
+    assert [flag for flag in flags if flag not in "".join(shown)] == []
 
 
 def test_the_version_is_said(capsys):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import re
-from collections.abc import Callable
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
 
@@ -30,15 +34,65 @@ def parse(kind: Callable[..., T], arguments: list[str], prog: str, default: T | 
     Raises:
         ValueError: they say none; in a sentence.
     """
-    complaint = io.StringIO()
+    told, complaint = io.StringIO(), io.StringIO()
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(complaint), _wide():
             return tyro.cli(kind, args=arguments, prog=prog, **options)
     except SystemExit as end:
         if not end.code:
+            print(_help(told.getvalue(), _groups(kind)))
             raise
     raise ValueError(_sentence(complaint.getvalue(), prog))
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """A terminal on which tyro breaks no line."""
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def _groups(kind: Callable[..., Any]) -> dict[str, str]:
+    """What the options of settings that are given together are about, by option: the first sentence of their class."""
+    groups: dict[str, str] = {}
+    for hint in get_type_hints(kind).values():
+        if is_dataclass(hint) and isinstance(hint, type):
+            title = (hint.__doc__ or "").partition(".")[0]
+            groups |= {f"--{field.name.replace('_', '-')}": title for field in fields(hint)}
+    return groups
+
+
+def _help(text: str, groups: dict[str, str]) -> str:
+    """tyro's help, in groups and as wide as the terminal; of defaults each once, and none that is nothing."""
+    head, *lines = text.splitlines()
+    about, entries = "", list[list[str]]()
+    for line in lines:
+        if found := re.match(r"  (-\S.*?|[A-Z\[]\S*)(?:  +(.*?))? *$", line):
+            entries.append([found[1].replace("{None}|", ""), found[2] or ""])
+        elif entries and re.match(r" {6,}\S", line):
+            entries[-1][1] = f"{entries[-1][1]} {line.strip()}".strip()
+        elif line and not line.startswith(" "):
+            about = line
+    width = min(shutil.get_terminal_size().columns, 120)
+    usage = textwrap.wrap(head.replace("{None}|", ""), width, subsequent_indent="  ", break_on_hyphens=False)
+    out, parts = [*usage, "", *textwrap.wrap(about, width)], dict[str, list[str]]()
+    for name, said in entries:
+        first, *more = said.split(" (default: ")
+        said = first if more[:1] == ["None)"] else " (default: ".join([first, *more[:1]])
+        lines = textwrap.wrap(said.removeprefix("(default: None)"), width - 26, break_on_hyphens=False) or [""]
+        shown = [f"  {name:<23} {lines.pop(0)}"] if len(name) < 24 else [f"  {name}"]
+        flag = re.split("[ ,]", name)[0]
+        parts.setdefault(groups.get(flag, "Options"), []).extend([*shown, *(f"{'':26}{line}" for line in lines if line)])
+    for title, rows in parts.items():
+        out += ["", f"{title}:", *rows]
+    return "\n".join(out)
 
 
 class Parser(argparse.ArgumentParser):
