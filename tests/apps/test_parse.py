@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 
 import pytest
 
 from hunyuan_video import cli
 from hunyuan_video.apps import official
+from hunyuan_video.apps.parse import deferred, parse
 from hunyuan_video.config import Output, Runtime, Sampling
 
 
@@ -80,3 +82,13 @@ def test_help_shows_every_setting_in_its_group(capsys):
 def test_the_version_is_said(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("hunyuan-video ")
+
+
+def test_what_a_command_prints_while_it_works_is_not_swallowed(capsys):
+    def work(number: int) -> None:
+        """Work."""
+        print(f"out {number}")
+        print(f"err {number}", file=sys.stderr)
+
+    parse(deferred(work), ["--number", "3"], "work")()
+    assert capsys.readouterr() == ("out 3\n", "err 3\n")

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import partial, wraps
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
@@ -29,7 +30,8 @@ _KINDS = {
 
 
 def parse(kind: Callable[..., T], arguments: list[str], prog: str, default: T | None = None) -> T:
-    """The command that `arguments` say. Ends the process after a help that was asked for.
+    """The settings that `arguments` say, of a class, or of a function that returns what it is given (see `deferred`): what it prints
+    meanwhile is taken for tyro's. Ends the process after a help that was asked for.
 
     Raises:
         ValueError: they say none; in a sentence.
@@ -44,6 +46,16 @@ def parse(kind: Callable[..., T], arguments: list[str], prog: str, default: T | 
             print(_help(told.getvalue(), _groups(kind)))
             raise
     raise ValueError(_sentence(complaint.getvalue(), prog))
+
+
+def deferred(work: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """A function with the same arguments that does not work yet, but gives what will."""
+
+    @wraps(work)
+    def prepared(*arguments: Any, **options: Any) -> Callable[[], None]:
+        return partial(work, *arguments, **options)
+
+    return prepared
 
 
 @contextlib.contextmanager

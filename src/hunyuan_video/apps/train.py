@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from hunyuan_video.apps.parse import parse
+from hunyuan_video.apps.parse import deferred, parse
 from hunyuan_video.distributed.world import is_main_process, resolve_device, world_size
 from hunyuan_video.models.transformer import TransformerConfig
 
@@ -136,4 +136,4 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
 
 def run(group: str, name: str, arguments: list[str]) -> None:
     """Parse the options of one command and do it."""
-    parse(GROUPS[group][name], arguments, f"hunyuan-video {group} {name}")
+    parse(deferred(GROUPS[group][name]), arguments, f"hunyuan-video {group} {name}")()
