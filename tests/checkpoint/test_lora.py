@@ -365,7 +365,7 @@ def test_pickled_tensors_are_read_and_pickled_code_is_not(tiny_transformer, tmp_
     torch.save(kohya(), tmp_path / "a.pt")
     assert read_lora(tmp_path / "a.pt", TINY).layers.keys() == {QKV}
     torch.save({"x": Path("exploded")}, tmp_path / "b.pt")
-    with pytest.raises(ValueError, match="not a checkpoint of plain tensors"):
+    with pytest.raises(ValueError, match=r"b\.pt holds more than tensors .*, which would run code"):
         read_lora(tmp_path / "b.pt", TINY)
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
         save_lora(Lora({}), tmp_path / "c.pt", "kohya")

@@ -102,7 +102,9 @@ def read_lora(path: str | Path, config: TransformerConfig = TransformerConfig())
         reasons = listed(problems) or "it is empty"
         raise ValueError(f"{path} is no LoRA for this transformer: {reasons}. It looks like {looks_like(content)}.")
     if broken:
-        raise ValueError(f"{path} is damaged: numbers of {listed(broken)} are not finite; fetch it again.")
+        raise ValueError(
+            f"{path} holds NaN or infinity in {listed(broken)}: it is damaged, or its training failed; fetch it again, or use another."
+        )
     if is_of_flux(pieces, (config.num_double_blocks, config.num_single_blocks)):
         raise ValueError(_FLUX.format(path))
     return Lora(
