@@ -75,6 +75,14 @@ def test_several_videos_count_their_seeds_up_and_say_which_they_are(generate, ca
     assert {path.name for path in Path("results").iterdir()} == {f"A_cat_seed{seed}.mp4" for seed in (5, 6, 7)}
 
 
+def test_a_sign_of_life_comes_before_what_takes_long(generate, official_tree, caplog, monkeypatch):
+    caplog.set_level("INFO", "hunyuan_video")
+    monkeypatch.setattr(HunyuanVideo, "load", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(pytest.fail.Exception):
+        generate("A cat.")
+    assert caplog.messages == [f"Loading {official_tree} …"]
+
+
 def test_a_file_of_prompts_makes_one_video_each(generate):
     Path("prompts.txt").write_text("A cat.\n\nA dog 狗.\n", encoding="utf-8")
     assert generate("--prompts-file", "prompts.txt", "--seed", "0") == 0

@@ -94,6 +94,8 @@ class Generate:
         found = self.which.find(self.load_key)
         found.check(requests[0])
 
+        log.info("Loading %s …", found.root)  # now: what follows takes seconds before the first sign of life
+
         from hunyuan_video.apps.generate import make_video
         from hunyuan_video.pipeline import HunyuanVideo
 
