@@ -32,7 +32,7 @@ from hunyuan_video.assembly import Models, Training, assemble, check
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.sequence import parallelize_sequence
 from hunyuan_video.distributed.sharding import shard
-from hunyuan_video.distributed.world import World
+from hunyuan_video.distributed.world import Degrees, World, world_of_group
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.text import without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
@@ -214,7 +214,7 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     )
     with Traded() as traded:
         found = outcome(models, world.device, streamed, trains=asked.trains, tiling=asked.runtime.vae_tiling)
-    assert (traded.count > 0) == (world.sequence_group is not None)
+    assert (traded.count > 0) == (world.sequence is not None)
     return found
 
 
@@ -342,9 +342,8 @@ def work(rank: int, world_size: int, folder: Path, pairs: Iterable[frozenset[str
     mesh = init_device_mesh("cpu", (world_size,))
     results = {}
     for names in pairs:
-        group = dist.group.WORLD if "sequence parallel" in names else None
-        ranks = 1 if group is None else world_size
-        world = World(HOME, rank, world_size, ranks, mesh if "FSDP" in names else None, group)
+        world = world_of_group(HOME, Degrees(world_size if "sequence parallel" in names else 1))
+        world = world if "FSDP" in names else replace(world, mesh=None)
         results["+".join(sorted(names))] = result(Asked(names), folder, world)
     results["travelled"] = travelled(World(HOME, rank, world_size, mesh=mesh))
     torch.save(results, folder / f"{rank}.pt")

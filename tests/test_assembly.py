@@ -8,7 +8,7 @@ import torch
 from hunyuan_video import checkpoint
 from hunyuan_video.assembly import check, dtype_of
 from hunyuan_video.config import Runtime
-from hunyuan_video.distributed.world import World
+from hunyuan_video.distributed.world import Degrees, World
 from hunyuan_video.pipeline import HunyuanVideo
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -25,10 +25,10 @@ def test_the_other_kernels_run_anywhere(attention):
     check(Runtime(attention=attention), World(CPU), training=True)
 
 
-def test_heads_that_the_ranks_of_a_video_cannot_share_are_refused():
-    with pytest.raises(ValueError, match="24 attention heads cannot be shared by 5 ranks"):
-        check(Runtime(), World(CPU, size=5, sequence_parallel=5), num_heads=24)
-    check(Runtime(), World(CPU, size=8, sequence_parallel=8), num_heads=24)
+def test_more_ranks_than_heads_to_trade_are_refused():
+    with pytest.raises(ValueError, match="Ulysses degree is 25, but the transformer has 24 attention heads"):
+        check(Runtime(), World(CPU, size=25, degrees=Degrees(25)), num_heads=24)
+    check(Runtime(), World(CPU, size=7, degrees=Degrees(7)), num_heads=24)
 
 
 def test_loading_refuses_before_it_reads(official_tree, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hunyuan_video.config import Runtime
-from hunyuan_video.distributed.sequence import check_heads, parallelize_sequence
+from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequence
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.world import World
 from hunyuan_video.kernels.choice import check_attention, use_attention
@@ -99,9 +99,9 @@ def assemble(
         # Inside sequence parallelism, so that a block computed again trades tokens again, in step with the other ranks.
         if training is not None and training.checkpoint_activations:
             recompute_blocks(transformer)
-        # It cuts the tokens of the whole trunk, and wraps whichever kernel is there.
-        if world.sequence_group is not None:
-            parallelize_sequence(transformer, world.sequence_group)
+        # It cuts the tokens of all blocks, and brings all of them to whichever kernel is there.
+        if world.sequence is not None:
+            parallelize_sequence(transformer, world.sequence)
     if models.text is not None and runtime.text_fp8:
         fp8.quantize(models.text.get_submodule("llm"), fp8.in_layers)
     if models.vae is not None:
@@ -151,7 +151,7 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
     if in_file and runtime.offload == "blocks":
         raise ValueError("offload is 'blocks', which would copy weights into memory that are used in their file; on a CPU, leave it out.")
     if num_heads is not None:
-        check_heads(num_heads, world.sequence_parallel)
+        check_degrees(world.degrees, num_heads)
 
 
 def dtype_of(part: Literal["text", "transformer", "vae"], runtime: Runtime, device: torch.device, *, large: bool) -> torch.dtype:

@@ -22,7 +22,7 @@ from training.cache_files import save_cache
 
 from hunyuan_video import checkpoint, signals
 from hunyuan_video.checkpoint.lora import read_lora
-from hunyuan_video.distributed.world import World
+from hunyuan_video.distributed.world import Degrees, World
 from hunyuan_video.models.rope import rope_table
 from hunyuan_video.models.transformer import Context
 from hunyuan_video.training import train as module
@@ -365,7 +365,7 @@ def test_a_cache_of_another_text_encoder_is_refused(config, base, tmp_path):
 
 
 def test_more_sequence_ranks_than_processes_are_refused(config, tmp_path):
-    with pytest.raises(ValueError, match="sequence_parallel is 2, but there are 1 processes"):
+    with pytest.raises(ValueError, match="2 x 1 ranks share a video, but there are 1 processes"):
         train(config, tmp_path, TrainingRuntime(sequence_parallel=2))
 
 
@@ -375,10 +375,10 @@ def test_micro_batches_that_cannot_be_shared_out_are_refused(config, tmp_path, m
         train(replace(config, batches_per_step=4), tmp_path)
 
 
-def test_heads_that_the_ranks_cannot_share_are_refused_before_weights_are_read(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "join_world", lambda *_arguments: nullcontext(World(size=5, sequence_parallel=5)))
+def test_more_ranks_than_heads_are_refused_before_weights_are_read(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "join_world", lambda *_arguments: nullcontext(World(size=5, degrees=Degrees(5))))
     monkeypatch.setattr(module, "build_model", lambda *_arguments: pytest.fail("weights were read"))
-    with pytest.raises(ValueError, match="attention heads cannot be shared by 5 ranks"):
+    with pytest.raises(ValueError, match="Ulysses degree is 5, but the transformer has"):
         train(config, tmp_path)
 
 

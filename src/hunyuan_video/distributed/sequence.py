@@ -1,125 +1,325 @@
-"""One video on many ranks, exactly, forward and backward: Ulysses (arXiv 2309.14509).
+"""One video on many ranks, exactly, forward and backward: Ulysses (arXiv 2309.14509) times ring attention (arXiv 2310.01889).
 
-Every rank runs all blocks on its own share of the image tokens. Only attention must see all of them: around it tokens are traded for
-heads, so that a rank holds every token of its share of the heads, for whichever kernel is there. Text is short: its tokens stay on every
-rank, which computes its heads of them and sends the result to all. Shares may differ by a token, so any size of video fits, unpadded.
+Every rank runs all blocks on its own share of the image tokens and of the text tokens. Only attention must see all of them:
 
-All that is sent goes through one exchange, and its backward pass is the same exchange the other way round. So autograd yields, on every
-rank, the gradient of the *sum* of all ranks' losses: where each computes its loss on the whole output (or any loss of its own), the mean of
-the parameters' gradients over the group, which data parallelism takes anyway, is the gradient of the mean loss.
+* Among the U ranks of a Ulysses group tokens are traded for heads, so that a rank holds every token of the group for its share of heads.
+* Among the R groups, in a ring, keys and values go round, and each rank merges what its queries make of each part by the log-sum-exp.
 
-Letters: B batch, N image tokens, n those of this rank, L text tokens, P ranks, H heads, h heads of one rank, D head or hidden size.
+Shares of tokens and of heads may differ by one, so any size of video fits any number of ranks, unpadded. Heads are traded in pieces: the
+next piece travels while the last one is computed, and so do the ring's next keys.
+
+Whatever is sent has a backward pass that sends gradients the other way round. So autograd yields, on every rank, the gradient of the *sum*
+of all ranks' losses: where each computes its loss on the whole output (or any loss of its own), the mean of the parameters' gradients over
+the ranks, which data parallelism takes anyway, is the gradient of the mean loss.
+
+Letters: B batch, N image tokens, L text tokens, S = N + L, s those of one rank, G those of a Ulysses group, H heads, h heads of one rank in
+a piece, D head or hidden size, W width of what is sent for a token and a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from hunyuan_video.distributed.wire import Wire
+from hunyuan_video.distributed.world import Degrees, SequenceGroups
+from hunyuan_video.kernels.partial import attend_to_part, gradients_of_part
 from hunyuan_video.models.attention import AttentionFn
 from hunyuan_video.models.rope import Rope
-from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock, TrunkFn
+from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, TrunkFn
+
+PIECES = 4  # at most, of a rank's heads: all but the first travel in and all but the last travel out while others are computed
 
 
-class Shares(NamedTuple):
-    """How the tokens lie, beside the mask of all of them. It travels in the mask's place, the one thing of a `Context` that reaches the
-    attention: so a block that runs again in the backward pass (activation checkpointing) sees what it saw the first time."""
-
-    mask: Bool[Tensor, "B 1 S"] | None
-    sizes: tuple[int, ...]  # image tokens of each rank
-
-
-def parallelize_sequence(model: HunyuanVideoTransformer, group: dist.ProcessGroup) -> None:
-    """Put each call of a finished model on the ranks of `group`, which must all make the call with the same inputs; each gets the whole
-    output, and the mean over the group of the parameters' gradients is the gradient. Comes after the attention kernels were chosen.
+def parallelize_sequence(model: HunyuanVideoTransformer, groups: SequenceGroups, wire: Wire = Wire.EXACT) -> None:
+    """Put each call of a finished model on the ranks of `groups`, which must all make the call with the same inputs; each gets the whole
+    output, and the mean over the ranks of the parameters' gradients is the gradient.
 
     Raises:
-        ValueError: the heads cannot be shared evenly.
+        ValueError: there are more Ulysses ranks than heads; or, when it is called, more ranks than image tokens.
     """
-    check_heads(model.config.num_heads, group.size())
-    model.trunk = cut_tokens(model.trunk, group)
-    for block in model.blocks:
-        assert isinstance(block, DoubleStreamBlock | SingleStreamBlock)
-        block.attention = trade_tokens_for_heads(block.attention, group)
+    check_degrees(Degrees(groups.ulysses.size(), groups.ring.size()), model.config.num_heads)
+    model.predict = cut_tokens(model.predict, groups, wire)
 
 
-def check_heads(heads: int, ranks: int) -> None:
-    """Raises a ValueError for attention heads that cannot be shared evenly by the ranks of one video."""
-    if heads % ranks:
-        fits = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
-        raise ValueError(f"{heads} attention heads cannot be shared by {ranks} ranks; use {fits} ranks for one video.")
-
-
-def cut_tokens(trunk: TrunkFn, group: dist.ProcessGroup) -> TrunkFn:
-    """A trunk that runs on this rank's image tokens and gathers those of all."""
-
-    def parallel_trunk(
-        model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
-    ) -> Float[Tensor, "B N D"]:
-        rank, ranks = group.rank(), group.size()
-        sizes = tuple((img.shape[1] + ranks - 1 - r) // ranks for r in range(ranks))
-        start = list(accumulate(sizes, initial=0))[rank]
-        mine = slice(start, start + sizes[rank])
-        ctx = ctx._replace(
-            num_clean=min(max(ctx.num_clean - start, 0), sizes[rank]),  # clean frames are the first tokens of all
-            rope=Rope(ctx.rope.cos[mine], ctx.rope.sin[mine]),
-            mask=Shares(ctx.mask, sizes),  # pyright: ignore[reportArgumentType]
+def check_degrees(degrees: Degrees, num_heads: int) -> None:
+    """Raises a ValueError for more Ulysses ranks than attention heads, which have nothing to trade."""
+    if degrees.ulysses > num_heads:
+        raise ValueError(
+            f"The Ulysses degree is {degrees.ulysses}, but the transformer has {num_heads} attention heads, of which each rank needs one; "
+            "use a smaller one, and a ring degree for the other ranks."
         )
-        img = trunk(model, img[:, mine], txt, ctx)
-        gathered = exchange(repeat(img, "B n D -> (P n) B D", P=ranks), [sizes[rank]] * ranks, sizes, group)
-        return rearrange(gathered, "N B D -> B N D")
-
-    return parallel_trunk
 
 
-def trade_tokens_for_heads(kernel: AttentionFn, group: dist.ProcessGroup) -> AttentionFn:
-    """Attention of this rank's image tokens and all text, which `kernel` computes on all tokens and this rank's heads."""
-
-    def parallel_attention(
-        q: Float[Tensor, "B S H D"], k: Float[Tensor, "B S H D"], v: Float[Tensor, "B S H D"], shares: Shares
-    ) -> Float[Tensor, "B S H D"]:
-        rank, ranks, (mask, sizes) = group.rank(), group.size(), shares
-        num_img, num_txt = sizes[rank], q.shape[1] - sizes[rank]
-        img, txt = torch.stack([q, k, v]).split([num_img, num_txt], dim=2)
-
-        img = rearrange(img, "qkv B n (P h) D -> (P n) qkv B h D", P=ranks)
-        img = rearrange(exchange(img, [num_img] * ranks, sizes, group), "N qkv B h D -> qkv B N h D")
-        txt = txt.chunk(ranks, dim=3)[rank]
-        q, k, v = torch.cat([img, txt], dim=2)
-        out = rearrange(kernel(q, k, v, mask), "B S h D -> S B h D")
-
-        *img_parts, txt = out.split([*sizes, num_txt])
-        out = torch.cat([part for img in img_parts for part in (img, txt)])  # to each rank its image tokens and all text
-        out = exchange(out, [size + num_txt for size in sizes], [num_img + num_txt] * ranks, group)
-        return rearrange(out, "(P S) B h D -> B S (P h) D", P=ranks)
-
-    return parallel_attention  # pyright: ignore[reportReturnType]
+def shares(total: int, ranks: int) -> list[int]:
+    """What each rank gets of `total` things: as many as the others or one more, the first ranks first."""
+    return [(total + ranks - 1 - rank) // ranks for rank in range(ranks)]
 
 
-def exchange(
-    x: Float[Tensor, "sent *shape"], send: Sequence[int], receive: Sequence[int], group: dist.ProcessGroup
-) -> Float[Tensor, "received *shape"]:
-    """Row ranges of `x`, `send[r]` rows to rank r, for `receive[r]` rows from it; differentiable."""
-    return _Exchange.apply(x, list(send), list(receive), group)
+def cut_tokens(predict: TrunkFn, groups: SequenceGroups, wire: Wire) -> TrunkFn:
+    """Predict on this rank's tokens, and gather the image tokens' values, which are few, of all."""
+
+    def parallel_predict(
+        model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
+    ) -> Float[Tensor, "B N out"]:
+        ranks, rank = groups.size, groups.index
+        if img.shape[1] < ranks:
+            raise ValueError(
+                f"{ranks} ranks cannot share a video of {img.shape[1]} tokens, of which each needs one; use fewer, or more pixels."
+            )
+        of_img, of_txt = shares(img.shape[1], ranks), shares(txt.shape[1], ranks)[::-1]  # who has one more of these has one less of those
+        start = sum(of_img[:rank])
+        mask = ctx.mask
+        if mask is not None:  # in the order in which the tokens lie: each rank's image, then its text
+            image, text = mask.split([sum(of_img), sum(of_txt)], dim=-1)
+            parts = zip(image.split(of_img, dim=-1), text.split(of_txt, dim=-1), strict=True)
+            mask = torch.cat([part for pair in parts for part in pair], dim=-1)
+        ctx = ctx._replace(
+            num_clean=min(max(ctx.num_clean - start, 0), of_img[rank]),  # clean frames are the first tokens of all
+            rope=Rope(*(table[start : start + of_img[rank]] for table in ctx.rope)),
+            mask=mask,
+            attend=Spread(groups, tuple(map(sum, zip(of_img, of_txt, strict=True))), wire),
+        )
+        out = predict(model, img.split(of_img, 1)[rank], txt.split(of_txt, 1)[rank], ctx)
+        out = gather(out, groups.in_group(of_img), groups.ulysses)
+        return gather(out, groups.of_groups(of_img), groups.ring)
+
+    return parallel_predict
 
 
-class _Exchange(torch.autograd.Function):
-    """PyTorch's own differentiable all-to-alls are deprecated or private; the plain one is neither."""
+@dataclass(frozen=True)
+class Spread:
+    """Attention of this rank's tokens to all; `sizes` are the tokens of each rank. The mask is of all tokens in the ranks' order."""
+
+    groups: SequenceGroups
+    sizes: tuple[int, ...]
+    wire: Wire = Wire.EXACT
+
+    def __call__(
+        self,
+        kernel: AttentionFn,
+        q: Float[Tensor, "B s H D"],
+        k: Float[Tensor, "B s H D"],
+        v: Float[Tensor, "B s H D"],
+        mask: Bool[Tensor, "B 1 S"] | None,
+    ) -> Float[Tensor, "B s H D"]:
+        groups, wire, dtype = self.groups, self.wire, q.dtype
+        if groups.ulysses.size() == 1:
+            return self._around(kernel, q, torch.cat([wire.exact(k), wire.short(v)], dim=-1), mask, dtype)
+        tokens = groups.in_group(self.sizes)
+        pieces = head_pieces(q.shape[2], groups.ulysses.size())
+        qkv = torch.cat([wire.short(q), wire.exact(k), wire.short(v)], dim=-1)
+        width_q = wire.short_width(q)
+        coming = [Trade.start(qkv, pieces[0], tokens, groups.ulysses)]
+        going: list[Trade] = []
+        for number, piece in enumerate(pieces):
+            if number + 1 < len(pieces):
+                coming.append(Trade.start(qkv, pieces[number + 1], tokens, groups.ulysses))
+            packed_q, packed_kv = coming[number].finish().tensor_split([width_q], dim=-1)
+            out = self._around(kernel, wire.long(packed_q, dtype), packed_kv, mask, dtype)
+            going.append(Trade.start_back(wire.short(out), piece, tokens, groups.ulysses))
+        by_rank = [back.finish().split([len(heads) for heads in piece], dim=2) for back, piece in zip(going, pieces, strict=True)]
+        return wire.long(torch.cat([heads for parts in zip(*by_rank, strict=True) for heads in parts], dim=2), dtype)
+
+    def _around(
+        self,
+        kernel: AttentionFn,
+        q: Float[Tensor, "B G h D"],
+        packed_kv: Shaped[Tensor, "B G h W"],
+        mask: Tensor | None,
+        dtype: torch.dtype,
+    ) -> Float[Tensor, "B G h D"]:
+        """Attention to what this group has, and what comes round the ring."""
+        if self.groups.ring.size() > 1:
+            return _Ring.apply(q, packed_kv, mask, kernel, self.groups.of_groups(self.sizes), self.groups.ring, self.wire)
+        k, v = self.wire.split(packed_kv, q)
+        return kernel(q, k, v, mask)
+
+
+def head_pieces(num_heads: int, ranks: int) -> list[list[range]]:
+    """For each piece, the heads of each rank, which has as many in all as the others, or one more."""
+    own = list(pairwise(accumulate(shares(num_heads, ranks), initial=0)))
+    count = min(PIECES, num_heads // ranks)  # nobody's piece is empty
+    cuts = [[start + cut for cut in accumulate(shares(end - start, count), initial=0)] for start, end in own]
+    return [[range(*cut[number : number + 2]) for cut in cuts] for number in range(count)]
+
+
+class Trade:
+    """Tokens on their way to where their heads are, or back."""
+
+    def __init__(self, sent: Tensor, flight: _Flight, shapes: list[list[int]], dim: int):
+        self._sent, self._flight, self._shapes, self._dim = sent, flight, shapes, dim
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, send: list[int], receive: list[int], group: dist.ProcessGroup) -> Tensor:
-        ctx.send, ctx.receive, ctx.group = send, receive, group
-        out = x.new_empty(sum(receive), *x.shape[1:])
-        dist.all_to_all_single(out, x.contiguous(), receive, send, group=group)
+    def start(x: Shaped[Tensor, "B s H W"], piece: list[range], tokens: list[int], group: dist.ProcessGroup) -> Trade:
+        """Send each rank its heads of these tokens, for those of all tokens that are this rank's."""
+        batch, _, _, width = x.shape
+        rows = [x[:, :, heads.start : heads.stop] for heads in piece]
+        return Trade._start(rows, [[batch, n, len(piece[group.rank()]), width] for n in tokens], 1, group)
+
+    @staticmethod
+    def start_back(x: Shaped[Tensor, "B G h W"], piece: list[range], tokens: list[int], group: dist.ProcessGroup) -> Trade:
+        """Send each rank its tokens of these heads, for those of all heads in the piece that are this rank's tokens."""
+        batch, _, _, width = x.shape
+        return Trade._start(x.split(tokens, dim=1), [[batch, tokens[group.rank()], len(heads), width] for heads in piece], 2, group)
+
+    @staticmethod
+    def _start(rows: Sequence[Tensor], shapes: list[list[int]], dim: int, group: dist.ProcessGroup) -> Trade:
+        flight = _Flight(group, [x.numel() for x in rows], [torch.Size(shape).numel() for shape in shapes])
+        return Trade(_Leave.apply(torch.cat([x.flatten() for x in rows]), flight), flight, shapes, dim)
+
+    def finish(self) -> Tensor:
+        """What has come, in the ranks' order along the tokens, or the heads."""
+        parts = _Arrive.apply(self._sent, self._flight).split(self._flight.receive)
+        return torch.cat([part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)], dim=self._dim)
+
+
+@dataclass
+class _Flight:
+    """An exchange of `send[r]` values to rank r for `receive[r]` from it; of gradients the other way round, later."""
+
+    group: dist.ProcessGroup
+    send: list[int]
+    receive: list[int]
+    _under_way: tuple[Tensor, Tensor, Any] | None = None
+
+    def depart(self, x: Tensor, *, back: bool = False) -> Tensor:
+        """Where what comes will be, once it has landed."""
+        send, receive = (self.receive, self.send) if back else (self.send, self.receive)
+        x, out = x.contiguous(), x.new_empty(sum(receive))
+        self._under_way = x, out, dist.all_to_all_single(out, x, receive, send, group=self.group, async_op=True)
         return out
 
+    def land(self) -> Tensor:
+        assert self._under_way is not None
+        _, out, work = self._under_way
+        self._under_way = None
+        work.wait()
+        return out
+
+
+class _Leave(torch.autograd.Function):
+    """An exchange begins. PyTorch's own differentiable all-to-alls are deprecated or private, and wait at once."""
+
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return exchange(gradient, ctx.receive, ctx.send, ctx.group), None, None, None
+    def forward(ctx: Any, x: Tensor, flight: _Flight) -> Tensor:
+        ctx.flight = flight
+        flight.depart(x)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.flight.land(), None
+
+
+class _Arrive(torch.autograd.Function):
+    """And ends. The backward pass begins it here, the other way round, and ends it above."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, flight: _Flight) -> Tensor:
+        ctx.flight = flight
+        return flight.land()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.flight.depart(gradient, back=True), None
+
+
+def gather(x: Float[Tensor, "B n D"], sizes: list[int], group: dist.ProcessGroup) -> Float[Tensor, "B N D"]:
+    """The tokens of all ranks of a group, on each; differentiable."""
+    ranks = group.size()
+    if ranks == 1:
+        return x
+    return Trade._start([x] * ranks, [[x.shape[0], size, x.shape[2]] for size in sizes], 1, group).finish()
+
+
+class _Ring(torch.autograd.Function):
+    """Attention to keys and values that go round; the backward pass sends them round again, with their gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Float[Tensor, "B G h D"],
+        packed_kv: Shaped[Tensor, "B G h W"],
+        mask: Bool[Tensor, "B 1 S"] | None,
+        kernel: AttentionFn,
+        sizes: list[int],
+        group: dist.ProcessGroup,
+        wire: Wire,
+    ) -> Float[Tensor, "B G h D"]:
+        masks = [None] * len(sizes) if mask is None else mask.split(sizes, dim=-1)
+        out = lse = None
+        for owner, packed in going_round(packed_kv, sizes, group):
+            k, v = wire.split(packed, q)
+            part, part_lse = attend_to_part(kernel, q, k, v, masks[owner])
+            out, lse = (part.float(), part_lse) if out is None or lse is None else merge(out, lse, part, part_lse)
+        assert out is not None and lse is not None
+        result = out.type_as(q)
+        ctx.save_for_backward(q, packed_kv, mask, result, lse)
+        ctx.kernel, ctx.sizes, ctx.group, ctx.wire = kernel, sizes, group, wire
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, packed_kv, mask, out, lse = ctx.saved_tensors
+        masks = [None] * len(ctx.sizes) if mask is None else mask.split(ctx.sizes, dim=-1)
+        dq, dkv = torch.zeros_like(q, dtype=torch.float32), None
+        for owner, packed in going_round(packed_kv, ctx.sizes, ctx.group):
+            k, v = ctx.wire.split(packed, q)
+            more_q, *more = gradients_of_part(ctx.kernel, gradient, q, k, v, masks[owner], out, lse)
+            dq += more_q
+            mine = torch.cat([x.float() for x in more], dim=-1)
+            if dkv is not None:  # what the ranks before have added to these keys, which comes after them
+                mine += hand_on(dkv, mine.shape, ctx.group)
+            dkv = mine
+        assert dkv is not None
+        home = hand_on(dkv, packed_kv.shape, ctx.group)
+        return dq.type_as(q), home.type_as(packed_kv), *[None] * 5
+
+
+def going_round(x: Shaped[Tensor, "B G h W"], sizes: list[int], group: dist.ProcessGroup) -> Iterator[tuple[int, Tensor]]:
+    """Whose tokens, and these: first this rank's, then those of the one before it, and so on; the next ones travel while one is used."""
+    ranks, rank = group.size(), group.rank()
+    x = x.contiguous()
+    for step in range(ranks):
+        owner = (rank - step) % ranks
+        if step + 1 == ranks:
+            yield owner, x
+            return
+        following = x.new_empty(x.shape[0], sizes[owner - 1], *x.shape[2:])
+        works = _send_on(x, following, group)
+        yield owner, x
+        for work in works:
+            work.wait()
+        x = following
+
+
+def hand_on(x: Tensor, shape: torch.Size, group: dist.ProcessGroup) -> Tensor:
+    """Give `x` to the next rank of a ring, for what the one before gives."""
+    received = x.new_empty(shape)
+    for work in _send_on(x, received, group):
+        work.wait()
+    return received
+
+
+def _send_on(x: Tensor, received: Tensor, group: dist.ProcessGroup) -> list[dist.Work]:
+    ranks, rank = group.size(), group.rank()
+    send = dist.P2POp(dist.isend, x, group=group, group_peer=(rank + 1) % ranks)
+    receive = dist.P2POp(dist.irecv, received, group=group, group_peer=(rank - 1) % ranks)
+    return dist.batch_isend_irecv([send, receive])
+
+
+def merge(
+    out: Float[Tensor, "B G h D"], lse: Float[Tensor, "B G h"], part: Float[Tensor, "B G h D"], part_lse: Float[Tensor, "B G h"]
+) -> tuple[Float[Tensor, "B G h D"], Float[Tensor, "B G h"]]:
+    """Attention to some keys and to others as attention to all of them, in float32."""
+    share = torch.sigmoid(part_lse - lse).unsqueeze(-1)
+    return torch.lerp(out, part.float(), share), lse - F.logsigmoid(lse - part_lse)

@@ -1,17 +1,19 @@
 """This process among those that torchrun has started, and the device that is its own.
 
-Rank r of a world with P ranks to a sequence belongs to data rank r // P: the ranks of one data rank see the same samples and share their
-tokens. Without torchrun there is one process, which needs none of this and has no process group.
+Ranks lie on a grid of data ranks x ring x Ulysses, the last one fastest, whose neighbours exchange most. The ranks of one data rank see the
+same samples and share their tokens. In inference the two branches of guidance take the place of data. Without torchrun there is one
+process, which needs none of this and has no process group.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,6 +24,43 @@ FIRST_TORCH = "2.13"  # in which several ranks are tested
 PATIENCE = timedelta(hours=2)  # one rank may read 26 GB, or decode a video, while the others wait
 
 
+class Degrees(NamedTuple):
+    """How many ranks share the tokens of one video: `ulysses` trade tokens for heads, in each of `ring` groups around which keys go."""
+
+    ulysses: int = 1
+    ring: int = 1
+
+    @property
+    def ranks(self) -> int:
+        return self.ulysses * self.ring
+
+
+@dataclass(frozen=True)
+class SequenceGroups:
+    """The ranks of one video, as this rank sees them: its Ulysses group, and the ring of those with its place in the other groups."""
+
+    ulysses: dist.ProcessGroup
+    ring: dist.ProcessGroup
+
+    @property
+    def size(self) -> int:
+        return self.ulysses.size() * self.ring.size()
+
+    @property
+    def index(self) -> int:
+        """This rank's place among them."""
+        return self.ring.rank() * self.ulysses.size() + self.ulysses.rank()
+
+    def in_group(self, sizes: Sequence[int]) -> list[int]:
+        """Of the sizes of all ranks' shares, those of its Ulysses group."""
+        start = self.ring.rank() * self.ulysses.size()
+        return list(sizes[start : start + self.ulysses.size()])
+
+    def of_groups(self, sizes: Sequence[int]) -> list[int]:
+        """And what each group has of them."""
+        return [sum(sizes[start : start + self.ulysses.size()]) for start in range(0, len(sizes), self.ulysses.size())]
+
+
 @dataclass(frozen=True)
 class World:
     """This process among all. Without torchrun, the only one."""
@@ -29,13 +68,20 @@ class World:
     device: torch.device = CPU
     rank: int = 0
     size: int = 1
-    sequence_parallel: int = 1
+    degrees: Degrees = Degrees()  # noqa: RUF009 (a tuple)
     mesh: DeviceMesh | None = None
-    sequence_group: dist.ProcessGroup | None = None
+    """all ranks, over which weights are sharded"""
+    sequence: SequenceGroups | None = None
+    across: dist.ProcessGroup | None = None
+    """the ranks with the same tokens: of other samples in training, of the other branch of guidance in inference"""
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def sequence_parallel(self) -> int:
+        return self.degrees.ranks
 
     @property
     def data_rank(self) -> int:
@@ -103,7 +149,7 @@ def placed(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[None]:
+def process_group(device: str, timeout: timedelta = PATIENCE) -> Iterator[None]:
     """The connection of torchrun's processes. Inside another such block it is that one's: it cannot be made twice with the same port."""
     if world_size() == 1 or dist.is_initialized():
         yield
@@ -114,7 +160,7 @@ def process_group(device: str) -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
     if not is_main_process():
         logging.getLogger("hunyuan_video").setLevel(logging.WARNING)
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=timeout)
     try:
         yield
     finally:
@@ -122,8 +168,8 @@ def process_group(device: str) -> Iterator[None]:
 
 
 @contextmanager
-def join_world(device: str, sequence_parallel: int) -> Iterator[World]:
-    """The world that torchrun made, or one process.
+def join_world(device: str, degrees: Degrees, timeout: timedelta = PATIENCE) -> Iterator[World]:
+    """The world that torchrun made, or one process. `timeout` is how long a rank waits for the others.
 
     Raises:
         ValueError: the ranks cannot be shared out, or PyTorch is too old for them.
@@ -131,19 +177,26 @@ def join_world(device: str, sequence_parallel: int) -> Iterator[World]:
     size, own = world_size(), resolve_device(device)
     if size > 1 and torch.__version__ < FIRST_TORCH:
         raise ValueError(
-            f"Training on several ranks needs PyTorch {FIRST_TORCH} or newer, whose FSDP keeps the shards that the optimizer knows; "
+            f"Several ranks need PyTorch {FIRST_TORCH} or newer, whose FSDP keeps the shards that the optimizer knows; "
             f"this is {torch.__version__}."
         )
-    if sequence_parallel < 1 or size % sequence_parallel:
+    if min(degrees) < 1 or size % degrees.ranks:
         raise ValueError(
-            f"sequence_parallel is {sequence_parallel}, but there are {size} processes; it must divide their number "
-            "(`torchrun --nproc-per-node N -m hunyuan_video.cli train …` starts N)."
+            f"{degrees.ulysses} x {degrees.ring} ranks share a video, but there are {size} processes; their number must be a multiple "
+            "(`torchrun --nproc-per-node N …` starts N)."
         )
-    with process_group(device):
-        if size == 1:
-            yield World(own)
-            return
-        mesh = init_device_mesh(own.type, (size,))
-        grid = init_device_mesh(own.type, (size // sequence_parallel, sequence_parallel), mesh_dim_names=("data", "sequence"))
-        group = grid.get_group("sequence") if sequence_parallel > 1 else None
-        yield World(own, dist.get_rank(), size, sequence_parallel, mesh, group)
+    with process_group(device, timeout):
+        yield world_of_group(own, degrees)
+
+
+def world_of_group(device: torch.device, degrees: Degrees) -> World:
+    """The world of the process group that is there, or of one process."""
+    if not dist.is_initialized():
+        return World(device)
+    size = dist.get_world_size()
+    mesh = init_device_mesh(device.type, (size,))
+    names = ("across", "ring", "ulysses")
+    grid = init_device_mesh(device.type, (size // degrees.ranks, degrees.ring, degrees.ulysses), mesh_dim_names=names)
+    sequence = SequenceGroups(grid.get_group("ulysses"), grid.get_group("ring")) if degrees.ranks > 1 else None
+    across = grid.get_group("across") if size > degrees.ranks else None
+    return World(device, dist.get_rank(), size, degrees, mesh, sequence, across)

@@ -119,6 +119,7 @@ class Context(NamedTuple):
     num_clean: int  # image tokens modulated by that first row
     rope: Rope
     mask: Bool[Tensor, "B 1 S"] | None  # True = real token; None where all are
+    attend: Callable[..., Any] = operator.call  # (kernel, q, k, v, mask): lets a block's kernel see all tokens, wherever they are
 
 
 class Modulation(nn.Module):
@@ -183,7 +184,7 @@ class DoubleStreamBlock(nn.Module):
         txt_q, txt_k = self.txt_attn_q_norm(txt_q), self.txt_attn_k_norm(txt_k)
 
         q, k, v = torch.cat([img_q, txt_q], 1), torch.cat([img_k, txt_k], 1), torch.cat([img_v, txt_v], 1)
-        img_attn, txt_attn = self.attention(q, k, v, ctx.mask).flatten(2).split([img.shape[1], txt.shape[1]], dim=1)
+        img_attn, txt_attn = ctx.attend(self.attention, q, k, v, ctx.mask).flatten(2).split([img.shape[1], txt.shape[1]], dim=1)
 
         img = torch.addcmul(img, img_gate1, self.img_attn_proj(img_attn))
         img = torch.addcmul(img, img_gate2, self.img_mlp(modulate(img, img_shift2, img_scale2)))
@@ -213,7 +214,7 @@ class SingleStreamBlock(nn.Module):
         qkv, mlp = self.linear1(modulate(x, shift, scale)).split(self.widths, dim=-1)
         q, k, v = split_heads(qkv, self.num_heads)
         q, k = apply_rope(self.q_norm(q), ctx.rope), apply_rope(self.k_norm(k), ctx.rope)
-        attn = self.attention(q, k, v, ctx.mask).flatten(2)
+        attn = ctx.attend(self.attention, q, k, v, ctx.mask).flatten(2)
         return torch.addcmul(x, gate, self.linear2(torch.cat([attn, gelu_tanh(mlp)], dim=-1)))
 
 
@@ -289,10 +290,10 @@ class FinalLayer(nn.Module):
     def __init__(self, hidden_size: int, out_dim: int):
         super().__init__()
         self.linear = nn.Linear(hidden_size, out_dim)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(hidden_size, 2 * hidden_size))  # only a level of the official names
 
-    def forward(self, img: Float[Tensor, "B N D"], vec: Float[Tensor, "B D"]) -> Float[Tensor, "B N out"]:
-        shift, scale = self.adaLN_modulation(vec).unsqueeze(1).chunk(2, dim=-1)
+    def forward(self, img: Float[Tensor, "B N D"], ctx: Context) -> Float[Tensor, "B N out"]:
+        shift, scale = self.adaLN_modulation(ctx.vec[:, -1:]).chunk(2, dim=-1)
         return self.linear(modulate(img, shift, scale))
 
 
@@ -313,8 +314,9 @@ class HunyuanVideoTransformer(nn.Module):
         condition = model.condition(states, mask, pooled, guidance)     # once per video
         velocity = model(x, t, condition)                               # every step
 
-    `trunk` is a plain function of the model, embedded tokens in and out, so that what concerns the whole stack can wrap it. It is not
-    a bound method: that would be a reference cycle, which keeps 26 GB alive after `del model`.
+    `trunk` is a plain function of the model, embedded tokens in and out, so that what concerns the whole stack can wrap it; `predict`
+    is the trunk and what follows on each token alone. They are not bound methods: those would be reference cycles, which keep 26 GB
+    alive after `del model`.
     """
 
     def __init__(self, config: TransformerConfig = TransformerConfig()):
@@ -330,6 +332,7 @@ class HunyuanVideoTransformer(nn.Module):
         self.single_blocks = nn.ModuleList(SingleStreamBlock(config) for _ in range(config.num_single_blocks))
         self.final_layer = FinalLayer(dim, config.out_channels * math.prod(config.patch_size))
         self.trunk: TrunkFn = trunk
+        self.predict: TrunkFn = predict
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -405,8 +408,7 @@ class HunyuanVideoTransformer(nn.Module):
             rope=rope or self.rope(x.shape, img.device),
             mask=mask,
         )
-        img = self.trunk(self, img, txt, ctx)
-        out = self.final_layer(img, vec)
+        out = self.predict(self, img, txt, ctx)
         return rearrange(out, "B (T H W) (c pt ph pw) -> B c (T pt) (H ph) (W pw)", T=grid[0], H=grid[1], W=grid[2], pt=pt, ph=ph, pw=pw)
 
 
@@ -428,3 +430,10 @@ def trunk(
     for block in model.single_blocks:
         x = call(block, x, ctx)
     return x[:, : img.shape[1]]
+
+
+def predict(
+    model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
+) -> Float[Tensor, "B N out"]:
+    """Embedded image and text tokens in, the velocity of each image token's patch out."""
+    return model.final_layer(model.trunk(model, img, txt, ctx), ctx)

@@ -26,7 +26,7 @@ from hunyuan_video.checkpoint import identity, load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.once import is_first, once
-from hunyuan_video.distributed.world import CPU, World, join_world
+from hunyuan_video.distributed.world import CPU, Degrees, World, join_world
 from hunyuan_video.files import replacing
 from hunyuan_video.kernels.choice import for_training
 from hunyuan_video.memory import available_memory
@@ -56,7 +56,7 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         ValueError: settings, cache, weights and ranks do not fit together; or too many steps in a row were not finite.
     """
     folder, runtime = Path(folder), runtime or TrainingRuntime()
-    with join_world(runtime.device, runtime.sequence_parallel) as world, ExitStack() as stack:
+    with join_world(runtime.device, Degrees(runtime.sequence_parallel)) as world, ExitStack() as stack:
         if config.batches_per_step % world.data_size:
             raise ValueError(
                 f"batches_per_step is {config.batches_per_step}, but {world.data_size} ranks share them; give a multiple of that."
