@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequence
 from hunyuan_video.distributed.sharding import shard
+from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
 from hunyuan_video.kernels.choice import check_attention, use_attention
 from hunyuan_video.models.attention import KINDS
@@ -101,7 +102,7 @@ def assemble(
             recompute_blocks(transformer)
         # It cuts the tokens of all blocks, and brings all of them to whichever kernel is there.
         if world.sequence is not None:
-            parallelize_sequence(transformer, world.sequence)
+            parallelize_sequence(transformer, world.sequence, Wire(runtime.wire))
     if models.text is not None and runtime.text_fp8:
         fp8.quantize(models.text.get_submodule("llm"), fp8.in_layers)
     if models.vae is not None:
@@ -110,9 +111,14 @@ def assemble(
         in_chunks(models.vae)
 
     # Where the weights are comes last: hooks and shards are of the layers that stand there now.
-    if training is not None and transformer is not None and world.mesh is not None:
-        shard(transformer, world.mesh, world.device, training.dtype)
-    elif runtime.offload == "none":
+    if world.mesh is not None and (training is not None or runtime.shard):
+        dtype = None if training is None else training.dtype
+        if transformer is not None:
+            shard(transformer, transformer.blocks, world.mesh, world.device, dtype)
+        if models.text is not None:
+            llm = models.text.get_submodule("llm")
+            shard(llm, models.stacks()["text"], world.mesh, world.device, dtype)
+    if runtime.offload == "none":
         for model in models.present():
             model.to(world.device)
     if room is not None:
@@ -148,6 +154,10 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         raise ValueError(f"offload is {runtime.offload!r}, but weights must be there for the backward pass, too; more ranks share them.")
     if in_file and (training or world.size > 1):
         raise ValueError("Weights that stay in their file are for inference in one process: of many, one reads.")
+    if runtime.shard and world.size == 1:
+        raise ValueError("shard spreads weights over several GPUs, but this is one process; leave it out, or start more (--gpus).")
+    if runtime.shard and runtime.offload != "none":
+        raise ValueError(f"offload is {runtime.offload!r}, but with shard no GPU has whole weights that could come and go.")
     if in_file and runtime.offload == "blocks":
         raise ValueError("offload is 'blocks', which would copy weights into memory that are used in their file; on a CPU, leave it out.")
     if num_heads is not None:

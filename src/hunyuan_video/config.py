@@ -163,11 +163,22 @@ class Runtime:
     """and multiply in 8 bits, for which activations are rounded, too (includes fp8; needs compute capability 8.9; docs/memory.md)"""
     text_fp8: bool = False
     """the same for the language model's layers"""
+    ulysses_degree: int | None = None
+    """of several GPUs: how many trade tokens for attention heads (default: with the ring degree, what suits the heads and the number)"""
+    ring_degree: int | None = None
+    """and in how many groups of these keys and values go round"""
+    wire: Literal["exact", "fp8"] = "exact"
+    """how they send each other queries, values and outputs: as they are, or in 8 bits, which changes the video a little"""
+    shard: bool = False
+    """spread the transformer's and the language model's weights over the GPUs, each block gathered while it works"""
 
     def __post_init__(self) -> None:
         check_types(self)
         if self.fp8_matmul:
             object.__setattr__(self, "fp8", True)
+        for name in ("ulysses_degree", "ring_degree"):
+            degree = getattr(self, name)
+            require(degree is None or degree >= 1, f"{name} is {degree}; it must be 1 or more.")
         kind, _, index = self.device.partition(":")
         require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),

@@ -15,14 +15,15 @@ import logging
 import math
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -33,11 +34,14 @@ from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, LoadKey, Runtime, Sampling, check_guidance
+from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
-from hunyuan_video.distributed.world import CPU, World, placed, resolve_device
+from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
 from hunyuan_video.kernels import choice
+from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import available_memory
+from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
@@ -57,6 +61,8 @@ from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_enco
 from hunyuan_video.video import to_frames, to_tensor
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -118,18 +124,45 @@ class Origin:
     negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
 
 
+def degrees_of(runtime: Runtime, sampling: Sampling, num_heads: int) -> Degrees:
+    """How the ranks of the process group share a video: as the runtime says, or as they fit the attention heads. Where guidance has two
+    branches, each half of the ranks computes one, if there are halves.
+
+    Raises:
+        ValueError: the degrees do not make the number of ranks.
+    """
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    halves = 2 if sampling.cfg_scale > 1 and ranks % 2 == 0 else 1
+    ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
+    if ulysses is None and ring is None:
+        ulysses = math.gcd(ranks // halves, num_heads)  # a ring costs more, and is for ranks that the heads leave over
+    each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
+    degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
+    if degrees.ranks not in (ranks, ranks // halves):
+        of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
+        raise ValueError(
+            f"The Ulysses degree {degrees.ulysses} and the ring degree {degrees.ring} are for {degrees.ranks} ranks, but there are "
+            f"{ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or --gpus, says how many there are)."
+        )
+    return degrees
+
+
 class HunyuanVideo:
     """The loaded model. `dtype` is what the transformer computes in, if that is not its weights'. Models that are not on the device move
     there while they work, all but `streamed`, what `assemble` made come and go by itself. Where the runtime's attention is "auto", the
-    transformer gets the kernel that is the fastest at each video's length; else it keeps its own."""
+    transformer gets the kernel that is the fastest at each video's length; else it keeps its own.
+
+    In a `world` of several ranks all must make the same calls, and all get the same video: the one that the first rank asks for. The text
+    encoders may be on the first one alone."""
 
     def __init__(
         self,
-        text_encoder: TextEncoder,
+        text_encoder: TextEncoder | None,
         transformer: HunyuanVideoTransformer,
         vae: CausalVAE,
         *,
         device: torch.device | str = "cpu",
+        world: World | None = None,
         dtype: torch.dtype | None = None,
         runtime: Runtime = Runtime(),  # noqa: B008 (frozen)
         origin: Origin = Origin(),
@@ -139,6 +172,7 @@ class HunyuanVideo:
         self.transformer = transformer
         self.vae = vae
         self.device = placed(torch.device(device))
+        self.world = world or World(self.device)
         self.dtype = dtype or next(transformer.parameters()).dtype
         self.runtime = runtime
         self.origin = origin
@@ -167,7 +201,8 @@ class HunyuanVideo:
 
         `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for);
         and for a CPU with little memory, where it may be refused.
-        Where a default process group is there, all its ranks must load the same together: rank 0 reads for all.
+        Where a default process group is there, all its ranks must load the same together: rank 0 reads for all, and they share each
+        video's tokens, and where guidance has two branches, these.
 
         Raises:
             FileNotFoundError: weights are missing; says where they were looked for and how to get them.
@@ -178,9 +213,9 @@ class HunyuanVideo:
         once(lambda: [adapter.check_file() for adapter in adapters])
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
-        world = World(device)
-        check(runtime, world, in_file=text_stays or transformer_stays)
         sizes = checkpoint.fitting_sizes(found)
+        world = world_of_group(device, degrees_of(runtime, sampling or found.sampling(), sizes.num_heads))
+        check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])
         adapted = tuple(Adapted(adapter.path.name, digest, adapter.strengths) for adapter, digest in zip(adapters, digests, strict=True))
@@ -197,13 +232,27 @@ class HunyuanVideo:
         vae_dtype = dtype_of("vae", runtime, device, large=weights.is_large(found.vae))
         text_dtype = dtype_of("text", runtime, device, large=weights.is_large(found.text_encoder))
 
-        # 8 bits are made on the CPU: the device need never hold more.
-        text_encoder = checkpoint.load_text_encoder(
-            found.text_encoder, found.text_encoder_2, text_dtype, CPU if runtime.text_fp8 else home, as_stored=text_stays
-        )
-        transformer = checkpoint.load_transformer(
-            found.transformer, dtype, CPU if runtime.fp8 else home, found.load_key, as_stored=transformer_stays
-        )
+        text_encoder = None
+
+        def load_text() -> None:
+            nonlocal text_encoder
+            text_encoder = checkpoint.load_text_encoder(
+                found.text_encoder,
+                found.text_encoder_2,
+                text_dtype,
+                CPU if runtime.text_fp8 else home,  # 8 bits are made on the CPU: the device need never hold more
+                as_stored=text_stays,
+                on_rank_0=runtime.shard,
+            )
+
+        if runtime.shard:
+            load_text()
+            transformer = checkpoint.load_on_rank_0(found.transformer, dtype, found.load_key)
+        else:
+            once(load_text)  # prompts are short: one rank reads them for all
+            transformer = checkpoint.load_transformer(
+                found.transformer, dtype, CPU if runtime.fp8 else home, found.load_key, as_stored=transformer_stays
+            )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         models = Models(transformer, text_encoder, vae)
         streamed = assemble(models, runtime, world, loras=loras, in_file=transformer_stays, room=room)
@@ -212,6 +261,7 @@ class HunyuanVideo:
             transformer,
             vae,
             device=device,
+            world=world,
             runtime=runtime,
             origin=Origin(
                 once(lambda: identity.of_model(found)),
@@ -291,7 +341,7 @@ class HunyuanVideo:
         if not self._making.acquire(blocking=False):
             raise BusyError("This pipeline makes a video already, and makes one at a time; wait for its last step, or close its steps().")
         try:
-            yield from self._steps(self._complete(request), resume)
+            yield from self._steps(self._once(lambda: self._complete(request)), resume)
         finally:
             self._making.release()
 
@@ -348,9 +398,17 @@ class HunyuanVideo:
         return self.decode(self.encode(frames))
 
     def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
-        with on_device(self.text_encoder, self.device, self.streamed):
-            features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
-        return features.to(self.device, self.dtype)
+        def features() -> TextFeatures:
+            assert self.text_encoder is not None
+            with on_device(self.text_encoder, self.device, self.streamed):
+                return self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video").to(CPU, self.dtype)
+
+        # Sharded, the language model works only together.
+        return (features() if self.runtime.shard else self._once(features)).to(self.device, self.dtype)
+
+    def _once(self, work: Callable[[], Result]) -> Result:
+        """What the first rank makes, for all of this pipeline's. Others' ranks may have other pipelines, as in a training."""
+        return once(work) if self.world.size > 1 else work()
 
     def _complete(self, request: Request) -> Request:
         """Every open choice made, so that what is recorded is what was used."""
@@ -361,6 +419,11 @@ class HunyuanVideo:
             )
             raise ValueError(
                 f"The request is for other adapters ({asked}) than this pipeline was loaded with ({loaded}); load it with these."
+            )
+        if self.world.across is not None and request.sampling.cfg_scale == 1:
+            raise ValueError(
+                f"{self.world.size} ranks were to compute two branches of guidance, but cfg_scale is 1, which has one; load the pipeline "
+                "with a sampling that says so, or with the degrees for all ranks."
             )
         if request.sampling.seed is None:
             request = replace(request, sampling=replace(request.sampling, seed=secrets.randbelow(2**31)))
@@ -374,8 +437,11 @@ class HunyuanVideo:
             return self.runtime
         config = self.transformer.config
         num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())
-        kernel = choice.choose(self.transformer, config.num_heads, config.head_dim, num_tokens, self.dtype, self.device)
-        return self.runtime if kernel is None else replace(self.runtime, attention=kernel)
+        if not choice.may_choose(self.transformer):
+            return self.runtime
+        kernel = self._once(lambda: choice.fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device))
+        use_attention(self.transformer, KINDS[kernel])
+        return replace(self.runtime, attention=kernel)
 
     def _provenance(self, request: Request, runtime: Runtime) -> Provenance:
         return Provenance(
@@ -418,4 +484,8 @@ class HunyuanVideo:
 
             return velocity
 
-        return classifier_free_guidance(branch(0), branch(1), options.cfg_scale) if options.cfg_scale > 1 else branch(0)
+        if options.cfg_scale == 1:
+            return branch(0)
+        if self.world.across is not None:
+            return guidance_on_halves(branch, options.cfg_scale, self.world.across)
+        return classifier_free_guidance(branch(0), branch(1), options.cfg_scale)

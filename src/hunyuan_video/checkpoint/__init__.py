@@ -150,14 +150,19 @@ def load_transformer(
     return model
 
 
-def load_on_rank_0(path: Path, dtype: torch.dtype) -> HunyuanVideoTransformer:
+def load_on_rank_0(path: Path, dtype: torch.dtype, load_key: LoadKey = "module") -> HunyuanVideoTransformer:
     """As `load_transformer`, on the CPU of rank 0; on the other ranks on the meta device, for a model that is to be sharded over them."""
-    stored = once(lambda: open_transformer(path))
+    stored = once(lambda: open_transformer(path, load_key))
     model = outline(stored)
-    once(lambda: fill(model, stored.state, path, dtype, torch.device("cpu")))
-    if not is_first():
-        fill(model, stored.state, path, dtype, torch.device("meta"))
+    fill_on_rank_0(model, stored.state, path, dtype)
     return model
+
+
+def fill_on_rank_0(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype) -> None:
+    """As `fill`, of a model that is to be sharded: on the other ranks it stays on the meta device."""
+    once(lambda: fill(model, state, path, dtype, torch.device("cpu")))
+    if not is_first():
+        fill(model, state, path, dtype, torch.device("meta"))
 
 
 def outline(stored: StoredTransformer) -> HunyuanVideoTransformer:
@@ -203,12 +208,13 @@ def load_text_encoder(
     device: torch.device | str = "cpu",
     *,
     as_stored: bool = False,
+    on_rank_0: bool = False,
 ) -> TextEncoder:
     """Both text encoders from Hugging Face folders (config, tokenizer, weights in safetensors or .bin, whole or with an index), official
     or Diffusers, which keeps tokenizers apart. Of the un-cut LLaVA the language model is taken.
 
     Only what is used enters memory: the last two Llama layers, its head, and the vision towers are mapped and never read. `as_stored` is
-    about the Llama (see `fill`).
+    about the Llama (see `fill`), and so is `on_rank_0` (see `fill_on_rank_0`).
 
     Raises:
         FileNotFoundError: a folder, or a file in it, is missing.
@@ -217,7 +223,10 @@ def load_text_encoder(
     llm_dir, clip_dir, device = Path(llm_dir), Path(clip_dir), torch.device(device)
     (llm, llm_state), (clip, clip_state) = read_llm(llm_dir), read_clip(clip_dir)
     llm_tokenizer, clip_tokenizer = load_tokenizer(llm_dir), load_tokenizer(clip_dir)
-    fill(llm, delivered(llm_state), llm_dir, dtype, device, as_stored=as_stored)
+    if on_rank_0:
+        fill_on_rank_0(llm, llm_state, llm_dir, dtype)
+    else:
+        fill(llm, delivered(llm_state), llm_dir, dtype, device, as_stored=as_stored)
     fill(clip, delivered(clip_state), clip_dir, dtype, device)
     return TextEncoder(llm, clip, llm_tokenizer, clip_tokenizer).eval()
 

@@ -67,8 +67,8 @@ def _sendable(error: Exception) -> Exception:
 
 
 def deliver(tensor: Tensor | Readable, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`tensor.to(device, dtype)`, of the first rank's numbers."""
-    if not dist.is_initialized():
+    """`tensor.to(device, dtype)`, of the first rank's numbers. As in `once`, what the first rank does for all is not sent."""
+    if not dist.is_initialized() or _working.get():
         return tensor.to(device, dtype)
     whole = torch.empty(0)
 

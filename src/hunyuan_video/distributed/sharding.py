@@ -7,7 +7,7 @@ One process does without: at world size 1 it would cost time, and the memory of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ from hunyuan_video.distributed.once import deliver
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 
 
-def shard(model: HunyuanVideoTransformer, mesh: DeviceMesh, device: torch.device, dtype: torch.dtype) -> None:
-    """Spread the first rank's model over all ranks, block by block; a block is gathered, in `dtype`, while it works, but for 8-bit weights,
-    which stay so. Reductions are float32.
+def shard(model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Spread the first rank's model over all ranks, block by block; a block is gathered while it works, in `dtype` or as it is, but for
+    8-bit weights, which stay so. Reductions are float32.
 
     Other ranks may have theirs on the meta device: tensor by tensor, they are sent what they keep a shard of.
     """
@@ -30,7 +30,7 @@ def shard(model: HunyuanVideoTransformer, mesh: DeviceMesh, device: torch.device
     model.to("meta")
     # Inputs are not cast: t must stay float32.
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for module in (*model.blocks, model):
+    for module in (*blocks, model):
         # The outermost is resharded, too: what stayed gathered would not notice that validation exchanges the weights.
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     model.to_empty(device=device)
@@ -39,7 +39,8 @@ def shard(model: HunyuanVideoTransformer, mesh: DeviceMesh, device: torch.device
         if isinstance(tensor, DTensor):
             received = distribute_tensor(received, tensor.device_mesh, tensor.placements, src_data_rank=None)  # every rank has it
         local(tensor).copy_(local(received))
-    register_fsdp_forward_method(model, "condition")
+    if isinstance(model, HunyuanVideoTransformer):
+        register_fsdp_forward_method(model, "condition")
     # The velocity is a view, and nothing is done to it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 

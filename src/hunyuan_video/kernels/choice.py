@@ -59,13 +59,9 @@ def check_attention(name: str, device: torch.device, *, training: bool) -> None:
         raise ValueError(f"attention is 'chunked', which is written for a CPU's caches and for inference, but {where}; use sdpa, or auto.")
 
 
-def choose(model: nn.Module, heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Give a model the `fastest` kernel, and its name; but leave one, and say nothing, that somebody else has put there."""
-    if not attention_of(model) <= {sdpa, *KINDS.values()}:
-        return None
-    name = fastest(heads, head_dim, num_tokens, dtype, device)
-    use_attention(model, KINDS[name])
-    return name
+def may_choose(model: nn.Module) -> bool:
+    """Whether a model has kernels of ours, and none that somebody else has put there."""
+    return attention_of(model) <= {sdpa, *KINDS.values()}
 
 
 @torch.no_grad()
