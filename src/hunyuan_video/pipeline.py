@@ -135,7 +135,7 @@ def degrees_of(runtime: Runtime, sampling: Sampling, num_heads: int) -> Degrees:
     halves = 2 if sampling.cfg_scale > 1 and ranks % 2 == 0 else 1
     ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
     if ulysses is None and ring is None:
-        ulysses = math.gcd(ranks // halves, num_heads)  # a ring costs more, and is for ranks that the heads leave over
+        return Degrees.fitting(ranks // halves, num_heads)
     each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
     degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
     if degrees.ranks not in (ranks, ranks // halves):

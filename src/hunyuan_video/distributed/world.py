@@ -8,6 +8,7 @@ process, which needs none of this and has no process group.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,12 @@ class Degrees(NamedTuple):
     @property
     def ranks(self) -> int:
         return self.ulysses * self.ring
+
+    @classmethod
+    def fitting(cls, ranks: int, num_heads: int) -> Degrees:
+        """For all of `ranks`: the ring, which costs more, is for those that the heads leave over."""
+        ulysses = math.gcd(ranks, num_heads)
+        return cls(ulysses, ranks // ulysses)
 
 
 @dataclass(frozen=True)
@@ -167,33 +174,25 @@ def process_group(device: str, timeout: timedelta = PATIENCE) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-@contextmanager
-def join_world(device: str, degrees: Degrees, timeout: timedelta = PATIENCE) -> Iterator[World]:
-    """The world that torchrun made, or one process. `timeout` is how long a rank waits for the others.
+def world_of_group(device: torch.device, degrees: Degrees) -> World:
+    """The world of the process group that is there, or of one process.
 
     Raises:
         ValueError: the ranks cannot be shared out, or PyTorch is too old for them.
     """
-    size, own = world_size(), resolve_device(device)
+    size = dist.get_world_size() if dist.is_initialized() else 1
     if size > 1 and torch.__version__ < FIRST_TORCH:
         raise ValueError(
             f"Several ranks need PyTorch {FIRST_TORCH} or newer, whose FSDP keeps the shards that the optimizer knows; "
             f"this is {torch.__version__}."
         )
-    if min(degrees) < 1 or size % degrees.ranks:
+    if size % degrees.ranks:
         raise ValueError(
-            f"{degrees.ulysses} x {degrees.ring} ranks share a video, but there are {size} processes; their number must be a multiple "
+            f"{degrees.ranks} ranks are to share a video, but there are {size} processes; their number must be a multiple "
             "(`torchrun --nproc-per-node N …` starts N)."
         )
-    with process_group(device, timeout):
-        yield world_of_group(own, degrees)
-
-
-def world_of_group(device: torch.device, degrees: Degrees) -> World:
-    """The world of the process group that is there, or of one process."""
     if not dist.is_initialized():
         return World(device)
-    size = dist.get_world_size()
     mesh = init_device_mesh(device.type, (size,))
     names = ("across", "ring", "ulysses")
     grid = init_device_mesh(device.type, (size // degrees.ranks, degrees.ring, degrees.ulysses), mesh_dim_names=names)

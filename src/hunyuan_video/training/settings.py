@@ -146,5 +146,7 @@ class TrainingRuntime(Validation):
         super().__post_init__()
         if Runtime(device=self.device).device == "mps":
             raise ValueError("device is 'mps', on which trainings do not run; it must be auto, cpu or cuda.")
+        if self.sequence_parallel < 1:
+            raise ValueError(f"sequence_parallel is {self.sequence_parallel}; it must be 1 or more.")
         if self.keep_checkpoints < 1 or self.checkpoint_seconds < 0 or (self.save_every is not None and self.save_every < 1):
             raise ValueError("keep_checkpoints and save_every must be 1 or more, and checkpoint_seconds 0 or more.")

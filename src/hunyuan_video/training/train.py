@@ -26,7 +26,7 @@ from hunyuan_video.checkpoint import identity, load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.once import is_first, once
-from hunyuan_video.distributed.world import CPU, Degrees, World, join_world
+from hunyuan_video.distributed.world import CPU, Degrees, World, process_group, resolve_device, world_of_group
 from hunyuan_video.files import replacing
 from hunyuan_video.kernels.choice import for_training
 from hunyuan_video.memory import available_memory
@@ -56,16 +56,18 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         ValueError: settings, cache, weights and ranks do not fit together; or too many steps in a row were not finite.
     """
     folder, runtime = Path(folder), runtime or TrainingRuntime()
-    with join_world(runtime.device, Degrees(runtime.sequence_parallel)) as world, ExitStack() as stack:
+    with process_group(runtime.device), ExitStack() as stack:
+        cache = LatentCache(config.cache)
+        num_heads = sizes_of(config, cache)[0].num_heads
+        world = world_of_group(resolve_device(runtime.device), Degrees.fitting(runtime.sequence_parallel, num_heads))
         if config.batches_per_step % world.data_size:
             raise ValueError(
                 f"batches_per_step is {config.batches_per_step}, but {world.data_size} ranks share them; give a multiple of that."
             )
         dtype: torch.dtype = getattr(torch, config.dtype)
-        cache = LatentCache(config.cache)
         schedule = schedule_of(config, cache)
         how = Runtime(attention=for_training(world.device))
-        assembly.check(how, world, num_heads=sizes_of(config, cache)[0].num_heads, training=True)
+        assembly.check(how, world, num_heads=num_heads, training=True)
         check(memory_plan(config, runtime, world.size, world.device, cache), available_memory(world.device))
         inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_identity": start_identity(config.start)})
         run = Run(
