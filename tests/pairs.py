@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from adapters import random_lora
 from conftest import TINY
 from measure import randomize
+from pipefusion_ranks import Old
 from safetensors.torch import save_file
 from tiny_checkpoint import VAE, llama_config
 from torch import Tensor, nn
@@ -30,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hunyuan_video import checkpoint
 from hunyuan_video.assembly import Models, Training, assemble, check
 from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.pipefusion import one_step_old, spread_blocks
 from hunyuan_video.distributed.sequence import parallelize_sequence
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.world import Degrees, World, world_of_group
@@ -84,8 +87,12 @@ TRANSFORMS = {
     "activation checkpointing": Transform((recompute_blocks,), trains=True),
     "sequence parallel": Transform((parallelize_sequence,), ranks=2),
     "FSDP": Transform((shard,), trains=True, ranks=2),
+    "PipeFusion": Transform((one_step_old,), {"pipefusion_patches": 4, "warmup_steps": 1}),
+    "PipeFusion in stages": Transform(
+        (spread_blocks, one_step_old), {"pipefusion_stages": 2, "pipefusion_patches": 3, "warmup_steps": 1}, ranks=2
+    ),
 }
-CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling"}
+CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion"}
 
 
 @dataclass(frozen=True)
@@ -150,8 +157,9 @@ def adapt(model: HunyuanVideoTransformer) -> None:
             module.lora_up.data.copy_(0.2 * torch.randn(module.lora_up.shape, generator=draw))
 
 
-def outcome(models: Models, device: torch.device, streamed: list[Tensor], *, trains: bool, tiling: bool) -> dict[str, Tensor]:
-    """What models make of the same inputs: text states, frames, a velocity, and gradients of an uneven loss where there is a training."""
+def outcome(models: Models, device: torch.device, streamed: list[Tensor], *, trains: bool, tiling: bool, later: bool) -> dict[str, Tensor]:
+    """What models make of the same inputs: text states, frames, a velocity (of a `later` step, where one has gone before), and gradients of
+    an uneven loss where there is a training."""
     transformer, text, vae = models.transformer, models.text, models.vae
     assert transformer is not None and text is not None and vae is not None
     draw = torch.Generator().manual_seed(3)
@@ -167,6 +175,8 @@ def outcome(models: Models, device: torch.device, streamed: list[Tensor], *, tra
             found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES)), dim=2) if tiling else vae.decode(z)
     with torch.set_grad_enabled(trains), on_device(transformer, device, streamed):
         condition = transformer.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
+        if later:
+            transformer(x.flip(2), torch.full((1,), 700.0), condition)
         velocity = transformer(x, torch.full((1,), 500.0), condition)
         if trains:
             (velocity * loss).sum().backward()
@@ -212,8 +222,9 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
         room=1 if asked.in_file else None,
         training=training if asked.trains else None,
     )
-    with Traded() as traded:
-        found = outcome(models, world.device, streamed, trains=asked.trains, tiling=asked.runtime.vae_tiling)
+    patches = asked.runtime.pipefusion_patches
+    with Traded() as traded, nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps):
+        found = outcome(models, world.device, streamed, trains=asked.trains, tiling=asked.runtime.vae_tiling, later=patches is not None)
     assert (traded.count > 0) == (world.sequence is not None)
     return found
 
@@ -287,7 +298,10 @@ def by_hand(asked: Asked) -> dict[str, Tensor]:
         for name, parameter in text.named_parameters():
             if ".layers." in name and parameter.ndim == 2:
                 parameter.data = in_8_bits(parameter.data)
-    return outcome(models, HOME, [], trains=asked.trains, tiling=asked.runtime.vae_tiling)
+    if (patches := asked.runtime.pipefusion_patches) is not None:
+        for block in transformer.blocks:
+            block.attention = Old(patches, num_txt=5, warmup_steps=1)
+    return outcome(models, HOME, [], trains=asked.trains, tiling=asked.runtime.vae_tiling, later=patches is not None)
 
 
 def deviations(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
@@ -342,7 +356,8 @@ def work(rank: int, world_size: int, folder: Path, pairs: Iterable[frozenset[str
     mesh = init_device_mesh("cpu", (world_size,))
     results = {}
     for names in pairs:
-        world = world_of_group(HOME, Degrees(world_size if "sequence parallel" in names else 1))
+        degrees = Degrees(stages=world_size) if "PipeFusion in stages" in names else Degrees()
+        world = world_of_group(HOME, Degrees(world_size) if "sequence parallel" in names else degrees)
         world = world if "FSDP" in names else replace(world, mesh=None)
         results["+".join(sorted(names))] = result(Asked(names), folder, world)
     results["travelled"] = travelled(World(HOME, rank, world_size, mesh=mesh))

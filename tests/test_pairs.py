@@ -36,6 +36,9 @@ TRAINED = frozenset({"FP8", "LoRA trained", "activation checkpointing", "FSDP"})
 
 def refusal(asked: Asked) -> str | None:
     """Why they cannot go together, in the words of `check`."""
+    patches = any(name.startswith("PipeFusion") for name in asked.names)
+    if patches and "offload blocks" in asked.names:
+        return "patches need every block again and again"
     runtime = asked.runtime
     if runtime.attention == "chunked" and asked.trains:
         return "for inference, but trainings need its gradient"
@@ -49,6 +52,10 @@ def refusal(asked: Asked) -> str | None:
         return "for inference in one process"
     if asked.in_file and runtime.offload == "blocks":
         return "would copy weights into memory that are used in their file"
+    if patches and asked.trains:
+        return "pipefusion_patches are for inference"
+    if patches and "sequence parallel" in asked.names:
+        return "pipefusion_patches need every token's keys on one rank"
     return None
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.pipefusion import spread_blocks
 from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequence
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.wire import Wire
@@ -103,6 +104,9 @@ def assemble(
         # It cuts the tokens of all blocks, and brings all of them to whichever kernel is there.
         if world.sequence is not None:
             parallelize_sequence(transformer, world.sequence, Wire(runtime.wire))
+        # After all that is done to blocks by their names, of which most are gone now, and before weights move to the device.
+        if world.stages is not None:
+            spread_blocks(transformer, world.stages)
     if models.text is not None and runtime.text_fp8:
         fp8.quantize(models.text.get_submodule("llm"), fp8.in_layers)
     if models.vae is not None:
@@ -160,6 +164,17 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         raise ValueError(f"offload is {runtime.offload!r}, but with shard no GPU has whole weights that could come and go.")
     if in_file and runtime.offload == "blocks":
         raise ValueError("offload is 'blocks', which would copy weights into memory that are used in their file; on a CPU, leave it out.")
+    if runtime.pipefusion_patches is not None and training:
+        raise ValueError("pipefusion_patches are for inference: keys that are a step old have no gradient.")
+    if runtime.pipefusion_patches is not None and world.sequence is not None:
+        raise ValueError(
+            "pipefusion_patches need every token's keys on one rank, which sequence parallelism spreads; use one or the other."
+        )
+    if runtime.pipefusion_stages != world.degrees.stages:
+        raise ValueError(
+            f"pipefusion_stages is {runtime.pipefusion_stages}, but this process shares the blocks with {world.degrees.stages - 1} others; "
+            "every stage is a process that torchrun starts."
+        )
     if num_heads is not None:
         check_degrees(world.degrees, num_heads)
 

@@ -171,6 +171,13 @@ class Runtime:
     """how they send each other queries, values and outputs: as they are, or in 8 bits, which changes the video a little"""
     shard: bool = False
     """spread the transformer's and the language model's weights over the GPUs, each block gathered while it works"""
+    pipefusion_patches: int | None = None
+    """cut each step's tokens into so many patches, which see keys and values of the last step for the patches after them: another video,
+    near the exact one (default: none, or four for each stage; docs/pipefusion.md)"""
+    pipefusion_stages: int = 1
+    """ranks that share the transformer's blocks, through which patches follow each other; changes no value"""
+    warmup_steps: int = 4
+    """the first steps, which are exact, where there are patches"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -179,6 +186,21 @@ class Runtime:
         for name in ("ulysses_degree", "ring_degree"):
             degree = getattr(self, name)
             require(degree is None or degree >= 1, f"{name} is {degree}; it must be 1 or more.")
+        require(self.pipefusion_stages >= 1, f"pipefusion_stages is {self.pipefusion_stages}; it must be 1 or more.")
+        if self.pipefusion_stages > 1 and self.pipefusion_patches is None:
+            object.__setattr__(self, "pipefusion_patches", 4 * self.pipefusion_stages)
+        require(
+            self.pipefusion_patches is None or self.pipefusion_patches >= 1,
+            f"pipefusion_patches is {self.pipefusion_patches}; it must be 1 (nothing is old) or more.",
+        )
+        require(
+            self.warmup_steps >= 1,
+            f"warmup_steps is {self.warmup_steps}; it must be 1 or more: before the first step there are no old keys.",
+        )
+        require(
+            self.pipefusion_patches is None or self.offload in ("none", "models"),
+            f"offload is {self.offload!r}, but patches need every block again and again; use none or models, or more pipefusion_stages.",
+        )
         kind, _, index = self.device.partition(":")
         require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),

@@ -16,6 +16,7 @@ import math
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -36,6 +37,7 @@ from hunyuan_video.checkpoint.lora import read_adapter
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, LoadKey, Runtime, Sampling, check_guidance
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
+from hunyuan_video.distributed.pipefusion import one_step_old
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
 from hunyuan_video.kernels import choice
@@ -232,6 +234,7 @@ class HunyuanVideo:
         vae_dtype = dtype_of("vae", runtime, device, large=weights.is_large(found.vae))
         text_dtype = dtype_of("text", runtime, device, large=weights.is_large(found.text_encoder))
 
+        # 8 bits are made, and other stages' blocks dropped, on the CPU: the device need never hold more.
         text_encoder = None
 
         def load_text() -> None:
@@ -240,7 +243,7 @@ class HunyuanVideo:
                 found.text_encoder,
                 found.text_encoder_2,
                 text_dtype,
-                CPU if runtime.text_fp8 else home,  # 8 bits are made on the CPU: the device need never hold more
+                CPU if runtime.text_fp8 else home,
                 as_stored=text_stays,
                 on_rank_0=runtime.shard,
             )
@@ -251,7 +254,7 @@ class HunyuanVideo:
         else:
             once(load_text)  # prompts are short: one rank reads them for all
             transformer = checkpoint.load_transformer(
-                found.transformer, dtype, CPU if runtime.fp8 else home, found.load_key, as_stored=transformer_stays
+                found.transformer, dtype, CPU if runtime.fp8 or world.stages else home, found.load_key, as_stored=transformer_stays
             )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         models = Models(transformer, text_encoder, vae)
@@ -351,6 +354,15 @@ class HunyuanVideo:
         shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
+        if (
+            self.runtime.pipefusion_patches is not None
+            and resume is not None
+            and self.runtime.warmup_steps <= resume[0] < options.num_steps
+        ):
+            raise ValueError(
+                f"After step {resume[0]} the run needs keys and values of that step, which no file keeps: of a runtime with "
+                f"pipefusion_patches, only the warm-up steps ({self.runtime.warmup_steps}) can be continued."
+            )
 
         prompts = [request.prompt, request.negative_prompt or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options)
@@ -363,7 +375,9 @@ class HunyuanVideo:
         done, latents = resume or (0, self._noise(shape, options, first_frame))
         if done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
-        with on_device(self.transformer, self.device, self.streamed):
+        patches, warmup = self.runtime.pipefusion_patches, max(1, self.runtime.warmup_steps - done)
+        in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, warmup)
+        with on_device(self.transformer, self.device, self.streamed), in_patches:
             velocity = self._velocity(features, options, 0 if first_frame is None else 1)
             for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
                 _check_finite(latents, index, options.num_steps)
@@ -476,6 +490,7 @@ class HunyuanVideo:
 
         def branch(row: int) -> Velocity:
             condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
+            condition = replace(condition, branch=row)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
                 t = torch.full((1,), sigma, device=self.device) * 1000  # float32, as in the official scheduler

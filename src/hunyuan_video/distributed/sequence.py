@@ -33,7 +33,6 @@ from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import Degrees, SequenceGroups
 from hunyuan_video.kernels.partial import attend_to_part, gradients_of_part
 from hunyuan_video.models.attention import AttentionFn
-from hunyuan_video.models.rope import Rope
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, TrunkFn
 
 PIECES = 4  # at most, of a rank's heads: all but the first travel in and all but the last travel out while others are computed
@@ -82,12 +81,8 @@ def cut_tokens(predict: TrunkFn, groups: SequenceGroups, wire: Wire) -> TrunkFn:
             image, text = mask.split([sum(of_img), sum(of_txt)], dim=-1)
             parts = zip(image.split(of_img, dim=-1), text.split(of_txt, dim=-1), strict=True)
             mask = torch.cat([part for pair in parts for part in pair], dim=-1)
-        ctx = ctx._replace(
-            num_clean=min(max(ctx.num_clean - start, 0), of_img[rank]),  # clean frames are the first tokens of all
-            rope=Rope(*(table[start : start + of_img[rank]] for table in ctx.rope)),
-            mask=mask,
-            attend=Spread(groups, tuple(map(sum, zip(of_img, of_txt, strict=True))), wire),
-        )
+        attend = Spread(groups, tuple(map(sum, zip(of_img, of_txt, strict=True))), wire)
+        ctx = ctx.of_part(start, of_img[rank])._replace(mask=mask, attend=attend)
         out = predict(model, img.split(of_img, 1)[rank], txt.split(of_txt, 1)[rank], ctx)
         out = gather(out, groups.in_group(of_img), groups.ulysses)
         return gather(out, groups.of_groups(of_img), groups.ring)

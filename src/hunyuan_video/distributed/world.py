@@ -1,8 +1,8 @@
 """This process among those that torchrun has started, and the device that is its own.
 
-Ranks lie on a grid of data ranks x ring x Ulysses, the last one fastest, whose neighbours exchange most. The ranks of one data rank see the
-same samples and share their tokens. In inference the two branches of guidance take the place of data. Without torchrun there is one
-process, which needs none of this and has no process group.
+Ranks lie on a grid of data ranks x stages x ring x Ulysses, the last one fastest, whose neighbours exchange most. The ranks of one data rank
+see the same samples and share their tokens, or the model's blocks. In inference the two branches of guidance take the place of data. Without
+torchrun there is one process, which needs none of this and has no process group.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ PATIENCE = timedelta(hours=2)  # one rank may read 26 GB, or decode a video, whi
 
 
 class Degrees(NamedTuple):
-    """How many ranks share the tokens of one video: `ulysses` trade tokens for heads, in each of `ring` groups around which keys go."""
+    """How many ranks share one video. Its tokens: `ulysses` trade them for heads, in each of `ring` groups around which keys go. Its blocks:
+    `stages` have some of them each."""
 
     ulysses: int = 1
     ring: int = 1
+    stages: int = 1
 
     @property
     def ranks(self) -> int:
-        return self.ulysses * self.ring
+        return self.ulysses * self.ring * self.stages
 
     @classmethod
     def fitting(cls, ranks: int, num_heads: int) -> Degrees:
@@ -79,6 +81,8 @@ class World:
     mesh: DeviceMesh | None = None
     """all ranks, over which weights are sharded"""
     sequence: SequenceGroups | None = None
+    stages: dist.ProcessGroup | None = None
+    """the ranks with the blocks of one model, in their order"""
     across: dist.ProcessGroup | None = None
     """the ranks with the same tokens: of other samples in training, of the other branch of guidance in inference"""
 
@@ -194,8 +198,10 @@ def world_of_group(device: torch.device, degrees: Degrees) -> World:
     if not dist.is_initialized():
         return World(device)
     mesh = init_device_mesh(device.type, (size,))
-    names = ("across", "ring", "ulysses")
-    grid = init_device_mesh(device.type, (size // degrees.ranks, degrees.ring, degrees.ulysses), mesh_dim_names=names)
-    sequence = SequenceGroups(grid.get_group("ulysses"), grid.get_group("ring")) if degrees.ranks > 1 else None
+    names = ("across", "stages", "ring", "ulysses")
+    sizes = (size // degrees.ranks, degrees.stages, degrees.ring, degrees.ulysses)
+    grid = init_device_mesh(device.type, sizes, mesh_dim_names=names)
+    sequence = SequenceGroups(grid.get_group("ulysses"), grid.get_group("ring")) if degrees.ulysses * degrees.ring > 1 else None
+    stages = grid.get_group("stages") if degrees.stages > 1 else None
     across = grid.get_group("across") if size > degrees.ranks else None
-    return World(device, dist.get_rank(), size, degrees, mesh, sequence, across)
+    return World(device, dist.get_rank(), size, degrees, mesh, sequence, stages, across)

@@ -120,6 +120,14 @@ class Context(NamedTuple):
     rope: Rope
     mask: Bool[Tensor, "B 1 S"] | None  # True = real token; None where all are
     attend: Callable[..., Any] = operator.call  # (kernel, q, k, v, mask): lets a block's kernel see all tokens, wherever they are
+    branch: int = 0  # of guidance, for what remembers something of each
+
+    def of_part(self, start: int, num_tokens: int) -> Context:
+        """For `num_tokens` of the image tokens, of which clean ones are the first of all. The mask is still of all tokens."""
+        return self._replace(
+            num_clean=min(max(self.num_clean - start, 0), num_tokens),
+            rope=Rope(*(table[start : start + num_tokens] for table in self.rope)),
+        )
 
 
 class Modulation(nn.Module):
@@ -306,6 +314,7 @@ class Condition:
     pooled: Float[Tensor, "B D"]
     guidance: Float[Tensor, "B D"] | None
     mask: Bool[Tensor, "B L"] | None  # None where every token is real
+    branch: int = 0  # of guidance: 1 is the negative prompt's
 
 
 class HunyuanVideoTransformer(nn.Module):
@@ -407,12 +416,30 @@ class HunyuanVideoTransformer(nn.Module):
             num_clean=clean_frames // pt * grid[1] * grid[2],
             rope=rope or self.rope(x.shape, img.device),
             mask=mask,
+            branch=condition.branch,
         )
         out = self.predict(self, img, txt, ctx)
         return rearrange(out, "B (T H W) (c pt ph pw) -> B c (T pt) (H ph) (W pw)", T=grid[0], H=grid[1], W=grid[2], pt=pt, ph=ph, pw=pw)
 
 
 TrunkFn = Callable[[HunyuanVideoTransformer, Tensor, Tensor, Context], Tensor]
+
+
+def stack(
+    model: HunyuanVideoTransformer,
+    img: Float[Tensor, "B N D"],
+    txt: Float[Tensor, "B L D"],
+    ctx: Context,
+    call: Callable[..., Any] = operator.call,
+) -> Float[Tensor, "B S D"]:
+    """All blocks: embedded image and text tokens in, and both out, as one sequence. A block is run by `call(block, *inputs)`."""
+    for block in model.double_blocks:
+        img, txt = call(block, img, txt, ctx)
+    x = torch.cat([img, txt], dim=1)
+    ctx = ctx._replace(rope=ctx.rope.with_text(txt.shape[1]))
+    for block in model.single_blocks:
+        x = call(block, x, ctx)
+    return x
 
 
 def trunk(
@@ -422,14 +449,8 @@ def trunk(
     ctx: Context,
     call: Callable[..., Any] = operator.call,
 ) -> Float[Tensor, "B N D"]:
-    """All blocks: embedded image and text tokens in, image tokens out. A block is run by `call(block, *inputs)`."""
-    for block in model.double_blocks:
-        img, txt = call(block, img, txt, ctx)
-    x = torch.cat([img, txt], dim=1)
-    ctx = ctx._replace(rope=ctx.rope.with_text(txt.shape[1]))
-    for block in model.single_blocks:
-        x = call(block, x, ctx)
-    return x[:, : img.shape[1]]
+    """As `stack`, and of what comes out the image tokens."""
+    return stack(model, img, txt, ctx, call)[:, : img.shape[1]]
 
 
 def predict(
