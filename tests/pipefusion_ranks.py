@@ -70,7 +70,8 @@ class Old:
         out = torch.empty_like(q)
         for number, end in enumerate(torch.tensor(sizes).cumsum(0).tolist()):
             rows = list(range(end - sizes[number], end)) + (list(range(sum(sizes), k.shape[1])) if number == 0 else [])
-            seen = [torch.cat([new[:, :end], old[:, end : sum(sizes)], new[:, sum(sizes) :]], 1) for new, old in zip((k, v), self.last)]
+            pairs = zip((k, v), self.last, strict=True)
+            seen = [torch.cat([new[:, :end], old[:, end : sum(sizes)], new[:, sum(sizes) :]], dim=1) for new, old in pairs]
             out[:, rows] = sdpa(q[:, rows], *seen, mask)
         self.last = [k, v]
         return out

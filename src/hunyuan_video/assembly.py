@@ -172,8 +172,8 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         )
     if runtime.pipefusion_stages != world.degrees.stages:
         raise ValueError(
-            f"pipefusion_stages is {runtime.pipefusion_stages}, but this process shares the blocks with {world.degrees.stages - 1} others; "
-            "every stage is a process that torchrun starts."
+            f"pipefusion_stages is {runtime.pipefusion_stages}, but the number of processes that share the blocks is {world.degrees.stages}; "
+            "torchrun must start one for each stage."
         )
     if num_heads is not None:
         check_degrees(world.degrees, num_heads)

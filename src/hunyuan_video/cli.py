@@ -88,6 +88,8 @@ class Generate:
             raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")
         check_output(self.output)
         if self.save_state is not None:
+            if self.runtime.pipefusion_patches is not None:
+                raise ValueError("--save-state cannot keep the keys and values that --pipefusion-patches need from one step to the next.")
             check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
             if self.save_state.exists():
                 raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")

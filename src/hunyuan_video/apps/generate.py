@@ -19,7 +19,7 @@ from tqdm import tqdm
 from hunyuan_video import files, video, weights
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.config import Output, Runtime
-from hunyuan_video.distributed.world import resolve_device
+from hunyuan_video.distributed.world import resolve_device, world_size
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
 
@@ -95,8 +95,10 @@ class SavedState:
 
 
 def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
-    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round."""
-    runtime = made.runtime if device is None else replace(made.runtime, device=device)
+    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round; and one
+    process is all stages of blocks, which changes no value."""
+    stages = made.runtime.pipefusion_stages if world_size() > 1 else 1
+    runtime = replace(made.runtime, device=device or made.runtime.device, pipefusion_stages=stages)
     alike = (resolve_device(runtime.device).type == "cpu") == (made.device == "cpu")
     return runtime if alike else replace(runtime, attention="auto")
 

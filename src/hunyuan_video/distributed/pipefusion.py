@@ -1,17 +1,17 @@
-"""PipeFusion (arXiv 2405.14430): the blocks of a model on several ranks, a video's tokens through them in patches, and attention to keys and
-values of which some are one step old.
+"""PipeFusion (arXiv 2405.14430): the blocks of a model on several ranks, a video's tokens through them in patches, and attention to keys
+and values of which some are one step old.
 
-Consecutive steps see nearly the same video. So, after some exact steps, a patch of the image tokens goes through all blocks alone: in each it
-attends to the keys and values of this step where they are there, which is its own and earlier patches', and to those of the last step for
-later patches. Text goes with the first patch, so that all patches see it as it is now. Then patches can follow each other through stages of
-blocks like cars on an assembly line, and a rank sends each token's hidden state once a step, where sequence parallelism sends its keys,
-values and more in every block.
+Consecutive steps see nearly the same video. So, after some exact steps, a patch of the image tokens goes through all blocks alone: in each
+it attends to the keys and values of this step where they are there, which is its own and earlier patches', and to those of the last step
+for later patches. Text goes with the first patch, so that all patches see it as it is now. Then patches can follow each other through
+stages of blocks like cars on an assembly line, and a rank sends each token's hidden state once a step, where sequence parallelism sends its
+keys, values and more in every block.
 
-What is old depends on the patches alone, not on the stages: one process with M patches computes what P ranks with M patches do. With one patch
-nothing is old.
+What is old depends on the patches alone, not on the stages: one process with M patches computes what P ranks with M patches do. With one
+patch nothing is old.
 
-    spread_blocks(model, group)                         # once; exact until patches are asked for
-    with one_step_old(model, patches=8, warmup_steps=4):        # for one video
+    spread_blocks(model, group)                                     # once; exact until patches are asked for
+    with one_step_old(model, patches=8, warmup_steps=4):            # for one video
         ...
 
 Letters: B batch, N image tokens, L text tokens, n l those of one patch, S = N + L; D hidden size, H heads, K head dimension.
@@ -137,8 +137,8 @@ class Line:
         return self.run(model, [Patch(img, txt, ctx)])
 
     def run(self, model: HunyuanVideoTransformer, patches: Sequence[Patch]) -> Float[Tensor, "B N out"]:
-        """One step: patches come from the stage before, the next one while this stage works at the last, and go to the stage after. The last
-        stage's velocity, which is narrow, goes to all."""
+        """One step: patches come from the stage before, each while this stage works at another, and go to the stage after. The last stage's
+        velocity, which is narrow, goes to all."""
         if self.group is None:
             return torch.cat(
                 [_unembed(model, patch, stack(model, patch.img, patch.txt, patch.ctx, patch.call)) for patch in patches], dim=1

@@ -1,8 +1,8 @@
 """This process among those that torchrun has started, and the device that is its own.
 
-Ranks lie on a grid of data ranks x stages x ring x Ulysses, the last one fastest, whose neighbours exchange most. The ranks of one data rank
-see the same samples and share their tokens, or the model's blocks. In inference the two branches of guidance take the place of data. Without
-torchrun there is one process, which needs none of this and has no process group.
+Ranks lie on a grid of data ranks x stages x ring x Ulysses, the last one fastest, whose neighbours exchange most. The ranks of one data
+rank see the same samples and share their tokens, or the model's blocks. In inference the two branches of guidance take the place of data.
+Without torchrun there is one process, which needs none of this and has no process group.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PATIENCE = timedelta(hours=2)  # one rank may read 26 GB, or decode a video, whi
 
 
 class Degrees(NamedTuple):
-    """How many ranks share one video. Its tokens: `ulysses` trade them for heads, in each of `ring` groups around which keys go. Its blocks:
-    `stages` have some of them each."""
+    """How many ranks share one video. Its tokens: `ulysses` trade them for heads, in each of `ring` groups around which keys go. The
+    model's blocks: `stages` have some each."""
 
     ulysses: int = 1
     ring: int = 1
