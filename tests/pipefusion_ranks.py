@@ -14,11 +14,13 @@ from conftest import TINY
 from measure import randomize
 from torch import Tensor
 
+from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.distributed import pipefusion
 from hunyuan_video.distributed.pipefusion import Elsewhere, Line, one_step_old, spread_blocks
 from hunyuan_video.distributed.sequence import shares
 from hunyuan_video.models.attention import sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.pipeline import HunyuanVideo
 
 # Seven blocks, so that stages differ in size and are cut among blocks of each kind.
 SEVEN = replace(TINY, num_double_blocks=3, num_single_blocks=4)
@@ -89,6 +91,13 @@ def seven() -> HunyuanVideoTransformer:
     return randomize(HunyuanVideoTransformer(SEVEN), std=0.2)
 
 
+def video(stages: int) -> Tensor:
+    """What the pipeline makes of the embedded weights, with two branches of guidance."""
+    runtime = Runtime(device="cpu", attention="sdpa", pipefusion_patches=5, pipefusion_stages=stages, warmup_steps=WARMUP_STEPS)
+    sampling = Sampling(height=64, width=96, num_frames=9, num_steps=STEPS, cfg_scale=3.0, seed=0)
+    return HunyuanVideo.load(runtime=runtime, sampling=sampling)("A boat moves right on the sea", sampling).latents
+
+
 def apart(found: list[Tensor], expected: list[Tensor]) -> float:
     """The largest difference of any step, beside its largest number."""
     return max(((x - y).abs().max() / y.abs().max()).item() for x, y in zip(found, expected, strict=True))
@@ -116,6 +125,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
                 found = steps(spread, name, branches=2)
             results[f"{name} {stages}"] = apart(found, expected)
             results[f"sent {name} {stages}"] = sent.bytes
+    results["latents"] = video(stages=2)
     torch.save(results, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

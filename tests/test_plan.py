@@ -58,6 +58,21 @@ def test_each_stage_takes_what_was_planned(official_tree, monkeypatch, offload, 
         assert predicted.host - 2 * frames == pytest.approx(home, rel=0.02)
 
 
+def test_keys_that_are_remembered_are_planned(official_tree):
+    found, runtime = locate(official_tree), replace(IN_FLOAT32, pipefusion_patches=3, warmup_steps=2)
+    video = replace(VIDEO, num_steps=3, cfg_scale=2.0)
+    exact, predicted = plan.predict(Parts.of(found), video, [IN_FLOAT32, runtime])
+    assert predicted.stages["denoise"] == pytest.approx(measured(HunyuanVideo.load(found, runtime), video)["denoise"], rel=0.1)
+    assert predicted.stages["denoise"] > 1.2 * exact.stages["denoise"]
+
+
+def test_stages_share_weights_keys_and_time():
+    video = Sampling(height=256, width=384, num_frames=33)
+    alone, spread = plan.predict(Parts(), video, [Runtime(pipefusion_patches=16), Runtime(pipefusion_patches=16, pipefusion_stages=4)])
+    assert alone.stages["denoise"] - spread.stages["denoise"] > 14 * GB
+    assert 0.35 < spread.seconds / alone.seconds < 0.45  # 4 + 46 x 19/16 of 4 x 50 steps
+
+
 def test_denoising_takes_what_was_planned_from_the_allocator_itself(official_tree, monkeypatch, pytestconfig):
     if pytestconfig.getoption("nudge"):
         pytest.skip("--nudge takes memory of its own")

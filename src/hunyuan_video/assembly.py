@@ -168,7 +168,11 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         raise ValueError("pipefusion_patches are for inference: keys that are a step old have no gradient.")
     if runtime.pipefusion_patches is not None and world.sequence is not None:
         raise ValueError(
-            "pipefusion_patches need every token's keys on one rank, which sequence parallelism spreads; use one or the other."
+            "pipefusion_patches need every token's keys on one rank, which sequence parallelism spreads; leave them out, or the degrees."
+        )
+    if runtime.pipefusion_patches is not None and runtime.shard:
+        raise ValueError(
+            "shard would gather every block for every patch, of which pipefusion_patches make many; more pipefusion_stages spread weights, too."
         )
     if runtime.pipefusion_stages != world.degrees.stages:
         raise ValueError(

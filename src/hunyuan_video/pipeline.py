@@ -136,15 +136,18 @@ def degrees_of(runtime: Runtime, sampling: Sampling, num_heads: int) -> Degrees:
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     halves = 2 if sampling.cfg_scale > 1 and ranks % 2 == 0 else 1
     ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
-    if ulysses is None and ring is None:
+    if ulysses is None and ring is None and runtime.pipefusion_patches is None:
         return Degrees.fitting(ranks // halves, num_heads)
-    each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
-    degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
+    if runtime.pipefusion_patches is not None:
+        degrees = Degrees(ulysses or 1, ring or 1, runtime.pipefusion_stages)
+    else:
+        each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
+        degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
     if degrees.ranks not in (ranks, ranks // halves):
         of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
         raise ValueError(
-            f"The Ulysses degree {degrees.ulysses} and the ring degree {degrees.ring} are for {degrees.ranks} ranks, but there are "
-            f"{ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or --gpus, says how many there are)."
+            f"The Ulysses degree {degrees.ulysses}, the ring degree {degrees.ring} and pipefusion_stages {degrees.stages} are for "
+            f"{degrees.ranks} ranks, but there are {ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or --gpus, says how many there are)."
         )
     return degrees
 
@@ -354,15 +357,9 @@ class HunyuanVideo:
         shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
-        if (
-            self.runtime.pipefusion_patches is not None
-            and resume is not None
-            and self.runtime.warmup_steps <= resume[0] < options.num_steps
-        ):
-            raise ValueError(
-                f"After step {resume[0]} the run needs keys and values of that step, which no file keeps: of a runtime with "
-                f"pipefusion_patches, only the warm-up steps ({self.runtime.warmup_steps}) can be continued."
-            )
+        patches = self.runtime.pipefusion_patches
+        if patches is not None and resume is not None:
+            raise ValueError("With pipefusion_patches no run can be continued: it would need the last step's keys and values, which no file keeps.")
 
         prompts = [request.prompt, request.negative_prompt or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options)
@@ -375,8 +372,7 @@ class HunyuanVideo:
         done, latents = resume or (0, self._noise(shape, options, first_frame))
         if done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
-        patches, warmup = self.runtime.pipefusion_patches, max(1, self.runtime.warmup_steps - done)
-        in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, warmup)
+        in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
         with on_device(self.transformer, self.device, self.streamed), in_patches:
             velocity = self._velocity(features, options, 0 if first_frame is None else 1)
             for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020

@@ -27,6 +27,7 @@ from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.distributed.pipefusion import keep_blocks, one_step_old, stage_steps
 from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
@@ -165,7 +166,7 @@ def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, loras: Lor
     if sampling is not None:
         shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
         stages["encode"] += _count(text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1)).most
-        stages["denoise"] += _count(transformer, lambda: _denoise(transformer, shape)).most
+        stages["denoise"] += _count_denoising(transformer, shape, runtime, sampling).most
         stages["decode"] += _count_decoding(vae, shape, runtime.vae_tiling).most
     return OnCpu(own, stages, sum(in_files), in_files[1])
 
@@ -234,7 +235,8 @@ def refusal(predictions: Sequence[Prediction], memory: int, host: int | None) ->
 def everything(parts: Parts, runtime: Runtime) -> list[Runtime]:
     """`runtime` with each kind of offload, in 16 and in 8 bits, decoding in tiles and whole."""
     bits = [True] if runtime.fp8 or parts.in_8_bits else [False, True]
-    choices = product(OFFLOADS, bits, (True, False))
+    offloads = [offload for offload in OFFLOADS if runtime.pipefusion_patches is None or offload != "blocks"]
+    choices = product(offloads, bits, (True, False))
     return [replace(runtime, offload=offload, fp8=in_8_bits, vae_tiling=tiling) for offload, in_8_bits, tiling in choices]
 
 
@@ -274,6 +276,8 @@ def _predict(
     parts: Parts, sampling: Sampling, runtime: Runtime, loras: Loras, count: Callable[[object, Callable[[], Work]], Work]
 ) -> Prediction:
     *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, loras)
+    loaded = _bytes(transformer)
+    keep_blocks(transformer, 0, runtime.pipefusion_stages)  # the first stage, which has as many as any
     passes, travelling = 2 if sampling.cfg_scale > 1 else 1, {id(tensor) for tensor in streamed}
     size = [_bytes(model) for model in models]
     moving = [sum(tensor.nbytes for tensor in tensors_of(model) if id(tensor) in travelling) for model in models]
@@ -286,8 +290,11 @@ def _predict(
             lambda: _count(text, lambda: _encode(text.get_submodule("llm"), passes)),
         ),
         count(
-            ("denoise", runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
-            lambda: _count(transformer, lambda: _denoise(transformer, shape)),
+            (
+                *("denoise", runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
+                *(runtime.pipefusion_patches is None, runtime.pipefusion_stages),
+            ),
+            lambda: _count_denoising(transformer, shape, runtime, sampling),
         ),
         count(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
@@ -298,13 +305,15 @@ def _predict(
     computing[1] += expanded * 5 / MOVED  # one byte read; two written, and read by the product
     each = [max(time, part / COPIED) for time, part in zip(computing, moving, strict=True)]
     once = 0 if runtime.offload == "none" else sum(resident) / COPIED
-    made = size[0] * runtime.text_fp8 + size[1] * runtime.fp8  # 8 bits are made on the host
+    # 8 bits are made, and other stages' blocks dropped, on the host.
+    made = size[0] * runtime.text_fp8 + loaded * (runtime.fp8 or runtime.pipefusion_stages > 1)
     frames = 3 * sampling.num_frames * sampling.height * sampling.width
+    steps = stage_steps(runtime.pipefusion_stages, runtime.pipefusion_patches or 1, runtime.warmup_steps, sampling.num_steps)
     return Prediction(
         runtime,
         {name: held + done.most for name, held, done in zip(STAGES, resident, work, strict=True)},
         (made if runtime.offload == "none" else sum(size)) + 2 * frames,
-        once + sum(repeats * time for repeats, time in zip((1, passes * sampling.num_steps, 1), each, strict=True)),
+        once + sum(repeats * time for repeats, time in zip((1, passes * steps, 1), each, strict=True)),
     )
 
 
@@ -358,14 +367,29 @@ def _encode(llm: nn.Module, prompts: int) -> None:
         states = layer(states, position_embeddings=(cos, sin), attention_mask=None)
 
 
-def _denoise(model: HunyuanVideoTransformer, shape: tuple[int, ...]) -> None:
+def _count_denoising(model: HunyuanVideoTransformer, shape: tuple[int, ...], runtime: Runtime, sampling: Sampling) -> Work:
+    """One step. Where there are to be patches, an exact one, in which more is alive, with all keys of all branches remembered."""
+    if runtime.pipefusion_patches is None:
+        return _count(model, lambda: _denoise(model, shape))
+    calls = 2 * list(range(2 if sampling.cfg_scale > 1 else 1))  # only the second time all keys are there from the start
+
+    def work() -> None:
+        with one_step_old(model, patches=1, warmup_steps=1):
+            for branch in calls:
+                _denoise(model, shape, branch)
+
+    done = _count(model, work)
+    return done._replace(operations=done.operations / len(calls))
+
+
+def _denoise(model: HunyuanVideoTransformer, shape: tuple[int, ...], branch: int = 0) -> None:
     """One step. Not by `model.condition`, which looks at the mask: there is nothing to see on this device."""
     config, dtype = model.config, model.img_in.proj.weight.dtype
     make = partial(torch.empty, device=META)
     latents, pooled = make(shape), make(1, config.pooled_dim, dtype=dtype)
     txt, context = model.txt_in.embed(make(1, MAX_TEXT_TOKENS, config.text_dim, dtype=dtype), None)
     guidance = None if model.guidance_in is None else model.guidance_in(make(1), dtype)
-    velocity = model(latents, make(1), Condition(txt, context, model.vector_in(pooled), guidance, None))
+    velocity = model(latents, make(1), Condition(txt, context, model.vector_in(pooled), guidance, None, branch))
     latents + velocity  # pyright: ignore[reportUnusedExpression]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from pipefusion_ranks import CASES, RANKS, SEVEN, STAGES, STEPS, WARMUP_STEPS, apart, by_hand, seven, steps, work
+from pipefusion_ranks import CASES, RANKS, SEVEN, STAGES, STEPS, WARMUP_STEPS, apart, by_hand, seven, steps, video, work
 from spawn import on_ranks
 
-from hunyuan_video.distributed.pipefusion import Elsewhere, Remembered, idle, keep_blocks, one_step_old, remembered_bytes, sent_bytes
+from hunyuan_video.distributed.pipefusion import Elsewhere, Remembered, keep_blocks, one_step_old, remembered_bytes, sent_bytes, stage_steps
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, predict
 
 TOKENS = {name: 45 + max(lengths) for name, (_, _, lengths) in CASES.items()}
@@ -96,6 +96,11 @@ def test_stages_compute_what_one_process_does(results: list[dict[str, Any]], cas
     assert max(found[f"{case} {stages}"] for found in results[:stages]) < 1e-6
 
 
+def test_two_stages_for_each_branch_of_guidance_make_the_video_of_one_process(results: list[dict[str, Any]]):
+    expected = video(stages=1)
+    assert max(apart([found["latents"]], [expected]) for found in results) < 1e-5
+
+
 @pytest.mark.parametrize("stages", [stages for stages, _ in STAGES])
 def test_stages_without_patches_are_exact(results: list[dict[str, Any]], stages: int):
     assert max(found[f"exact {stages}"] for found in results[:stages]) < 1e-6
@@ -123,7 +128,7 @@ def test_the_released_model_in_eight_stages_remembers_and_sends_what_the_docs_sa
     assert remembered_bytes(config, tokens, 2) / 1e9 == pytest.approx(87.8, abs=0.05)
     assert remembered_bytes(config, tokens, 2, stages=8) / 1e9 == pytest.approx(11.7, abs=0.05)
     assert sent_bytes(config, tokens, 2) / 1e9 == pytest.approx(0.73, abs=0.005)
-    assert idle(8, 32) == pytest.approx(0.18, abs=0.005)
+    assert 8 * 50 / stage_steps(8, 32, 4, 50) == pytest.approx(4.55, abs=0.005)
 
 
 def test_both_ends_of_stages_are_named_as_in_the_checkpoint():

@@ -234,6 +234,8 @@ def sent_bytes(config: TransformerConfig, num_tokens: int, itemsize: int) -> int
     return num_tokens * config.hidden_size * itemsize
 
 
-def idle(stages: int, patches: int) -> float:
-    """The share of a step in which a stage waits: for the first patch to come, and for the last one to go."""
-    return (stages - 1) / (patches + stages - 1)
+def stage_steps(stages: int, patches: int, warmup_steps: int, num_steps: int) -> float:
+    """How long a video takes beside one stage's work of one step. An exact step goes through the stages one by one; of others, each stage
+    waits for the first patch to come and the last one to go."""
+    exact = min(warmup_steps, num_steps)
+    return exact * stages + (num_steps - exact) * (patches + stages - 1) / patches
