@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/pipefusion.py --pictures docs/images/pipefusion.jpg
 
 How many ranks share the blocks changes nothing, so one process measures what any number of them makes. Of each prompt (33x128x128, 20
-steps) the final latents are compared with the exact ones (norm of the difference over norm), and so are the decoded pixels (PSNR); the table
-has means over the prompts. What fewer exact steps make of the same noise is the yardstick.
+steps) the final latents are compared with the exact ones (norm of the difference over norm), and so are the decoded pixels (PSNR); the
+table has means over the prompts. What fewer exact steps make of the same noise is the yardstick.
 """
 
 from __future__ import annotations

@@ -31,6 +31,11 @@ def test_more_ranks_than_heads_to_trade_are_refused():
     check(Runtime(), World(CPU, size=7, degrees=Degrees(7)), num_heads=24)
 
 
+def test_patches_whose_blocks_are_gathered_are_refused():
+    with pytest.raises(ValueError, match="shard would gather every block for every patch"):
+        check(Runtime(pipefusion_patches=2, shard=True), World(CPU, size=2))
+
+
 def test_loading_refuses_before_it_reads(official_tree, monkeypatch):
     monkeypatch.setattr(checkpoint, "load_text_encoder", lambda *_, **__: pytest.fail("weights were read"))
     monkeypatch.setattr(checkpoint, "is_large", lambda _part: True)

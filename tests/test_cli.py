@@ -455,6 +455,7 @@ def refused(capsys, *arguments: str) -> str:
         (["generate", "A cat.", "--weights", "nowhere"], "looked for nowhere"),
         (["generate", "A cat.", "--save-state", "s.safetensors", "--num-videos", "2"], "keeps the state of one video"),
         (["generate", "A cat.", "--save-state", "s.mp4"], "ends in none of .safetensors"),
+        (["generate", "A cat.", "--save-state", "s.safetensors", "--pipefusion-patches", "4"], "--save-state cannot keep the keys"),
         (["generate", "A cat.", "--out", "/proc/nope"], "Cannot write"),
         (["generate", "A cat.", "--resume", "x.safetensors"], "give nothing else"),
         (["generate", "--num-steps", "9", "--resume", "x.safetensors"], "give nothing else"),

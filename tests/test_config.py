@@ -76,6 +76,26 @@ def test_to_multiply_in_8_bits_weights_must_be_in_8_bits():
     assert Runtime(fp8_matmul=True) == Runtime(fp8=True, fp8_matmul=True) != Runtime(fp8=True)
 
 
+def test_stages_get_patches_to_be_busy_with():
+    assert Runtime(pipefusion_stages=3).pipefusion_patches == 12
+    assert Runtime(pipefusion_stages=3, pipefusion_patches=2).pipefusion_patches == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"pipefusion_stages": 0}, "pipefusion_stages is 0; it must be 1 or more"),
+        ({"pipefusion_patches": 0}, "pipefusion_patches is 0; it must be 1"),
+        ({"warmup_steps": 0}, "before the first step there are no old keys"),
+        ({"pipefusion_patches": 2, "offload": "blocks"}, "patches need every block again and again"),
+        ({"pipefusion_stages": 2, "offload": "auto"}, "patches need every block again and again"),
+    ],
+)
+def test_patches_that_cannot_be_are_refused(setting, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Runtime(**setting)
+
+
 def test_a_whole_number_is_a_float():
     assert Sampling(shift=7, guidance=6).shift == 7
 

@@ -172,12 +172,7 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         )
     if runtime.pipefusion_patches is not None and runtime.shard:
         raise ValueError(
-            "shard would gather every block for every patch, of which pipefusion_patches make many; more pipefusion_stages spread weights, too."
-        )
-    if runtime.pipefusion_stages != world.degrees.stages:
-        raise ValueError(
-            f"pipefusion_stages is {runtime.pipefusion_stages}, but the number of processes that share the blocks is {world.degrees.stages}; "
-            "torchrun must start one for each stage."
+            "shard would gather every block for every patch of pipefusion_patches; leave it out: pipefusion_stages spread weights, too."
         )
     if num_heads is not None:
         check_degrees(world.degrees, num_heads)

@@ -147,7 +147,8 @@ def degrees_of(runtime: Runtime, sampling: Sampling, num_heads: int) -> Degrees:
         of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
         raise ValueError(
             f"The Ulysses degree {degrees.ulysses}, the ring degree {degrees.ring} and pipefusion_stages {degrees.stages} are for "
-            f"{degrees.ranks} ranks, but there are {ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or --gpus, says how many there are)."
+            f"{degrees.ranks} ranks, but there are {ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or "
+            "--gpus, says how many there are)."
         )
     return degrees
 
@@ -359,7 +360,9 @@ class HunyuanVideo:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
         patches = self.runtime.pipefusion_patches
         if patches is not None and resume is not None:
-            raise ValueError("With pipefusion_patches no run can be continued: it would need the last step's keys and values, which no file keeps.")
+            raise ValueError(
+                "With pipefusion_patches no run can be continued: it would need the last step's keys and values, which no file keeps."
+            )
 
         prompts = [request.prompt, request.negative_prompt or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import torch
 from pipefusion_ranks import CASES, RANKS, SEVEN, STAGES, STEPS, WARMUP_STEPS, apart, by_hand, seven, steps, video, work
 from spawn import on_ranks
 
+from hunyuan_video.apps.generate import runtime_here
+from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.distributed.pipefusion import Elsewhere, Remembered, keep_blocks, one_step_old, remembered_bytes, sent_bytes, stage_steps
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, predict
+from hunyuan_video.pipeline import HunyuanVideo
+from hunyuan_video.request import Provenance
 
 TOKENS = {name: 45 + max(lengths) for name, (_, _, lengths) in CASES.items()}
 
@@ -128,7 +133,7 @@ def test_the_released_model_in_eight_stages_remembers_and_sends_what_the_docs_sa
     assert remembered_bytes(config, tokens, 2) / 1e9 == pytest.approx(87.8, abs=0.05)
     assert remembered_bytes(config, tokens, 2, stages=8) / 1e9 == pytest.approx(11.7, abs=0.05)
     assert sent_bytes(config, tokens, 2) / 1e9 == pytest.approx(0.73, abs=0.005)
-    assert 8 * 50 / stage_steps(8, 32, 4, 50) == pytest.approx(4.55, abs=0.005)
+    assert 8 * 50 / stage_steps(8, 32, 1, 50) == pytest.approx(5.91, abs=0.005)
 
 
 def test_both_ends_of_stages_are_named_as_in_the_checkpoint():
@@ -141,6 +146,24 @@ def test_both_ends_of_stages_are_named_as_in_the_checkpoint():
 def test_more_stages_than_blocks_are_refused():
     with pytest.raises(ValueError, match="8 stages cannot share 7 blocks, of which each needs one"):
         keep_blocks(seven(), 0, 8)
+
+
+def test_stages_without_their_processes_are_refused():
+    with pytest.raises(ValueError, match="pipefusion_stages 2 are for 2 ranks, but there are 1"):
+        video(stages=2)
+
+
+def test_one_process_replays_what_stages_made():
+    stages = Runtime(device="cpu", pipefusion_stages=4, pipefusion_patches=5)
+    made = Provenance("A cat.", None, Sampling(seed=0), stages, "", "", "module", "cpu", "1", "2")
+    assert runtime_here(made) == replace(stages, pipefusion_stages=1)
+
+
+def test_a_run_in_patches_is_not_continued():
+    pipe = HunyuanVideo.load(runtime=Runtime(device="cpu", pipefusion_patches=2))
+    latents = torch.zeros(pipe.vae.config.latent_shape(5, 64, 64))
+    with pytest.raises(ValueError, match="With pipefusion_patches no run can be continued"):
+        next(pipe.steps("A cat.", height=64, width=64, num_frames=5, resume=(1, latents)))
 
 
 def test_more_patches_than_tokens_are_refused():
