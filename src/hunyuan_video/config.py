@@ -176,7 +176,7 @@ class Runtime:
     near the exact one (default: none, or four for each stage; docs/pipefusion.md)"""
     pipefusion_stages: int = 1
     """ranks that share the transformer's blocks, through which patches follow each other; changes no value"""
-    warmup_steps: int = 4
+    warmup_steps: int = 1
     """the first steps, which are exact, where there are patches"""
 
     def __post_init__(self) -> None:
