@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from hunyuan_video import plan
 from hunyuan_video.cli import main
-from hunyuan_video.config import Runtime, Sampling, parse_bytes
+from hunyuan_video.config import FullSampling, Runtime, parse_bytes
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts, Prediction
@@ -23,11 +23,11 @@ from hunyuan_video.transforms.lora import in_attention_and_mlp
 from hunyuan_video.weights import locate
 
 GB = 10**9
-VIDEO = Sampling(height=64, width=96, num_frames=33, num_steps=2, seed=0)
+VIDEO = FullSampling(height=64, width=96, num_frames=33, num_steps=2, seed=0)
 IN_FLOAT32 = Runtime(device="cpu", dtype="float32", vae_dtype="float32", text_dtype="float32", attention="sdpa")
 
 
-def measured(pipe: HunyuanVideo, sampling: Sampling) -> dict[str, int]:
+def measured(pipe: HunyuanVideo, sampling: FullSampling) -> dict[str, int]:
     """Bytes of every tensor on the device, at the fullest moment of each stage."""
     models = [pipe.text_encoder, pipe.transformer, pipe.vae]
     resident = sum(tensor.nbytes for model in models for tensor in (*model.parameters(), *model.buffers()))
@@ -91,7 +91,7 @@ def test_operations_of_a_small_transformer_are_those_of_the_formula(tiny_transfo
 
 
 def test_multiplying_in_8_bits_is_planned_faster_and_expands_no_weight():
-    video = Sampling(height=256, width=384, num_frames=33)  # of a larger one, most of the time is attention
+    video = FullSampling(height=256, width=384, num_frames=33)  # of a larger one, most of the time is attention
     half, both = plan.predict(Parts(), video, [Runtime(fp8=True), Runtime(fp8_matmul=True)])
     assert 0.5 < both.seconds / half.seconds < 0.9
     assert both.stages["denoise"] == pytest.approx(half.stages["denoise"], rel=0.02)
@@ -204,7 +204,7 @@ def test_the_released_model_needs_what_its_tensors_say():
 
 def test_fewer_frames_take_less_and_tiles_bound_the_decoding():
     parts, runtimes = Parts(), [Runtime(offload="blocks")]
-    short, long = (plan.predict(parts, Sampling(height=320, width=512, num_frames=n), runtimes)[0] for n in (65, 129))
+    short, long = (plan.predict(parts, FullSampling(height=320, width=512, num_frames=n), runtimes)[0] for n in (65, 129))
     assert short.stages["denoise"] < long.stages["denoise"]
     assert long.stages["decode"] < 1.05 * short.stages["decode"]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -32,7 +31,7 @@ from hunyuan_video import __version__, checkpoint, plan, weights
 from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
-from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, LoadKey, Runtime, Sampling, check_guidance
+from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, FullSampling, LoadKey, Runtime, Sampling, check_guidance
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.world import CPU, World, placed, resolve_device
 from hunyuan_video.files import sha256
@@ -53,7 +52,7 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms.offload import on_device
-from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
+from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on."""
+    """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on, frames at the last one of
+    decoding."""
 
     stage: plan.Stage
     step: int
@@ -114,7 +114,7 @@ class Origin:
     adapters: tuple[Adapter, ...] = ()
     adapted: tuple[Adapted, ...] = ()
     """the same by their content"""
-    sampling: Sampling = Sampling()  # noqa: RUF009 (frozen)
+    sampling: FullSampling = FullSampling()  # noqa: RUF009 (frozen)
     negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
 
 
@@ -165,8 +165,8 @@ class HunyuanVideo:
         """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature. `adapters` act in all
         videos that it makes.
 
-        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for);
-        and for a CPU with little memory, where it may be refused.
+        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default, and where it is open: what the
+        weights were made for); and for a CPU with little memory, where it may be refused.
         Where a default process group is there, all its ranks must load the same together: rank 0 reads for all.
 
         Raises:
@@ -184,12 +184,13 @@ class HunyuanVideo:
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])
         adapted = tuple(Adapted(adapter.path.name, digest, adapter.strengths) for adapter, digest in zip(adapters, digests, strict=True))
+        largest = None if sampling is None else sampling.over(found.sampling())
         if runtime.offload == "auto":
-            planned = plan.Parts.of(found), sampling or found.sampling(), runtime, device, loras
+            planned = plan.Parts.of(found), largest or found.sampling(), runtime, device, loras
             runtime = once(lambda: plan.choose(*planned))
         room = None  # for weights that stay in their files
         if text_stays or transformer_stays:
-            needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime, loras), available_memory(device)
+            needs, free = plan.on_cpu(plan.Parts.of(found), largest, runtime, loras), available_memory(device)
             log.info("%s", needs.sentence(free))
             room = needs.room(free)
         home = device if runtime.offload == "none" else CPU
@@ -226,9 +227,10 @@ class HunyuanVideo:
         )
 
     @property
-    def defaults(self) -> Sampling:
+    def defaults(self) -> FullSampling:
         """What the weights were made for."""
-        return self.origin.sampling
+        stated = self.origin.sampling
+        return stated if self.transformer.config.guidance_embed else replace(stated, guidance=None)
 
     @overload
     def __call__(self, request: Request | str, sampling: Sampling | None = None, **options: Any) -> Video: ...
@@ -255,8 +257,8 @@ class HunyuanVideo:
         image: Picture | Image.Image | np.ndarray | str | Path | None = None,
         **settings: Any,
     ) -> Request:
-        """What a call asks for: a prompt with the adapters that are loaded, and with `sampling`, by default what the weights were made
-        for, in which `settings`, such as seed=7 or num_steps=30, replace fields.
+        """What a call asks for: a prompt with the adapters that are loaded, and with `sampling`, in which `settings`, such as seed=7 or
+        num_steps=30, replace fields. What is left open is what the weights were made for, and a random seed.
 
         Raises:
             ValueError: a setting does not exist or is impossible; or more than a whole request is given.
@@ -270,15 +272,15 @@ class HunyuanVideo:
             word = min(unknown)
             near = get_close_matches(word, known, n=1)
             raise ValueError(f"There is no setting {word}; {f'perhaps {near[0]} was meant' if near else 'there are ' + ', '.join(known)}.")
-        options = replace(sampling or self.defaults, **settings)
+        options = replace(sampling or Sampling(), **settings)
         picture = None if image is None else picture_of(image)
         return Request(prompt, options, negative_prompt, picture, self.origin.adapters)
 
     def steps(
         self, request: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None, **options: Any
     ) -> Iterator[Step]:
-        """Make one video, yielding after text encoding, every denoising step, and decoding (the last one holds the frames). What is made
-        is what `request` makes of the arguments.
+        """Make one video, yielding after text encoding, every denoising step, and every row of tiles that is decoded (the last one holds
+        the frames). What is made is what `request` makes of the arguments. Whoever wants no more closes the generator, at any step.
 
         `resume` is (steps done, latents after them) of an interrupted run of the same request: the rest is then exactly what it would
         have been.
@@ -291,20 +293,22 @@ class HunyuanVideo:
         if not self._making.acquire(blocking=False):
             raise BusyError("This pipeline makes a video already, and makes one at a time; wait for its last step, or close its steps().")
         try:
-            yield from self._steps(self._complete(request), resume)
+            yield from self._steps(request, self._complete(request), resume)
         finally:
             self._making.release()
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
-    def _steps(self, request: Request, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
-        options = request.sampling
+    def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
         shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
 
-        prompts = [request.prompt, request.negative_prompt or ""] if options.cfg_scale > 1 else [request.prompt]
+        negative = request.negative_prompt
+        if negative is None and options.cfg_scale > 1:
+            negative = self.origin.negative_prompt
+        prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options)
-        provenance = self._provenance(request, self._choose_attention(features, shape))
+        provenance = self._provenance(request, negative, options, self._choose_attention(features, shape))
         first_frame = None
         if request.image is not None:
             first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
@@ -318,10 +322,16 @@ class HunyuanVideo:
             for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
                 _check_finite(latents, index, options.num_steps)
                 yield Step("denoise", index, options.num_steps, provenance, latents)
-        frames = self.decode(latents)
-        yield Step("decode", 1, 1, replace(provenance, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest()), latents, frames)
+        pieces, total = [], self._num_pieces(latents)
+        for piece in self._decode(latents):
+            pieces.append(piece)
+            if len(pieces) < total:
+                yield Step("decode", len(pieces), total, provenance, latents)
+        frames = np.concatenate(pieces)
+        made = replace(provenance, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
+        yield Step("decode", total, total, made, latents, frames)
 
-    def sigmas(self, options: Sampling) -> list[float]:
+    def sigmas(self, options: FullSampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""
         if options.schedule == "linear-quadratic":
             return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
@@ -330,13 +340,20 @@ class HunyuanVideo:
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Latents as sampled (scaled) to frames."""
+        return np.concatenate(list(self._decode(latents)))
+
+    def _decode(self, latents: Float[Tensor, "1 C T H W"]) -> Iterator[UInt8[np.ndarray, "_ H2 W2 3"]]:
+        """The frames that get ready in each piece of work, of which most make none."""
         config = self.vae.config
         with on_device(self.vae, self.device):
             z = latents.to(self.device) / config.scaling_factor + config.shift_factor
             z = z.to(next(self.vae.parameters()).dtype)
             pieces = decode_pieces(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else map(self.vae.decode, [z])
             # By map, for a loop's variable would keep one piece while the next is made.
-            return np.concatenate(list(map(lambda piece: to_frames(piece[0]), pieces)))  # noqa: C417
+            yield from map(lambda piece: to_frames(piece[0]), pieces)  # noqa: C417
+
+    def _num_pieces(self, latents: Float[Tensor, "1 C T H W"]) -> int:
+        return num_pieces(self.vae.config, tuple(latents.shape)) if self.runtime.vae_tiling else 1
 
     def encode(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> Float[Tensor, "1 C T H W"]:
         """As `encode`, on the runtime's device."""
@@ -347,14 +364,15 @@ class HunyuanVideo:
         """Frames through the VAE and back: what is lost here, no transformer can show."""
         return self.decode(self.encode(frames))
 
-    def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
+    def encode_text(self, prompts: list[str], options: FullSampling) -> TextFeatures:
         with on_device(self.text_encoder, self.device, self.streamed):
             features = self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
         return features.to(self.device, self.dtype)
 
-    def _complete(self, request: Request) -> Request:
-        """Every open choice made, so that what is recorded is what was used."""
-        check_guidance(request.sampling.guidance, self.transformer.config.guidance_embed, "these weights")
+    def _complete(self, request: Request) -> FullSampling:
+        """Every open choice made, so that what is recorded is what was used. Raises a ValueError for what this pipeline cannot make."""
+        sampling = request.complete(self.defaults)
+        check_guidance(sampling.guidance, self.transformer.config.guidance_embed, "these weights")
         if request.adapters != self.origin.adapters:
             asked, loaded = (
                 ", ".join(adapter.path.name for adapter in all_of) or "none" for all_of in (request.adapters, self.origin.adapters)
@@ -362,11 +380,7 @@ class HunyuanVideo:
             raise ValueError(
                 f"The request is for other adapters ({asked}) than this pipeline was loaded with ({loaded}); load it with these."
             )
-        if request.sampling.seed is None:
-            request = replace(request, sampling=replace(request.sampling, seed=secrets.randbelow(2**31)))
-        if request.negative_prompt is None and request.sampling.cfg_scale > 1:
-            request = replace(request, negative_prompt=self.origin.negative_prompt)
-        return request
+        return sampling
 
     def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
         """The runtime with a kernel in place of "auto", which depends on the number of tokens, and the transformer with it."""
@@ -377,11 +391,11 @@ class HunyuanVideo:
         kernel = choice.choose(self.transformer, config.num_heads, config.head_dim, num_tokens, self.dtype, self.device)
         return self.runtime if kernel is None else replace(self.runtime, attention=kernel)
 
-    def _provenance(self, request: Request, runtime: Runtime) -> Provenance:
+    def _provenance(self, request: Request, negative_prompt: str | None, sampling: FullSampling, runtime: Runtime) -> Provenance:
         return Provenance(
             prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            sampling=request.sampling,
+            negative_prompt=negative_prompt,
+            sampling=sampling,
             runtime=runtime,
             model=self.origin.model,
             transformer=self.origin.transformer,
@@ -393,14 +407,13 @@ class HunyuanVideo:
             adapters=self.origin.adapted,
         )
 
-    def _noise(self, shape: tuple[int, ...], options: Sampling, first_frame: Tensor | None) -> Tensor:
+    def _noise(self, shape: tuple[int, ...], options: FullSampling, first_frame: Tensor | None) -> Tensor:
         """Where sampling starts: noise, except for a given first frame, which stays as it is ("token replace")."""
-        assert options.seed is not None
         official = options.noise == "official"
         noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
         return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
 
-    def _velocity(self, features: TextFeatures, options: Sampling, clean_frames: int) -> Velocity:
+    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int) -> Velocity:
         """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
         model, dtype = self.transformer, features.states.dtype
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
