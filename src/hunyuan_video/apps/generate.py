@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
 from hunyuan_video.checkpoint import identity
-from hunyuan_video.config import Output, Runtime
+from hunyuan_video.config import FullSampling, Output, Runtime
 from hunyuan_video.distributed.world import resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
@@ -177,20 +177,10 @@ def with_progress(steps: Iterator[Step]) -> Iterator[Step]:
             yield step
 
 
-# How a name says what is not as the weights were made for.
-_WORDS = {
-    "num_steps": "{}steps", "num_frames": "{}frames", "shift": "shift{}", "schedule": "{}", "linear_steps": "{}linear",
-    "guidance": "guidance{}", "cfg_scale": "cfg{}", "noise": "{}-noise",
-}  # fmt: skip
-
-
 def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
-    """What tells a video from others of its prompt and seed with these weights, in short words."""
-    own, usual = made.sampling, pipe.defaults
-    said = [f"{own.height}x{own.width}"] if (own.height, own.width) != (usual.height, usual.width) else []
-    for name, word in _WORDS.items():
-        if (value := getattr(own, name)) != getattr(usual, name):
-            said.append(word.format(str(value).removesuffix(".0")))
+    """What tells a video from others of its prompt and seed with these weights: whatever is not as they were made for, in short words."""
+    own = made.sampling
+    said = [word for word, usual in zip(_words(own), _words(pipe.defaults), strict=True) if word != usual]
     if own.cfg_scale > 1 and made.negative_prompt is not None and made.negative_prompt != pipe.origin.negative_prompt:
         said.append(f"negative-{files.short_digest(made.negative_prompt)}")
     if made.image_sha256 is not None:
@@ -201,6 +191,14 @@ def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
         word += "" if strengths.everywhere == 1 else f"-{strengths.everywhere:g}"
         said.append(f"{word}-{files.short_digest(str(strengths.blocks))}" if strengths.blocks else word)
     return said
+
+
+def _words(sampling: FullSampling) -> list[str]:
+    shift, guidance, cfg_scale = (str(n).removesuffix(".0") for n in (sampling.shift, sampling.guidance, sampling.cfg_scale))
+    return [
+        f"{sampling.num_steps}steps", f"{sampling.height}x{sampling.width}", f"{sampling.num_frames}frames", f"shift{shift}",
+        sampling.schedule, f"{sampling.linear_steps}linear", f"guidance{guidance}", f"cfg{cfg_scale}", f"{sampling.noise}-noise",
+    ]  # fmt: skip
 
 
 def write(step: Step, output: Output, pipe: HunyuanVideo) -> Path:
