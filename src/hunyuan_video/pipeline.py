@@ -93,6 +93,13 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
     return (posterior.mode().float() - vae.config.shift_factor) * vae.config.scaling_factor
 
 
+@torch.no_grad()
+def _next_frames(pieces: Iterator[Float[Tensor, "1 3 _ H2 W2"]]) -> UInt8[np.ndarray, "_ H2 W2 3"] | None:
+    """Of the next piece, which is let go before one more is made; None after the last."""
+    piece = next(pieces, None)
+    return None if piece is None else to_frames(piece[0])
+
+
 def _check_finite(latents: Tensor, step: int, total: int) -> None:
     """Here, and not hours later, when they cannot be decoded."""
     if not latents.isfinite().all():
@@ -337,7 +344,6 @@ class HunyuanVideo:
             return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
         return shifted_sigmas(options.num_steps, options.shift).tolist()
 
-    @torch.no_grad()
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Latents as sampled (scaled) to frames."""
         return np.concatenate(list(self._decode(latents)))
@@ -349,8 +355,8 @@ class HunyuanVideo:
             z = latents.to(self.device) / config.scaling_factor + config.shift_factor
             z = z.to(next(self.vae.parameters()).dtype)
             pieces = decode_pieces(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else map(self.vae.decode, [z])
-            # By map, for a loop's variable would keep one piece while the next is made.
-            yield from map(lambda piece: to_frames(piece[0]), pieces)  # noqa: C417
+            while (frames := _next_frames(pieces)) is not None:
+                yield frames
 
     def _num_pieces(self, latents: Float[Tensor, "1 C T H W"]) -> int:
         return num_pieces(self.vae.config, tuple(latents.shape)) if self.runtime.vae_tiling else 1
