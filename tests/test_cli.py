@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -503,7 +504,7 @@ def refused(capsys, *arguments: str) -> str:
         (["replay", "nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
         (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
-        (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors, which is no file"),
+        (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors, which is no file or folder"),
         (["generate", "A cat.", "--lora", "a.safetensors:nan"], "lora is 'a.safetensors:nan', but the strength is nan"),
         (["frobnicate"], "There is no command 'frobnicate'"),
         (["train", "frobnicate"], "There is no command 'train frobnicate'"),
@@ -512,6 +513,50 @@ def refused(capsys, *arguments: str) -> str:
 def test_bad_requests_get_one_sentence_within_a_second_before_weights_are_read(capsys, monkeypatch, arguments, sentence):
     monkeypatch.setattr(HunyuanVideo, "load", lambda *_: pytest.fail("weights were read"))
     assert sentence in refused(capsys, *arguments)
+
+
+def test_a_folder_without_a_lora_is_called_that_before_weights_are_read(capsys, monkeypatch):
+    monkeypatch.setattr(HunyuanVideo, "load", lambda *_: pytest.fail("weights were read"))
+    Path("run").mkdir()
+    for command in (["generate", "A cat."], ["plan"], ["replay", "a.mp4"]):
+        assert "hunyuan-video: run holds no LoRA (such as" in refused(capsys, *command, "--lora", "run")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_name_that_another_process_takes_during_a_conversion_is_left_to_it(official_tree, tmp_path, monkeypatch, capsys, folder):
+    out = tmp_path / ("mine" if folder else "mine.gguf")
+    write = convert.__globals__["_write_diffusers" if folder else "gguf_file"]
+
+    def slow(*arguments) -> None:
+        (write if folder else write.write)(*arguments)
+        out.mkdir() if folder else out.write_bytes(b"theirs")
+
+    if folder:
+        monkeypatch.setitem(convert.__globals__, "_write_diffusers", slow)
+    else:
+        monkeypatch.setattr("hunyuan_video.checkpoint.convert.gguf_file", SimpleNamespace(write=slow))
+    source = official_tree if folder else locate(official_tree).transformer
+    assert cli.main(["convert", str(source), str(out), "--to", "diffusers" if folder else "gguf"]) == 2
+    assert "was made by another process meanwhile; nothing is overwritten" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [out] and (not any(out.iterdir()) if folder else out.read_bytes() == b"theirs")
+
+
+def test_a_state_file_that_another_run_takes_meanwhile_is_left_to_it(generate, official_tree, monkeypatch, caplog):
+    """Asked at the start whether the name is free, and taken by another run while this one loads."""
+    load = HunyuanVideo.load
+
+    def slow(*arguments) -> HunyuanVideo:
+        Path("state.safetensors").write_bytes(b"theirs")
+        return load(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HunyuanVideo, "load", slow)
+        patch.setattr("hunyuan_video.pipeline.decode_pieces", lambda *_: pytest.fail("broken"))
+        with pytest.raises(pytest.fail.Exception):
+            generate("A cat.", "--seed", "0", "--save-state", "state.safetensors")
+    assert Path("state.safetensors").read_bytes() == b"theirs"
+    assert video.load_latents("state-2.safetensors")[1]["step"] == 2 and not Path("state-3.safetensors").exists()
+    assert cli.main(["generate", "--resume", "state-2.safetensors", "--weights", str(official_tree)]) == 0
 
 
 @pytest.mark.parametrize(("name", "content"), [("empty.txt", b""), ("binary.txt", b"\xff\xfe\x00\x01")])

@@ -57,7 +57,7 @@ def test_strengths_of_blocks_without_an_adapter_are_refused():
 
 @pytest.mark.parametrize("tail", ["0.8,blocks=1", "0.8,0.5", "0.8,single_blocks.x=1", "0.8,single_blocks=", "single_blocks.1-=1"])
 def test_blocks_that_are_not_understood_are_said_to_be_no_file(tail):
-    with pytest.raises(FileNotFoundError, match=r"which is no file; give FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE"):
+    with pytest.raises(FileNotFoundError, match=r"which is no file or folder; give FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE"):
         Adapter.parse(f"a.safetensors:{tail}").check_file()
 
 

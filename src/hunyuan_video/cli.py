@@ -309,6 +309,7 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
     adapters = tuple(map(Adapter.parse, lora))
     for adapter in adapters:
         adapter.check_file()
+        weights.lora_file(adapter.path)
     return adapters, None if image is None else read_picture(image)
 
 

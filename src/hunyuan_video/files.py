@@ -113,6 +113,24 @@ def replacing(path: Path) -> Iterator[tuple[Path, Path]]:
         flush(temporary.parent)
 
 
+@contextlib.contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """As `replacing`, of a name that is free and must still be so when the block ends: whoever was faster keeps it.
+
+    Raises:
+        FileExistsError: it is taken by now.
+        OSError: as `replacing`.
+    """
+    with _whole(path) as temporary:
+        yield temporary
+        _finish(temporary)
+        try:
+            _rename_to_free(temporary, path)
+        except FileExistsError as error:
+            raise FileExistsError(f"{path} was made by another process meanwhile; nothing is overwritten: choose another name.") from error
+        flush(temporary.parent)
+
+
 def put_beside(path: Path, write: Callable[[Path], None]) -> Path:
     """Let `write` make a file or folder under a temporary name, which then is called `clip.mp4` as `path` is; or `clip-2.mp4`, `clip-3.mp4`
     ... if that is taken (for `.png` also by a folder of frames). Returns the name, which is taken in the moment when it is chosen: of two

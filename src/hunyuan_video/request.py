@@ -153,7 +153,8 @@ class Adapter:
         """Raises a FileNotFoundError if it is not there."""
         if not self.path.exists():
             raise FileNotFoundError(
-                f"lora is {self.path}, which is no file; give {HOW_TO_NAME_A_LORA}, such as style.safetensors:0.8,single_blocks.0-19=0."
+                f"lora is {self.path}, which is no file or folder; give {HOW_TO_NAME_A_LORA}, such as "
+                "style.safetensors:0.8,single_blocks.0-19=0."
             )
 
 

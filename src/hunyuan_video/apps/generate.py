@@ -109,7 +109,8 @@ def make_video(
     save_state: Path | None = None,
     resume: tuple[int, Tensor] | None = None,
 ) -> Path:
-    """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file.
+    """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file; or if another process
+    has taken its name meanwhile, beside it, as `put_beside` has it. When resuming, it is the file that was resumed.
 
     Whatever fails after the last denoising step, the finished latents are kept beside where the video would be, and the log says how to
     decode them.
@@ -117,18 +118,21 @@ def make_video(
     Raises:
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
-    return _make(pipe, pipe.steps(request, resume=resume), output, save_state)[0]
+    return _make(pipe, pipe.steps(request, resume=resume), output, save_state, is_ours=resume is not None)[0]
 
 
-def _make(pipe: HunyuanVideo, steps: Iterator[Step], output: Output, save_state: Path | None = None) -> tuple[Path, Step]:
-    """The file that the pipeline's `steps` end in, and the last of them."""
+def _make(
+    pipe: HunyuanVideo, steps: Iterator[Step], output: Output, save_state: Path | None = None, *, is_ours: bool = False
+) -> tuple[Path, Step]:
+    """The file that the pipeline's `steps` end in, and the last of them. `is_ours` says that the state is in `save_state` already."""
     last = denoised = None
     try:
         for last in with_progress(steps):
             if last.stage == "denoise" and save_state is not None:
                 assert last.latents is not None
                 state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
-                video.save_latents(last.latents, save_state, state)
+                save_state = video.save_latents(last.latents, save_state, state, overwrite=is_ours)
+                is_ours = True
             if last.stage == "denoise" and last.step == last.total:
                 denoised = last
                 if output.format == "latents":
