@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hunyuan_video import HunyuanVideo, Sampling, checkpoint, cli, video
+from hunyuan_video.checkpoint import convert as conversion
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.weights import find_or_embedded, locate
@@ -504,6 +504,12 @@ def refused(capsys, *arguments: str) -> str:
         (["replay", "nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
         (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
+        (["generate", "A cat.", "--image", "nowhere.png"], "nowhere.png"),
+        (["generate", "A cat.", "--image", __file__], "test_cli.py cannot be read"),
+        (
+            ["generate", "A cat.", "--schedule", "linear-quadratic", "--num-steps", "9", "--linear-steps", "9"],
+            "linear_steps is 9; it must be",
+        ),
         (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors, which is no file or folder"),
         (["generate", "A cat.", "--lora", "a.safetensors:nan"], "lora is 'a.safetensors:nan', but the strength is nan"),
         (["frobnicate"], "There is no command 'frobnicate'"),
@@ -525,16 +531,14 @@ def test_a_folder_without_a_lora_is_called_that_before_weights_are_read(capsys, 
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_name_that_another_process_takes_during_a_conversion_is_left_to_it(official_tree, tmp_path, monkeypatch, capsys, folder):
     out = tmp_path / ("mine" if folder else "mine.gguf")
-    write = convert.__globals__["_write_diffusers" if folder else "gguf_file"]
+    owner, name = (conversion, "_write_diffusers") if folder else (conversion.gguf_file, "write")
+    write = getattr(owner, name)
 
     def slow(*arguments) -> None:
-        (write if folder else write.write)(*arguments)
+        write(*arguments)
         out.mkdir() if folder else out.write_bytes(b"theirs")
 
-    if folder:
-        monkeypatch.setitem(convert.__globals__, "_write_diffusers", slow)
-    else:
-        monkeypatch.setattr("hunyuan_video.checkpoint.convert.gguf_file", SimpleNamespace(write=slow))
+    monkeypatch.setattr(owner, name, slow)
     source = official_tree if folder else locate(official_tree).transformer
     assert cli.main(["convert", str(source), str(out), "--to", "diffusers" if folder else "gguf"]) == 2
     assert "was made by another process meanwhile; nothing is overwritten" in capsys.readouterr().err
@@ -629,6 +633,21 @@ def test_frames_of_a_png_folder_are_the_frames_of_the_pipeline(generate, officia
     assert generate("A cat.", "--seed", "0", "--format", "png") == 0
     expected = HunyuanVideo.load(official_tree)("A cat.", Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=0)).frames
     assert np.array_equal(read_video(Path("results") / NAME.format(0))[0], expected)
+
+
+def test_what_windows_and_macos_lack_is_not_needed(official_tree):
+    lacking = (
+        "import os, signal, sys, tyro, torch, av; from transformers import CLIPTextModel, LlamaModel, AutoTokenizer; "  # which know
+        "sys.modules['resource'] = sys.modules['fcntl'] = None; "
+        "lost = ((signal, 'SIGHUP'), (os, 'posix_fallocate'), (os, 'sysconf')); "
+        "[delattr(module, name) for module, name in lost if hasattr(module, name)]; "
+    )
+    source = str(locate(official_tree).transformer)
+    for arguments in (["generate", "A cat.", *SMALL, "--weights", str(official_tree)], ["convert", source, "mine.pt", "--to", "official"]):
+        code = f"{lacking} from hunyuan_video import cli, signals; signals.enter(lambda: cli.main({arguments!r}))"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert only("*.mp4") and Path("mine.pt").exists()
 
 
 def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):

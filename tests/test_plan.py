@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import deque
 from dataclasses import replace
 from itertools import accumulate
@@ -227,6 +229,22 @@ def test_the_command_prints_a_table_and_a_proposal(official_tree, capsys):
     assert what == f"For the weights in {official_tree}:" and units.startswith("GB (10^9 bytes) at the fullest moment")
     assert head.split()[-3:] == ["GPU", "host", "time"] and len(rows) == 12
     assert last == "The fastest that fits 24.0 GB takes 0.8: --offload none"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [([], {"num_frames": 5}), (["--num-frames", "9"], {"num_frames": 9}), (None, {"height": 720, "width": 1280})]
+)
+def test_a_plan_is_for_the_weights_own_video_unless_told(official_tree, tmp_path, monkeypatch, flags, expected):
+    root, own = tmp_path / "ckpts", {"height": 32, "width": 48, "num_frames": 5}
+    shutil.copytree(official_tree, root)
+    (root / "generation_config.json").write_text(json.dumps(own))
+    seen = []
+    monkeypatch.setattr(plan, "predict", lambda _parts, sampling, *_: pytest.fail("enough") if seen.append(sampling) is None else None)
+    monkeypatch.delenv("MODEL_BASE", raising=False)
+    with pytest.raises(pytest.fail.Exception):
+        main(["plan"] if flags is None else ["plan", "--weights", str(root), *flags])  # without weights, of the released ones
+    wanted = FullSampling(**expected if flags is None else own | expected)
+    assert replace(seen[0], seed=0) == wanted
 
 
 def test_without_a_gpu_or_its_size_the_command_says_what_is_missing(official_tree, capsys):

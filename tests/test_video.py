@@ -340,6 +340,17 @@ def test_a_failed_save_leaves_the_folder_as_it_was(tmp_path, monkeypatch, suffix
     assert target.read_bytes() == b"the old file"
 
 
+def test_folders_are_not_opened_where_a_system_cannot(tmp_path, monkeypatch):
+    file, opened, really = tmp_path / "a", [], os.open
+    file.touch()
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "name", "nt")
+        windows.setattr(os, "open", lambda path, *flags: opened.append(path) or really(path, *flags))
+        files.flush(tmp_path)
+        files.flush(file)
+    assert opened == [file]
+
+
 def test_a_failed_rename_leaves_nothing(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "refused")
