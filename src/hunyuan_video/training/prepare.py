@@ -169,8 +169,8 @@ class Survey:
         frames = sum(Bucket.parse(bucket).num_frames * count for bucket, count in self.buckets.items())
         skipped = f"; skipped are {_counts(_numbers(self.skipped))}" if self.skipped else ""
         return (
-            f"{self.source}: {self.buckets.total()} samples of {self.num_sources} sources ({sizes}), {frames:,} frames{skipped}. "
-            f"{self.missing} samples are to be encoded first."
+            f"{self.source}: {_samples(self.buckets.total())} of {self.num_sources:,} sources ({sizes}), {frames:,} frames{skipped}. "
+            f"To be encoded first: {_samples(self.missing)}."
         )
 
 
@@ -213,6 +213,10 @@ def _none_usable(skipped: Skipped, buckets: Sequence[Bucket], fps: float) -> str
     counts = _numbers(skipped)
     said = "".join(text for reason, text in advice.items() if reason in skipped)
     return f"None of the {counts.total()} sources could be used ({_counts(counts)}){said}"
+
+
+def _samples(count: int) -> str:
+    return f"{count:,} sample{'' if count == 1 else 's'}"
 
 
 def _numbers(skipped: Skipped) -> Counter[str]:
