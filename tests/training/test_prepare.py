@@ -123,7 +123,7 @@ def test_a_look_counts_what_is_still_to_be_encoded(config, tmp_path):
     (config.source / "image.txt").write_text("green")
     seen = prepare.survey(config, tmp_path / "cache")
     assert seen.buckets == {"5x32x32": 3, "1x32x32": 1} and seen.missing == 1  # cut.mp4, with which it shares a shard, gives none
-    with pytest.raises(ValueError, match="None of the 6 sources could be used .* the shortest size, 65x32x32, needs 65 frames"):
+    with pytest.raises(ValueError, match=r"None of the 6 sources could be used .* the shortest size, 65x32x32, needs 65 frames"):
         prepare.survey(replace(config, buckets=("65x32x32",)))
 
 
