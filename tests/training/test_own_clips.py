@@ -22,6 +22,7 @@ from hunyuan_video.video import save_video
 
 CAPTION = "A zorb on the grass"
 COMMAND = "train lora --data clips --cache run/cache --out run --rank 8 --alpha 32 --learning-rate 2e-3 --warmup-steps 5"
+COLOURS = {"red": (220, 30, 30), "green": (30, 170, 50), "yellow": (235, 215, 40)}
 SMALL = ["train", "lora", "--data", "clips", "--rank", "2", "--num-steps", "1"]
 
 
