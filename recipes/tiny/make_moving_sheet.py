@@ -44,7 +44,7 @@ def main(path: Path) -> None:
     first, *others = pages([(prompt, pipe(prompt, seed=0).frames) for prompt in SHEET_PROMPTS])
     # 24 a second, in whole milliseconds, and the last frame a little longer.
     times = [*np.diff(np.arange(len(others) + 1) * 1000 // 24).tolist(), 800]
-    first.save(path, save_all=True, append_images=others, duration=times, loop=0, quality=70, method=6)
+    first.save(path, save_all=True, append_images=others, duration=times, loop=0, quality=85, method=4)
 
 
 if __name__ == "__main__":
