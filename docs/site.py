@@ -1,4 +1,4 @@
-"""What mkdocs needs to be told: pages that lie outside of docs/, such as the README, are pages of the site, and links between all of them lead there."""
+"""What mkdocs needs to be told: documents outside of docs/, such as the README, are pages of the site, and all links lead there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 OUTSIDE = (
-    "README.md", "README_zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "recipes/tiny/README.md", "recipes/progressive.toml",
+    "README.md", "README_zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE",
+    "recipes/tiny/README.md", "recipes/progressive.toml",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Every command in a shell block of the documents is run, or where that would take gigabytes, minutes or a GPU, parsed by what would run it."""
+"""Every command in a shell block of the documents is run, or, where that takes gigabytes, minutes or a GPU, parsed by what would run it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ SCRIPTS = {page: script for page in PAGES if (script := script_of(page))}
 STARTED = {
     **{f"bin/{name}": name for name in ("hunyuan-video", "python", "pip", "torchrun")},
     **{f".venv/bin/{name}": name for name in ("hunyuan-video", "pip", "pytest")},
-    "bin/python3": "python",
+    **{f".venv-3.13/bin/{name}": name for name in ("pip", "pytest")},
+    **{f"bin/{name}": "python" for name in ("python3", "python3.13")},
     "test.sh": "./test.sh",
     "benchmarks/gpu.sh": "benchmarks/gpu.sh",
 }
@@ -106,10 +107,11 @@ def parse_script(path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPat
         understand(parser, *given)  # pyright: ignore
         raise ParsedError
 
-    with monkeypatch.context() as patch, pytest.raises(ParsedError):
+    with monkeypatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
         patch.setattr(sys, "argv", [str(path), *arguments])
-        runpy.run_path(str(path), run_name="__main__")
+        with pytest.raises(ParsedError):
+            runpy.run_path(str(path), run_name="__main__")
 
 
 def parse_ours(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +254,14 @@ def test_what_is_only_parsed_is_still_there(tmp_path):
     assert {why_parsed(command) for command in found} - {None} == set(PARSED)
 
 
-@pytest.mark.parametrize("line", ["hunyuan-video generate a --seeds 7", "python benchmarks/dit_step.py --repeat", "torchrun -m hunyuan_video.cli train lora --out a --start b"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hunyuan-video generate a --seeds 7",
+        "python benchmarks/dit_step.py --repeat",
+        "torchrun -m hunyuan_video.cli train lora --out a --start b",
+    ],
+)
 def test_a_command_that_is_wrong_is_found(line, monkeypatch, capsys):
     name, *arguments = line.split()
     with pytest.raises((AssertionError, SystemExit)):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -109,15 +110,27 @@ def test_the_embedded_model_is_complete_and_small():
     assert {path.suffix for path in files} <= {".safetensors", ".json"}
 
 
-def test_the_wheel_holds_the_embedded_model_the_sprites_and_the_licences(tmp_path):
+NOT_SHIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "ckpts", "runs", "results")
+
+
+def test_the_source_distribution_is_the_repository_and_makes_the_whole_wheel(tmp_path):
     clean = tmp_path / "clean"  # in the repository, setuptools would also pack what an earlier build left in build/lib
-    shutil.copytree(ROOT / "src", clean / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
-        shutil.copy(ROOT / name, clean)
+    shutil.copytree(ROOT, clean, ignore=NOT_SHIPPED)
+    files = {path.relative_to(clean).as_posix() for path in clean.rglob("*") if path.is_file()}
+    assert {"MANIFEST.in", "constraints.txt", "mkdocs.yml", "sample_video.py", "test.sh", "tests/test_doors.py", "docs/site.py"} <= files
+
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=clean, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        assert files <= {name.partition("/")[2] for name in archive.getnames()}
+
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(clean)], check=True, capture_output=True)
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(sdist)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    embedded = {f"hunyuan_video/tiny/{path.relative_to(weights.EMBEDDED)}" for path in weights.EMBEDDED.rglob("*") if path.is_file()}
+    embedded = {
+        f"hunyuan_video/tiny/{path.relative_to(weights.EMBEDDED).as_posix()}" for path in weights.EMBEDDED.rglob("*") if path.is_file()
+    }
     assert embedded | {"hunyuan_video/miniature/sprites.png", "hunyuan_video/py.typed", "hunyuan_video/cli.py"} <= set(names)
     assert any(name.endswith("licenses/NOTICE") for name in names) and any(name.endswith("licenses/LICENSE") for name in names)
