@@ -31,8 +31,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "recipes/tiny/READ
 
 # What is only parsed, by how it begins, and why.
 PARSED = {
-    "python -m venv": "what follows downloads PyTorch; .ci/run does both",
-    "pip install": "downloads PyTorch; .ci/run does it",
+    "python -m venv": "what follows downloads gigabytes; .ci/run does both",
+    "pip install": "downloads gigabytes; .ci/run does it in clean environments",
     "./test.sh": "runs this test",
     "pytest": "runs this test",
     "python sample_video.py": "720p with the official weights",
@@ -271,7 +271,9 @@ def test_a_command_that_is_wrong_is_found(line, monkeypatch, capsys):
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README_zh.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_block_says_what_it_is(page):
     """So that none with commands in it is passed over."""
-    fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^```(.*)$", text, flags=re.MULTILINE)
+    assert len(fences) == text.count("```") and "~~~" not in text  # none is indented
     assert set(fences[::2]) <= {"sh", "python", "toml", "text"} and set(fences[1::2]) <= {""}
 
 
