@@ -124,6 +124,13 @@ def write_safetensors(state: State, path: Path) -> None:
 
 def write_pickle(content: Mapping[str, State], path: Path) -> None:
     """A `.pt` file of wrapped state dicts: first its skeleton, with room for all numbers, then the numbers, into the mapped file."""
+    if not hasattr(mmap, "MAP_SHARED"):  # on Windows, where PyTorch does not write into a file that it has mapped
+        whole = {
+            key: {name: tensor.read().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+            for key, state in content.items()
+        }
+        torch.save(whole, path)
+        return
     with torch.serialization.skip_data():
         torch.save({key: {name: torch.empty(t.shape, dtype=t.dtype) for name, t in state.items()} for key, state in content.items()}, path)
     if hasattr(

@@ -137,7 +137,7 @@ def join_world(device: str, sequence_parallel: int) -> Iterator[World]:
     if sequence_parallel < 1 or size % sequence_parallel:
         raise ValueError(
             f"sequence_parallel is {sequence_parallel}, but there are {size} processes; it must divide their number "
-            "(`torchrun --nproc-per-node N -m hunyuan_video.cli train …` starts N)."
+            "(`torchrun --nproc-per-node N -m -- hunyuan_video.cli train …` starts N)."
         )
     with process_group(device):
         if size == 1:

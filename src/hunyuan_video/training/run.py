@@ -275,10 +275,10 @@ def peak_memory(device: torch.device) -> float:
     """The most memory this process has held, in GB: of the GPU that it uses, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows, which has another way, but not in Python
         return float("nan")
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
