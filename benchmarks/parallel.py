@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hunyuan_video.config import Sampling
+from hunyuan_video.config import FullSampling
 from hunyuan_video.distributed import sequence
 from hunyuan_video.distributed.cost import CARDS, Step, all_degrees, step_seconds
 from hunyuan_video.distributed.wire import Wire
@@ -179,7 +179,7 @@ def on_gloo(config: TransformerConfig, latents: tuple[int, int, int], ranks: int
 
 def table(found: list[dict[str, dict[str, Any]]], config: TransformerConfig, latents: tuple[int, int, int], card: str) -> str:
     """Markdown: of each row the rank that sends most, and the one that has most to do."""
-    official = Sampling(height=OFFICIAL[1], width=OFFICIAL[2], num_frames=OFFICIAL[0])
+    official = FullSampling(height=OFFICIAL[1], width=OFFICIAL[2], num_frames=OFFICIAL[0])
     tokens = math.prod(TransformerConfig().grid((1, 16, *_latents(official))))
     here = math.prod(config.grid((1, 1, *latents)))
     alone = Step(here, TEXT_TOKENS, config=config).work(0).total
@@ -205,7 +205,7 @@ def table(found: list[dict[str, dict[str, Any]]], config: TransformerConfig, lat
     return "\n".join(lines)
 
 
-def _latents(sampling: Sampling) -> tuple[int, int, int]:
+def _latents(sampling: FullSampling) -> tuple[int, int, int]:
     _, _, *size = VAEConfig().latent_shape(sampling.num_frames, sampling.height, sampling.width)
     return size[0], size[1], size[2]
 
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--card", choices=list(CARDS), default="h100-nvlink", help="whose seconds are predicted")
     args = parser.parse_args()
     frames, height, width = map(int, args.size.split("x"))
-    latents, dtype = _latents(Sampling(height=height, width=width, num_frames=frames)), getattr(torch, args.dtype)
+    latents, dtype = _latents(FullSampling(height=height, width=width, num_frames=frames)), getattr(torch, args.dtype)
     if args.device == "cpu":
         config, ranks, machine = small(args.heads), args.ranks, platform.processor() or platform.machine()
         found = on_gloo(config, latents, ranks, dtype)
