@@ -26,7 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.stored import open_transformer
-from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.distributed.pipefusion import keep_blocks, one_step_old, stage_steps
 from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.memory import LiveBytes, available_memory
@@ -153,7 +153,7 @@ class OnCpu:
         )
 
 
-def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, loras: Loras = ()) -> OnCpu:
+def on_cpu(parts: Parts, sampling: FullSampling | None, runtime: Runtime, loras: Loras = ()) -> OnCpu:
     """What a video, or loading alone, takes on a CPU, where weights of large parts stay in their files, but for those that are put into 8
     bits."""
     *models, _ = text, transformer, vae, _ = _build(parts, replace(runtime, offload="none"), CPU, loras)
@@ -171,7 +171,7 @@ def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, loras: Lor
     return OnCpu(own, stages, sum(in_files), in_files[1])
 
 
-def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device, loras: Loras = ()) -> Runtime:
+def choose(parts: Parts, sampling: FullSampling, runtime: Runtime, device: torch.device, loras: Loras = ()) -> Runtime:
     """`runtime` with the fastest kind of offload that fits what is free now. Without a GPU there is nothing to move.
 
     Raises:
@@ -260,7 +260,7 @@ def table(predictions: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
-def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], loras: Loras = ()) -> list[Prediction]:
+def predict(parts: Parts, sampling: FullSampling, runtimes: Iterable[Runtime], loras: Loras = ()) -> list[Prediction]:
     """What a video takes on a GPU with each of `runtimes`."""
     counted: dict[object, Work] = {}  # stages that are the same for several
 
@@ -273,7 +273,7 @@ def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], loras
 
 
 def _predict(
-    parts: Parts, sampling: Sampling, runtime: Runtime, loras: Loras, count: Callable[[object, Callable[[], Work]], Work]
+    parts: Parts, sampling: FullSampling, runtime: Runtime, loras: Loras, count: Callable[[object, Callable[[], Work]], Work]
 ) -> Prediction:
     *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, loras)
     loaded = _bytes(transformer)
@@ -367,7 +367,7 @@ def _encode(llm: nn.Module, prompts: int) -> None:
         states = layer(states, position_embeddings=(cos, sin), attention_mask=None)
 
 
-def _count_denoising(model: HunyuanVideoTransformer, shape: tuple[int, ...], runtime: Runtime, sampling: Sampling) -> Work:
+def _count_denoising(model: HunyuanVideoTransformer, shape: tuple[int, ...], runtime: Runtime, sampling: FullSampling) -> Work:
     """One step. Where there are to be patches, an exact one, in which more is alive, with all keys of all branches remembered."""
     if runtime.pipefusion_patches is None:
         return _count(model, lambda: _denoise(model, shape))

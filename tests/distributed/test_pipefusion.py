@@ -12,7 +12,7 @@ from pipefusion_ranks import CASES, RANKS, SEVEN, STAGES, STEPS, WARMUP_STEPS, a
 from spawn import on_ranks
 
 from hunyuan_video.apps.generate import runtime_here
-from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.distributed.pipefusion import Elsewhere, Remembered, keep_blocks, one_step_old, remembered_bytes, sent_bytes, stage_steps
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, predict
 from hunyuan_video.pipeline import HunyuanVideo
@@ -155,7 +155,7 @@ def test_stages_without_their_processes_are_refused():
 
 def test_one_process_replays_what_stages_made():
     stages = Runtime(device="cpu", pipefusion_stages=4, pipefusion_patches=5)
-    made = Provenance("A cat.", None, Sampling(seed=0), stages, "", "", "module", "cpu", "1", "2")
+    made = Provenance("A cat.", None, FullSampling(), stages, "", "", "module", "cpu", "1", "2")
     assert runtime_here(made) == replace(stages, pipefusion_stages=1)
 
 
