@@ -38,7 +38,9 @@ def check_same(ranks: list[dict[str, Any]], video: str, number: int) -> None:
     assert found[0]["apart"] <= BOUND and found[0]["levels"] <= 1, found[0]
 
 
-@pytest.mark.parametrize(("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and name != "no seed"])
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and name != "no seed"]
+)
 def test_the_same_seed_gives_the_same_video(few, name, number):
     check_same(few, f"{name} on {number}", number)
 
@@ -54,7 +56,9 @@ def test_a_seed_that_was_left_open_is_drawn_once(few):
     assert (first["seed"], first["latents"]) == (second["seed"], second["latents"]) and first["apart"] > 0.1
 
 
-@pytest.mark.parametrize(("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and "shard" in case.shared])
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and "shard" in case.shared]
+)
 def test_a_rank_of_sharded_weights_has_its_share_and_nothing_else(few, name, number):
     """Also the first one, which has read them all, and after a video, for which all have been gathered."""
     for made in few[:number]:

@@ -19,7 +19,7 @@ from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_enco
 
 TILES = TileSizes(pixels=32, frames=16)
 RANKS = 3
-# Latents: one tile; a row of two, fewer than ranks; many; two times many, of several lengths; rows and columns at several moments, two videos.
+# Latents: one tile; a row of two, fewer than ranks; many; rows and columns at several moments; the same of two videos.
 SHAPES = {
     "one": (1, 4, 3, 4, 4),
     "row": (1, 4, 1, 3, 6),

@@ -74,8 +74,9 @@ class _Round:
         for rank, shape in enumerate(shapes):
             if FAILED in shape:
                 raise _same_everywhere(self.error, rank)
-        self.results = [self.own if owner == self.rank else self.empty(shapes[owner]) for owner in self.owners]
+        mine = {} if self.own is None else {self.rank: self.own}
         self.own = None
+        self.results = [mine[owner] if owner in mine else self.empty(shapes[owner]) for owner in self.owners]
         # As bytes, for not every backend knows all dtypes.
         self.travels = [
             dist.broadcast(result.view(-1).view(torch.uint8), src=owner, async_op=True)
@@ -86,7 +87,9 @@ class _Round:
     def take(self) -> Iterator[Tensor]:
         """The results, which are not kept."""
         while self.results:
-            self.travels.pop(0).wait()
+            travel = self.travels.pop(0)
+            assert travel is not None
+            travel.wait()
             yield self.results.pop(0)
 
 
