@@ -35,6 +35,7 @@ from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.pipefusion import one_step_old, spread_blocks
 from hunyuan_video.distributed.sequence import parallelize_sequence
 from hunyuan_video.distributed.sharding import shard
+from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.world import Degrees, World, world_of_group
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.text import without_skipped_layers
@@ -49,7 +50,7 @@ from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import read_ahead
 from hunyuan_video.transforms.recompute import recompute_blocks
-from hunyuan_video.transforms.tiling import TileSizes, decode_pieces
+from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces
 
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
 STRENGTH = 0.7
@@ -86,12 +87,15 @@ TRANSFORMS = {
     "weights in their file": Transform((leave_as_stored, read_ahead), in_file=True),
     "activation checkpointing": Transform((recompute_blocks,), trains=True),
     "sequence parallel": Transform((parallelize_sequence,), ranks=2),
+    "tiling over ranks": Transform((decode_pieces, over_ranks), {"vae_tiling": True}, ranks=2),
+    "sharded": Transform((shard,), {"shard": True}, ranks=2),
     "FSDP": Transform((shard,), trains=True, ranks=2),
     "PipeFusion": Transform((one_step_old,), {"pipefusion_patches": 4, "warmup_steps": 1}),
     "PipeFusion in stages": Transform(
         (spread_blocks, one_step_old), {"pipefusion_stages": 2, "pipefusion_patches": 3, "warmup_steps": 1}, ranks=2
     ),
 }
+SHARDS = {"sharded", "FSDP"}
 CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion"}
 
 
@@ -157,7 +161,9 @@ def adapt(model: HunyuanVideoTransformer) -> None:
             module.lora_up.data.copy_(0.2 * torch.randn(module.lora_up.shape, generator=draw))
 
 
-def outcome(models: Models, device: torch.device, streamed: list[Tensor], *, trains: bool, tiling: bool, later: bool) -> dict[str, Tensor]:
+def outcome(
+    models: Models, device: torch.device, streamed: list[Tensor], *, trains: bool, tiling: bool, later: bool, run: Run = map
+) -> dict[str, Tensor]:
     """What models make of the same inputs: text states, frames, a velocity (of a `later` step, where one has gone before), and gradients of
     an uneven loss where there is a training."""
     transformer, text, vae = models.transformer, models.text, models.vae
@@ -172,7 +178,7 @@ def outcome(models: Models, device: torch.device, streamed: list[Tensor], *, tra
         with on_device(text, device, streamed):
             found["text"] = text.get_submodule("llm")(input_ids=ids, use_cache=False).last_hidden_state
         with on_device(vae, device, streamed), patch.dict(chunk.CHUNK_SIZE, cpu=SEVERAL_CHUNKS):
-            found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES)), dim=2) if tiling else vae.decode(z)
+            found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES, run)), dim=2) if tiling else vae.decode(z)
     with torch.set_grad_enabled(trains), on_device(transformer, device, streamed):
         condition = transformer.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
         if later:
@@ -223,8 +229,10 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
         training=training if asked.trains else None,
     )
     patches = asked.runtime.pipefusion_patches
+    run = over_ranks if world.size > 1 else map
     with Traded() as traded, nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps):
-        found = outcome(models, world.device, streamed, trains=asked.trains, tiling=asked.runtime.vae_tiling, later=patches is not None)
+        tiling = asked.runtime.vae_tiling
+        found = outcome(models, world.device, streamed, trains=asked.trains, tiling=tiling, later=patches is not None, run=run)
     assert (traded.count > 0) == (world.sequence is not None)
     return found
 
@@ -358,7 +366,7 @@ def work(rank: int, world_size: int, folder: Path, pairs: Iterable[frozenset[str
     for names in pairs:
         degrees = Degrees(stages=world_size) if "PipeFusion in stages" in names else Degrees()
         world = world_of_group(HOME, Degrees(world_size) if "sequence parallel" in names else degrees)
-        world = world if "FSDP" in names else replace(world, mesh=None)
+        world = world if SHARDS & names else replace(world, mesh=None)
         results["+".join(sorted(names))] = result(Asked(names), folder, world)
     results["travelled"] = travelled(World(HOME, rank, world_size, mesh=mesh))
     torch.save(results, folder / f"{rank}.pt")

@@ -12,10 +12,11 @@ import torch
 import torch.multiprocessing as mp
 
 
-def on_ranks(work: Callable[..., None], num_ranks: int, folder: Path, *more: Any) -> list[dict[str, Any]]:
-    """What each of `num_ranks` processes that run `work(rank, num_ranks, folder, *more)` has left in `folder`, as RANK.pt."""
+def on_ranks(work: Callable[..., None], num_ranks: int, folder: Path, *more: Any, patience: float = 240) -> list[dict[str, Any]]:
+    """What each of `num_ranks` processes that run `work(rank, num_ranks, folder, *more)` has left in `folder`, as RANK.pt;
+    `patience` is in seconds."""
     context = mp.start_processes(work, (num_ranks, folder, *more), nprocs=num_ranks, join=False, start_method="spawn")
-    deadline = time.monotonic() + 240  # importing torch several times takes a minute on two busy cores
+    deadline = time.monotonic() + patience  # importing torch several times takes a minute on two busy cores
     while not context.join(timeout=1):
         if time.monotonic() > deadline:
             for process in context.processes:

@@ -50,6 +50,8 @@ def refusal(asked: Asked) -> str | None:
         return "weights must be there for the backward pass"
     if asked.in_file and (asked.trains or asked.ranks > 1):
         return "for inference in one process"
+    if runtime.shard and runtime.offload != "none":
+        return "with shard no GPU has whole weights"
     if asked.in_file and runtime.offload == "blocks":
         return "would copy weights into memory that are used in their file"
     if patches and asked.trains:

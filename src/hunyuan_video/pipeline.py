@@ -37,6 +37,7 @@ from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, FullSampling, LoadKey
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.pipefusion import one_step_old
+from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
 from hunyuan_video.kernels import choice
@@ -45,7 +46,7 @@ from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.models.vae import CausalVAE, Posterior, check_pixels
 from hunyuan_video.pictures import fill, picture_of
 from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
@@ -58,7 +59,7 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms.offload import on_device
-from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, num_pieces, tiled_encode
+from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
 log = logging.getLogger(__name__)
@@ -93,11 +94,15 @@ class BusyError(RuntimeError):
 
 
 @torch.no_grad()
-def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool = True) -> Float[Tensor, "1 C T H W"]:
-    """Frames to latents as the transformer knows them (scaled): the mean of the VAE's posterior."""
+def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool = True, run: Run = map) -> Float[Tensor, "1 C T H W"]:
+    """Frames to latents as the transformer knows them (scaled): the mean of the VAE's posterior. `run` computes the tiles."""
     weight = next(vae.parameters())
     x = to_tensor(frames)[None].to(weight.device, weight.dtype)
-    posterior = tiled_encode(vae, x, TileSizes.of(vae.config)) if tiling else vae.encode(x)
+    if tiling:
+        posterior = tiled_encode(vae, x, TileSizes.of(vae.config), run)
+    else:
+        check_pixels(vae.config, x)
+        posterior = Posterior.from_moments(*run(vae.moments, [x]))
     return (posterior.mode().float() - vae.config.shift_factor) * vae.config.scaling_factor
 
 
@@ -419,7 +424,8 @@ class HunyuanVideo:
         with on_device(self.vae, self.device):
             z = latents.to(self.device) / config.scaling_factor + config.shift_factor
             z = z.to(next(self.vae.parameters()).dtype)
-            pieces = decode_pieces(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else map(self.vae.decode, [z])
+            tiling, run = self.runtime.vae_tiling, self._run
+            pieces = decode_pieces(self.vae, z, TileSizes.of(config), run) if tiling else run(self.vae.decode, [z])
             while (frames := _next_frames(pieces)) is not None:
                 yield frames
 
@@ -429,7 +435,7 @@ class HunyuanVideo:
     def encode(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> Float[Tensor, "1 C T H W"]:
         """As `encode`, on the runtime's device."""
         with on_device(self.vae, self.device):
-            return encode(self.vae, frames, self.runtime.vae_tiling)
+            return encode(self.vae, frames, self.runtime.vae_tiling, self._run)
 
     def reconstruct(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Frames through the VAE and back: what is lost here, no transformer can show."""
@@ -447,6 +453,11 @@ class HunyuanVideo:
     def _once(self, work: Callable[[], Result]) -> Result:
         """What the first rank makes, for all of this pipeline's. Others' ranks may have other pipelines, as in a training."""
         return once(work) if self.world.size > 1 else work()
+
+    @property
+    def _run(self) -> Run:
+        """What computes the VAE's tiles, each on one of this pipeline's ranks."""
+        return over_ranks if self.world.size > 1 else map
 
     def _complete(self, request: Request) -> FullSampling:
         """Every open choice made, so that what is recorded is what was used. Raises a ValueError for what this pipeline cannot make."""

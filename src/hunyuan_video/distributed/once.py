@@ -47,7 +47,7 @@ def once(work: Callable[[], Result]) -> Result:
         try:
             outcome[0] = work()
         except Exception as error:  # whatever it is, the others must not wait for what will never come
-            outcome[1] = _sendable(error)
+            outcome[1] = sendable(error)
         finally:
             _working.reset(token)
     dist.broadcast_object_list(outcome, src=0)
@@ -57,7 +57,7 @@ def once(work: Callable[[], Result]) -> Result:
     return result
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """The error itself, or where other processes could not make it again, its words."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -32,6 +32,8 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh, devic
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in (*blocks, model):
         # The outermost is resharded, too: what stayed gathered would not notice that validation exchanges the weights.
+        # The order of blocks need not be told for the next one to be gathered while one computes: on a GPU the host runs ahead, for nothing
+        # in a block waits for a value, and FSDP gathers on a stream of its own, one block ahead at most.
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     model.to_empty(device=device)
     for name, tensor in _tensors(model):

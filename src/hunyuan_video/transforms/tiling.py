@@ -12,7 +12,7 @@ Letters: B batch, C channels, T latent frames, F pixel frames, H W height and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from math import isclose
 
@@ -68,18 +68,23 @@ class _Axis:
         return range(0, end if longest > self.tile else 1, self.stride)
 
 
+# Gives what a function makes of each tile, in order, as `map` does.
+Run = Callable[[Callable[[Tensor], Tensor], Sequence[Tensor]], Iterator[Tensor]]
+
+
 def tiled_decode(vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: TileSizes | None = None) -> Float[Tensor, "B C2 F H2 W2"]:
     """As `vae.decode`, in tiles of the model's own size or of `tile`. What fits into one tile is decoded whole."""
     return torch.cat(list(decode_pieces(vae, latents, tile)), dim=2)
 
 
 def decode_pieces(
-    vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: TileSizes | None = None
+    vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: TileSizes | None = None, run: Run = map
 ) -> Iterator[Float[Tensor, "B C2 _ H2 W2"]]:
     """The frames of `tiled_decode`, as they get ready, after each row of tiles: `num_pieces` of them, with no frame but in each picture's
-    last. Memory does not grow with the number of frames where each piece is used and let go."""
+    last. Memory does not grow with the number of frames where each piece is used and let go. `run` may compute the tiles elsewhere, before
+    they are asked for."""
     (_, space), (_, time) = _axes(vae.config, tile)
-    return _in_time(lambda x: _in_space(vae.decode, x, space), latents, time)
+    return _in_time(run(vae.decode, _tiles(latents, space, time)), latents.shape, space, time)
 
 
 def num_pieces(config: VAEConfig, shape: tuple[int, ...], tile: TileSizes | None = None) -> int:
@@ -88,11 +93,12 @@ def num_pieces(config: VAEConfig, shape: tuple[int, ...], tile: TileSizes | None
     return len(time.starts(shape[2] - 1, shape[2])) * len(space.starts(shape[3], max(shape[3:])))
 
 
-def tiled_encode(vae: CausalVAE, x: Float[Tensor, "B C F H W"], tile: TileSizes | None = None) -> Posterior:
+def tiled_encode(vae: CausalVAE, x: Float[Tensor, "B C F H W"], tile: TileSizes | None = None, run: Run = map) -> Posterior:
     """As `vae.encode`, in tiles of the model's own size or of `tile`. Tiles are blended before the variance is clamped."""
     check_pixels(vae.config, x)
     (space, _), (time, _) = _axes(vae.config, tile)
-    return Posterior.from_moments(torch.cat(list(_in_time(lambda x: _in_space(vae.moments, x, space), x, time)), dim=2))
+    moments = _in_time(run(vae.moments, _tiles(x, space, time)), x.shape, space, time)
+    return Posterior.from_moments(torch.cat(list(moments), dim=2))
 
 
 def _axes(config: VAEConfig, tile: TileSizes | None) -> tuple[tuple[_Axis, _Axis], tuple[_Axis, _Axis]]:
@@ -101,14 +107,26 @@ def _axes(config: VAEConfig, tile: TileSizes | None) -> tuple[tuple[_Axis, _Axis
     return space, _Axis.make(tile.frames, tile.overlap, config.time_compression_ratio, "frames")
 
 
-def _in_time(apply: Callable[[Tensor], Generator[Tensor, None, Tensor]], x: Tensor, axis: _Axis) -> Iterator[Tensor]:
-    """Apply to tiles along the frames, and give each one's share of the result."""
-    if x.shape[2] <= axis.tile:
-        yield (yield from apply(x))
+def _tiles(x: Tensor, space: _Axis, time: _Axis) -> list[Tensor]:
+    """All tiles, in the order in which they are put together: views, which cost no memory."""
+    height, width = x.shape[3:]
+    return [
+        x[:, :, first : first + time.tile + 1, top : top + space.tile, left : left + space.tile]
+        for first in time.starts(x.shape[2] - 1, x.shape[2])  # a tile of one frame would make only the one that is dropped
+        for top in space.starts(height, max(height, width))
+        for left in space.starts(width, max(height, width))
+    ]
+
+
+def _in_time(results: Iterator[Tensor], shape: Sequence[int], space: _Axis, axis: _Axis) -> Iterator[Tensor]:
+    """Put what was made of the tiles of something of this shape together along the frames, and give each one's share of the result."""
+    frames, height, width = shape[2:]
+    if frames <= axis.tile:
+        yield (yield from _in_space(results, height, width, space))
         return
     end: Tensor | None = None  # what the next tile is blended with
-    for start in range(0, x.shape[2] - 1, axis.stride):  # a tile of one frame would make only the one that is dropped
-        piece = yield from apply(x[:, :, start : start + axis.tile + 1])
+    for start in axis.starts(frames - 1, frames):
+        piece = yield from _in_space(results, height, width, space)
         if end is not None:
             piece = piece[:, :, 1:]
             _blend(end, piece, axis.blend, dim=2)
@@ -117,21 +135,20 @@ def _in_time(apply: Callable[[Tensor], Generator[Tensor, None, Tensor]], x: Tens
         del piece
 
 
-def _in_space(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis) -> Generator[Tensor, None, Tensor]:
-    """Apply to tiles of the picture, row by row, and give no frame after each but the last, and then return the result; of a finished row
-    only what the next one is blended with stays in memory."""
-    height, width = x.shape[3:]
+def _in_space(results: Iterator[Tensor], height: int, width: int, axis: _Axis) -> Generator[Tensor, None, Tensor]:
+    """Put tiles of the picture together, row by row, and give no frame after each but the last, and then return the result; of a finished
+    row only what the next one is blended with stays in memory."""
     if max(height, width) <= axis.tile:
-        return apply(x)
+        return next(results)
     out: Tensor | None = None
     above: list[Tensor] = []
-    for row, top in enumerate(range(0, height, axis.stride)):
+    for row in range(len(axis.starts(height, max(height, width)))):
         if out is not None:
             yield out[:, :, :0]
         bottoms: list[Tensor] = []
         left: Tensor | None = None
-        for column, start in enumerate(range(0, width, axis.stride)):
-            piece = apply(x[..., top : top + axis.tile, start : start + axis.tile])
+        for column in range(len(axis.starts(width, max(height, width)))):
+            piece = next(results)
             if out is None:
                 out = piece.new_empty(*piece.shape[:3], height * axis.keep // axis.stride, width * axis.keep // axis.stride)
             if above:

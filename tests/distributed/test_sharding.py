@@ -1,0 +1,54 @@
+"""Shards of the released sizes, counted by their bytes on the meta device; in a pretended process group of which this is the first rank,
+whose shards are the largest where they are uneven. What real ranks have in memory is counted in test_many_ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from hunyuan_video.assembly import Models, assemble
+from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.sharding import local
+from hunyuan_video.distributed.world import World
+from hunyuan_video.models.text import without_skipped_layers
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.plan import Parts
+
+META = torch.device("meta")
+RELEASED = Parts()
+
+
+@pytest.fixture(params=[3, 8])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    size = request.param
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
+    yield World(META, 0, size, mesh=init_device_mesh("cpu", (size,)))
+    dist.destroy_process_group()
+
+
+def bytes_of(module: nn.Module) -> int:
+    return sum(local(tensor).nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+@pytest.mark.parametrize("in_8_bits", [False, True])
+def test_each_rank_has_its_share_of_every_block(world, in_8_bits):
+    with META:
+        transformer = HunyuanVideoTransformer(RELEASED.transformer).bfloat16()
+        text = nn.ModuleDict({"llm": without_skipped_layers(RELEASED.llm).half()})
+    models = Models(transformer, text)
+    alone = Runtime(fp8=in_8_bits, text_fp8=in_8_bits)
+    assemble(models, alone, World(META))
+    stacks = models.stacks()
+    modules = [transformer, text, *stacks["transformer"], *stacks["text"]]
+    whole = [bytes_of(module) for module in modules]
+    assemble(models, Runtime(shard=True), world)
+    for module, size in zip(modules, whole, strict=True):
+        assert bytes_of(module) == pytest.approx(size / world.size, rel=0.002)
+    # The released 13B, and the language model without the layers that are not used.
+    assert whole[0] == pytest.approx(13.2e9 if in_8_bits else 25.6e9, rel=0.01) and len(stacks["text"]) == 30

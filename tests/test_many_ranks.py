@@ -1,0 +1,66 @@
+"""The same seed gives the same video on any number of ranks, however they share it; and shards are shares, counted by their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from many_ranks import CASES, alone, prepare, work
+from spawn import on_ranks
+
+# Everything is float32: what is added in another order differs by some roundings of 2^-24 in each layer and step.
+BOUND = 1e-5
+FEW, MORE = (2, 3, 4), (5, 6, 7, 8)
+
+
+def made_on(numbers: Sequence[int], names: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    prepare(folder)
+    alone(folder, names)
+    return on_ranks(work, max(numbers), folder, numbers, names, patience=480)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two to four ranks made, run once for all claims."""
+    return made_on(FEW, list(CASES), tmp_path_factory.mktemp("few"))
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return made_on(MORE, ["whole"], tmp_path_factory.mktemp("more"))
+
+
+def check_same(ranks: list[dict[str, Any]], video: str, number: int) -> None:
+    found = [made[video] for made in ranks[:number]]
+    assert len({(made["latents"], made["frames"], made["seed"]) for made in found}) == 1, "the ranks have several videos"
+    assert found[0]["apart"] <= BOUND and found[0]["levels"] <= 1, found[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and name != "no seed"]
+)
+def test_the_same_seed_gives_the_same_video(few, name, number):
+    check_same(few, f"{name} on {number}", number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", MORE)
+def test_the_same_seed_gives_the_same_video_on_more(more, number):
+    check_same(more, f"whole on {number}", number)
+
+
+def test_a_seed_that_was_left_open_is_drawn_once(few):
+    first, second = (made["no seed on 2"] for made in few[:2])
+    assert (first["seed"], first["latents"]) == (second["seed"], second["latents"]) and first["apart"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and "shard" in case.shared]
+)
+def test_a_rank_of_sharded_weights_has_its_share_and_nothing_else(few, name, number):
+    """Also the first one, which has read them all, and after a video, for which all have been gathered."""
+    for made in few[:number]:
+        found = made[f"{name} on {number}"]
+        assert found["bytes"] == pytest.approx(found["share"], rel=0.02), found
