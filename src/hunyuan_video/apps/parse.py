@@ -148,8 +148,8 @@ def _sentence(box: str, prog: str) -> str:
 
 
 def _one_of(choices: str) -> str:
-    words = (choice.strip(" '\"") for choice in choices.strip(" ,").split(","))
-    *first, last = [word for word in words if word != "None"]
+    words = {choice.strip(" '\"") for choice in choices.strip(" ,").split(",")}
+    *first, last = sorted(words - {"None"})  # tyro has a set, in another order in each process
     return f"{', '.join(first)} or {last}" if first else last
 
 
