@@ -17,9 +17,9 @@ from hunyuan_video.config import Output, Runtime, Sampling
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["generate", "x", "--seed", "1e3"], "--seed is '1e3'; it must be a whole number or none."),
-        (["generate", "x", "--num-frames", "x"], "--num-frames is 'x'; it must be a whole number or none."),
-        (["generate", "x", "--shift", "x"], "--shift is 'x'; it must be a number or none."),
+        (["generate", "x", "--seed", "1e3"], "--seed is '1e3'; it must be a whole number."),
+        (["generate", "x", "--num-frames", "x"], "--num-frames is 'x'; it must be a whole number."),
+        (["generate", "x", "--shift", "x"], "--shift is 'x'; it must be a number."),
         (["generate", "x", "--format", "avi"], "--format is 'avi'; it must be gif, latents, mp4, png or webm."),
         (["generate", "x", "--schedule", "x"], "--schedule is 'x'; it must be linear-quadratic or shift."),
         (["generate", "x", "--num-frames"], "--num-frames lacks its value."),
