@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from adapters import random_lora
 from media_files import read_video
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from hunyuan_video import HunyuanVideo, Sampling, checkpoint, cli, video
 from hunyuan_video.checkpoint import convert as conversion
@@ -105,7 +107,13 @@ def test_what_differs_from_the_weights_settings_stands_in_the_name(lora_file):
     one, other = (name("--num-frames", "5", "--cfg-scale", "2", "--negative-prompt", text) for text in ("blurry", "dark"))
     assert one.startswith("_5frames_cfg2_negative-") and one != other and not other.endswith("-2")
     whole, part = (name("--num-frames", "5", "--lora", f"{lora_file}:{strength}") for strength in ("0.5", "0.5,single_blocks=0"))
-    assert whole == "_5frames_lora-style-0.5" and part.startswith(f"{whole}-") and part != f"{whole}-2"
+    assert re.fullmatch("_5frames_lora-style-[0-9a-f]{4}-0.5", whole) and part.startswith(f"{whole}-") and part != f"{whole}-2"
+    other = Path("other") / lora_file.name  # as all trainings call theirs
+    other.parent.mkdir()
+    save_file({name: tensor * 2 for name, tensor in load_file(lora_file).items()}, other)
+    another = name("--num-frames", "5", "--lora", f"{other}:0.5")
+    assert re.fullmatch("_5frames_lora-style-[0-9a-f]{4}-0.5", another) and another != whole
+    assert name("--num-frames", "5", "--fps", "12") == "_5frames_12fps"
     Image.new("RGB", (60, 40), "red").save("red.png")
     assert name("--num-frames", "5", "--image", "red.png").startswith("_5frames_image-")
 
@@ -187,12 +195,12 @@ def lora_file() -> Path:
 def test_a_lora_changes_the_video_and_is_replayed(lora_file, capsys):
     assert cli.main(EMBEDDED) == 0
     assert cli.main([*EMBEDDED, "--lora", str(lora_file), "--lora", f"{lora_file}:-0.5"]) == 0
-    plain, styled = (video.read_metadata(only(f"*_5frames{ending}.mp4")) for ending in ("", "_lora-style_lora-style--0.5"))
+    plain, styled = (video.read_metadata(only(f"*_5frame{ending}.mp4")) for ending in ("s", "s_lora-style-*"))
     assert styled["frames_sha256"] != plain["frames_sha256"]
     known = [(adapter["name"], adapter["strengths"]["everywhere"]) for adapter in styled["adapters"]]
     assert known == [(lora_file.name, 1.0), (lora_file.name, -0.5)]
     moved = lora_file.rename("renamed.safetensors")  # for what counts is its content
-    assert cli.main(["replay", str(only("*_lora-style--0.5.mp4")), "--lora", str(moved)]) == 0
+    assert cli.main(["replay", str(only("*_lora-style-*.mp4")), "--lora", str(moved)]) == 0
     assert "The frames are identical." in capsys.readouterr().out
 
 
@@ -202,7 +210,7 @@ def test_a_video_made_with_a_folder_is_replayed_with_the_file_and_the_other_way_
     lora_file = lora_file.rename(folder / "pytorch_lora_weights.safetensors")
     assert cli.main([*EMBEDDED, "--lora", str(folder)]) == 0
     for again in (folder, lora_file):
-        assert cli.main(["replay", str(only("*_lora-run.mp4")), "--lora", str(again), "--out", f"again{again.suffix}"]) == 0
+        assert cli.main(["replay", str(only("*_lora-run-*.mp4")), "--lora", str(again), "--out", f"again{again.suffix}"]) == 0
         assert "The frames are identical." in capsys.readouterr().out
 
 
@@ -397,6 +405,11 @@ def test_whoever_stops_a_command_while_it_imports_gets_no_traceback(number, modu
     assert process.returncode == 128 + number and "Traceback" not in rest
 
 
+def test_a_signal_while_code_is_made_of_a_string_gives_the_code_of_a_stop():
+    code = "import signal; from hunyuan_video.signals import enter; enter(lambda: exec('signal.raise_signal(signal.SIGINT)') or 0)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
+
+
 def test_a_pipe_that_nobody_reads_any_more_ends_no_batch(official_tree):
     flags = ["--weights", str(official_tree), *SMALL, "--seed", "0", "--num-videos", "3"]
     with started("-m", "hunyuan_video", "generate", "A cat.", *flags) as process:
@@ -546,6 +559,34 @@ def test_a_name_that_another_process_takes_during_a_conversion_is_left_to_it(off
     assert list(tmp_path.iterdir()) == [out] and (not any(out.iterdir()) if folder else out.read_bytes() == b"theirs")
 
 
+def test_of_the_pair_in_8_bits_none_is_left_alone_when_the_other_name_is_taken(official_tree, tmp_path, monkeypatch):
+    for taken in ("mine.pt", "mine_map.pt"):
+        write = conversion.write_pickle
+
+        def slow(*arguments, taken: str = taken, write: Callable[..., None] = write) -> None:
+            write(*arguments)
+            (tmp_path / taken).write_bytes(b"theirs")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(conversion, "write_pickle", slow)
+            assert cli.main(["convert", str(locate(official_tree).transformer), str(tmp_path / "mine.pt"), "--to", "fp8"]) == 2
+        assert [path.name for path in tmp_path.iterdir()] == [taken]
+        (tmp_path / taken).unlink()
+
+
+def test_info_of_a_damaged_folder_says_what_else_there_is(official_tree, tmp_path, capsys):
+    shutil.copytree(official_tree, tmp_path / "damaged")
+    (tmp_path / "damaged" / "generation_config.json").write_text("{")
+    assert cli.main(["info", "--weights", str(tmp_path / "damaged")]) == 0
+    said = capsys.readouterr().out
+    assert "generation_config.json is damaged" in said and "Versions" in said
+
+
+def test_info_knows_no_settings_of_weights_that_are_not_there(capsys):
+    assert cli.main(["info", "--weights", "nowhere"]) == 0
+    assert "was made for" not in capsys.readouterr().out
+
+
 def test_a_state_file_that_another_run_takes_meanwhile_is_left_to_it(generate, official_tree, monkeypatch, caplog):
     """Asked at the start whether the name is free, and taken by another run while this one loads."""
     load = HunyuanVideo.load
@@ -634,21 +675,6 @@ def test_frames_of_a_png_folder_are_the_frames_of_the_pipeline(generate, officia
     assert generate("A cat.", "--seed", "0", "--format", "png") == 0
     expected = HunyuanVideo.load(official_tree)("A cat.", Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=0)).frames
     assert np.array_equal(read_video(Path("results") / NAME.format(0))[0], expected)
-
-
-def test_what_windows_and_macos_lack_is_not_needed(official_tree):
-    lacking = (
-        "import os, signal, sys, tyro, torch, av; from transformers import CLIPTextModel, LlamaModel, AutoTokenizer; "  # which know
-        "sys.modules['resource'] = sys.modules['fcntl'] = None; "
-        "lost = ((signal, 'SIGHUP'), (os, 'posix_fallocate'), (os, 'sysconf')); "
-        "[delattr(module, name) for module, name in lost if hasattr(module, name)]; "
-    )
-    source = str(locate(official_tree).transformer)
-    for arguments in (["generate", "A cat.", *SMALL, "--weights", str(official_tree)], ["convert", source, "mine.pt", "--to", "official"]):
-        code = f"{lacking} from hunyuan_video import cli, signals; signals.enter(lambda: cli.main({arguments!r}))"
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-    assert only("*.mp4") and Path("mine.pt").exists()
 
 
 def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):

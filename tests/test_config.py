@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS, FullSampling, Limits, Output, Runtime, Sampling, check_guidance, check_prompt
+from hunyuan_video.request import Request
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ from hunyuan_video.config import MAX_PROMPT_CHARACTERS, FullSampling, Limits, Ou
         ({"guidance": -1.0}, "guidance is -1.0"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "seed is 9223372036854775808"),
-        ({"linear_steps": 50}, "linear_steps is 50; it must be below num_steps, 50"),
-        ({"linear_steps": 1}, "at least a fortieth"),
+        ({"schedule": "linear-quadratic", "linear_steps": 50}, "linear_steps is 50; it must be below num_steps, 50"),
+        ({"schedule": "linear-quadratic", "linear_steps": 1}, "at least a fortieth"),
         ({"schedule": "linear-quadratic", "num_steps": 1}, "num_steps of 2 or more"),
     ],
 )
@@ -64,7 +65,7 @@ def test_an_open_seed_is_another_one_each_time():
     ("setting", "sentence"),
     [
         ({"num_steps": 10}, "linear_steps is 25; it must be below num_steps, 10"),
-        ({"num_steps": 1, "linear_steps": None}, "linear_steps is 25"),
+        ({"num_steps": 20, "linear_steps": None}, "linear_steps is 25"),
         ({"linear_steps": 50}, "linear_steps is 50; it must be below num_steps, 50"),
     ],
 )
@@ -94,6 +95,31 @@ def test_a_server_sets_its_own_limits(limits, setting, sentence):
         Limits(**limits).check(Sampling(**setting))
     with pytest.raises(ValueError, match=sentence):
         Limits(**limits).check(FullSampling(**{"height": 64, "width": 96, "num_frames": 33, "num_steps": 20} | setting))
+
+
+@pytest.mark.parametrize(("request_", "sentence"), [
+    (Request("A cat. " * 20), "The prompt has 140 characters; the limit is 100"),
+    (Request("A cat.", negative_prompt="dark " * 40), "The negative prompt has 200 characters; the limit is 100"),
+    (Request("A cat.", Sampling(num_steps=30)), "num_steps is 30; it must be 20 or less"),
+])  # fmt: skip
+def test_a_request_is_held_against_a_servers_limits(request_, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        request_.check(Limits(max_prompt_characters=100, max_steps=20))
+
+
+def test_what_is_complete_is_not_filled_in():
+    recorded = FullSampling(schedule="linear-quadratic", linear_steps=None, guidance=None)
+    assert recorded.over(FullSampling(linear_steps=5, noise="official")) == recorded
+
+
+def test_linear_steps_that_do_nothing_are_no_fault():
+    weights = FullSampling(schedule="linear-quadratic", linear_steps=25)
+    assert Sampling(schedule="shift", num_steps=10).over(weights).linear_steps == 25
+
+
+def test_a_suffix_with_half_a_character_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="name_suffix is"):
+        Output(name_suffix="a\ud800")
 
 
 def test_what_is_left_open_is_within_every_limit():
@@ -173,8 +199,8 @@ def test_an_unknown_device_is_refused(device):
 @pytest.mark.parametrize(
     ("guidance", "embedded", "sentence"),
     [
-        (None, True, "guidance is none, but a.pt need an embedded guidance scale"),
-        (6.0, False, "guidance is 6.0, but a.pt have no embedded guidance; set it to none"),
+        (None, True, "guidance is left out, but a.pt need an embedded guidance scale"),
+        (6.0, False, "guidance is 6.0, but a.pt have no embedded guidance; leave it out"),
     ],
 )
 def test_guidance_and_weights_must_agree(guidance, embedded, sentence):

@@ -373,28 +373,17 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     if name in GROUPS and arguments[0] in GROUPS[name]:
         from hunyuan_video.apps import train
 
-        root = _path_argument(arguments, "--weights") or _model_base() if name == "data" else None
-        return train.run(name, arguments[0], arguments[1:] + ([] if root is None else ["--weights", str(root)]))
+        root = _model_base() if name == "data" else None  # before the others, of which the last one counts
+        return train.run(name, arguments[0], ([] if root is None else ["--weights", str(root)]) + arguments[1:])
     if name not in COMMANDS:
         given = f"{name} {arguments[0]}" if name in GROUPS else name
         raise ValueError(f"There is no command {given!r}; `hunyuan-video --help` lists them.")
-    command, root = COMMANDS[name], _path_argument(arguments, "--weights") or _model_base()
-    given = parse(command, arguments, f"hunyuan-video {name}")
+    given = parse(COMMANDS[name], arguments, f"hunyuan-video {name}")
     if hasattr(given, "which"):
-        given = replace(given, which=replace(given.which, weights=given.which.weights or root))
+        given = replace(given, which=replace(given.which, weights=given.which.weights or _model_base()))
     elif hasattr(given, "weights"):
-        given = replace(given, weights=given.weights or root)  # pyright: ignore[reportAttributeAccessIssue]
+        given = replace(given, weights=given.weights or _model_base())  # pyright: ignore[reportAttributeAccessIssue]
     given.run()
-
-
-def _path_argument(arguments: list[str], flag: str) -> Path | None:
-    """What `arguments` say of a flag, before they are parsed: the defaults of other flags depend on it."""
-    for position, argument in enumerate(arguments):
-        if argument == flag and position + 1 < len(arguments):
-            return Path(arguments[position + 1])
-        if argument.startswith(f"{flag}="):
-            return Path(argument.partition("=")[2])
-    return None
 
 
 def _model_base() -> Path | None:

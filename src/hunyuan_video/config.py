@@ -94,7 +94,7 @@ class Sampling:
         )
         require(
             self.guidance is None or 0 <= self.guidance < float("inf"),
-            f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or none for weights without it.",
+            f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or left out for weights without it.",
         )
         require(self.cfg_scale is None or 1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
         require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
@@ -112,8 +112,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class FullSampling(Sampling):
-    """One video to make, with nothing left open. The defaults are the official ones; a weights folder may bring its own in
-    `generation_config.json`."""
+    """One video to make, with nothing left open: None has the meaning that its field says. The defaults are the official ones; a weights
+    folder may bring its own in `generation_config.json`."""
 
     height: int = 720
     width: int = 1280
@@ -131,23 +131,29 @@ class FullSampling(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.schedule == "shift":
+            return
+        require(self.num_steps >= 2, "A linear-quadratic schedule needs num_steps of 2 or more.")
         require(
             self.linear_steps is None or self.num_steps / 40 <= self.linear_steps < self.num_steps,
             f"linear_steps is {self.linear_steps}; it must be below num_steps, {self.num_steps}, and at least a fortieth of it.",
         )
-        require(self.schedule == "shift" or self.num_steps >= 2, "A linear-quadratic schedule needs num_steps of 2 or more.")
+
+    def over(self, defaults: FullSampling) -> FullSampling:
+        """Itself: there is nothing to fill in."""
+        return self
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that may be asked for. The defaults are beyond what H.264 and AV1 can hold, and beyond what anybody means; who computes for
-    strangers has lower ones, and checks the complete settings of each request."""
+    """The most that may be asked for. The defaults, which hold everywhere, are beyond what anybody means. Who computes for strangers has
+    lower ones, and gives them to `Request.check`, and the complete settings to `check`."""
 
     max_side: int = 8192
     """pixels"""
     max_frames: int = 10_001
-    max_pixels: int = 8192 * 8192 * 10_001
-    """of all frames together"""
+    max_pixels: int = 10**10
+    """of all frames together; 3 hours of 480p, or 7 minutes of 720p"""
     max_steps: int = 1000
     max_prompt_characters: int = MAX_PROMPT_CHARACTERS
 
@@ -171,9 +177,9 @@ class Limits:
 def check_guidance(guidance: float | None, embedded: bool, weights: object) -> None:
     """Refuse a guidance scale for weights without embedded guidance, and none for those with it; `weights` is what to call them."""
     if embedded:
-        require(guidance is not None, f"guidance is none, but {weights} need an embedded guidance scale (the official value is 6).")
+        require(guidance is not None, f"guidance is left out, but {weights} need an embedded guidance scale (the official value is 6).")
     else:
-        require(guidance is None, f"guidance is {guidance}, but {weights} have no embedded guidance; set it to none, and use cfg_scale.")
+        require(guidance is None, f"guidance is {guidance}, but {weights} have no embedded guidance; leave it out, and use cfg_scale.")
 
 
 def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = False, limits: Limits = Limits()) -> None:
@@ -294,7 +300,7 @@ class Output:
             f"fps is {self.fps}; for {self.format} it must be between 1 and {fastest} (HunyuanVideo is trained at 24).",
         )
         require(
-            len(self.name_suffix.encode()) <= 50 and all(c.isalnum() or c in "-_." for c in self.name_suffix),
+            all(c.isalnum() or c in "-_." for c in self.name_suffix) and len(self.name_suffix.encode()) <= 50,
             f"name_suffix is {self.name_suffix!r}; it may hold up to 50 bytes of letters, digits, '-', '_' and '.'.",
         )
         limit = {"mp4": 51, "webm": 63}.get(self.format)

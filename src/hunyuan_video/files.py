@@ -81,7 +81,7 @@ def words_of(text: str, most: int) -> str:
 
 
 def short_digest(text: str) -> str:
-    """Six characters that are others for another text."""
+    """Six characters that are most likely others for another text."""
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from hunyuan_video.config import FullSampling, LoadKey, Runtime, Sampling, check_prompt, check_types, require
+from hunyuan_video.config import FullSampling, Limits, LoadKey, Runtime, Sampling, check_prompt, check_types, require
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+|nan|inf)(?:e[+-]?\d+)?"
 _BLOCKS = r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?"
@@ -172,10 +172,15 @@ class Request:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_prompt(self.prompt)
-        if self.negative_prompt is not None:
-            check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)
+        self.check(Limits())
         self._check_image(self.sampling)
+
+    def check(self, limits: Limits) -> None:
+        """Raises a ValueError for more than the limits allow. What is left open, `limits.check` sees once it is complete."""
+        check_prompt(self.prompt, limits=limits)
+        if self.negative_prompt is not None:
+            check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True, limits=limits)
+        limits.check(self.sampling)
 
     def complete(self, defaults: FullSampling) -> FullSampling:
         """Its sampling with nothing left open. Raises a ValueError as `Sampling.over`; or if nothing would follow on the picture."""

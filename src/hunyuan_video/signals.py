@@ -28,7 +28,7 @@ def enter(work: Callable[[], int]) -> NoReturn:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
-        raise KeyboardInterrupt
+        raise _Asked
 
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -41,6 +41,11 @@ def enter(work: Callable[[], int]) -> NoReturn:
             raise
         code = 0
     sys.exit(128 + asked[0] if asked else code)
+
+
+class _Asked(KeyboardInterrupt):
+    """Python ends by SIGINT, whatever code it is given, once KeyboardInterrupt itself has passed a string that was executed, such as the
+    code of a dataclass."""
 
 
 class Waiting:

@@ -31,7 +31,7 @@ EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
 HOW_TO_GET = "`hunyuan-video download` fetches the official weights (45 GB; docs/weights.md says more)"
 _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
-_SAMPLING = tuple(field.name for field in fields(Sampling))
+_SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "seed")
 MAX_JSON = 2**26  # bytes; the largest real one is a tokenizer of 17 MB
 # Names of tensors that tell a transformer of ours, its guidance, and one of HunyuanVideo 1.5, which shares the former; also in Diffusers.
 _OURS, _GUIDANCE = (b"img_in.proj.", b"x_embedder.proj."), (b"guidance_in.", b"time_text_embed.guidance_embedder.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import pytest
 from hunyuan_video.apps import official
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.convert import convert
+from hunyuan_video.config import FullSampling
 from hunyuan_video.video import read_metadata
 from hunyuan_video.weights import locate
 
@@ -135,12 +138,22 @@ def test_dead_flags_of_the_reference_work(official_tree):
         "16",
     )
     sampling = request.requests[0].sampling
-    assert (sampling.schedule, sampling.linear_steps, sampling.seed) == ("linear-quadratic", 10, None)
+    assert (sampling.schedule, sampling.linear_steps) == ("linear-quadratic", 10)
+    assert sampling.seed != 3
     assert request.output.name_suffix == "x" and request.output.out == Path("results_y")
 
 
 def test_flow_reverse_changes_nothing(official_tree):
-    assert translate(official_tree).requests == translate(official_tree, "--flow-reverse").requests
+    assert translate(official_tree, "--seed", "1").requests == translate(official_tree, "--flow-reverse", "--seed", "1").requests
+
+
+def test_what_weights_say_of_their_use_changes_no_official_default(official_tree, tmp_path):
+    root = shutil.copytree(official_tree, tmp_path / "mine")
+    own = {"schedule": "linear-quadratic", "linear_steps": 4, "num_steps": 8, "noise": "official", "seed": None}
+    (root / "generation_config.json").write_text(json.dumps(own), encoding="utf-8")
+    command = translate(root, "--seed", "1")
+    complete = command.requests[0].complete(command.found.sampling())
+    assert complete == FullSampling(seed=1)
 
 
 def test_precisions_are_passed_on_and_the_official_ones_mean_the_best_of_the_device(official_tree):

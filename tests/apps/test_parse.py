@@ -17,11 +17,11 @@ from hunyuan_video.config import Output, Runtime, Sampling
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["generate", "x", "--seed", "1e3"], "--seed is '1e3'; it must be a whole number or none."),
-        (["generate", "x", "--num-frames", "x"], "--num-frames is 'x'; it must be a whole number or none."),
-        (["generate", "x", "--shift", "x"], "--shift is 'x'; it must be a number or none."),
-        (["generate", "x", "--format", "avi"], "--format is 'avi'; it must be mp4, webm, gif, png or latents."),
-        (["generate", "x", "--schedule", "x"], "--schedule is 'x'; it must be shift or linear-quadratic."),
+        (["generate", "x", "--seed", "1e3"], "--seed is '1e3'; it must be a whole number."),
+        (["generate", "x", "--num-frames", "x"], "--num-frames is 'x'; it must be a whole number."),
+        (["generate", "x", "--shift", "x"], "--shift is 'x'; it must be a number."),
+        (["generate", "x", "--format", "avi"], "--format is 'avi'; it must be gif, latents, mp4, png or webm."),
+        (["generate", "x", "--schedule", "x"], "--schedule is 'x'; it must be linear-quadratic or shift."),
         (["generate", "x", "--num-frames"], "--num-frames lacks its value."),
         (["generate", "x", "--sed", "3"], "There is no option --sed; perhaps --seed was meant."),
         (["generate", "x", "--xyzzy"], "There is no option --xyzzy; `hunyuan-video generate --help` lists them."),
@@ -45,7 +45,7 @@ def test_a_wrong_command_line_is_a_sentence_however_narrow_the_terminal(argument
     [
         (["--video-size", "a"], "--video-size is 'a'; it must be a whole number."),
         (["--sed", "1"], "There is no option --sed; perhaps --seed was meant."),
-        (["--precision", "fp8"], "--precision is 'fp8'; it must be fp32, fp16 or bf16."),
+        (["--precision", "fp8"], "--precision is 'fp8'; it must be bf16, fp16 or fp32."),
         (["--infer-steps"], "--infer-steps lacks its value."),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from conftest import DATA
 from media_files import at, write_video
 from PIL import Image
 from small_disk import small_disk
-from test_doors import ROOT, commands
 
 from hunyuan_video import HunyuanVideo, cli, weights
 from hunyuan_video.models.text import Kind
@@ -138,16 +136,6 @@ def test_consecutive_clips_share_their_caption(config, tmp_path):
 def test_without_buckets_the_weights_choose(source):
     found = weights.find_or_embedded(weights.EMBEDDED)
     assert DataPreparation(source).sizes(found) == [Bucket(1, 128, 128), Bucket(33, 128, 128)]
-
-
-def test_the_commands_of_the_documentation_run(source, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    source.rename("videos")
-    write_video(tmp_path / "videos" / "a.mp4", at(24, 17))
-    wanted = commands(ROOT / "docs" / "data.md")
-    assert len(wanted) >= 2
-    for command in wanted:
-        assert cli.main(shlex.split(command)) == 0, command
 
 
 # ---------------------------------------------------------------------------------------------------- interruption

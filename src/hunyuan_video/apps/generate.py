@@ -145,7 +145,7 @@ def _make(
         if denoised is not None:
             _keep(denoised, output, pipe)
         elif isinstance(error, KeyboardInterrupt):
-            _say_what_is_kept(save_state)
+            _say_what_is_kept(save_state if is_ours else None)
         raise
 
 
@@ -161,7 +161,7 @@ def _keep(denoised: Step, output: Output, pipe: HunyuanVideo) -> None:
 
 
 def _say_what_is_kept(save_state: Path | None) -> None:
-    if save_state is not None and save_state.exists():  # ask the disk: Ctrl-C can come between saving and knowing it
+    if save_state is not None:
         besides = "--weights, --transformer, --lora, --image and --out"
         again = f"`hunyuan-video generate --resume {save_state}` (and the same {besides}, if you gave any)"
         log.warning("Stopped. Kept: %s, the state after the last whole step; continue with %s.", save_state, again)
@@ -187,13 +187,15 @@ def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
     """What tells a video from others of its prompt and seed with these weights: whatever is not as they were made for, in short words."""
     own = made.sampling
     said = [word for word, usual in zip(_words(own), _words(pipe.defaults), strict=True) if word != usual]
+    if made.load_key != "module":
+        said.append(made.load_key)
     if own.cfg_scale > 1 and made.negative_prompt is not None and made.negative_prompt != pipe.origin.negative_prompt:
         said.append(f"negative-{files.short_digest(made.negative_prompt)}")
     if made.image_sha256 is not None:
         said.append(f"image-{made.image_sha256[:6]}")
     for adapted in made.adapters:
         strengths = adapted.strengths
-        word = f"lora-{files.words_of(Path(adapted.name).stem, 24)}"
+        word = f"lora-{files.words_of(Path(adapted.name).stem, 20)}-{adapted.sha256[:4]}"  # trainers call all of theirs alike
         word += "" if strengths.everywhere == 1 else f"-{strengths.everywhere:g}"
         said.append(f"{word}-{files.short_digest(str(strengths.blocks))}" if strengths.blocks else word)
     return said
@@ -211,7 +213,8 @@ def write(step: Step, output: Output, pipe: HunyuanVideo) -> Path:
     """Write a finished video of a pipeline (or its latents) under a name made from its prompt, its seed and what else is special about it;
     never overwrites."""
     made = step.provenance
-    name = files.safe_name(made.prompt, made.sampling.seed, traits(made, pipe)) + (f"_{output.name_suffix}" if output.name_suffix else "")
+    special = traits(made, pipe) + ([] if output.fps == Output.fps else [f"{output.fps}fps"])
+    name = files.safe_name(made.prompt, made.sampling.seed, special) + (f"_{output.name_suffix}" if output.name_suffix else "")
     path = output.out / f"{name}{output.suffix}"
     if output.format == "latents":
         assert step.latents is not None

@@ -39,10 +39,19 @@ def report(root: Path | None) -> str:
         lines.append(f"  {name:<15} {'found  ' if path.exists() else 'missing'}  {path}")
     if found.missing():
         lines += [f"  embedded        found    {weights.EMBEDDED}", f"  {weights.HOW_TO_GET}"]
-    used = weights.locate(weights.root_or_embedded(root))
-    usual = {name: value for name, value in asdict(used.sampling()).items() if name != "seed" and value is not None}
-    lines += ["", f"Settings that {used.root} was made for", *(f"  {name:<15} {value}" for name, value in usual.items())]
-    return "\n".join(lines)
+    if found.missing():
+        if root is not None:
+            return "\n".join(lines)
+        found = weights.locate(weights.EMBEDDED)
+    return "\n".join([*lines, "", f"Settings that {found.root} was made for", *_settings(found)])
+
+
+def _settings(found: weights.Weights) -> list[str]:
+    try:
+        usual = {name: value for name, value in asdict(found.sampling()).items() if name != "seed" and value is not None}
+    except ValueError as error:
+        return [f"  {error}"]
+    return [f"  {name:<15} {value}" for name, value in usual.items()]
 
 
 def _version(package: str) -> str:

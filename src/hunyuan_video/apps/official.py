@@ -11,10 +11,11 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbelow
 
 from hunyuan_video import weights
 from hunyuan_video.apps.parse import Parser
-from hunyuan_video.config import SIZE_MULTIPLE, DType, Output, Runtime, Sampling
+from hunyuan_video.config import SIZE_MULTIPLE, DType, FullSampling, Output, Runtime
 from hunyuan_video.request import Request
 
 DEFAULT_DIT_WEIGHT = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt"
@@ -195,14 +196,14 @@ def _output(args: argparse.Namespace) -> Output:
     return Output(out=Path(folder), name_suffix=args.name_suffix)
 
 
-def _sampling(args: argparse.Namespace) -> Sampling:
+def _sampling(args: argparse.Namespace) -> FullSampling:
     if len(args.video_size) > 2:
         raise ValueError(f"--video-size has {len(args.video_size)} numbers; give height and width, or one number for both.")
     # Rounded up, as in the reference; only sizes above 0 mean anything.
     height, width = (-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE for size in (args.video_size[0], args.video_size[-1]))
     if [height, width] != [args.video_size[0], args.video_size[-1]]:
         log.info("The video will be %d high and %d wide: sizes are rounded up to multiples of %d.", height, width, SIZE_MULTIPLE)
-    return Sampling(
+    return FullSampling(  # what weights say of their use changes no official default
         height=height,
         width=width,
         num_frames=args.video_length,
@@ -216,12 +217,12 @@ def _sampling(args: argparse.Namespace) -> Sampling:
     )
 
 
-def _seed(kind: str, seed: int | None) -> int | None:
+def _seed(kind: str, seed: int | None) -> int:
     if kind == "file":
         raise ValueError("--seed-type file would read seeds beside the prompts of a file, which this command does not take; use --seed.")
     if kind == "fixed" and seed is None:
         raise ValueError("--seed-type fixed needs --seed.")
-    return None if kind == "random" else seed
+    return randbelow(2**31) if seed is None or kind == "random" else seed
 
 
 def _dtype(given: str, official: str) -> DType:

@@ -27,7 +27,6 @@ _KINDS = {
     "PATH": "a path",
     "STR": "a word",
     "{True,False}": "True or False",
-    "{None}": "none",
 }
 
 
@@ -131,7 +130,7 @@ def _sentence(box: str, prog: str) -> str:
     _title, text, *others = (part.strip() for part in re.split("[─-]{8,}", inside))
     more = " ".join(others)
     if found := re.match(r"Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*?)'\]", text):
-        kinds = sorted((_KINDS.get(kind, kind) for kind in found[2].split("|")), key=lambda kind: kind == "none")
+        kinds = [_KINDS.get(kind, kind) for kind in found[2].split("|") if kind != "{None}"]  # which is: left out
         return f"{found[1]} is {found[3]!r}; it must be {' or '.join(kinds)}."
     if found := re.match(r"Error parsing (\S+): .*?(?:int\(\)|float).*?'(.*)'", text):
         return f"{found[1]} is {found[2]!r}; it must be {'a whole number' if 'int()' in text else 'a number'}."
@@ -148,8 +147,8 @@ def _sentence(box: str, prog: str) -> str:
 
 
 def _one_of(choices: str) -> str:
-    words = (choice.strip(" '\"") for choice in choices.strip(" ,").split(","))
-    *first, last = [word for word in words if word != "None"]
+    words = {choice.strip(" '\"") for choice in choices.strip(" ,").split(",")}
+    *first, last = sorted(words - {"None"})  # tyro has a set, in another order in each process
     return f"{', '.join(first)} or {last}" if first else last
 
 

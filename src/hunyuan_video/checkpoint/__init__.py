@@ -137,7 +137,7 @@ def fitting_sizes(found: Weights) -> TransformerConfig:
         if needed != made:
             raise ValueError(f"{found.transformer} needs {needed} {what}, but {part} makes {made}: they are parts of two models.")
     for folder, config in ((found.text_encoder, llm), (found.text_encoder_2, clip)):
-        last = max(load_tokenizer(folder).get_vocab().values())
+        last = once(lambda: max(load_tokenizer(folder).get_vocab().values()))  # noqa: B023 (called now)
         if last >= config.vocab_size:  # fewer ids than there is room for are usual: the official one has 128258 of 128320
             raise ValueError(
                 f"The tokenizer in {tokenizer_folder(folder)} gives ids up to {last}, but the text encoder in {folder} knows those below "

@@ -160,10 +160,17 @@ def _write_fp8(stored: StoredTransformer, out: Path, scales_out: Path) -> None:
             state[name] = _in_8_bits(tensor, scales[layer])
         else:
             state[name] = tensor.cast(torch.bfloat16)
-    with making(scales_out) as temporary_map:
-        torch.save(scales, temporary_map)
+    mapped = False
+    try:
         with making(out) as temporary:
             write_pickle({"module": state}, temporary)
+            with making(scales_out) as temporary_map:
+                torch.save(scales, temporary_map)
+            mapped = True
+    except BaseException:
+        if mapped:  # of the pair, none is there alone
+            scales_out.unlink()
+        raise
 
 
 def _in_8_bits(tensor: Lazy, scale: Tensor) -> Lazy:
