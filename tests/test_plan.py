@@ -87,7 +87,7 @@ def test_whole_decoding_takes_what_was_planned(official_tree):
 def test_operations_of_a_small_transformer_are_those_of_the_formula(tiny_transformer):
     """24 D^2 for each token and 4 S^2 D in each block, and little else."""
     model = plan.HunyuanVideoTransformer(replace(tiny_transformer.config, num_double_blocks=8, num_single_blocks=16)).to("meta")
-    counted = plan._count(model, lambda: plan._denoise(model, (1, 4, 9, 32, 32))).operations
+    counted = plan.count(model, lambda: plan.denoise(model, (1, 4, 9, 32, 32))).operations
     tokens, width = 9 * 16 * 16 + plan.MAX_TEXT_TOKENS, 32
     assert counted == pytest.approx(24 * (24 * width**2 * tokens + 4 * tokens**2 * width), rel=0.05)
 

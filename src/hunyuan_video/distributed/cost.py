@@ -1,6 +1,6 @@
-"""What a step costs each of many ranks, before there are any: operations, bytes sent, memory and seconds. Arithmetic alone.
+"""What a step costs each of many ranks, before there are any: operations, bytes sent and seconds. Arithmetic alone.
 
-Operations, bytes and memory follow sequence.py exactly (tests hold them beside what really happens); seconds divide them by the rates of a
+Operations and bytes follow sequence.py exactly (tests hold them beside what really happens); seconds divide them by the rates of a
 `Card`. The efficiencies of the cards below are fitted to published times; docs/many-gpus.md says which, and what is predicted with them.
 
 Letters: N image tokens, L text tokens, S = N + L, s those of one rank, G those of a Ulysses group, H heads, h heads of one rank,
@@ -65,7 +65,7 @@ class Step:
     wire: Wire = Wire.EXACT
     itemsize: int = 2
     branches: int = 1
-    config: TransformerConfig = TransformerConfig()
+    config: TransformerConfig = TransformerConfig()  # noqa: RUF009 (frozen)
 
     @property
     def blocks(self) -> int:
@@ -107,19 +107,6 @@ class Step:
             self.blocks * passing * heads * (short + exact),
             patch * ((ulysses - 1) * images[rank] + (ring - 1) * of_group + (self.branches - 1) * self.image),
         )
-
-    def exchange_memory(self, rank: int) -> int:
-        """Bytes of a rank's attention at its fullest moment, beside its q, k, v and the output: packed and sent, twice, and what goes round."""
-        ulysses, ring = self.degrees
-        heads, group, groups = self._place(rank)
-        images, texts = self._tokens
-        short, exact = self._widths
-        trading = 2 * (images[rank] + texts[rank]) * self.config.num_heads * (3 * short + exact) if ulysses > 1 else 0
-        if ring == 1:
-            return trading
-        most = -(-heads // self.pieces)
-        widths = 3 * max(groups) * (short + exact) + group * self.config.head_dim * (3 * 4 + self.itemsize)
-        return (trading * 3 // 4 if trading else 0) + most * widths
 
     @property
     def slowest(self) -> int:
@@ -195,7 +182,7 @@ class Seconds(NamedTuple):
         return sum(self)
 
 
-def step_seconds(step: Step, card: Card, *, overlaps: bool = True, expanded: float = 1.0) -> Seconds:
+def step_seconds(step: Step, card: Card, *, overlaps: bool = True) -> Seconds:
     """What a step takes. Where exchanges overlap, the first piece of a rank's heads travels in and the last one out before and after
     computing, the others meanwhile, and so do the ring's k and v but for the first. With branches, of the ranks of one.
 
@@ -255,12 +242,11 @@ def video_seconds(step: Step, latents: tuple[int, int, int], num_steps: int, car
 
 def tiles(latents: tuple[int, int, int]) -> list[float]:
     """Sizes of the tiles that a video is decoded in, beside a whole one; the official ones (see tiling.py)."""
-    axes = [_along(size, *tile) for size, tile in zip(latents, ((16, 12, 1), (32, 24, 0), (32, 24, 0)), strict=True)]
-    return [math.prod(sides) / (17 * 32 * 32) for sides in product(*axes)]
-
-
-def _along(size: int, tile: int, stride: int, more: int) -> list[int]:
-    return [size] if size <= tile else [min(tile + more, size - start) for start in range(0, size - more, stride)]
+    frames, height, width = latents
+    whole = max(height, width) <= 32
+    in_time = [frames] if frames <= 16 else [min(17, frames - start) for start in range(0, frames - 1, 12)]
+    in_space = [[side] if whole else [min(32, side - start) for start in range(0, side, 24)] for side in (height, width)]
+    return [math.prod(sides) / (17 * 32 * 32) for sides in product(in_time, *in_space)]
 
 
 def largest_load(sizes: list[float], ranks: int) -> float:
