@@ -52,8 +52,15 @@ OFFICIAL = (129, 720, 1280)
 
 def small(heads: int) -> TransformerConfig:
     """A model that a CPU runs, with so many heads."""
-    sizes = {"hidden_size": HEAD_DIM * heads, "num_double_blocks": 1, "num_single_blocks": 2, "text_dim": 64, "pooled_dim": 32}
-    return TransformerConfig(num_heads=heads, rope_dims=(4, 6, 6), **sizes)
+    return TransformerConfig(
+        hidden_size=HEAD_DIM * heads,
+        num_heads=heads,
+        num_double_blocks=1,
+        num_single_blocks=2,
+        rope_dims=(4, 6, 6),
+        text_dim=64,
+        pooled_dim=32,
+    )
 
 
 class Exchanged(TorchDispatchMode):

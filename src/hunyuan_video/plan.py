@@ -31,7 +31,17 @@ from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import FullSampling, Runtime
-from hunyuan_video.distributed.cost import OURS, RTX_4090, VAE_EFFICIENCY, Card, Step, largest_load, step_seconds, tiles
+from hunyuan_video.distributed.cost import (
+    NEARLY,
+    OURS,
+    RTX_4090,
+    VAE_EFFICIENCY,
+    Card,
+    Step,
+    largest_load,
+    step_seconds,
+    tiles,
+)
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, SequenceGroups, World
 from hunyuan_video.memory import LiveBytes, available_memory
@@ -195,9 +205,16 @@ def choose(parts: Parts, sampling: FullSampling, runtime: Runtime, device: torch
 
 def fastest(predictions: Sequence[Prediction], memory: int, host: int | None) -> Prediction | None:
     """The fastest that fits into the GPU's memory and, where it is known, the host's. In tiles if there is a choice, for that is how the
-    VAE is meant to decode."""
+    VAE is meant to decode; and of several GPUs, each of which would have its own copy of the weights on the host, without one if that is
+    nearly as fast."""
     fitting = [prediction for prediction in predictions if prediction.fits(memory, host)]
-    return min(fitting, key=lambda prediction: (not prediction.runtime.vae_tiling, prediction.seconds), default=None)
+    nearly = NEARLY * min((prediction.seconds for prediction in fitting), default=0)
+
+    def order(prediction: Prediction) -> tuple[bool, bool, float]:
+        stays = prediction.gpus > 1 and prediction.runtime.offload == "none" and prediction.seconds <= nearly
+        return not prediction.runtime.vae_tiling, not stays, prediction.seconds
+
+    return min(fitting, key=order, default=None)
 
 
 def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
@@ -322,7 +339,7 @@ def _predict(
         once(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
 
-    step = Step(math.prod(parts.transformer.grid(shape)), MAX_TEXT_TOKENS, degrees, Wire(runtime.wire), config=parts.transformer)
+    step = Step(tokens_of(parts, sampling), MAX_TEXT_TOKENS, degrees, Wire(runtime.wire), config=parts.transformer)
     in_8_bits = [module for module in transformer.modules() if isinstance(module, fp8.Fp8Linear)]
     expanded = sum(module.weight.numel() for module in in_8_bits if module.product is fp8.expanded)
     rate, sizes = card.flops * card.efficiency, tiles((shape[2], shape[3], shape[4])) if runtime.vae_tiling else [1.0]
@@ -361,6 +378,11 @@ def _spread(text: nn.ModuleDict, transformer: HunyuanVideoTransformer, vae: Caus
     return [spread + _bytes(text) - _bytes(llm) + _bytes(vae) + more for more in (*gathered, 0)]
 
 
+def tokens_of(parts: Parts, sampling: FullSampling) -> int:
+    """Image tokens of a video."""
+    return math.prod(parts.transformer.grid(parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)))
+
+
 # What the stages of the pipeline do, on the meta device.
 
 
@@ -390,7 +412,7 @@ def _build(
 
 def first_of(degrees: Degrees) -> World:
     """The first of so many ranks, which has most to do. On the meta device it needs no others."""
-    groups = SequenceGroups(*(dist.ProcessGroup(0, size) for size in degrees))
+    groups = SequenceGroups(*(dist.ProcessGroup(0, size) for size in degrees))  # pyright: ignore[reportCallIssue]
     return World(META, 0, degrees.ranks, degrees, sequence=groups if degrees.ranks > 1 else None)
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
+from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.sequence import head_pieces, shares
 from hunyuan_video.distributed.wire import SCALE_BYTES, Wire
 from hunyuan_video.distributed.world import Degrees
@@ -171,6 +172,11 @@ H200 = Card("H200 NVLink", 141 * 10**9, 989e12, 0.59, 2.0e11, 4.0e10, 3.8e12, 7.
 CARDS = {"rtx4090-pcie": RTX_4090, "h100-nvlink": H100, "h100-pcie": H100_PCIE, "h200-nvlink": H200}  # of equal memory, the usual one first
 
 
+def nearest(memory: int) -> Card:
+    """Of the cards above, the one with about so many bytes: what is most likely meant where only the memory is known."""
+    return min(CARDS.values(), key=lambda card: abs(card.memory - memory))
+
+
 class Seconds(NamedTuple):
     """Of one step on the slowest rank: computing, and waiting for what nothing hides."""
 
@@ -269,6 +275,28 @@ def best_degrees(ranks: int, heads: int, tokens: int, card: Card = H100, wire: W
     seconds = {degrees: step_seconds(step, card).total for degrees, step in steps.items()}
     fast = [degrees for degrees in steps if seconds[degrees] <= NEARLY * min(seconds.values())]
     return min(fast, key=lambda degrees: (steps[degrees].unevenness > EVEN, -degrees.ulysses))
+
+
+def degrees_of(runtime: Runtime, ranks: int, branches: int, config: TransformerConfig, tokens: int, card: Card = H100) -> Degrees:
+    """How `ranks` share a video of so many image tokens: as the runtime says, or else by the best degrees for them, or for half of them
+    where guidance has two `branches`.
+
+    Raises:
+        ValueError: the degrees do not make the number of ranks.
+    """
+    halves = 2 if branches == 2 and ranks % 2 == 0 else 1
+    ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
+    if ulysses is None and ring is None:
+        return best_degrees(ranks // halves, config.num_heads, tokens, card, Wire(runtime.wire))
+    each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
+    degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
+    if degrees.ranks not in (ranks, ranks // halves):
+        of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
+        raise ValueError(
+            f"The Ulysses degree {degrees.ulysses} and the ring degree {degrees.ring} are for {degrees.ranks} ranks, but there are "
+            f"{ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or --gpus, says how many there are)."
+        )
+    return degrees
 
 
 def why(ranks: int, heads: int, tokens: int, card: Card = H100, wire: Wire = Wire.EXACT) -> str:
