@@ -13,6 +13,7 @@ from conftest import TINY
 from measure import randomize
 from torch.utils.flop_counter import FlopCounterMode
 
+from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.cost import (
     CARDS,
     EVEN,
@@ -26,6 +27,7 @@ from hunyuan_video.distributed.cost import (
     Step,
     all_degrees,
     best_degrees,
+    degrees_of,
     largest_load,
     step_seconds,
     tiles,
@@ -151,6 +153,26 @@ def test_a_ring_takes_what_does_not_divide_unless_the_video_is_short():
 
 def test_more_ranks_than_a_machine_has_form_a_ring_of_machines():
     assert best_degrees(16, 24, OFFICIAL.image) == Degrees(8, 2)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "branches", "given", "degrees"),
+    [
+        (8, 1, {}, (8, 1)),
+        (8, 2, {}, (4, 1)),
+        (7, 2, {}, (1, 7)),
+        (8, 1, {"ring_degree": 2}, (4, 2)),
+        (8, 2, {"ulysses_degree": 4}, (4, 1)),
+        (8, 2, {"ulysses_degree": 4, "ring_degree": 2}, (4, 2)),
+    ],
+)
+def test_degrees_are_as_given_or_the_best_for_each_half(ranks, branches, given, degrees):
+    assert degrees_of(Runtime(**given), ranks, branches, OFFICIAL.config, OFFICIAL.image) == degrees
+
+
+def test_degrees_that_do_not_make_the_ranks_are_refused():
+    with pytest.raises(ValueError, match="are for 6 ranks, but there are 8; their product must be 8, or 4 for each of two branches"):
+        degrees_of(Runtime(ulysses_degree=3, ring_degree=2), 8, 2, OFFICIAL.config, OFFICIAL.image)
 
 
 def test_the_reason_is_said():
