@@ -609,8 +609,11 @@ def test_weights_trained_for_text_alone_refuse_a_picture(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("rank", "runtime", "said"),
-    [(0, Runtime(), ["Ulysses 2: each of 2 ranks has 12 of 24 heads, and sends every token once."]), (1, Runtime(), [])]
-    + [(0, Runtime(ring_degree=2), [])],
+    [
+        (0, Runtime(), ["Ulysses 2: each of 2 ranks has 12 of 24 heads, and sends every token once."]),
+        (1, Runtime(), []),
+        (0, Runtime(ring_degree=2), []),
+    ],
 )
 def test_the_first_rank_says_which_degrees_were_chosen(monkeypatch, caplog, rank, runtime, said):
     for name, value in {"is_initialized": True, "get_world_size": 4, "get_rank": rank}.items():

@@ -491,6 +491,7 @@ class Work(NamedTuple):
 
 
 def count(model: nn.Module, work: Callable[[], object]) -> Work:
+    """What `work` takes beside the model's weights."""
     with torch.no_grad(), LiveBytes(model) as seen, Operations() as operations:
         work()
     return Work(seen.most, operations.count)
