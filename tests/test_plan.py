@@ -276,7 +276,7 @@ def test_the_command_plans_for_several_gpus(official_tree, capsys):
         proposed == "The fastest that fits 24.0 GB on each of 4 GPUs takes 1.3: --gpus 4 --offload none --ulysses-degree 2 --ring-degree 1"
     )
     assert time.startswith("By arithmetic for RTX 4090 PCIe it takes ") and one.startswith("One such GPU holds it (--offload none): ")
-    assert why.startswith("Ulysses 2: ") and halves == "Each half of the GPUs, 2, computes one branch of guidance."
+    assert why.startswith("Ulysses 2: ") and halves == "Each half of the GPUs (2) computes one branch of guidance."
 
 
 def test_degrees_for_other_numbers_of_gpus_are_refused(official_tree, capsys):

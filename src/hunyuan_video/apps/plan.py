@@ -86,11 +86,14 @@ def _beside_one(
 def _reasons(parts: plan.Parts, sampling: FullSampling, runtime: Runtime, gpus: int, card: cost.Card) -> list[str]:
     """Why these degrees, and what 8 bits on the wire would gain where that is worth it: sentences."""
     degrees, tokens = Degrees(runtime.ulysses_degree or 1, runtime.ring_degree or 1), plan.tokens_of(parts, sampling)
-    said = [cost.why(degrees.ranks, parts.transformer.num_heads, tokens, card, Wire(runtime.wire))]
-    if degrees != cost.best_degrees(degrees.ranks, parts.transformer.num_heads, tokens, card, Wire(runtime.wire)):
-        said = [f"Without the degrees that were given it would be {said[0]}"]
+    said = []
+    if degrees.ranks > 1:
+        heads, wire = parts.transformer.num_heads, Wire(runtime.wire)
+        chosen = degrees == cost.best_degrees(degrees.ranks, heads, tokens, card, wire)
+        given = "" if chosen else "Without the degrees that were given it would be "
+        said.append(given + cost.why(degrees.ranks, heads, tokens, card, wire))
     if degrees.ranks < gpus:
-        said.append(f"Each half of the GPUs, {degrees.ranks}, computes one branch of guidance.")
+        said.append(f"Each half of the GPUs ({degrees.ranks}) computes one branch of guidance.")
     exact, short = (
         cost.step_seconds(cost.Step(tokens, MAX_TEXT_TOKENS, degrees, wire, config=parts.transformer), card).total
         for wire in (Wire.EXACT, Wire.FP8)
