@@ -15,9 +15,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,23 +27,25 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from measure import randomize
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hunyuan_video.config import FullSampling
+from hunyuan_video import plan
+from hunyuan_video.assembly import Models, assemble
+from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.distributed import sequence
 from hunyuan_video.distributed.cost import CARDS, Step, all_degrees, step_seconds
 from hunyuan_video.distributed.wire import Wire
-from hunyuan_video.distributed.world import CPU, Degrees, SequenceGroups, process_group, resolve_device, world_of_group
+from hunyuan_video.distributed.world import CPU, Degrees, process_group, resolve_device, world_of_group
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.attention import matmul, sdpa
+from hunyuan_video.models.text import MAX_TEXT_TOKENS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import VAEConfig
 
 PATIENCE = timedelta(seconds=120)
-TEXT_TOKENS = 60
 HEAD_DIM = 16
 OFFICIAL = (129, 720, 1280)
 
@@ -50,8 +53,14 @@ OFFICIAL = (129, 720, 1280)
 def small(heads: int) -> TransformerConfig:
     """A model that a CPU runs, with so many heads."""
     return TransformerConfig(
-        hidden_size=HEAD_DIM * heads, num_heads=heads, num_double_blocks=1, num_single_blocks=2, rope_dims=(4, 6, 6), text_dim=64, pooled_dim=32
-    )  # fmt: skip
+        hidden_size=HEAD_DIM * heads,
+        num_heads=heads,
+        num_double_blocks=1,
+        num_single_blocks=2,
+        rope_dims=(4, 6, 6),
+        text_dim=64,
+        pooled_dim=32,
+    )
 
 
 class Exchanged(TorchDispatchMode):
@@ -92,6 +101,16 @@ def widths_gathered() -> Iterator[set[int]]:
         yield found
 
 
+def inputs(model: HunyuanVideoTransformer, latents: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Any:
+    """Of a step: noise, its level and a condition; the same on each rank."""
+    config, draw = model.config, torch.Generator().manual_seed(1)
+    states, pooled = (torch.randn(1, *shape, generator=draw) for shape in ((MAX_TEXT_TOKENS, config.text_dim), (config.pooled_dim,)))
+    mask, guidance = torch.ones(1, MAX_TEXT_TOKENS, dtype=torch.bool), torch.full((1,), 6000.0, device=device)
+    condition = model.condition(states.to(device, dtype), mask, pooled.to(device, dtype), guidance)
+    x = torch.randn(1, config.in_channels, *latents, generator=draw)
+    return x.to(device), torch.full((1,), 700.0, device=device), condition
+
+
 @torch.no_grad()
 def measure(
     config: TransformerConfig, latents: tuple[int, int, int], degrees: Degrees, wire: Wire, dtype: torch.dtype, device: torch.device
@@ -101,38 +120,35 @@ def measure(
     assert world.sequence is not None
     with device:
         model = randomize(HunyuanVideoTransformer(config).to(dtype), std=0.02)
-    use_attention(model, matmul if device.type == "cpu" else sdpa)  # all of whose products are counted
+    use_attention(model, matmul)  # all of whose products are counted
     sequence.parallelize_sequence(model, world.sequence, wire)
-    draw = torch.Generator().manual_seed(1)
-    states, pooled = torch.randn(1, TEXT_TOKENS, config.text_dim, generator=draw), torch.randn(1, config.pooled_dim, generator=draw)
-    mask, guidance = torch.ones(1, TEXT_TOKENS, dtype=torch.bool), torch.full((1,), 6000.0, device=device)
-    condition = model.condition(states.to(device, dtype), mask, pooled.to(device, dtype), guidance)
-    x, t = torch.randn(1, config.in_channels, *latents, generator=draw).to(device, dtype), torch.full((1,), 700.0, device=device)
+    x, t, condition = inputs(model, latents, dtype, device)
     with widths_gathered() as gathered, Exchanged() as exchanged, FlopCounterMode(display=False) as operations:
         model(x, t, condition)
-    step = Step(math.prod(config.grid(x.shape)), TEXT_TOKENS, degrees, wire, dtype.itemsize, config=config)
+    step = Step(math.prod(config.grid(x.shape)), MAX_TEXT_TOKENS, degrees, wire, dtype.itemsize, config=config)
     found: dict[str, Any] = {
         "sent": exchanged.bytes,
         "formula": dict(zip(("there", "back", "ring", "velocity"), step.sent(world.rank), strict=True)),
         "operations": operations.get_total_flops(),
         "counted": step.work(world.rank).total,
         "gathered": sorted(gathered),
-        "memory": attention_memory(step, world.sequence, dtype, device),
-        "planned": step.exchange_memory(world.rank),
+        "planned": planned_memory(config, x.shape, degrees, wire, dtype),
     }
+    use_attention(model, sdpa)
+    with LiveBytes(model) as seen:
+        model(*inputs(model, latents, dtype, device))
+    found["memory"] = seen.most
     if device.type == "cuda":
         found["seconds"] = _timed(lambda: model(x, t, condition))
     return found
 
 
-def attention_memory(step: Step, groups: SequenceGroups, dtype: torch.dtype, device: torch.device) -> int:
-    """Bytes at the fullest moment of one call, beside what goes in and comes out."""
-    images, texts = sequence.shares(step.image, groups.size), sequence.shares(step.text, groups.size)[::-1]
-    sizes = tuple(map(sum, zip(images, texts, strict=True)))
-    q, k, v = torch.randn(3, 1, sizes[groups.index], step.config.num_heads, step.config.head_dim, dtype=dtype, device=device)
-    with LiveBytes(nn.Module()) as seen:
-        out = sequence.Spread(groups, sizes, step.wire)(sdpa, q, k, v, None)
-    return seen.most - out.nbytes
+def planned_memory(config: TransformerConfig, shape: Sequence[int], degrees: Degrees, wire: Wire, dtype: torch.dtype) -> int:
+    """Bytes at the first rank's fullest moment of a step, beside weights, as `hunyuan-video plan` counts them: nothing is computed."""
+    with plan.META:
+        model = HunyuanVideoTransformer(config).to(dtype)
+    assemble(Models(model), Runtime(attention="sdpa", wire=wire.value), plan.first_of(degrees))
+    return plan.count(model, lambda: plan.denoise(model, shape)).most
 
 
 def _timed(step: Any, repeats: int = 3) -> float:
@@ -173,33 +189,33 @@ def _spawned(rank: int, ranks: int, folder: Path, config: TransformerConfig, lat
 def on_gloo(config: TransformerConfig, latents: tuple[int, int, int], ranks: int, dtype: torch.dtype) -> list[dict[str, dict[str, Any]]]:
     """What each of so many processes on this machine finds."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(_spawned, (ranks, Path(folder), config, latents, dtype), nprocs=ranks, start_method="spawn")
+        set_forkserver_preload(["hunyuan_video.plan"])  # imported once for all
+        mp.start_processes(_spawned, (ranks, Path(folder), config, latents, dtype), nprocs=ranks, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
 def table(found: list[dict[str, dict[str, Any]]], config: TransformerConfig, latents: tuple[int, int, int], card: str) -> str:
     """Markdown: of each row the rank that sends most, and the one that has most to do."""
-    official = FullSampling(height=OFFICIAL[1], width=OFFICIAL[2], num_frames=OFFICIAL[0])
-    tokens = math.prod(TransformerConfig().grid((1, 16, *_latents(official))))
+    largest = FullSampling(height=OFFICIAL[1], width=OFFICIAL[2], num_frames=OFFICIAL[0])
+    tokens = math.prod(TransformerConfig().grid((1, 16, *_latents(largest))))
     here = math.prod(config.grid((1, 1, *latents)))
-    alone = Step(here, TEXT_TOKENS, config=config).work(0).total
+    alone = Step(here, MAX_TEXT_TOKENS, config=config).work(0).total
     timed = "seconds" in next(iter(found[0].values()))
-    lines = [
-        "| Ulysses × ring | wire | MB sent by one rank | by formula | fullest rank's work | of the 13B at 720p | values gathered a token |"
-        + " seconds | predicted |" * timed,
-        "|---|---|---|---|---|---|---|" + "---|---|" * timed,
-    ]
+    heads = ["Ulysses × ring", "wire", "MB sent by one rank", "by formula", "fullest rank's work", "of the 13B at 720p"]
+    heads += ["values gathered a token", "MB of memory", "planned", *["seconds", "predicted"] * timed]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in found[0]:
         each = [rank[name] for rank in found]
         most = max(each, key=lambda row: sum(row["sent"].values()))
         degrees, wire = Degrees(*map(int, name.split()[0:3:2])), name.split()[-1]
         work = max(row["operations"] for row in each) * len(each) / alone
-        cells = [
-            f"{degrees.ulysses} × {degrees.ring}", wire, f"{sum(most['sent'].values()) / 1e6:,.3f}", f"{sum(most['formula'].values()) / 1e6:,.3f}",
-            f"{work:.3f}", f"{Step(tokens, degrees=degrees).unevenness:.3f}", ", ".join(map(str, most["gathered"])),
-        ]  # fmt: skip
+        bytes_of = (sum(most["sent"].values()), sum(most["formula"].values()), each[0]["memory"], each[0]["planned"])
+        sent, formula, memory, planned = (f"{size / 1e6:,.3f}" for size in bytes_of)
+        official = Step(tokens, degrees=degrees).unevenness
+        cells = [f"{degrees.ulysses} × {degrees.ring}", wire, sent, formula, f"{work:.3f}", f"{official:.3f}"]
+        cells += [", ".join(map(str, most["gathered"])), memory, planned]
         if timed:
-            predicted = step_seconds(Step(here, TEXT_TOKENS, degrees, Wire(wire), config=config), CARDS[card]).total
+            predicted = step_seconds(Step(here, MAX_TEXT_TOKENS, degrees, Wire(wire), config=config), CARDS[card]).total
             cells += [f"{each[0]['seconds']:.3f}", f"{predicted:.3f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -214,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=4, help="processes to start on a CPU")
     parser.add_argument("--heads", type=int, default=24, help="attention heads of the small model")
-    parser.add_argument("--size", default="9x96x160", help="frames x height x width")
+    parser.add_argument("--size", default="25x192x304", help="frames x height x width")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--card", choices=list(CARDS), default="h100-nvlink", help="whose seconds are predicted")

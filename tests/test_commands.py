@@ -40,6 +40,7 @@ PARSED = {
     "hunyuan-video generate A cat walks on the grass, realistic style. --height 544": "needs the official weights to be worth it",
     "hunyuan-video train lora --data my-clips --cache runs/mine/cache --out runs/mine --rank 8 --alpha 32 --num-steps 300": "minutes; "
     "the slow test below runs it",
+    "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
     "hunyuan-video train vae": "days on a GPU",
     "torchrun": "eight GPUs",
     "python benchmarks/": "minutes, or 26 GB on the disk",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from contextlib import contextmanager
@@ -604,3 +605,19 @@ def test_weights_trained_for_text_alone_refuse_a_picture(tmp_path: Path):
         locate(tmp_path).check(Request("A cat.", image=grey))
     with pytest.raises(ValueError, match="num_frames is 1"):
         Request("A cat.", Sampling(num_frames=1), image=grey)
+
+
+@pytest.mark.parametrize(
+    ("rank", "runtime", "said"),
+    [
+        (0, Runtime(), ["Ulysses 2: each of 2 ranks has 12 of 24 heads, and sends every token once."]),
+        (1, Runtime(), []),
+        (0, Runtime(ring_degree=2), []),
+    ],
+)
+def test_the_first_rank_says_which_degrees_were_chosen(monkeypatch, caplog, rank, runtime, said):
+    for name, value in {"is_initialized": True, "get_world_size": 4, "get_rank": rank}.items():
+        monkeypatch.setattr(pipeline.dist, name, lambda value=value: value)
+    with caplog.at_level(logging.INFO, "hunyuan_video"):
+        assert pipeline.degrees_of(runtime, FullSampling(cfg_scale=6.0), TransformerConfig()).ranks in (2, 4)
+    assert caplog.messages == said

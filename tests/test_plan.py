@@ -103,7 +103,7 @@ def test_whole_decoding_takes_what_was_planned(official_tree):
 def test_operations_of_a_small_transformer_are_those_of_the_formula(tiny_transformer):
     """24 D^2 for each token and 4 S^2 D in each block, and little else."""
     model = plan.HunyuanVideoTransformer(replace(tiny_transformer.config, num_double_blocks=8, num_single_blocks=16)).to("meta")
-    counted = plan._count(model, lambda: plan._denoise(model, (1, 4, 9, 32, 32))).operations
+    counted = plan.count(model, lambda: plan.denoise(model, (1, 4, 9, 32, 32))).operations
     tokens, width = 9 * 16 * 16 + plan.MAX_TEXT_TOKENS, 32
     assert counted == pytest.approx(24 * (24 * width**2 * tokens + 4 * tokens**2 * width), rel=0.05)
 
@@ -188,6 +188,42 @@ def test_a_gpu_takes_what_was_planned(official_tree, offload):
     assert predicted.device == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1, abs=64e6)
 
 
+def spread(offload: str, gigabytes: float, seconds: float, **choices) -> Prediction:
+    return replace(prediction(offload, gigabytes, seconds, **choices), gpus=4)
+
+
+@pytest.mark.parametrize(("copied", "flags"), [(0.97, "--offload none --shard"), (0.9, "--offload blocks")])
+def test_on_several_gpus_weights_stay_there_unless_that_is_much_slower(copied, flags):
+    choices = [spread("none", 48, 1.0), spread("blocks", 8, copied), spread("none", 18, 1.0, shard=True)]
+    assert plan.proposal(choices, 24 * GB, None).endswith(f": --gpus 4 {flags}")
+
+
+def test_four_gpus_of_24_gb_hold_what_one_does_not():
+    """The released model at its largest size, without anything on the host: weights and tokens are shared out."""
+    video = FullSampling()
+    (alone,) = plan.predict(Parts(), video, [Runtime()])
+    four = Runtime(ulysses_degree=4, ring_degree=1, shard=True)
+    (together,) = plan.predict(Parts(), video, [four], gpus=4)
+    assert together.wanted < 24 * GB < alone.wanted
+    assert alone.seconds / together.seconds == pytest.approx(4, rel=0.1)
+
+
+def test_spread_weights_take_their_share_and_what_is_gathered(official_tree):
+    parts = Parts.of(locate(official_tree))
+    text, transformer, vae, _ = plan._build(parts, IN_FLOAT32, plan.CUDA)
+    one, three = (plan._spread(text, transformer, vae, gpus) for gpus in (1, 3))
+    whole, (clip, others) = sum(map(plan._bytes, (text, transformer, vae))), map(plan._bytes, (text.get_submodule("clip"), vae))
+    assert one[2] == whole and three[2] == pytest.approx((whole - clip - others) / 3 + clip + others, abs=3)
+    blocks = sorted(map(plan._bytes, transformer.blocks))
+    assert three[1] - three[2] == plan._bytes(transformer) - sum(blocks[:-2])
+
+
+def test_two_branches_of_guidance_on_two_gpus_take_half_the_time(official_tree):
+    parts, video = Parts.of(locate(official_tree)), replace(VIDEO, cfg_scale=6.0, num_steps=50)
+    one, two = (plan.predict(parts, video, [IN_FLOAT32], gpus=gpus)[0].seconds for gpus in (1, 2))
+    assert (one - plan.OURS.alone) / (two - plan.OURS.alone) > 1.5
+
+
 def test_why_nothing_fits_is_said():
     with pytest.raises(ValueError, match=r"12\.3 GB of GPU memory to decode, and 8\.0 GB are free"):
         plan.proposal(CHOICES, 8 * GB, 64 * GB)
@@ -245,6 +281,23 @@ def test_the_command_prints_a_table_and_a_proposal(official_tree, capsys):
     assert what == f"For the weights in {official_tree}:" and units.startswith("GB (10^9 bytes) at the fullest moment")
     assert head.split()[-3:] == ["GPU", "host", "time"] and len(rows) == 12
     assert last == "The fastest that fits 24.0 GB takes 0.8: --offload none"
+
+
+def test_the_command_plans_for_several_gpus(official_tree, capsys):
+    size = ["--height", "64", "--width", "96", "--num-frames", "5", "--cfg-scale", "6"]
+    assert main(["plan", *size, "--weights", str(official_tree), "--gpu-memory", "24GB", "--gpus", "4"]) == 0
+    _, head, *rows, units, _, proposed, time, one, why, halves = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["offload", "shard"] and len(rows) == 8 and units.endswith("of the fullest")
+    assert (
+        proposed == "The fastest that fits 24.0 GB on each of 4 GPUs takes 1.3: --gpus 4 --offload none --ulysses-degree 2 --ring-degree 1"
+    )
+    assert time.startswith("By arithmetic for RTX 4090 PCIe it takes ") and one.startswith("One such GPU holds it (--offload none): ")
+    assert why.startswith("Ulysses 2: ") and halves == "Each half of the GPUs (2) computes one branch of guidance."
+
+
+def test_degrees_for_other_numbers_of_gpus_are_refused(official_tree, capsys):
+    assert main(["plan", "--weights", str(official_tree), "--gpus", "4", "--ulysses-degree", "3"]) == 2
+    assert "their product must be 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import tyro
 
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
-from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes
+from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes, require
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
@@ -259,7 +259,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what a video takes on a GPU, with each kind of offload, in 16 and 8 bits, and on this CPU, before anything is loaded."""
+    """Say what a video takes on one GPU or several, with each kind of offload, in 16 and 8 bits, and on a CPU, before anything loads."""
 
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
@@ -267,6 +267,8 @@ class Plan:
     """adapters, as for `generate`"""
     gpu_memory: str | None = None
     """such as 24GB or 22.5GiB (default: what this machine's GPU has free)"""
+    gpus: int = 1
+    """so many GPUs for one video, each with this memory"""
     weights: Path | None = None
     """root of the weights to plan for (default: the released 13B, which need not be there)"""
     transformer: Path | None = None
@@ -276,6 +278,7 @@ class Plan:
 
     def run(self) -> None:
         memory = None if self.gpu_memory is None else parse_bytes(self.gpu_memory, "--gpu-memory")
+        require(self.gpus >= 1, f"gpus is {self.gpus}; it must be 1 or more.")
         adapters, _ = _given(self.lora, None)
         found = None
         if self.weights is not None or self.transformer is not None:
@@ -283,7 +286,7 @@ class Plan:
 
         from hunyuan_video.apps.plan import report
 
-        print(report(found, self.sampling, self.runtime, adapters, memory))
+        print(report(found, self.sampling, self.runtime, adapters, memory, self.gpus))
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,12 @@ from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, FullSampling, LoadKey, Runtime, Sampling, check_guidance
+from hunyuan_video.distributed import cost
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.pipefusion import one_step_old
 from hunyuan_video.distributed.tiles import over_ranks
+from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
 from hunyuan_video.kernels import choice
@@ -45,8 +47,8 @@ from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.text import TextEncoder, TextFeatures
-from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.models.vae import CausalVAE, Posterior, check_pixels
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixels
 from hunyuan_video.pictures import fill, picture_of
 from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
@@ -138,30 +140,20 @@ class Origin:
     negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
 
 
-def degrees_of(runtime: Runtime, sampling: FullSampling, num_heads: int) -> Degrees:
-    """How the ranks of the process group share a video: as the runtime says, or as they fit the attention heads. Where guidance has two
+def degrees_of(runtime: Runtime, sampling: FullSampling, config: TransformerConfig) -> Degrees:
+    """How the ranks of the process group share a video: as the runtime says, or as suits them and its tokens. Where guidance has two
     branches, each half of the ranks computes one, if there are halves.
 
     Raises:
         ValueError: the degrees do not make the number of ranks.
     """
     ranks = dist.get_world_size() if dist.is_initialized() else 1
-    halves = 2 if sampling.cfg_scale > 1 and ranks % 2 == 0 else 1
-    ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
-    if ulysses is None and ring is None and runtime.pipefusion_patches is None:
-        return Degrees.fitting(ranks // halves, num_heads)
-    if runtime.pipefusion_patches is not None:
-        degrees = Degrees(ulysses or 1, ring or 1, runtime.pipefusion_stages)
-    else:
-        each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
-        degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
-    if degrees.ranks not in (ranks, ranks // halves):
-        of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
-        raise ValueError(
-            f"The Ulysses degree {degrees.ulysses}, the ring degree {degrees.ring} and pipefusion_stages {degrees.stages} are for "
-            f"{degrees.ranks} ranks, but there are {ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or "
-            "--gpus, says how many there are)."
-        )
+    shape = VAEConfig().latent_shape(sampling.num_frames, sampling.height, sampling.width)
+    tokens = math.prod(config.grid(shape))
+    degrees = cost.degrees_of(runtime, ranks, 2 if sampling.cfg_scale > 1 else 1, config, tokens)
+    chosen = (runtime.ulysses_degree, runtime.ring_degree, runtime.pipefusion_patches) == (None, None, None)
+    if degrees.ranks > 1 and chosen and dist.get_rank() == 0:
+        log.info("%s", cost.why(degrees.ranks, config.num_heads, tokens, wire=Wire(runtime.wire)))
     return degrees
 
 
@@ -233,7 +225,7 @@ class HunyuanVideo:
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         sizes = checkpoint.fitting_sizes(found)
         largest = None if sampling is None else sampling.over(found.sampling())
-        world = world_of_group(device, degrees_of(runtime, largest or found.sampling(), sizes.num_heads))
+        world = world_of_group(device, degrees_of(runtime, largest or found.sampling(), sizes))
         check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])

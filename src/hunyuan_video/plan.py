@@ -4,12 +4,15 @@ The stages of the pipeline run on the meta device, where nothing is computed but
 counted. So the plan follows the code and has no formula of its own for what is alive inside a block or a tile. Weights are added: all of
 them, those of the model that works, or (counted, as they come and go) two of its blocks.
 
-Attention counts as a fused kernel, which keeps no scores. Times are arithmetic: multiplications and bytes moved over the rates of `RATES`.
+Of several GPUs the first is planned, which has most to do: its share of the tokens runs, and nothing is sent.
+
+Attention counts as a fused kernel, which keeps no scores. Times are arithmetic: operations and bytes over the rates of a `Card`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +21,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -27,8 +31,20 @@ from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import FullSampling, Runtime
+from hunyuan_video.distributed.cost import (
+    NEARLY,
+    OURS,
+    RTX_4090,
+    VAE_EFFICIENCY,
+    Card,
+    Step,
+    largest_load,
+    step_seconds,
+    tiles,
+)
 from hunyuan_video.distributed.pipefusion import keep_blocks, one_step_old, stage_steps
-from hunyuan_video.distributed.world import CPU, World
+from hunyuan_video.distributed.wire import Wire
+from hunyuan_video.distributed.world import CPU, Degrees, SequenceGroups, World
 from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
@@ -51,13 +67,11 @@ Loras = Sequence[tuple[Lora, Strength]]
 # without anything being forgotten for it: the system would first forget what has just been read, and not yet been used.
 KEPT = 0.75
 RESERVED = 0.8e9  # bytes of the CUDA context, and of its libraries' work space
+NCCL = 0.5e9  # bytes of its buffers among several GPUs, an allowance
 FRAGMENTED = 1.05  # what the allocator takes for each byte in use
 
-# Rates of a GPU per second; only their proportions matter. These are about an RTX 4090's on PCIe 4.0 x16.
-OPERATIONS = 1.5e14
 FASTER_IN_8_BITS = 2  # times, where both factors are
-COPIED = 2.0e10  # bytes from the host
-MOVED = 8e11  # bytes within the device
+COPIED = 2.0e10  # bytes a second from the host, on PCIe 4.0 x16
 
 
 @dataclass(frozen=True)
@@ -98,12 +112,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a video takes with one `Runtime`: bytes on the device at the fullest moment of each stage, bytes on the host, and time."""
+    """What a video takes with one `Runtime`: bytes on the device at the fullest moment of each stage, bytes on the host, and time. Of
+    several GPUs on the fullest one, and on the host for it alone."""
 
     runtime: Runtime
     stages: dict[str, int]
     host: int
     seconds: float
+    gpus: int = 1
 
     @property
     def device(self) -> int:
@@ -112,7 +128,7 @@ class Prediction:
     @property
     def wanted(self) -> int:
         """What a GPU must have free."""
-        return round(self.device * FRAGMENTED + RESERVED)
+        return round(self.device * FRAGMENTED + RESERVED + (NCCL if self.gpus > 1 else 0))
 
     def fits(self, memory: int, host: int | None) -> bool:
         return self.wanted <= memory and (host is None or self.host <= host)
@@ -165,7 +181,7 @@ def on_cpu(parts: Parts, sampling: FullSampling | None, runtime: Runtime, loras:
     stages: dict[str, int] = dict.fromkeys(STAGES, own)
     if sampling is not None:
         shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
-        stages["encode"] += _count(text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1)).most
+        stages["encode"] += count(text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1)).most
         stages["denoise"] += _count_denoising(transformer, shape, runtime, sampling).most
         stages["decode"] += _count_decoding(vae, shape, runtime.vae_tiling).most
     return OnCpu(own, stages, sum(in_files), in_files[1])
@@ -190,9 +206,16 @@ def choose(parts: Parts, sampling: FullSampling, runtime: Runtime, device: torch
 
 def fastest(predictions: Sequence[Prediction], memory: int, host: int | None) -> Prediction | None:
     """The fastest that fits into the GPU's memory and, where it is known, the host's. In tiles if there is a choice, for that is how the
-    VAE is meant to decode."""
+    VAE is meant to decode; and of several GPUs, each of which would have its own copy of the weights on the host, without one if that is
+    nearly as fast."""
     fitting = [prediction for prediction in predictions if prediction.fits(memory, host)]
-    return min(fitting, key=lambda prediction: (not prediction.runtime.vae_tiling, prediction.seconds), default=None)
+    nearly = NEARLY * min((prediction.seconds for prediction in fitting), default=0)
+
+    def order(prediction: Prediction) -> tuple[bool, bool, float]:
+        stays = prediction.gpus > 1 and prediction.runtime.offload == "none" and prediction.seconds <= nearly
+        return not prediction.runtime.vae_tiling, not stays, prediction.seconds
+
+    return min(fitting, key=order, default=None)
 
 
 def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -> str:
@@ -204,7 +227,9 @@ def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -
     best = fastest(predictions, memory, host)
     if best is None:
         raise ValueError(refusal(predictions, memory, host))
-    return f"The fastest that fits {memory / 1e9:.1f} GB takes {best.wanted / 1e9:.1f}: {' '.join(flags(best.runtime))}"
+    gpus = f" on each of {best.gpus} GPUs" if best.gpus > 1 else ""
+    words = [f"--gpus {best.gpus}"] * (best.gpus > 1) + flags(best.runtime)
+    return f"The fastest that fits {memory / 1e9:.1f} GB{gpus} takes {best.wanted / 1e9:.1f}: {' '.join(words)}"
 
 
 def flags(runtime: Runtime) -> list[str]:
@@ -232,96 +257,152 @@ def refusal(predictions: Sequence[Prediction], memory: int, host: int | None) ->
     )
 
 
-def everything(parts: Parts, runtime: Runtime) -> list[Runtime]:
-    """`runtime` with each kind of offload, in 16 and in 8 bits, decoding in tiles and whole."""
+def everything(parts: Parts, runtime: Runtime, gpus: int = 1) -> list[Runtime]:
+    """`runtime` with each kind of offload, in 16 and in 8 bits, decoding in tiles and whole. Of several GPUs, which share
+    the tiles, also with weights spread over them."""
+    places = [(offload, False) for offload in OFFLOADS] + [("none", True)] * (gpus > 1)
     bits = [True] if runtime.fp8 or parts.in_8_bits else [False, True]
-    offloads = [offload for offload in OFFLOADS if runtime.pipefusion_patches is None or offload != "blocks"]
-    choices = product(offloads, bits, (True, False))
-    return [replace(runtime, offload=offload, fp8=in_8_bits, vae_tiling=tiling) for offload, in_8_bits, tiling in choices]
+    if runtime.pipefusion_patches is not None:  # which every block is needed for, again and again
+        places = [(offload, False) for offload in ("none", "models")]
+    choices = product(places, bits, (True, False) if gpus == 1 else (True,))
+    return [
+        replace(runtime, offload=offload, shard=spread, fp8=in_8_bits, vae_tiling=tiling)
+        for (offload, spread), in_8_bits, tiling in choices
+    ]
 
 
 def table(predictions: Sequence[Prediction]) -> str:
     """One line each, and one that says what the numbers are."""
-    names = list(predictions[0].stages)
+    names, many = list(predictions[0].stages), predictions[0].gpus > 1
     best = min(prediction.seconds for prediction in predictions)
-    lines = [f"{'offload':<8} {'8 bits':<7} {'tiles':<6}" + "".join(f"{name:>9}" for name in (*names, "GPU", "host", "time"))]
+    heads = f"{'offload':<8} " + f"{'shard':<6} " * many + f"{'8 bits':<7} {'tiles':<6}"
+    lines = [heads + "".join(f"{name:>9}" for name in (*names, "GPU", "host", "time"))]
     for prediction in predictions:
         sizes = [*(prediction.stages[name] for name in names), prediction.wanted, prediction.host]
         choice = prediction.runtime
-        switches = ["yes" if on else "no" for on in (choice.fp8, choice.vae_tiling)]
+        spread, in_8_bits, tiles = ("yes" if on else "no" for on in (choice.shard, choice.fp8, choice.vae_tiling))
         lines.append(
-            f"{choice.offload:<8} {switches[0]:<7} {switches[1]:<6}"
+            f"{choice.offload:<8} "
+            + f"{spread:<6} " * many
+            + f"{in_8_bits:<7} {tiles:<6}"
             + "".join(f"{size / 1e9:9.2f}" for size in sizes)
             + f"{prediction.seconds / best:9.2f}"
         )
     lines.append(
         "GB (10^9 bytes) at the fullest moment of each stage; GPU: what must be free there; host: memory beside it; time: times the fastest"
+        + "; of several GPUs: of the fullest" * many
     )
     return "\n".join(lines)
 
 
-def predict(parts: Parts, sampling: FullSampling, runtimes: Iterable[Runtime], loras: Loras = ()) -> list[Prediction]:
-    """What a video takes on a GPU with each of `runtimes`."""
+def predict(
+    parts: Parts, sampling: FullSampling, runtimes: Iterable[Runtime], loras: Loras = (), gpus: int = 1, card: Card = RTX_4090
+) -> list[Prediction]:
+    """What a video takes on a GPU, or on each of several, with each of `runtimes`, whose degrees are given where they are several. If the
+    degrees are for half of them, each half computes one branch of guidance."""
     counted: dict[object, Work] = {}  # stages that are the same for several
 
-    def count(key: object, work: Callable[[], Work]) -> Work:
+    def once(key: object, work: Callable[[], Work]) -> Work:
         if key not in counted:
             counted[key] = work()
         return counted[key]
 
-    return [_predict(parts, sampling, runtime, loras, count) for runtime in runtimes]
+    return [_predict(parts, sampling, runtime, loras, gpus, card, once) for runtime in runtimes]
 
 
 def _predict(
-    parts: Parts, sampling: FullSampling, runtime: Runtime, loras: Loras, count: Callable[[object, Callable[[], Work]], Work]
+    parts: Parts,
+    sampling: FullSampling,
+    runtime: Runtime,
+    loras: Loras,
+    gpus: int,
+    card: Card,
+    once: Callable[[object, Callable[[], Work]], Work],
 ) -> Prediction:
-    *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, loras)
-    loaded = _bytes(transformer)
-    keep_blocks(transformer, 0, runtime.pipefusion_stages)  # the first stage, which has as many as any
-    passes, travelling = 2 if sampling.cfg_scale > 1 else 1, {id(tensor) for tensor in streamed}
+    degrees = Degrees(runtime.ulysses_degree or 1, runtime.ring_degree or 1)
+    *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, loras, first_of(degrees))
+    loaded, stages = _bytes(transformer), runtime.pipefusion_stages
+    keep_blocks(transformer, 0, stages)  # the first stage, which has as many as any
+    prompts, travelling = 2 if sampling.cfg_scale > 1 else 1, {id(tensor) for tensor in streamed}
+    passes = prompts * degrees.ranks * stages // gpus if gpus > degrees.ranks * stages else prompts
     size = [_bytes(model) for model in models]
     moving = [sum(tensor.nbytes for tensor in tensors_of(model) if id(tensor) in travelling) for model in models]
     resident = [sum(size)] * 3 if runtime.offload == "none" else [whole - part for whole, part in zip(size, moving, strict=True)]
+    if runtime.shard:
+        resident = _spread(text, transformer, vae, gpus)
 
     shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
     work = [
-        count(
+        once(
             ("encode", runtime.offload == "blocks", runtime.text_fp8),
-            lambda: _count(text, lambda: _encode(text.get_submodule("llm"), passes)),
+            lambda: count(text, lambda: _encode(text.get_submodule("llm"), prompts)),
         ),
-        count(
+        once(
             (
                 *("denoise", runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
-                *(runtime.pipefusion_patches is None, runtime.pipefusion_stages),
+                *(degrees, runtime.wire, runtime.pipefusion_patches is None, stages),
             ),
             lambda: _count_denoising(transformer, shape, runtime, sampling),
         ),
-        count(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
+        once(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
 
+    step = Step(tokens_of(parts, sampling), MAX_TEXT_TOKENS, degrees, Wire(runtime.wire), config=parts.transformer)
     in_8_bits = [module for module in transformer.modules() if isinstance(module, fp8.Fp8Linear)]
     expanded = sum(module.weight.numel() for module in in_8_bits if module.product is fp8.expanded)
-    computing = [done.operations / OPERATIONS for done in work]
-    computing[1] += expanded * 5 / MOVED  # one byte read; two written, and read by the product
-    each = [max(time, part / COPIED) for time, part in zip(computing, moving, strict=True)]
-    once = 0 if runtime.offload == "none" else sum(resident) / COPIED
+    rate, sizes = card.flops * card.efficiency, tiles((shape[2], shape[3], shape[4])) if runtime.vae_tiling else [1.0]
+    saved = step.work(0).tokens * (1 - 1 / FASTER_IN_8_BITS) / rate / stages if runtime.fp8_matmul else 0.0
+    stepping = step_seconds(step, card).total if stages == 1 else work[1].operations / rate
+    computing = [
+        work[0].operations / rate,
+        stepping - saved + expanded * 5 / card.moved,  # one byte read; two written, and read by the product
+        work[2].operations / (card.flops * VAE_EFFICIENCY) * largest_load(sizes, gpus) / sum(sizes),
+    ]
+    gathered = [whole * (gpus - 1) / gpus / card.link if runtime.shard else 0.0 for whole in (*size[:2], 0)]
+    hidden = [max(part / COPIED, sent) for part, sent in zip(moving, gathered, strict=True)]
+    copied = 0 if runtime.offload == "none" else sum(resident) / COPIED
     # 8 bits are made, and other stages' blocks dropped, on the host.
-    made = size[0] * runtime.text_fp8 + loaded * (runtime.fp8 or runtime.pipefusion_stages > 1)
+    made = size[0] * runtime.text_fp8 + loaded * (runtime.fp8 or stages > 1)
+    if runtime.shard:
+        made = size[0] + size[1]  # whole, on the first GPU's host
     frames = 3 * sampling.num_frames * sampling.height * sampling.width
-    steps = stage_steps(runtime.pipefusion_stages, runtime.pipefusion_patches or 1, runtime.warmup_steps, sampling.num_steps)
+    steps = stage_steps(stages, runtime.pipefusion_patches or 1, runtime.warmup_steps, sampling.num_steps)
+    repeats = 1, passes * steps, 1
     return Prediction(
         runtime,
         {name: held + done.most for name, held, done in zip(STAGES, resident, work, strict=True)},
         (made if runtime.offload == "none" else sum(size)) + 2 * frames,
-        once + sum(repeats * time for repeats, time in zip((1, passes * steps, 1), each, strict=True)),
+        OURS.alone + copied + sum(n * max(times) for n, *times in zip(repeats, computing, hidden, strict=True)),
+        gpus,
     )
+
+
+def _spread(text: nn.ModuleDict, transformer: HunyuanVideoTransformer, vae: CausalVAE, gpus: int) -> list[int]:
+    """Bytes of weights on each of several GPUs over which they are spread, stage by stage. Of the model that works, two blocks are gathered
+    (the one at work, and the next) and whatever is in no block."""
+    llm, stacks = text.get_submodule("llm"), Models(transformer, text).stacks()
+    spread = -(-(_bytes(llm) + _bytes(transformer)) // gpus)
+    gathered = []
+    for model, blocks in ((llm, stacks["text"]), (transformer, stacks["transformer"])):
+        each = sorted(map(_bytes, blocks))
+        gathered.append(_bytes(model) - sum(each) + sum(each[-2:]))
+    return [spread + _bytes(text) - _bytes(llm) + _bytes(vae) + more for more in (*gathered, 0)]
+
+
+def tokens_of(parts: Parts, sampling: FullSampling) -> int:
+    """Image tokens of a video."""
+    return math.prod(parts.transformer.grid(parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)))
 
 
 # What the stages of the pipeline do, on the meta device.
 
 
 def _build(
-    parts: Parts, runtime: Runtime, device: torch.device, loras: Loras = ()
+    parts: Parts,
+    runtime: Runtime,
+    device: torch.device,
+    loras: Loras = (),
+    world: World = World(META),  # noqa: B008 (frozen)
 ) -> tuple[nn.ModuleDict, HunyuanVideoTransformer, CausalVAE, list[Tensor]]:
     """As `HunyuanVideo.load` makes them for a device: text encoders, transformer, VAE, and the tensors that come and go by themselves."""
     of_text, of_transformer, of_vae = (
@@ -336,8 +417,14 @@ def _build(
         model.requires_grad_(False)
     in_file = device.type == "cpu" and parts.in_files[1]
     on_meta = [(lora.to(META), strength) for lora, strength in loras]
-    streamed = assemble(Models(transformer, text, vae), runtime, World(META), loras=on_meta, in_file=in_file)
+    streamed = assemble(Models(transformer, text, vae), runtime, world, loras=on_meta, in_file=in_file)
     return text, transformer, vae, streamed
+
+
+def first_of(degrees: Degrees) -> World:
+    """The first of so many ranks, which has most to do. On the meta device it needs no others."""
+    groups = SequenceGroups(*(dist.ProcessGroup(0, size) for size in (degrees.ulysses, degrees.ring)))  # pyright: ignore[reportCallIssue]
+    return World(META, 0, degrees.ranks, degrees, sequence=groups if degrees.ranks > 1 else None)
 
 
 def _made(model: nn.Module, *, came_in_8_bits: bool) -> int:
@@ -367,22 +454,22 @@ def _encode(llm: nn.Module, prompts: int) -> None:
         states = layer(states, position_embeddings=(cos, sin), attention_mask=None)
 
 
-def _count_denoising(model: HunyuanVideoTransformer, shape: tuple[int, ...], runtime: Runtime, sampling: FullSampling) -> Work:
+def _count_denoising(model: HunyuanVideoTransformer, shape: Sequence[int], runtime: Runtime, sampling: FullSampling) -> Work:
     """One step. Where there are to be patches, an exact one, in which more is alive, with all keys of all branches remembered."""
     if runtime.pipefusion_patches is None:
-        return _count(model, lambda: _denoise(model, shape))
+        return count(model, lambda: denoise(model, shape))
     calls = 2 * list(range(2 if sampling.cfg_scale > 1 else 1))  # only the second time all keys are there from the start
 
     def work() -> None:
         with one_step_old(model, patches=1, warmup_steps=1):
             for branch in calls:
-                _denoise(model, shape, branch)
+                denoise(model, shape, branch)
 
-    done = _count(model, work)
+    done = count(model, work)
     return done._replace(operations=done.operations / len(calls))
 
 
-def _denoise(model: HunyuanVideoTransformer, shape: tuple[int, ...], branch: int = 0) -> None:
+def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], branch: int = 0) -> None:
     """One step. Not by `model.condition`, which looks at the mask: there is nothing to see on this device."""
     config, dtype = model.config, model.img_in.proj.weight.dtype
     make = partial(torch.empty, device=META)
@@ -401,7 +488,7 @@ def _count_decoding(vae: CausalVAE, shape: tuple[int, ...], tiling: bool) -> Wor
 
     def stand_in(z: Tensor) -> Tensor:
         nonlocal first, operations
-        first = first or (z.numel(), _count(vae, lambda: decode(z)))
+        first = first or (z.numel(), count(vae, lambda: decode(z)))
         share = z.numel() / first[0]
         operations += share * first[1].operations
         (batch, _, time, height, width), side = z.shape, config.spatial_compression_ratio
@@ -419,7 +506,7 @@ def _count_decoding(vae: CausalVAE, shape: tuple[int, ...], tiling: bool) -> Wor
         deque(map(show, decode_pieces(vae, z) if tiling else map(stand_in, [z])), maxlen=0)
 
     vae.decode = stand_in  # pyright: ignore[reportAttributeAccessIssue]
-    return Work(_count(vae, work).most, operations)
+    return Work(count(vae, work).most, operations)
 
 
 class Work(NamedTuple):
@@ -429,7 +516,8 @@ class Work(NamedTuple):
     operations: float
 
 
-def _count(model: nn.Module, work: Callable[[], object]) -> Work:
+def count(model: nn.Module, work: Callable[[], object]) -> Work:
+    """What `work` takes beside the model's weights."""
     with torch.no_grad(), LiveBytes(model) as seen, Operations() as operations:
         work()
     return Work(seen.most, operations.count)

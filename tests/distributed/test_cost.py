@@ -13,15 +13,33 @@ from conftest import TINY
 from measure import randomize
 from torch.utils.flop_counter import FlopCounterMode
 
+from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.cost import (
-    CARDS, EVEN, H100, H100_PCIE, H200, RTX_4090, SGLANG, XDIT, XDIT_H100, Step, all_degrees, best_degrees, largest_load, step_seconds, tiles,
-    video_seconds, why,
-)  # fmt: skip
+    CARDS,
+    EVEN,
+    H100,
+    H100_PCIE,
+    H200,
+    RTX_4090,
+    SGLANG,
+    XDIT,
+    XDIT_H100,
+    Step,
+    all_degrees,
+    best_degrees,
+    degrees_of,
+    largest_load,
+    step_seconds,
+    tiles,
+    video_seconds,
+    why,
+)
 from hunyuan_video.distributed.world import Degrees
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.attention import matmul
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 
+LATENTS = (5, 26, 34)
 LATENTS_720P = (33, 90, 160)
 OFFICIAL = Step(33 * 45 * 80)
 # Of sample_video_parallel.py's table: height and width in patches of 16 pixels, the other way round as well.
@@ -30,8 +48,8 @@ OFFICIAL_SIZES = [(45, 80), (80, 45), (60, 60), (34, 60), (60, 34), (39, 52), (5
 
 @pytest.fixture(scope="module")
 def ranks() -> list[dict[str, dict[str, Any]]]:
-    """Seven heads, which four ranks do not divide, and 63 tokens."""
-    return parallel.on_gloo(parallel.small(7), (7, 6, 6), 4, torch.float32)
+    """Seven heads and 1,105 tokens, neither of which four ranks divide, and enough that they, and not the text, fill the memory."""
+    return parallel.on_gloo(parallel.small(7), LATENTS, 4, torch.bfloat16)
 
 
 def rows(ranks: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -55,13 +73,13 @@ def test_no_hidden_states_are_gathered(ranks):
     assert {tuple(row["gathered"]) for row in rows(ranks)} == {(64,)}  # of 112
 
 
-def test_exchanges_take_the_memory_of_the_formula(ranks):
-    for row in rows(ranks):
-        assert 0.75 < row["memory"] / row["planned"] < 1.1, row
+def test_a_step_takes_the_memory_that_is_planned(ranks):
+    planned = {name: row["planned"] for name, row in ranks[0].items()}
+    assert {name: row["memory"] for name, row in ranks[0].items()} == pytest.approx(planned, rel=1e-3)
 
 
 def test_the_table_shows_both(ranks):
-    lines = parallel.table(ranks, parallel.small(7), (7, 6, 6), "h100-nvlink").splitlines()
+    lines = parallel.table(ranks, parallel.small(7), LATENTS, "h100-nvlink").splitlines()
     sent, formula = zip(*(line.split(" | ")[2:4] for line in lines[2:]), strict=True)
     assert len(lines) == 2 + 6 and sent == formula
 
@@ -99,12 +117,16 @@ def test_a_step_of_sglang_on_four_cards_is_its_own():
 
 
 def test_other_published_times_are_predicted_within_a_tenth():
-    """PR 36012 of SGLang: 30 steps of 77 x 480 x 848 in 17.7 s on four H200, and decoding in 1.65 s where one takes 5.71. FastVideo (arXiv
-    2502.04507): 117 x 768 x 1280, 50 steps, in 945 s with FlashAttention 3 on an H100."""
+    """PR 36012 of SGLang: 30 steps of 77 x 480 x 848 in 17.7 s on four H200. FastVideo (arXiv 2502.04507): 117 x 768 x 1280, 50 steps, in
+    945 s with FlashAttention 3 on an H100."""
     assert 30 * step_seconds(Step(20 * 30 * 53, degrees=Degrees(4)), H200, overlaps=False).total == pytest.approx(17.7, rel=0.1)
-    small = tiles((20, 60, 106))
-    assert 5.71 * largest_load(small, 4) / sum(small) == pytest.approx(1.65, rel=0.1)
     assert video_seconds(Step(30 * 48 * 80), (30, 96, 160), 50, H100, SGLANG) == pytest.approx(945, rel=0.1)
+
+
+def test_the_fullest_ranks_tiles_are_most_of_what_decoding_on_four_cards_took():
+    """The same PR: 5.71 s on one, 1.65 s on four; what handing out and collecting tiles takes is not in the arithmetic."""
+    sizes = tiles((20, 60, 106))
+    assert 0.85 * 1.65 < 5.71 * largest_load(sizes, 4) / sum(sizes) < 1.65
 
 
 def test_eight_cards_are_predicted_to_be_seven_and_a_half_times_as_fast_as_one():
@@ -131,6 +153,26 @@ def test_a_ring_takes_what_does_not_divide_unless_the_video_is_short():
 
 def test_more_ranks_than_a_machine_has_form_a_ring_of_machines():
     assert best_degrees(16, 24, OFFICIAL.image) == Degrees(8, 2)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "branches", "given", "degrees"),
+    [
+        (8, 1, {}, (8, 1)),
+        (8, 2, {}, (4, 1)),
+        (7, 2, {}, (1, 7)),
+        (8, 1, {"ring_degree": 2}, (4, 2)),
+        (8, 2, {"ulysses_degree": 4}, (4, 1)),
+        (8, 2, {"ulysses_degree": 4, "ring_degree": 2}, (4, 2)),
+    ],
+)
+def test_degrees_are_as_given_or_the_best_for_each_half(ranks, branches, given, degrees):
+    assert degrees_of(Runtime(**given), ranks, branches, OFFICIAL.config, OFFICIAL.image) == degrees
+
+
+def test_degrees_that_do_not_make_the_ranks_are_refused():
+    with pytest.raises(ValueError, match="are for 6 ranks, but there are 8; their product must be 8, or 4 for each of two branches"):
+        degrees_of(Runtime(ulysses_degree=3, ring_degree=2), 8, 2, OFFICIAL.config, OFFICIAL.image)
 
 
 def test_the_reason_is_said():

@@ -1,6 +1,6 @@
-"""What a step costs each of many ranks, before there are any: operations, bytes sent, memory and seconds. Arithmetic alone.
+"""What a step costs each of many ranks, before there are any: operations, bytes sent and seconds. Arithmetic alone.
 
-Operations, bytes and memory follow sequence.py exactly (tests hold them beside what really happens); seconds divide them by the rates of a
+Operations and bytes follow sequence.py exactly (tests hold them beside what really happens); seconds divide them by the rates of a
 `Card`. The efficiencies of the cards below are fitted to published times; docs/many-gpus.md says which, and what is predicted with them.
 
 Letters: N image tokens, L text tokens, S = N + L, s those of one rank, G those of a Ulysses group, H heads, h heads of one rank,
@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
+from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.sequence import head_pieces, shares
 from hunyuan_video.distributed.wire import SCALE_BYTES, Wire
 from hunyuan_video.distributed.world import Degrees
@@ -65,7 +66,7 @@ class Step:
     wire: Wire = Wire.EXACT
     itemsize: int = 2
     branches: int = 1
-    config: TransformerConfig = TransformerConfig()
+    config: TransformerConfig = TransformerConfig()  # noqa: RUF009 (frozen)
 
     @property
     def blocks(self) -> int:
@@ -107,19 +108,6 @@ class Step:
             self.blocks * passing * heads * (short + exact),
             patch * ((ulysses - 1) * images[rank] + (ring - 1) * of_group + (self.branches - 1) * self.image),
         )
-
-    def exchange_memory(self, rank: int) -> int:
-        """Bytes of a rank's attention at its fullest moment, beside its q, k, v and the output: packed and sent, twice, and what goes round."""
-        ulysses, ring, _ = self.degrees
-        heads, group, groups = self._place(rank)
-        images, texts = self._tokens
-        short, exact = self._widths
-        trading = 2 * (images[rank] + texts[rank]) * self.config.num_heads * (3 * short + exact) if ulysses > 1 else 0
-        if ring == 1:
-            return trading
-        most = -(-heads // self.pieces)
-        widths = 3 * max(groups) * (short + exact) + group * self.config.head_dim * (3 * 4 + self.itemsize)
-        return (trading * 3 // 4 if trading else 0) + most * widths
 
     @property
     def slowest(self) -> int:
@@ -184,6 +172,11 @@ H200 = Card("H200 NVLink", 141 * 10**9, 989e12, 0.59, 2.0e11, 4.0e10, 3.8e12, 7.
 CARDS = {"rtx4090-pcie": RTX_4090, "h100-nvlink": H100, "h100-pcie": H100_PCIE, "h200-nvlink": H200}  # of equal memory, the usual one first
 
 
+def nearest(memory: int) -> Card:
+    """Of the cards above, the one with about so many bytes: what is most likely meant where only the memory is known."""
+    return min(CARDS.values(), key=lambda card: abs(card.memory - memory))
+
+
 class Seconds(NamedTuple):
     """Of one step on the slowest rank: computing, and waiting for what nothing hides."""
 
@@ -195,7 +188,7 @@ class Seconds(NamedTuple):
         return sum(self)
 
 
-def step_seconds(step: Step, card: Card, *, overlaps: bool = True, expanded: float = 1.0) -> Seconds:
+def step_seconds(step: Step, card: Card, *, overlaps: bool = True) -> Seconds:
     """What a step takes. Where exchanges overlap, the first piece of a rank's heads travels in and the last one out before and after
     computing, the others meanwhile, and so do the ring's k and v but for the first. With branches, of the ranks of one.
 
@@ -255,12 +248,11 @@ def video_seconds(step: Step, latents: tuple[int, int, int], num_steps: int, car
 
 def tiles(latents: tuple[int, int, int]) -> list[float]:
     """Sizes of the tiles that a video is decoded in, beside a whole one; the official ones (see tiling.py)."""
-    axes = [_along(size, *tile) for size, tile in zip(latents, ((16, 12, 1), (32, 24, 0), (32, 24, 0)), strict=True)]
-    return [math.prod(sides) / (17 * 32 * 32) for sides in product(*axes)]
-
-
-def _along(size: int, tile: int, stride: int, more: int) -> list[int]:
-    return [size] if size <= tile else [min(tile + more, size - start) for start in range(0, size - more, stride)]
+    frames, height, width = latents
+    whole = max(height, width) <= 32
+    in_time = [frames] if frames <= 16 else [min(17, frames - start) for start in range(0, frames - 1, 12)]
+    in_space = [[side] if whole else [min(32, side - start) for start in range(0, side, 24)] for side in (height, width)]
+    return [math.prod(sides) / (17 * 32 * 32) for sides in product(in_time, *in_space)]
 
 
 def largest_load(sizes: list[float], ranks: int) -> float:
@@ -283,6 +275,32 @@ def best_degrees(ranks: int, heads: int, tokens: int, card: Card = H100, wire: W
     seconds = {degrees: step_seconds(step, card).total for degrees, step in steps.items()}
     fast = [degrees for degrees in steps if seconds[degrees] <= NEARLY * min(seconds.values())]
     return min(fast, key=lambda degrees: (steps[degrees].unevenness > EVEN, -degrees.ulysses))
+
+
+def degrees_of(runtime: Runtime, ranks: int, branches: int, config: TransformerConfig, tokens: int, card: Card = H100) -> Degrees:
+    """How `ranks` share a video of so many image tokens: as the runtime says, or else by the best degrees for them, or for half of them
+    where guidance has two `branches`.
+
+    Raises:
+        ValueError: the degrees do not make the number of ranks.
+    """
+    halves = 2 if branches == 2 and ranks % 2 == 0 else 1
+    ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
+    if runtime.pipefusion_patches is not None:
+        degrees = Degrees(ulysses or 1, ring or 1, runtime.pipefusion_stages)
+    elif ulysses is None and ring is None:
+        return best_degrees(ranks // halves, config.num_heads, tokens, card, Wire(runtime.wire))
+    else:
+        each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
+        degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
+    if degrees.ranks not in (ranks, ranks // halves):
+        of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
+        raise ValueError(
+            f"The Ulysses degree {degrees.ulysses}, the ring degree {degrees.ring} and pipefusion_stages {degrees.stages} are for "
+            f"{degrees.ranks} ranks, but there are {ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or "
+            "--gpus, says how many there are)."
+        )
+    return degrees
 
 
 def why(ranks: int, heads: int, tokens: int, card: Card = H100, wire: Wire = Wire.EXACT) -> str:

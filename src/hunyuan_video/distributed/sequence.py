@@ -6,7 +6,7 @@ Every rank runs all blocks on its own share of the image tokens and of the text 
 * Among the R groups, in a ring, keys and values go round, and each rank merges what its queries make of each part by the log-sum-exp.
 
 Shares of tokens and of heads may differ by one, so any size of video fits any number of ranks, unpadded. Heads are traded in pieces: the
-next piece travels while the last one is computed, and so do the ring's next keys.
+next piece travels while the last one is computed, and so do the ring's next keys. On the meta device, for a plan, nothing is sent.
 
 Whatever is sent has a backward pass that sends gradients the other way round. So autograd yields, on every rank, the gradient of the *sum*
 of all ranks' losses: where each computes its loss on the whole output (or any loss of its own), the mean of the parameters' gradients over
@@ -118,7 +118,7 @@ class Spread:
         for number, piece in enumerate(pieces):
             if number + 1 < len(pieces):
                 coming.append(Trade.start(qkv, pieces[number + 1], tokens, groups.ulysses))
-            packed_q, packed_kv = coming[number].finish().tensor_split([width_q], dim=-1)
+            packed_q, packed_kv = coming.pop(0).finish().tensor_split([width_q], dim=-1)
             out = self._around(kernel, wire.long(packed_q, dtype), packed_kv, mask, dtype)
             going.append(Trade.start_back(wire.short(out), piece, tokens, groups.ulysses))
         by_rank = [back.finish().split([len(heads) for heads in piece], dim=2) for back, piece in zip(going, pieces, strict=True)]
@@ -190,14 +190,16 @@ class _Flight:
         """Where what comes will be, once it has landed."""
         send, receive = (self.receive, self.send) if back else (self.send, self.receive)
         x, out = x.contiguous(), x.new_empty(sum(receive))
-        self._under_way = x, out, dist.all_to_all_single(out, x, receive, send, group=self.group, async_op=True)
+        work = None if x.is_meta else dist.all_to_all_single(out, x, receive, send, group=self.group, async_op=True)
+        self._under_way = x, out, work
         return out
 
     def land(self) -> Tensor:
         assert self._under_way is not None
         _, out, work = self._under_way
         self._under_way = None
-        work.wait()
+        if work is not None:
+            work.wait()
         return out
 
 
@@ -292,8 +294,8 @@ def going_round(x: Shaped[Tensor, "B G h W"], sizes: list[int], group: dist.Proc
         following = x.new_empty(x.shape[0], sizes[owner - 1], *x.shape[2:])
         works = _send_on(x, following, group)
         yield owner, x
-        for work in works:
-            work.wait()
+        while works:
+            works.pop().wait()  # which also lets go of what it sent
         x = following
 
 
@@ -306,6 +308,8 @@ def hand_on(x: Tensor, shape: torch.Size, group: dist.ProcessGroup) -> Tensor:
 
 
 def _send_on(x: Tensor, received: Tensor, group: dist.ProcessGroup) -> list[dist.Work]:
+    if x.is_meta:
+        return []
     ranks, rank = group.size(), group.rank()
     send = dist.P2POp(dist.isend, x, group=group, group_peer=(rank + 1) % ranks)
     receive = dist.P2POp(dist.irecv, received, group=group, group_peer=(rank - 1) % ranks)

@@ -8,7 +8,6 @@ Without torchrun there is one process, which needs none of this and has no proce
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,12 +35,6 @@ class Degrees(NamedTuple):
     @property
     def ranks(self) -> int:
         return self.ulysses * self.ring * self.stages
-
-    @classmethod
-    def fitting(cls, ranks: int, num_heads: int) -> Degrees:
-        """For all of `ranks`: the ring, which costs more, is for those that the heads leave over."""
-        ulysses = math.gcd(ranks, num_heads)
-        return cls(ulysses, ranks // ulysses)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from hunyuan_video import assembly, weights
 from hunyuan_video.checkpoint import identity, load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.cost import best_degrees
 from hunyuan_video.distributed.once import is_first, once
-from hunyuan_video.distributed.world import CPU, Degrees, World, process_group, resolve_device, world_of_group
+from hunyuan_video.distributed.world import CPU, World, process_group, resolve_device, world_of_group
 from hunyuan_video.files import replacing
 from hunyuan_video.kernels.choice import for_training
 from hunyuan_video.memory import available_memory
@@ -69,7 +70,9 @@ def train(
     with process_group(runtime.device), ExitStack() as stack:
         cache = LatentCache(config.cache)
         num_heads = sizes_of(config, cache)[0].num_heads
-        world = world_of_group(resolve_device(runtime.device), Degrees.fitting(runtime.sequence_parallel, num_heads))
+        longest = max(bucket.tokens for bucket in cache.buckets)
+        degrees = best_degrees(runtime.sequence_parallel, num_heads, longest)
+        world = world_of_group(resolve_device(runtime.device), degrees)
         if config.batches_per_step % world.data_size:
             raise ValueError(
                 f"batches_per_step is {config.batches_per_step}, but {world.data_size} ranks share them; give a multiple of that."
