@@ -20,6 +20,7 @@ OFFICIAL_NEGATIVE_PROMPT = (
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
 MAX_SIDE, MAX_FRAMES, MAX_STEPS = 8192, 10_001, 1000  # beyond what H.264 and AV1 can hold, and beyond what anybody means
+MAX_TIMEOUT = 7 * 24 * 3600  # seconds
 MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
 
 
@@ -171,6 +172,8 @@ class Runtime:
     """how they send each other queries, values and outputs: as they are, or in 8 bits, which changes the video a little"""
     shard: bool = False
     """spread the transformer's and the language model's weights over the GPUs, each block gathered while it works"""
+    timeout: int = 120
+    """seconds for which one GPU waits for a sign of life from another before all end (docs/many-gpus.md)"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -179,6 +182,7 @@ class Runtime:
         for name in ("ulysses_degree", "ring_degree"):
             degree = getattr(self, name)
             require(degree is None or degree >= 1, f"{name} is {degree}; it must be 1 or more.")
+        require(1 <= self.timeout <= MAX_TIMEOUT, f"timeout is {self.timeout}; it must be between 1 and {MAX_TIMEOUT} seconds.")
         kind, _, index = self.device.partition(":")
         require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),

@@ -17,6 +17,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -63,6 +64,7 @@ from hunyuan_video.video import to_frames, to_tensor
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+MARGIN = 10  # seconds in which a rank that is hung is found and named, before the backend gives up without a name
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ class HunyuanVideo:
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         sizes = checkpoint.fitting_sizes(found)
-        world = world_of_group(device, degrees_of(runtime, sampling or found.sampling(), sizes.num_heads))
+        world = world_of_group(device, degrees_of(runtime, sampling or found.sampling(), sizes.num_heads), timedelta(seconds=runtime.timeout + MARGIN))
         check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])

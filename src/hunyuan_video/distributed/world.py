@@ -19,6 +19,9 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from hunyuan_video.distributed.started import is_main_process, world_size
 
 CPU = torch.device("cpu")
 FIRST_TORCH = "2.13"  # in which several ranks are tested
@@ -111,15 +114,6 @@ class World:
         return total.tolist()
 
 
-def world_size() -> int:
-    """How many processes torchrun has started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def resolve_device(name: str) -> torch.device:
     """The device of `Runtime.device`, which must exist; of torchrun's processes, each has a GPU of its own.
 
@@ -174,8 +168,9 @@ def process_group(device: str, timeout: timedelta = PATIENCE) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def world_of_group(device: torch.device, degrees: Degrees) -> World:
-    """The world of the process group that is there, or of one process.
+def world_of_group(device: torch.device, degrees: Degrees, timeout: timedelta | None = None) -> World:
+    """The world of the process group that is there, or of one process. `timeout` is for exchanges while all compute, and not for what one
+    rank does for all, which may take long.
 
     Raises:
         ValueError: the ranks cannot be shared out, or PyTorch is too old for them.
@@ -198,4 +193,7 @@ def world_of_group(device: torch.device, degrees: Degrees) -> World:
     grid = init_device_mesh(device.type, (size // degrees.ranks, degrees.ring, degrees.ulysses), mesh_dim_names=names)
     sequence = SequenceGroups(grid.get_group("ulysses"), grid.get_group("ring")) if degrees.ranks > 1 else None
     across = grid.get_group("across") if size > degrees.ranks else None
+    for group in (across, sequence and sequence.ulysses, sequence and sequence.ring):
+        if timeout is not None and group is not None and group is not dist.group.WORLD:
+            _set_pg_timeout(timeout, group)
     return World(device, dist.get_rank(), size, degrees, mesh, sequence, across)
