@@ -35,6 +35,7 @@ from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, LoadKey, Runtime, Sampling, check_guidance
+from hunyuan_video.distributed import watch
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
@@ -216,7 +217,9 @@ class HunyuanVideo:
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         sizes = checkpoint.fitting_sizes(found)
-        world = world_of_group(device, degrees_of(runtime, sampling or found.sampling(), sizes.num_heads), timedelta(seconds=runtime.timeout + MARGIN))
+        watch.be_patient(runtime.timeout)
+        degrees = degrees_of(runtime, sampling or found.sampling(), sizes.num_heads)
+        world = world_of_group(device, degrees, timedelta(seconds=runtime.timeout + MARGIN))
         check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])

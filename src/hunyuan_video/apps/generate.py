@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from tqdm import tqdm
 from hunyuan_video import files, video, weights
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.config import Output, Runtime
-from hunyuan_video.distributed.world import resolve_device
+from hunyuan_video.distributed.once import is_first, once
+from hunyuan_video.distributed.started import world_size
+from hunyuan_video.distributed.watch import EndedError, doing
+from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
 
@@ -95,10 +99,27 @@ class SavedState:
 
 
 def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
-    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round."""
+    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round; and how ranks
+    shared the video is for that number of ranks."""
     runtime = made.runtime if device is None else replace(made.runtime, device=device)
+    if (runtime.ulysses_degree or 1) * (runtime.ring_degree or 1) != world_size():
+        runtime = replace(runtime, ulysses_degree=None, ring_degree=None, shard=runtime.shard and world_size() > 1)
     alike = (resolve_device(runtime.device).type == "cpu") == (made.device == "cpu")
     return runtime if alike else replace(runtime, attention="auto")
+
+
+def make_videos(
+    found: weights.Weights, runtime: Runtime, requests: Sequence[Request], output: Output, save_state: Path | None = None
+) -> Iterator[Path]:
+    """Make the video of each of `requests`, which differ in prompt and seed alone, with the weights `found`; on all ranks that torchrun has
+    started, if it has. As `make_video` says."""
+    with process_group(runtime.device):
+        doing("loading weights")
+        pipe = HunyuanVideo.load(found, runtime, requests[0].sampling, requests[0].adapters)
+        for number, request in enumerate(requests, start=1):
+            if len(requests) > 1:
+                log.info("Video %d of %d", number, len(requests))
+            yield make_video(pipe, request, output, save_state=save_state)
 
 
 def make_video(
@@ -109,7 +130,8 @@ def make_video(
     save_state: Path | None = None,
     resume: tuple[int, Tensor] | None = None,
 ) -> Path:
-    """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file.
+    """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file. Of several ranks, which
+    must make it together, the first one writes.
 
     Whatever fails after the last denoising step, the finished latents are kept beside where the video would be, and the log says how to
     decode them.
@@ -125,7 +147,7 @@ def _make(steps: Iterator[Step], num_steps: int, output: Output, save_state: Pat
     last = denoised = None
     try:
         for last in with_progress(steps, num_steps):
-            if last.stage == "denoise" and save_state is not None:
+            if last.stage == "denoise" and save_state is not None and is_first():
                 assert last.latents is not None
                 state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
                 video.save_latents(last.latents, save_state, state)
@@ -134,11 +156,13 @@ def _make(steps: Iterator[Step], num_steps: int, output: Output, save_state: Pat
                 if output.format == "latents":
                     break
         assert last is not None
-        return write(last, output), last
+        return once(partial(write, last, output)), last
     except BaseException as error:  # whatever it is, it ends what may have taken hours, and goes on
-        if denoised is not None:
+        if not is_first():
+            pass
+        elif denoised is not None:
             _keep(denoised, output)
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt | EndedError):
             _say_what_is_kept(save_state)
         raise
 
@@ -165,11 +189,14 @@ def _say_what_is_kept(save_state: Path | None) -> None:
 
 def with_progress(steps: Iterator[Step], num_steps: int) -> Iterator[Step]:
     """The same steps, behind a progress bar with stage, step and remaining time (on a terminal only)."""
-    with tqdm(total=num_steps, unit="step", desc="encoding text", leave=False, disable=None) as bar:
+    doing("encoding text")
+    with tqdm(total=num_steps, unit="step", desc="encoding text", leave=False, disable=None if is_first() else True) as bar:
         for step in steps:
             if step.stage == "denoise":
                 bar.update(step.step - bar.n)
-            bar.set_description("decoding" if step.stage == "denoise" and step.step == step.total else "denoising")
+            at = "decoding" if step.stage == "denoise" and step.step == step.total else "denoising"
+            bar.set_description(at)
+            doing(f"{at} after step {bar.n} of {num_steps}")
             yield step
 
 
@@ -192,8 +219,10 @@ def resume(path: Path, given: Given, out: Path) -> Path:
     state = SavedState.read(path, out)
     files.check_output(state.output)
     request = given.request_of(state.made, path)
-    pipe = _load(given, state.made, path, runtime_here(state.made), request.adapters)
-    return make_video(pipe, request, state.output, save_state=path, resume=(state.step, state.latents))
+    runtime = runtime_here(state.made)
+    with process_group(runtime.device):
+        pipe = _load(given, state.made, path, runtime, request.adapters)
+        return make_video(pipe, request, state.output, save_state=path, resume=(state.step, state.latents))
 
 
 def replay(path: Path, given: Given, device: str | None, output: Output) -> tuple[Path, bool]:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import os
 
+LAUNCHED = "HUNYUAN_VIDEO_LAUNCHED"  # set by our own launcher, which knows how a process ended, and says it
+
+
+class RanksError(RuntimeError):
+    """A rank has failed, and all have ended; says which, and why. `code` is what the process should end with."""
+
+    def __init__(self, sentence: str, code: int):
+        super().__init__(sentence)
+        self.code = code
+
 
 def world_size() -> int:
     """How many processes torchrun has started."""

@@ -29,9 +29,8 @@ from types import FrameType
 
 import torch.distributed as dist
 
-from hunyuan_video.distributed.started import rank, world_size
+from hunyuan_video.distributed.started import LAUNCHED, rank, world_size
 
-LAUNCHED = "HUNYUAN_VIDEO_LAUNCHED"  # set by our own launcher, which knows how a process ended, and says it
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun's, where a process leaves why it failed
 PATIENCE = 120.0  # seconds without a sign of life, before a run's own settings are known
 
@@ -191,8 +190,7 @@ class Watch:
         silent.pop(self.rank, None)
         longest = max(silent, key=lambda other: silent[other], default=None)
         if longest is not None and silent[longest] > self.timeout:
-            self._kill(longest)
-            return self._publish(Ending(None, self._hung(longest, self.timeout), 1))
+            return self._give_up(longest, silent[longest])
         if self._error is None and not self._asked:
             return None
         if self._asked and (self._launched or self._asked != signal.SIGTERM):
@@ -216,10 +214,10 @@ class Watch:
             self._looking_since = time.monotonic()
             self._store.set(f"{'stopping' if self._asked else 'waited'}/{self.rank}", "")
         if longest is not None and silent[longest] > _SILENCE:
-            timed_out = self._error is not None and _timed_out(self._error)
-            self._kill(longest)
+            if self._error is not None and _timed_out(self._error):
+                return self._give_up(longest, silent[longest])
             gone = f"Rank {longest} is gone, {self._last(longest)}; it was killed, or its machine is lost."
-            return self._publish(Ending(None, self._hung(longest, silent[longest]) if timed_out else gone, 1))
+            return self._publish(Ending(None, gone, 1))
         others = [other for other in range(self.size) if other != self.rank]
         if self._asked and all(self._store.check([f"stopping/{other}"]) for other in others):
             return self._publish(Ending(None, "", 128 + self._asked))
@@ -230,12 +228,15 @@ class Watch:
         assert self._error is not None
         idle = [other for other in silent if not self._store.check([f"waited/{other}"])]
         if idle and _timed_out(self._error):
-            self._kill(idle[0])
-            return self._publish(Ending(None, self._hung(idle[0], self.timeout), 1))
+            return self._give_up(idle[0], self.timeout)
         return self._publish(Ending(self.rank, f"lost its connection with others, and none has said why ({_line(self._error)}).", 1))
 
-    def _hung(self, other: int, seconds: float) -> str:
-        return f"Rank {other} has not answered for {seconds:.0f} s, {self._last(other)}; if it is only slow, a longer --timeout waits for it."
+    def _give_up(self, other: int, seconds: float) -> Ending:
+        """On a rank that may wake again, for others do not wait longer."""
+        slow = "if it is only slow, a longer --timeout waits for it"
+        ending = self._publish(Ending(None, f"Rank {other} has not answered for {seconds:.0f} s, {self._last(other)}; {slow}.", 1))
+        self._kill(other)
+        return ending
 
     def _last(self, other: int) -> str:
         return f"last seen {self._heard[other][0].partition(' ')[2] or 'never'}"
@@ -255,7 +256,7 @@ class Watch:
         return Ending(**json.loads(self._store.compare_set("ending", "", json.dumps(asdict(ending)))))
 
     def _kill(self, other: int) -> None:
-        """End a silent rank of this machine for good: one that is stopped takes no signal from torchrun, and must not wake and write."""
+        """End a rank of this machine for good: one that is stopped takes no signal from torchrun, and must not wake and write."""
         if self._store.check([f"who/{other}"]):
             pid, host = self._store.get(f"who/{other}").decode().split(" ", 1)
             if host == socket.gethostname():
@@ -288,7 +289,7 @@ class Watch:
             text = f"Rank {ending.rank}: {text}"
         if path := os.environ.get(ERROR_FILE):
             with open(path, "w", encoding="utf-8") as file:
-                json.dump({"message": text, "timestamp": int(time.time())}, file)
+                json.dump({"message": text, "code": ending.code, "timestamp": int(time.time())}, file)
         if self._launched:
             return
         deadline = time.monotonic() + (0 if self.rank == 0 else 2 + 0.3 * self.rank)

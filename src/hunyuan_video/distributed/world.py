@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from hunyuan_video.distributed import watch
 from hunyuan_video.distributed.started import is_main_process, world_size
 
 CPU = torch.device("cpu")
@@ -164,6 +165,9 @@ def process_group(device: str, timeout: timedelta = PATIENCE) -> Iterator[None]:
     dist.init_process_group(backend, timeout=timeout)
     try:
         yield
+    except BaseException as error:
+        watch.report(error)  # before what follows, which may wait for the others
+        raise
     finally:
         dist.destroy_process_group()
 
