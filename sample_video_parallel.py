@@ -1,4 +1,4 @@
-"""`torchrun --nproc_per_node=8 sample_video_parallel.py`: one video on several GPUs, with the official flags. It is sample_video.py by another name."""
+"""`torchrun --nproc_per_node=8 sample_video_parallel.py`: `sample_video.py` by the name it has in the official README."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Watch:
 
     def report(self, error: BaseException) -> None:
         """What ends this rank; the first such thing counts."""
-        if self._error is None and not isinstance(error, EndedError | SystemExit):
+        if self._error is None and not isinstance(error, EndedError | SystemExit | GeneratorExit):
             self._error = error
             self._nudge()
 
@@ -272,7 +272,7 @@ class Watch:
         self._concluded.set()
         if self._error is None and not self._asked:
             if not ending.sentence:
-                _thread.interrupt_main(ending.code - 128)
+                _thread.interrupt_main(signal.Signals(ending.code - 128))
             elif _INTERRUPT is not None:
                 _thread.interrupt_main(_INTERRUPT)
         time.sleep(_GRACE)
