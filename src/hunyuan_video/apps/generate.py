@@ -22,7 +22,7 @@ from hunyuan_video.checkpoint import identity
 from hunyuan_video.config import Output, Runtime
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
-from hunyuan_video.distributed.watch import EndedError, doing
+from hunyuan_video.distributed.watch import EndedError, doing, is_lost
 from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
@@ -162,7 +162,7 @@ def _make(steps: Iterator[Step], num_steps: int, output: Output, save_state: Pat
             pass
         elif denoised is not None:
             _keep(denoised, output)
-        elif isinstance(error, KeyboardInterrupt | EndedError):
+        elif isinstance(error, KeyboardInterrupt | EndedError) or is_lost(error):
             _say_what_is_kept(save_state)
         raise
 

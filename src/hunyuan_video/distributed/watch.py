@@ -156,7 +156,7 @@ class Watch:
     def end(self) -> None:
         """End this process, as all end, once it is known why."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # it ends already
+            signal.signal(number, lambda *_: None)  # it ends already; the thread still hears it
         self._concluded.wait()
         assert self._ending is not None
         _exit(self._ending.code)
@@ -195,7 +195,7 @@ class Watch:
             return None
         if self._asked and (self._launched or self._asked != signal.SIGTERM):
             return self._publish(Ending(None, "", 128 + self._asked))
-        if self._error is not None and not self._asked and not _is_lost(self._error):
+        if self._error is not None and not self._asked and not is_lost(self._error):
             return self._publish(self._failure(self._error))
         return self._look_for_cause(longest, silent)
 
@@ -282,7 +282,7 @@ class Watch:
         """To the launcher, if it is ours; else by the first rank that can."""
         if not ending.sentence:
             return
-        if self._error is not None and self._own is None and not self._asked and not _is_lost(self._error):
+        if self._error is not None and self._own is None and not self._asked and not is_lost(self._error):
             self._failure(self._error)  # counted among those who fail alike
         text = ending.sentence
         if ending.rank is not None and not self._all_fail_alike(text):
@@ -311,7 +311,7 @@ class Watch:
 _watch: ContextVar[Watch | None] = ContextVar("_watch", default=None)
 
 
-def _is_lost(error: BaseException) -> bool:
+def is_lost(error: BaseException) -> bool:
     """Whether it says no more than that another rank is not there. Gloo has no class for that."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
