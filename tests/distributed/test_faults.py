@@ -93,7 +93,9 @@ def test_a_rank_that_is_killed_ends_all_within_seconds_and_what_was_done_is_kept
         os.kill(run.ranks[1], signal.SIGKILL)
         code, out, sentences = run.ended(15)
     assert (code, out) == (1, "")
-    assert sentences == ["hunyuan-video: Rank 1 was killed (SIGKILL); if nobody did that, this machine had too little memory for all ranks."]
+    assert sentences == [
+        "hunyuan-video: Rank 1 was killed (SIGKILL); if nobody did that, this machine had too little memory for all ranks."
+    ]
     assert "Kept: state.safetensors" in run.errors.read_text() and "Traceback" not in run.errors.read_text()
     assert files_in(tmp_path) == ["state.safetensors"]
 
@@ -144,7 +146,13 @@ def test_under_torchrun_another_rank_tells_that_the_first_was_killed(tmp_path):
 def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code, sentence):
     command = (*TORCHRUN, str(ROOT / "tests" / "faulty.py"), "generate", "A cat.", "--device", "cpu", *LONG)
     result = subprocess.run(
-        [sys.executable, *command], cwd=tmp_path, env={**os.environ, "FAULT": fault}, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={**os.environ, "FAULT": fault},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     said = [line for line in result.stderr.splitlines() if line.startswith("hunyuan-video: ")]
     assert len(said) == 1 and said[0].startswith(f"hunyuan-video: {sentence}")
