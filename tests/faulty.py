@@ -12,15 +12,19 @@ def main() -> int:
 
     if os.environ["RANK"] == "1" and os.environ["FAULT"] == "weights":
         os.environ["MODEL_BASE"] = "nowhere"
-    if os.environ["RANK"] == "1" and os.environ["FAULT"] == "memory":
+    elif os.environ["RANK"] == "1":
+        import time
+
         import torch
 
         from hunyuan_video import pipeline
 
-        def full(_latents: object, _step: int, _total: int) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        def fail(_latents: object, _step: int, _total: int) -> None:
+            if os.environ["FAULT"] == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            time.sleep(1000)
 
-        pipeline._check_finite = full
+        pipeline._check_finite = fail
     return cli.main()
 
 

@@ -37,6 +37,7 @@ PATIENCE = 120.0  # seconds without a sign of life, before a run's own settings 
 _BEAT = 0.5  # seconds
 _SILENCE = 4.0  # seconds without a beat after which, when something is wrong, a rank is what is wrong
 _GRACE = 5.0  # seconds for the rest of the program to end
+_OF_GLOO = ("gloo/transport", "caused pair closure", "Connection closed by peer", "Timed out waiting")  # it has no class for them
 _INTERRUPT = getattr(signal, "SIGUSR1", None)  # never sent, only raised here
 
 Explain = Callable[[BaseException], tuple[str, int] | None]
@@ -106,6 +107,7 @@ class Watch:
         self.rank, self.size, self.timeout, self.doing = rank(), world_size(), PATIENCE, "starting"
         self._explain = explain
         self._launched = LAUNCHED in os.environ
+        self._stderr = sys.stderr  # which may be another one for a while, where the program looks at what a library says
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         # A connection of its own: one that waits for a key keeps all others who share it waiting. Where no torchrun keeps the store (but
         # some other launcher started the ranks), it is in the first one.
@@ -245,7 +247,7 @@ class Watch:
         """What this rank failed of, in a sentence; of what nobody foresaw, also the traceback, here."""
         self._own = self._explain(error)
         if self._own is None:
-            traceback.print_exception(error)
+            traceback.print_exception(error, file=self._stderr)
             self._own = f"{type(error).__name__}: {_line(error)}", 1
         sentence, code = self._own
         self._store.add(_alike(sentence), 1)
@@ -267,7 +269,7 @@ class Watch:
         try:
             self._say(ending)
         except (RuntimeError, OSError):  # the store is gone; then all say it
-            _print(ending.sentence)
+            self._print(ending.sentence)
         self._ending = ending
         self._concluded.set()
         if self._error is None and not self._asked:
@@ -296,7 +298,10 @@ class Watch:
         while time.monotonic() < deadline and not self._store.check(["said"]):
             time.sleep(0.1)
         if self._store.compare_set("said", "", str(self.rank)) == str(self.rank).encode():
-            _print(text)
+            self._print(text)
+
+    def _print(self, sentence: str) -> None:
+        print(f"hunyuan-video: {sentence}", file=self._stderr, flush=True)
 
     def _all_fail_alike(self, sentence: str) -> bool:
         """Whether it is no single rank's, as a wrong request is. They need not fail in the same moment."""
@@ -312,8 +317,8 @@ _watch: ContextVar[Watch | None] = ContextVar("_watch", default=None)
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether it says no more than that another rank is not there. Gloo has no class for that."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    """Whether it says no more than that another rank is not there."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_GLOO))
 
 
 def _timed_out(error: BaseException) -> bool:
@@ -326,10 +331,6 @@ def _line(error: BaseException) -> str:
 
 def _alike(sentence: str) -> str:
     return f"alike/{hashlib.sha256(sentence.encode()).hexdigest()}"
-
-
-def _print(sentence: str) -> None:
-    print(f"hunyuan-video: {sentence}", file=sys.stderr, flush=True)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

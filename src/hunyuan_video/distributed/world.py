@@ -195,9 +195,16 @@ def world_of_group(device: torch.device, degrees: Degrees, timeout: timedelta | 
     mesh = init_device_mesh(device.type, (size,))
     names = ("across", "ring", "ulysses")
     grid = init_device_mesh(device.type, (size // degrees.ranks, degrees.ring, degrees.ulysses), mesh_dim_names=names)
-    sequence = SequenceGroups(grid.get_group("ulysses"), grid.get_group("ring")) if degrees.ranks > 1 else None
-    across = grid.get_group("across") if size > degrees.ranks else None
-    for group in (across, sequence and sequence.ulysses, sequence and sequence.ring):
-        if timeout is not None and group is not None and group is not dist.group.WORLD:
-            _set_pg_timeout(timeout, group)
+    across, ring, ulysses = (_with_timeout(grid.get_group(name), timeout) for name in names)
+    sequence = SequenceGroups(ulysses, ring) if degrees.ranks > 1 else None
+    across = across if size > degrees.ranks else None
     return World(device, dist.get_rank(), size, degrees, mesh, sequence, across)
+
+
+def _with_timeout(group: dist.ProcessGroup, timeout: timedelta | None) -> dist.ProcessGroup:
+    """The group, which gives up on a rank after `timeout`. Where it is that of all ranks, which is more patient, another of the same."""
+    if timeout is not None and group is dist.group.WORLD:
+        return dist.new_group(timeout=timeout)
+    if timeout is not None:
+        _set_pg_timeout(timeout, group)
+    return group
