@@ -77,5 +77,7 @@ def _reason(error: ChildFailedError, folder: Path) -> tuple[str, int]:
     rank, failure = error.get_first_failure()
     if failure.exitcode == -getattr(signal, "SIGKILL", 0):
         return f"Rank {rank} was killed (SIGKILL); if nobody did that, this machine had too little memory for all ranks.", 1
+    if failure.exitcode == -getattr(signal, "SIGABRT", 0):
+        return f"Rank {rank} was ended by SIGABRT; NCCL does that where another rank does not answer within --timeout.", 1
     how = f"by {failure.signal_name()}" if failure.exitcode < 0 else f"with exit code {failure.exitcode}"
     return f"Rank {rank} was ended {how}, and did not say why.", 1

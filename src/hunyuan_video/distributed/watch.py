@@ -30,13 +30,15 @@ from types import FrameType
 import torch.distributed as dist
 
 from hunyuan_video.distributed.started import LAUNCHED, rank, world_size
+from hunyuan_video.signals import STOPS
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun's, where a process leaves why it failed
-PATIENCE = 120.0  # seconds without a sign of life, before a run's own settings are known
+PATIENCE = 600.0  # seconds without a sign of life while processes start, which from a cold disk may take minutes
 
 _BEAT = 0.5  # seconds
 _SILENCE = 4.0  # seconds without a beat after which, when something is wrong, a rank is what is wrong
 _GRACE = 5.0  # seconds for the rest of the program to end
+_CONCLUSION = 60.0  # seconds in which it is known why all end; else the store itself is out of reach
 _OF_GLOO = ("gloo/transport", "caused pair closure", "Connection closed by peer", "Timed out waiting")  # it has no class for them
 _INTERRUPT = getattr(signal, "SIGUSR1", None)  # never sent, only raised here
 
@@ -94,10 +96,10 @@ def report(error: BaseException) -> None:
         watch.report(error)
 
 
-def be_patient(seconds: float) -> None:
+def be_patient(seconds: int) -> None:
     """How long a rank may give no sign of life."""
     if (watch := _watch.get()) is not None:
-        watch.timeout = seconds
+        watch.timeout = float(seconds)
 
 
 class Watch:
@@ -157,11 +159,12 @@ class Watch:
 
     def end(self) -> None:
         """End this process, as all end, once it is known why."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             signal.signal(number, lambda *_: None)  # it ends already; the thread still hears it
-        self._concluded.wait()
-        assert self._ending is not None
-        _exit(self._ending.code)
+        if self._concluded.wait(_CONCLUSION) and self._ending is not None:
+            _exit(self._ending.code)
+        self._print(f"Rank {self.rank} has lost the other ranks, and what started them.")
+        _exit(1)
 
     def _nudge(self) -> None:
         with contextlib.suppress(OSError):
@@ -178,7 +181,7 @@ class Watch:
         except (RuntimeError, OSError):  # the store's, of several kinds
             if self._done:  # who keeps it may have ended before this rank has seen that all are done
                 return self._all_done.set()
-            ending = Ending(None, "The process that started the ranks is gone, and so they end.", 1)
+            ending = Ending(None, "The process that started the ranks, or keeps them together, is gone, and so they end.", 1)
         self._conclude(ending)
 
     def _look(self) -> Ending | None:
