@@ -93,6 +93,20 @@ class Generate:
         for path in make_videos(found, self.runtime, requests, self.output, self.save_state):
             print(path)
 
+    def launch(self, arguments: list[str]) -> None:
+        """The same in a process for each GPU, where `arguments` were the command's."""
+        device = self.runtime.device
+        if self.resume is None:
+            self.check()
+        else:
+            from hunyuan_video.apps.generate import SavedState
+
+            device = SavedState.read(self.resume, self.output.out).made.runtime.device
+
+        from hunyuan_video.apps.launch import launch
+
+        launch(self.gpus, device, arguments)
+
     def check(self) -> tuple[list[Request], weights.Weights]:
         """What is asked for, and the weights; refuses what can be refused before anything is loaded."""
         prompts, (adapters, picture) = self._prompts(), _given(self.lora, self.image)
@@ -409,12 +423,7 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     elif hasattr(given, "weights"):
         given = replace(given, weights=given.weights or root)  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(given, Generate) and given.gpus != 1 and world_size() == 1:
-        if given.resume is None:
-            given.check()
-
-        from hunyuan_video.apps.launch import launch
-
-        return launch(given.gpus, given.runtime.device, [name, *arguments])
+        return given.launch([name, *arguments])
     given.run()
 
 

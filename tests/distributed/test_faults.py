@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+
+from hunyuan_video.video import load_latents
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = ROOT / "src" / "hunyuan_video" / "tiny"
@@ -116,6 +119,23 @@ def test_ctrl_c_ends_all_ranks(tmp_path):
         code, out, sentences = run.ended(15)
     assert (code, out, sentences) == (130, "", []) and files_in(tmp_path) == []
     assert run.errors.read_text().count("Stopped. Nothing of this video was kept") == 1 and "Traceback" not in run.errors.read_text()
+
+
+@pytest.mark.slow
+def test_what_ctrl_c_stopped_on_two_ranks_is_finished_by_three(tmp_path):
+    settings = (*SMALL, "--num-steps", "200", "--format", "latents")
+    with running(tmp_path, *OWN, *settings, "--gpus", "2", "--save-state", "state.safetensors") as run:
+        while not (tmp_path / "state.safetensors").exists():
+            time.sleep(0.1)
+        run.process.send_signal(signal.SIGINT)
+        assert run.ended(15)[0] == 130 and run.errors.read_text().count("Kept: state.safetensors") == 1
+    resume = ("-m", "hunyuan_video", "generate", "--resume", "state.safetensors", "--weights", str(EMBEDDED), "--gpus", "3")
+    paths = []
+    for command in (resume, (*OWN, *settings)):
+        result = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True)
+        paths += result.stdout.splitlines()
+    three, one = (load_latents(tmp_path / path)[0] for path in paths)
+    torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
 
 
 def test_the_ranks_end_without_their_launcher(tmp_path):

@@ -44,7 +44,7 @@ class Given:
         if not made.model:
             raise ValueError(f"{path} was made during a training, with weights that were not kept; nothing can make it again.")
         found = weights.find_or_embedded(self.root, self.transformer, made.load_key)
-        if (model := identity.of_model(found)) != made.model:
+        if (model := once(partial(identity.of_model, found))) != made.model:
             raise ValueError(
                 f"{path} was made with other weights (model {made.model}, with a transformer called {made.transformer!r}) than those in "
                 f"{found.root} (model {model}, with {found.transformer.name}); give theirs with --weights, or a transformer apart with "
