@@ -35,7 +35,7 @@ def transformer_peer(model: HunyuanVideoTransformer) -> HunyuanVideoTransformer3
         rope_theta=config.rope_theta,
         rope_axes_dim=config.rope_dims,
     )
-    keymap = json.loads(KEYMAP.read_text())["map"]
+    keymap = json.loads(KEYMAP.read_text(encoding="utf-8"))["map"]
     ours = model.state_dict()
     theirs = {}
     for name in peer.state_dict():

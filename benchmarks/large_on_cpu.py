@@ -56,7 +56,7 @@ def write(folder: Path, in_8_bits: bool) -> Path:
 
 
 def of_process(file: str, what: str) -> int:
-    found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self", file).read_text())
+    found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self", file).read_text(encoding="ascii"))
     assert found is not None
     return int(found[1])
 

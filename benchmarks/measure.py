@@ -75,7 +75,7 @@ def deviation(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE / 2**20
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> float:

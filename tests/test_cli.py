@@ -20,11 +20,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hunyuan_video import HunyuanVideo, Sampling, checkpoint, cli, video
+from hunyuan_video.checkpoint import convert as conversion
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.weights import find_or_embedded, locate
 
 SMALL = ["--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "2"]
+NAME = "A_cat_seed{}_2steps_32x48_5frames"
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +51,13 @@ def only(pattern: str) -> Path:
 def test_a_prompt_becomes_a_video_file_whose_path_is_printed(generate, capsys):
     assert generate("A cat.", "--seed", "3") == 0
     path = only("*.mp4")
-    assert capsys.readouterr().out.strip() == str(path) == "results/A_cat_seed3.mp4"
+    assert capsys.readouterr().out.strip() == str(path) == f"results/{NAME.format(3)}.mp4"
     frames, fps = read_video(path)
     assert frames.shape == (5, 32, 48, 3) and fps == 24
 
 
 @pytest.mark.parametrize(
-    ("form", "pattern"), [("webm", "*.webm"), ("gif", "*.gif"), ("png", "A_cat_seed0/00004.png"), ("latents", "*.safetensors")]
+    ("form", "pattern"), [("webm", "*.webm"), ("gif", "*.gif"), ("png", f"{NAME.format(0)}/00004.png"), ("latents", "*.safetensors")]
 )
 def test_every_format_is_written_and_can_be_replayed(generate, official_tree, capsys, form, pattern):
     assert generate("A cat.", "--seed", "0", "--format", form) == 0
@@ -72,7 +74,7 @@ def test_several_videos_count_their_seeds_up_and_say_which_they_are(generate, ca
     caplog.set_level("INFO", "hunyuan_video")
     assert generate("A cat.", "--seed", "5", "--num-videos", "3") == 0
     assert [text for text in caplog.messages if text.startswith("Video")] == ["Video 1 of 3", "Video 2 of 3", "Video 3 of 3"]
-    assert {path.name for path in Path("results").iterdir()} == {f"A_cat_seed{seed}.mp4" for seed in (5, 6, 7)}
+    assert {path.name for path in Path("results").iterdir()} == {f"{NAME.format(seed)}.mp4" for seed in (5, 6, 7)}
 
 
 def test_a_sign_of_life_comes_before_what_takes_long(generate, official_tree, caplog, monkeypatch):
@@ -89,10 +91,29 @@ def test_a_file_of_prompts_makes_one_video_each(generate):
     assert len(list(Path("results").iterdir())) == 2
 
 
+def test_what_differs_from_the_weights_settings_stands_in_the_name(lora_file):
+    def name(*flags: str) -> str:
+        before = set(Path("results").glob("*"))
+        assert cli.main(["generate", "A cat walks on the grass.", "--seed", "7", "--num-steps", "1", *flags, "--format", "latents"]) == 0
+        (path,) = set(Path("results").glob("*")) - before
+        return path.stem.removeprefix("A_cat_walks_on_the_grass_seed7_1steps")
+
+    assert name() == name("--height", "128", "--guidance", "2").removesuffix("-2") == ""  # as the weights were made for
+    assert name("--height", "64", "--width", "96", "--shift", "3") == "_64x96_shift3"
+    assert name("--cfg-scale", "1.5", "--guidance", "4") == "_guidance4_cfg1.5"
+    assert name("--num-frames", "5", "--noise", "official") == "_5frames_official-noise"
+    one, other = (name("--num-frames", "5", "--cfg-scale", "2", "--negative-prompt", text) for text in ("blurry", "dark"))
+    assert one.startswith("_5frames_cfg2_negative-") and one != other and not other.endswith("-2")
+    whole, part = (name("--num-frames", "5", "--lora", f"{lora_file}:{strength}") for strength in ("0.5", "0.5,single_blocks=0"))
+    assert whole == "_5frames_lora-style-0.5" and part.startswith(f"{whole}-") and part != f"{whole}-2"
+    Image.new("RGB", (60, 40), "red").save("red.png")
+    assert name("--num-frames", "5", "--image", "red.png").startswith("_5frames_image-")
+
+
 def test_nothing_is_overwritten(generate):
     for _ in range(2):
         assert generate("A cat.", "--seed", "0") == 0
-    assert {path.name for path in Path("results").iterdir()} == {"A_cat_seed0.mp4", "A_cat_seed0-2.mp4"}
+    assert {path.name for path in Path("results").iterdir()} == {f"{NAME.format(0)}.mp4", f"{NAME.format(0)}-2.mp4"}
 
 
 def test_no_metadata_means_none(generate):
@@ -166,12 +187,12 @@ def lora_file() -> Path:
 def test_a_lora_changes_the_video_and_is_replayed(lora_file, capsys):
     assert cli.main(EMBEDDED) == 0
     assert cli.main([*EMBEDDED, "--lora", str(lora_file), "--lora", f"{lora_file}:-0.5"]) == 0
-    plain, styled = (video.read_metadata(only(f"*_seed0{ending}.mp4")) for ending in ("", "-2"))
+    plain, styled = (video.read_metadata(only(f"*_5frames{ending}.mp4")) for ending in ("", "_lora-style_lora-style--0.5"))
     assert styled["frames_sha256"] != plain["frames_sha256"]
     known = [(adapter["name"], adapter["strengths"]["everywhere"]) for adapter in styled["adapters"]]
     assert known == [(lora_file.name, 1.0), (lora_file.name, -0.5)]
     moved = lora_file.rename("renamed.safetensors")  # for what counts is its content
-    assert cli.main(["replay", str(only("*_seed0-2.mp4")), "--lora", str(moved)]) == 0
+    assert cli.main(["replay", str(only("*_lora-style--0.5.mp4")), "--lora", str(moved)]) == 0
     assert "The frames are identical." in capsys.readouterr().out
 
 
@@ -181,7 +202,7 @@ def test_a_video_made_with_a_folder_is_replayed_with_the_file_and_the_other_way_
     lora_file = lora_file.rename(folder / "pytorch_lora_weights.safetensors")
     assert cli.main([*EMBEDDED, "--lora", str(folder)]) == 0
     for again in (folder, lora_file):
-        assert cli.main(["replay", str(only("*_seed0.mp4")), "--lora", str(again), "--out", f"again{again.suffix}"]) == 0
+        assert cli.main(["replay", str(only("*_lora-run.mp4")), "--lora", str(again), "--out", f"again{again.suffix}"]) == 0
         assert "The frames are identical." in capsys.readouterr().out
 
 
@@ -268,6 +289,27 @@ def test_a_transformer_that_the_other_parts_are_not_made_for_is_refused(official
         assert "needs 16 features in a text state, but" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("part", "ids"), [("text_encoder", 260), ("text_encoder_2", 258)])
+def test_a_tokenizer_that_gives_ids_which_its_text_encoder_does_not_know_is_refused_before_weights_are_read(
+    official_tree, tmp_path, monkeypatch, capsys, part, ids
+):
+    """More room than ids is usual: the official language model has 128320 embeddings for a tokenizer that counts to 128258."""
+    for module in ("transformer", "text_encoder", "vae"):
+        monkeypatch.setattr(checkpoint, f"load_{module}", lambda *_, **__: pytest.fail("weights were read"))
+    root = shutil.copytree(official_tree, tmp_path / "ckpts")
+    config = root / part / "config.json"
+    own = json.loads(config.read_text())
+    for room in (ids + 62, ids, ids - 1):
+        config.write_text(json.dumps({**own, "vocab_size": room, "text_config": own.get("text_config", {}) | {"vocab_size": room}}))
+        found = locate(root)
+        if room >= ids:
+            assert checkpoint.fitting_sizes(found).text_dim == 16
+    for command in (["generate", "A cat."], ["plan"]):
+        assert cli.main([*command, *SMALL, "--weights", str(root)]) == 2
+        error = capsys.readouterr().err
+        assert f"gives ids up to {ids - 1}, but the text encoder in {root / part} knows those below {ids - 1}" in error
+
+
 @pytest.mark.parametrize("content", [5, [1], "text"])
 def test_latents_whose_settings_are_none_are_refused_with_a_sentence(content, capsys):
     save_file({"latents": torch.zeros(1, 4, 2, 4, 6)}, "a.safetensors", {video.MARK: json.dumps({video.MARK: content})})
@@ -300,7 +342,7 @@ def test_a_run_is_resumed_into_the_callers_folder_and_not_where_its_file_says(ge
     assert "out" not in state["output"] and state["output"]["format"] == "gif"
     weights = ["--weights", str(official_tree)]
     assert cli.main(["generate", "--resume", "state.safetensors", *weights, "--out", "mine"]) == 0
-    assert [path.name for path in Path("mine").iterdir()] == ["A_cat_seed0_x.gif"]
+    assert [path.name for path in Path("mine").iterdir()] == [f"{NAME.format(0)}_x.gif"]
     video.save_latents(latents, "hostile.safetensors", state | {"output": state["output"] | {"out": "/tmp/elsewhere"}})
     assert "settings that this version cannot use" in refused(capsys, "generate", "--resume", "hostile.safetensors", *weights)
 
@@ -359,7 +401,7 @@ def test_a_pipe_that_nobody_reads_any_more_ends_no_batch(official_tree):
     flags = ["--weights", str(official_tree), *SMALL, "--seed", "0", "--num-videos", "3"]
     with started("-m", "hunyuan_video", "generate", "A cat.", *flags) as process:
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "results/A_cat_seed0.mp4\n"
+        assert process.stdout.readline() == f"results/{NAME.format(0)}.mp4\n"
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
     assert process.returncode == 0 and len(list(Path("results").iterdir())) == 3
@@ -399,9 +441,9 @@ def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(ge
 @pytest.mark.parametrize(
     ("place", "name", "error"),
     [
-        ("hunyuan_video.pipeline.HunyuanVideo", "decode", torch.OutOfMemoryError("CUDA out of memory.")),
-        ("hunyuan_video.pipeline.HunyuanVideo", "decode", ValueError("The video to convert holds NaN")),
-        ("hunyuan_video.pipeline.HunyuanVideo", "decode", KeyboardInterrupt()),
+        ("hunyuan_video.pipeline", "decode_pieces", torch.OutOfMemoryError("CUDA out of memory.")),
+        ("hunyuan_video.pipeline", "decode_pieces", ValueError("The video to convert holds NaN")),
+        ("hunyuan_video.pipeline", "decode_pieces", KeyboardInterrupt()),
         ("hunyuan_video.video", "save_video", OSError(28, "No space left on device")),
     ],
 )
@@ -415,7 +457,7 @@ def test_what_fails_after_the_last_step_keeps_the_latents_and_says_how_to_decode
         patch.setattr(f"{place}.{name}", fails)
         assert generate("A cat.", "--seed", "0") != 0
     path = only("*")
-    assert path.name == "A_cat_seed0.safetensors" and f"`hunyuan-video decode {path}`" in caplog.text
+    assert path.name == f"{NAME.format(0)}.safetensors" and f"`hunyuan-video decode {path}`" in caplog.text
     assert cli.main(["decode", str(path), "--weights", str(official_tree)]) == 0
     assert cli.main(["replay", str(only("*.mp4")), "--weights", str(official_tree)]) == 0
     assert "The frames are identical." in capsys.readouterr().out
@@ -427,7 +469,7 @@ def test_latents_that_cannot_be_kept_either_hide_nothing(generate, monkeypatch, 
 
     monkeypatch.setattr("hunyuan_video.video.put_beside", full)
     assert generate("A cat.", "--seed", "0") == 2
-    assert "A_cat_seed0.mp4: no space left" in capsys.readouterr().err and "could not be kept, either (Cannot" in caplog.text
+    assert f"{NAME.format(0)}.mp4: no space left" in capsys.readouterr().err and "could not be kept, either (Cannot" in caplog.text
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -465,7 +507,13 @@ def refused(capsys, *arguments: str) -> str:
         (["replay", "nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["generate", "A cat.", "--format", "gif", "--crf", "3"], "gif has no such setting"),
         (["generate", "A cat.", "--device", "tpu"], "device is 'tpu'"),
-        (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors, which is no file"),
+        (["generate", "A cat.", "--image", "nowhere.png"], "nowhere.png"),
+        (["generate", "A cat.", "--image", __file__], "test_cli.py cannot be read"),
+        (
+            ["generate", "A cat.", "--schedule", "linear-quadratic", "--num-steps", "9", "--linear-steps", "9"],
+            "linear_steps is 9; it must be",
+        ),
+        (["generate", "A cat.", "--lora", "nowhere.safetensors:0.5"], "nowhere.safetensors, which is no file or folder"),
         (["generate", "A cat.", "--lora", "a.safetensors:nan"], "lora is 'a.safetensors:nan', but the strength is nan"),
         (["frobnicate"], "There is no command 'frobnicate'"),
         (["train", "frobnicate"], "There is no command 'train frobnicate'"),
@@ -474,6 +522,48 @@ def refused(capsys, *arguments: str) -> str:
 def test_bad_requests_get_one_sentence_within_a_second_before_weights_are_read(capsys, monkeypatch, arguments, sentence):
     monkeypatch.setattr(HunyuanVideo, "load", lambda *_: pytest.fail("weights were read"))
     assert sentence in refused(capsys, *arguments)
+
+
+def test_a_folder_without_a_lora_is_called_that_before_weights_are_read(capsys, monkeypatch):
+    monkeypatch.setattr(HunyuanVideo, "load", lambda *_: pytest.fail("weights were read"))
+    Path("run").mkdir()
+    for command in (["generate", "A cat."], ["plan"], ["replay", "a.mp4"]):
+        assert "hunyuan-video: run holds no LoRA (such as" in refused(capsys, *command, "--lora", "run")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_name_that_another_process_takes_during_a_conversion_is_left_to_it(official_tree, tmp_path, monkeypatch, capsys, folder):
+    out = tmp_path / ("mine" if folder else "mine.gguf")
+    owner, name = (conversion, "_write_diffusers") if folder else (conversion.gguf_file, "write")
+    write = getattr(owner, name)
+
+    def slow(*arguments) -> None:
+        write(*arguments)
+        out.mkdir() if folder else out.write_bytes(b"theirs")
+
+    monkeypatch.setattr(owner, name, slow)
+    source = official_tree if folder else locate(official_tree).transformer
+    assert cli.main(["convert", str(source), str(out), "--to", "diffusers" if folder else "gguf"]) == 2
+    assert "was made by another process meanwhile; nothing is overwritten" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [out] and (not any(out.iterdir()) if folder else out.read_bytes() == b"theirs")
+
+
+def test_a_state_file_that_another_run_takes_meanwhile_is_left_to_it(generate, official_tree, monkeypatch, caplog):
+    """Asked at the start whether the name is free, and taken by another run while this one loads."""
+    load = HunyuanVideo.load
+
+    def slow(*arguments) -> HunyuanVideo:
+        Path("state.safetensors").write_bytes(b"theirs")
+        return load(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HunyuanVideo, "load", slow)
+        patch.setattr("hunyuan_video.pipeline.decode_pieces", lambda *_: pytest.fail("broken"))
+        with pytest.raises(pytest.fail.Exception):
+            generate("A cat.", "--seed", "0", "--save-state", "state.safetensors")
+    assert Path("state.safetensors").read_bytes() == b"theirs"
+    assert video.load_latents("state-2.safetensors")[1]["step"] == 2 and not Path("state-3.safetensors").exists()
+    assert cli.main(["generate", "--resume", "state-2.safetensors", "--weights", str(official_tree)]) == 0
 
 
 @pytest.mark.parametrize(("name", "content"), [("empty.txt", b""), ("binary.txt", b"\xff\xfe\x00\x01")])
@@ -545,7 +635,22 @@ def test_info_says_what_is_missing_and_how_to_get_it(capsys):
 def test_frames_of_a_png_folder_are_the_frames_of_the_pipeline(generate, official_tree):
     assert generate("A cat.", "--seed", "0", "--format", "png") == 0
     expected = HunyuanVideo.load(official_tree)("A cat.", Sampling(height=32, width=48, num_frames=5, num_steps=2, seed=0)).frames
-    assert np.array_equal(read_video(Path("results/A_cat_seed0"))[0], expected)
+    assert np.array_equal(read_video(Path("results") / NAME.format(0))[0], expected)
+
+
+def test_what_windows_and_macos_lack_is_not_needed(official_tree):
+    lacking = (
+        "import os, signal, sys, tyro, torch, av; from transformers import CLIPTextModel, LlamaModel, AutoTokenizer; "  # which know
+        "sys.modules['resource'] = sys.modules['fcntl'] = None; "
+        "lost = ((signal, 'SIGHUP'), (os, 'posix_fallocate'), (os, 'sysconf')); "
+        "[delattr(module, name) for module, name in lost if hasattr(module, name)]; "
+    )
+    source = str(locate(official_tree).transformer)
+    for arguments in (["generate", "A cat.", *SMALL, "--weights", str(official_tree)], ["convert", source, "mine.pt", "--to", "official"]):
+        code = f"{lacking} from hunyuan_video import cli, signals; signals.enter(lambda: cli.main({arguments!r}))"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert only("*.mp4") and Path("mine.pt").exists()
 
 
 def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Output, Runtime, Sampling, check_guidance, check_prompt
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS, FullSampling, Limits, Output, Runtime, Sampling, check_guidance, check_prompt
 
 
 @pytest.mark.parametrize(
@@ -18,8 +19,8 @@ from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Output, Runtime, Samplin
         ({"height": -16}, "height is -16"),
         ({"num_frames": 128}, "num_frames is 128; it must be 4n .* 1, such as 129"),
         ({"num_frames": 0}, "num_frames is 0; .*such as 1"),
-        ({"num_steps": 0}, "num_steps is 0; it must be between 1 and 1000"),
-        ({"num_steps": 1001}, "num_steps is 1001"),
+        ({"num_steps": 0}, "num_steps is 0; it must be 1 or more"),
+        ({"num_steps": 1001}, "num_steps is 1001; it must be 1000 or less"),
         ({"num_frames": 10_005}, "num_frames is 10005; it must be 10001 or less"),
         ({"width": 8208}, "width is 8208; it must be 8192 or less"),
         ({"shift": 0.0}, "shift is 0.0; it must be above 0"),
@@ -36,7 +37,67 @@ from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Output, Runtime, Samplin
 )
 def test_impossible_sampling_is_refused(setting, sentence):
     with pytest.raises(ValueError, match=sentence):
-        Sampling(**setting)
+        FullSampling(**setting)
+    if not {"linear_steps", "schedule"} & setting.keys():  # which depend on the number of steps, that may be open
+        with pytest.raises(ValueError, match=sentence):
+            Sampling(**setting)
+
+
+def test_what_is_left_open_is_as_the_weights_were_made_for():
+    own = FullSampling(height=64, width=96, num_frames=33, num_steps=20, shift=2.7, guidance=2.0, noise="official")
+    assert Sampling(seed=7).over(own) == replace(own, seed=7)
+    assert Sampling(num_steps=30, cfg_scale=2.0, seed=7).over(own) == replace(own, num_steps=30, cfg_scale=2.0, seed=7)
+    assert own.over(FullSampling()) == own
+
+
+def test_weights_without_guidance_have_none_unless_it_is_given():
+    without = FullSampling(guidance=None)
+    assert Sampling().over(without).guidance is None and Sampling(guidance=2.0).over(without).guidance == 2.0
+
+
+def test_an_open_seed_is_another_one_each_time():
+    seeds = {Sampling().over(FullSampling()).seed for _ in range(3)}
+    assert len(seeds) > 1 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"num_steps": 10}, "linear_steps is 25; it must be below num_steps, 10"),
+        ({"num_steps": 1, "linear_steps": None}, "linear_steps is 25"),
+        ({"linear_steps": 50}, "linear_steps is 50; it must be below num_steps, 50"),
+    ],
+)
+def test_settings_that_depend_on_each_other_are_checked_when_nothing_is_open(setting, sentence):
+    own = FullSampling(schedule="linear-quadratic", linear_steps=25)
+    with pytest.raises(ValueError, match=sentence):
+        Sampling(**setting).over(own)
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting", "sentence"),
+    [
+        ({"max_side": 96}, {"width": 112}, "width is 112; it must be 96 or less"),
+        ({"max_frames": 33}, {"num_frames": 37}, "num_frames is 37; it must be 33 or less"),
+        ({"max_steps": 20}, {"num_steps": 21}, "num_steps is 21; it must be 20 or less"),
+        (
+            {"max_pixels": 33 * 64 * 96},
+            {"num_frames": 37, "height": 64, "width": 96},
+            "num_frames of 37 and 64x96 make 227328 pixels; they must be 202752 or less together",
+        ),
+    ],
+)
+def test_a_server_sets_its_own_limits(limits, setting, sentence):
+    Limits().check(FullSampling(**setting))
+    Limits(**limits).check(FullSampling(height=64, width=96, num_frames=33, num_steps=20))
+    with pytest.raises(ValueError, match=sentence):
+        Limits(**limits).check(Sampling(**setting))
+    with pytest.raises(ValueError, match=sentence):
+        Limits(**limits).check(FullSampling(**{"height": 64, "width": 96, "num_frames": 33, "num_steps": 20} | setting))
+
+
+def test_what_is_left_open_is_within_every_limit():
+    Limits(max_side=16, max_frames=1, max_pixels=256, max_steps=1).check(Sampling())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +119,10 @@ def test_impossible_output_is_refused(setting, sentence):
     [
         (Sampling, {"schedule": "cosine"}, "schedule is 'cosine'; it must be shift, linear-quadratic"),
         (Sampling, {"noise": "gpu"}, "noise is 'gpu'"),
-        (Sampling, {"height": 64.0}, "height is 64.0; it must be int"),
+        (Sampling, {"height": 64.0}, "height is 64.0; it must be int or None"),
+        (FullSampling, {"height": None}, "height is None; it must be int"),
+        (FullSampling, {"schedule": None}, "schedule is None; it must be shift, linear-quadratic"),
+        (Limits, {"max_frames": None}, "max_frames is None; it must be int"),
         (Sampling, {"num_steps": True}, "num_steps is True; it must be int"),
         (Sampling, {"seed": "1"}, "seed is '1'; it must be int or None"),
         (Sampling, {"guidance": "high"}, "guidance is 'high'; it must be float or None"),
@@ -109,6 +173,8 @@ def test_a_huge_prompt_is_refused_and_the_longest_is_not():
     check_prompt("x" * MAX_PROMPT_CHARACTERS)
     with pytest.raises(ValueError, match="the limit is 10000"):
         check_prompt("x" * (MAX_PROMPT_CHARACTERS + 1))
+    with pytest.raises(ValueError, match="has 11 characters; the limit is 10,"):
+        check_prompt("x" * 11, limits=Limits(max_prompt_characters=10))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import nn
 
 from hunyuan_video import checkpoint, memory, pipeline, plan, weights
 from hunyuan_video.checkpoint.lora import save_lora
-from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts
@@ -26,7 +26,7 @@ from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_o
 from hunyuan_video.weights import locate
 
 GB = 10**9
-SMALL = Sampling(height=32, width=48, num_frames=5, num_steps=3, seed=7, guidance=4.0)
+SMALL = FullSampling(height=32, width=48, num_frames=5, num_steps=3, seed=7, guidance=4.0)
 IN_FLOAT32 = Runtime(device="cpu", dtype="float32", vae_dtype="float32", text_dtype="float32", attention="sdpa")
 on_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ from PIL import Image
 from tiny_checkpoint import VAE, save_official_tree
 from torch import nn
 
-from hunyuan_video import pipeline
+from hunyuan_video import pipeline, plan
 from hunyuan_video.checkpoint.lora import read_lora, save_lora
-from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.config import FullSampling, Runtime, Sampling
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
@@ -187,6 +188,34 @@ def test_stages_come_in_order_and_every_step_is_seen(pipe):
     assert seen == [("encode", 1, 1), ("denoise", 1, 3), ("denoise", 2, 3), ("denoise", 3, 3), ("decode", 1, 1)]
 
 
+@pytest.fixture
+def small_tiles(pipe, monkeypatch):
+    """Of the pipeline's VAE: 32x48 pixels are then two rows of two tiles, and 33 frames three tiles."""
+    monkeypatch.setattr(pipe.vae, "config", replace(pipe.vae.config, sample_size=32, sample_tsize=16))
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_every_row_of_tiles_that_is_decoded_is_a_step_and_the_last_one_holds_the_frames(pipe):
+    options = replace(SMALL, num_steps=1, num_frames=33)
+    steps = [step for step in pipe.steps("A cat.", options) if step.stage == "decode"]
+    assert [(step.step, step.total) for step in steps] == [(number, 6) for number in range(1, 7)]
+    assert [step.frames is None for step in steps] == [True] * 5 + [False] and steps[-1].frames.shape == (33, 32, 48, 3)
+    assert np.array_equal(steps[-1].frames, pipe.decode(steps[0].latents))
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_whoever_stops_while_it_decodes_finds_the_models_where_they_were(pipe, monkeypatch):
+    monkeypatch.setattr(pipe, "device", torch.device("cpu:0"))  # another name, to which models are really copied
+    home = [tensor.data_ptr() for model in (pipe.text_encoder, pipe.transformer, pipe.vae) for tensor in model.parameters()]
+    steps = pipe.steps("A cat.", SMALL)
+    while next(steps).stage != "decode":
+        pass
+    assert [tensor.data_ptr() for tensor in pipe.vae.parameters()] != home[-len(list(pipe.vae.parameters())) :]
+    steps.close()
+    after = [tensor.data_ptr() for model in (pipe.text_encoder, pipe.transformer, pipe.vae) for tensor in model.parameters()]
+    assert after == home and pipe("A dog.", replace(SMALL, num_steps=1)).frames.shape[0] == 5
+
+
 @pytest.mark.parametrize("done", [1, 2, 3])
 def test_resuming_gives_exactly_the_same_frames(pipe, done):
     whole = list(pipe.steps("A cat.", SMALL))
@@ -243,7 +272,39 @@ def test_settings_are_given_by_name_and_pictures_as_whatever_one_has(pipe, tmp_p
     given = {"array": pixels, "Pillow's": Image.fromarray(pixels), "file": tmp_path / "a.png", "Picture": Picture(pixels)}[kind]
     request = pipe.request("A cat.", SMALL, seed=9, num_steps=1, negative_prompt="blurry", image=given)
     assert request == Request("A cat.", replace(SMALL, seed=9, num_steps=1), "blurry", Picture(pixels))
-    assert pipe.request("A cat.", seed=9) == Request("A cat.", replace(pipe.defaults, seed=9))
+    assert pipe.request("A cat.", seed=9) == Request("A cat.", Sampling(seed=9))
+
+
+@pytest.fixture(scope="module")
+def made_for_small(official_tree, tmp_path_factory):
+    """A pipeline of weights that say what they were made for."""
+    root = shutil.copytree(official_tree, tmp_path_factory.mktemp("made") / "ckpts")
+    settings = {"height": 32, "width": 48, "num_frames": 5, "num_steps": 2, "shift": 3.0, "guidance": 4.0}
+    (root / "generation_config.json").write_text(json.dumps(settings))
+    return HunyuanVideo.load(root, sampling=Sampling(seed=7))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda pipe: pipe("A cat.", Sampling(seed=7)),
+        lambda pipe: pipe("A cat.", seed=7),
+        lambda pipe: pipe(Request("A cat.", Sampling(seed=7))),
+        lambda pipe: pipe("A cat.", replace(pipe.defaults, seed=7)),
+    ],
+)
+def test_what_is_left_open_is_what_the_weights_were_made_for(made_for_small, ask):
+    made = ask(made_for_small)
+    assert made.provenance.sampling == FullSampling(height=32, width=48, num_frames=5, num_steps=2, shift=3.0, guidance=4.0, seed=7)
+    assert made.frames.shape == (5, 32, 48, 3)
+
+
+def test_the_largest_video_of_a_load_is_by_default_what_the_weights_were_made_for(official_tree, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plan, "choose", lambda _parts, sampling, runtime, *_: seen.append(sampling) or replace(runtime, offload="none"))
+    for sampling in (None, Sampling(seed=7), Sampling(num_frames=5)):
+        HunyuanVideo.load(official_tree, Runtime(offload="auto"), sampling)
+    assert [replace(sampling, seed=0) for sampling in seen] == [FullSampling(), FullSampling(), FullSampling(num_frames=5)]
 
 
 def test_a_call_with_settings_makes_that_video(pipe):
@@ -284,13 +345,22 @@ def test_a_video_that_ends_early_leaves_the_pipeline_free(pipe, monkeypatch, end
 def test_guidance_for_weights_without_it_is_refused_before_any_work(official_tree, tmp_path):
     without = HunyuanVideo.load(save_official_tree(tmp_path / "ckpts", guidance_embed=False))
     with pytest.raises(ValueError, match="these weights have no embedded guidance"):
-        next(without.steps("A cat.", SMALL))
-    assert without("A cat.", replace(SMALL, guidance=None)).frames.shape[0] == 5
+        next(without.steps("A cat.", replace(SMALL, guidance=6.0)))
+    made = without("A cat.", SMALL)
+    assert made.provenance.sampling.guidance is None and made.frames.shape[0] == 5
 
 
-def test_missing_guidance_is_refused_before_any_work(pipe):
+def test_weights_that_say_nothing_of_their_guidance_are_asked_themselves(tmp_path):
+    """As in a transformer whose names could not be read before it was loaded."""
+    loaded = HunyuanVideo.load(save_official_tree(tmp_path / "ckpts", guidance_embed=False))
+    bare = HunyuanVideo(loaded.text_encoder, loaded.transformer, loaded.vae)
+    assert bare.defaults == FullSampling(guidance=None)
+
+
+def test_missing_guidance_is_refused_before_any_work(pipe, monkeypatch):
+    monkeypatch.setattr(pipe, "origin", replace(pipe.origin, sampling=FullSampling(guidance=None)))
     with pytest.raises(ValueError, match="these weights need an embedded guidance scale"):
-        next(pipe.steps("A cat.", replace(SMALL, guidance=None)))
+        next(pipe.steps("A cat.", SMALL))
 
 
 def test_the_model_sees_the_noise_levels_of_the_schedule(pipe, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import deque
 from dataclasses import replace
 from itertools import accumulate
@@ -15,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from hunyuan_video import plan
 from hunyuan_video.cli import main
-from hunyuan_video.config import Runtime, Sampling, parse_bytes
+from hunyuan_video.config import FullSampling, Runtime, parse_bytes
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts, Prediction
@@ -23,11 +25,11 @@ from hunyuan_video.transforms.lora import in_attention_and_mlp
 from hunyuan_video.weights import locate
 
 GB = 10**9
-VIDEO = Sampling(height=64, width=96, num_frames=33, num_steps=2, seed=0)
+VIDEO = FullSampling(height=64, width=96, num_frames=33, num_steps=2, seed=0)
 IN_FLOAT32 = Runtime(device="cpu", dtype="float32", vae_dtype="float32", text_dtype="float32", attention="sdpa")
 
 
-def measured(pipe: HunyuanVideo, sampling: Sampling) -> dict[str, int]:
+def measured(pipe: HunyuanVideo, sampling: FullSampling) -> dict[str, int]:
     """Bytes of every tensor on the device, at the fullest moment of each stage."""
     models = [pipe.text_encoder, pipe.transformer, pipe.vae]
     resident = sum(tensor.nbytes for model in models for tensor in (*model.parameters(), *model.buffers()))
@@ -91,7 +93,7 @@ def test_operations_of_a_small_transformer_are_those_of_the_formula(tiny_transfo
 
 
 def test_multiplying_in_8_bits_is_planned_faster_and_expands_no_weight():
-    video = Sampling(height=256, width=384, num_frames=33)  # of a larger one, most of the time is attention
+    video = FullSampling(height=256, width=384, num_frames=33)  # of a larger one, most of the time is attention
     half, both = plan.predict(Parts(), video, [Runtime(fp8=True), Runtime(fp8_matmul=True)])
     assert 0.5 < both.seconds / half.seconds < 0.9
     assert both.stages["denoise"] == pytest.approx(half.stages["denoise"], rel=0.02)
@@ -204,7 +206,7 @@ def test_the_released_model_needs_what_its_tensors_say():
 
 def test_fewer_frames_take_less_and_tiles_bound_the_decoding():
     parts, runtimes = Parts(), [Runtime(offload="blocks")]
-    short, long = (plan.predict(parts, Sampling(height=320, width=512, num_frames=n), runtimes)[0] for n in (65, 129))
+    short, long = (plan.predict(parts, FullSampling(height=320, width=512, num_frames=n), runtimes)[0] for n in (65, 129))
     assert short.stages["denoise"] < long.stages["denoise"]
     assert long.stages["decode"] < 1.05 * short.stages["decode"]
 
@@ -227,6 +229,22 @@ def test_the_command_prints_a_table_and_a_proposal(official_tree, capsys):
     assert what == f"For the weights in {official_tree}:" and units.startswith("GB (10^9 bytes) at the fullest moment")
     assert head.split()[-3:] == ["GPU", "host", "time"] and len(rows) == 12
     assert last == "The fastest that fits 24.0 GB takes 0.8: --offload none"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [([], {"num_frames": 5}), (["--num-frames", "9"], {"num_frames": 9}), (None, {"height": 720, "width": 1280})]
+)
+def test_a_plan_is_for_the_weights_own_video_unless_told(official_tree, tmp_path, monkeypatch, flags, expected):
+    root, own = tmp_path / "ckpts", {"height": 32, "width": 48, "num_frames": 5}
+    shutil.copytree(official_tree, root)
+    (root / "generation_config.json").write_text(json.dumps(own))
+    seen = []
+    monkeypatch.setattr(plan, "predict", lambda _parts, sampling, *_: pytest.fail("enough") if seen.append(sampling) is None else None)
+    monkeypatch.delenv("MODEL_BASE", raising=False)
+    with pytest.raises(pytest.fail.Exception):
+        main(["plan"] if flags is None else ["plan", "--weights", str(root), *flags])  # without weights, of the released ones
+    wanted = FullSampling(**expected if flags is None else own | expected)
+    assert replace(seen[0], seed=0) == wanted
 
 
 def test_without_a_gpu_or_its_size_the_command_says_what_is_missing(official_tree, capsys):

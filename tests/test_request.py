@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Runtime, Sampling
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS, FullSampling, Runtime, Sampling
 from hunyuan_video.request import Adapted, Adapter, BlockStrength, Picture, Provenance, Request, Strengths
 
 # --- Adapters ---
@@ -57,7 +57,7 @@ def test_strengths_of_blocks_without_an_adapter_are_refused():
 
 @pytest.mark.parametrize("tail", ["0.8,blocks=1", "0.8,0.5", "0.8,single_blocks.x=1", "0.8,single_blocks=", "single_blocks.1-=1"])
 def test_blocks_that_are_not_understood_are_said_to_be_no_file(tail):
-    with pytest.raises(FileNotFoundError, match=r"which is no file; give FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE"):
+    with pytest.raises(FileNotFoundError, match=r"which is no file or folder; give FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE"):
         Adapter.parse(f"a.safetensors:{tail}").check_file()
 
 
@@ -133,12 +133,23 @@ def test_numbered_requests_count_their_seeds_up():
     assert [request.sampling.seed for request in Request("A cat.").numbered(2)] == [None, None]
 
 
+def test_what_a_request_leaves_open_is_settled_over_the_weights_settings():
+    weights = FullSampling(height=64, width=96, num_frames=33, guidance=None, shift=3.0)
+    assert Request("A cat.", Sampling(num_steps=9, seed=7)).complete(weights) == replace(weights, num_steps=9, seed=7)
+
+
+def test_a_picture_that_nothing_follows_is_refused_also_where_the_weights_say_so():
+    request = Request("A cat.", image=Picture(np.zeros((16, 16, 3), np.uint8)))
+    with pytest.raises(ValueError, match="image is given, but num_frames is 1"):
+        request.complete(FullSampling(num_frames=1))
+
+
 # --- Provenance ---
 
 MADE = Provenance(
     prompt="A cat.",
     negative_prompt="blurry",
-    sampling=Sampling(height=64, width=96, guidance=None, cfg_scale=2.0, seed=7),
+    sampling=FullSampling(height=64, width=96, guidance=None, cfg_scale=2.0, seed=7),
     runtime=Runtime(fp8=True, offload="blocks"),
     model="0123456789abcdef",
     transformer="mp_rank_00_model_states.pt",
@@ -173,7 +184,8 @@ def test_what_a_file_tells_of_itself_comes_back_as_it_was():
         ),
         ({"adapters": ["a"]}, "an adapter is a str"),
         ({"adapters": [{"name": "a", "sha256": "b", "strengths": {"everywhere": float("nan"), "blocks": []}}]}, "the strength is nan"),
-        ({"sampling": {"height": 64}}, "seed is None"),
+        ({"sampling": {"height": 64}}, "sampling lacks seed"),
+        ({"sampling": MADE.to_json()["sampling"] | {"num_steps": None}}, "num_steps is None; it must be int"),
         ({"load_key": "/etc"}, "load_key is '/etc'; it must be module, ema"),
         ({"frames_sha256": 1}, "frames_sha256 is 1"),
     ],

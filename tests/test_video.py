@@ -340,6 +340,17 @@ def test_a_failed_save_leaves_the_folder_as_it_was(tmp_path, monkeypatch, suffix
     assert target.read_bytes() == b"the old file"
 
 
+def test_folders_are_not_opened_where_a_system_cannot(tmp_path, monkeypatch):
+    file, opened, really = tmp_path / "a", [], os.open
+    file.touch()
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "name", "nt")
+        windows.setattr(os, "open", lambda path, *flags: opened.append(path) or really(path, *flags))
+        files.flush(tmp_path)
+        files.flush(file)
+    assert opened == [file]
+
+
 def test_a_failed_rename_leaves_nothing(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "refused")
@@ -469,6 +480,15 @@ def test_longest_names_fit_on_the_disk(tmp_path):
     name = files.safe_name("长" * 1000, 2**63 - 1)
     assert name.startswith("长" * 20)
     video.save_latents(torch.zeros(1, 1, 1, 1, 1), tmp_path / f"{name}.safetensors", overwrite=False)
+
+
+def test_names_with_more_traits_than_fit_are_short_and_still_tell_videos_apart(tmp_path):
+    assert files.safe_name("A cat", 7, ["30steps", "96x96"]) == "A_cat_seed7_30steps_96x96"
+    long = ["30steps", *("lora-长长长长长长" for _ in range(9))]
+    one, other = (files.safe_name("长" * 1000, 2**63 - 1, [*long, last]) for last in ("a", "b"))
+    assert one != other and all(name.startswith("长长") and f"_seed{2**63 - 1}_30steps_lora-长" in name for name in (one, other))
+    assert max(len(name.encode()) for name in (one, other)) <= files.MAX_NAME_BYTES
+    video.save_latents(torch.zeros(1, 1, 1, 1, 1), tmp_path / f"{one}.safetensors", overwrite=False)
 
 
 def test_without_overwriting_the_next_free_name_is_taken(tmp_path):

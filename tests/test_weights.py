@@ -12,7 +12,7 @@ from conftest import DATA
 from safetensors.torch import save_file
 
 from hunyuan_video import weights
-from hunyuan_video.config import Sampling
+from hunyuan_video.config import FullSampling, Sampling
 from hunyuan_video.request import Request
 
 
@@ -64,8 +64,8 @@ def test_a_named_root_without_weights_is_an_error_and_not_the_embedded_model(tmp
 def test_weights_bring_their_own_sampling_defaults(official_tree, tmp_path):
     copy = shutil.copytree(official_tree, tmp_path / "ckpts")
     (copy / "generation_config.json").write_text(json.dumps({"height": 64, "width": 96}))
-    assert weights.locate(copy).sampling() == Sampling(height=64, width=96)
-    assert weights.locate(official_tree).sampling() == Sampling()
+    assert weights.locate(copy).sampling() == FullSampling(height=64, width=96)
+    assert weights.locate(official_tree).sampling() == FullSampling()
 
 
 @pytest.fixture
@@ -82,9 +82,11 @@ def diffusers_folder(tmp_path):
 
 def test_a_diffusers_folder_is_known_by_its_index_and_brings_its_shift(diffusers_folder):
     found = weights.find(diffusers_folder)
-    assert found.transformer == diffusers_folder / "transformer" and found.sampling() == Sampling(shift=17.0)
+    assert found.transformer == diffusers_folder / "transformer" and found.sampling() == FullSampling(shift=17.0)
+    found.check(Request("A cat.", Sampling(cfg_scale=2.0)))
+    (diffusers_folder / "generation_config.json").write_text('{"guidance": null}')
     with pytest.raises(ValueError, match="need an embedded guidance scale"):
-        found.check(Request("A cat.", Sampling(guidance=None, cfg_scale=2.0)))
+        found.check(Request("A cat."))
 
 
 @pytest.mark.parametrize("pipeline", ["WanPipeline", "FluxPipeline", "HunyuanVideo15Pipeline", "StableDiffusionXLPipeline"])
@@ -137,8 +139,17 @@ def test_a_negative_prompt_that_does_nothing_is_said(caplog, negative, cfg_scale
 def test_guidance_is_refused_by_weights_without_it(official_tree, tmp_path):
     undistilled = tmp_path / "undistilled.safetensors"
     save_file({"img_in.proj.weight": torch.zeros(1)}, undistilled)
+    found = weights.find(official_tree, transformer=undistilled)
     with pytest.raises(ValueError, match="have no embedded guidance"):
-        weights.find(official_tree, transformer=undistilled).check(Request("A cat."))
+        found.check(Request("A cat.", Sampling(guidance=6.0)))
+    found.check(Request("A cat."))
+    assert found.sampling() == FullSampling(guidance=None)
+
+
+def test_what_weights_were_made_for_and_what_is_asked_must_go_together(tmp_path):
+    found = root_with(tmp_path, '{"schedule": "linear-quadratic", "linear_steps": 25}')
+    with pytest.raises(ValueError, match="linear_steps is 25; it must be below num_steps, 10"):
+        found.check(Request("A cat.", Sampling(num_steps=10)))
 
 
 # --- what files in a weights folder say of its use ---
@@ -160,7 +171,7 @@ ROOTS = DATA / "field" / "roots"
 
 def test_a_generation_config_of_hugging_face_changes_nothing():
     found = weights.locate(ROOTS / "gen_hf")
-    assert (found.sampling(), found.negative_prompt, found.image_to_video) == (Sampling(), None, False)
+    assert (found.sampling(), found.negative_prompt, found.image_to_video) == (FullSampling(), None, False)
 
 
 @pytest.mark.parametrize("name", ["gen_list", "gen_bad"])
@@ -192,12 +203,12 @@ def test_a_wrong_value_is_refused_with_the_file_that_says_it(tmp_path, content, 
     [
         ((ROOTS / "diff_noshift" / "scheduler_config.json").read_text(), 7.0),
         ('{"_class_name": "UniPCMultistepScheduler", "flow_shift": 5.0}', 5.0),
-        ('{"_class_name": "EulerDiscreteScheduler"}', Sampling().shift),
+        ('{"_class_name": "EulerDiscreteScheduler"}', FullSampling().shift),
         ('\ufeff{"shift": 17}', 17.0),
     ],
 )
 def test_a_scheduler_says_its_shift_under_either_name_or_leaves_ours(tmp_path, content, shift):
-    assert root_with(tmp_path, content, SCHEDULER).sampling() == Sampling(shift=shift)
+    assert root_with(tmp_path, content, SCHEDULER).sampling() == FullSampling(shift=shift)
 
 
 @pytest.mark.parametrize(("name", "sentence"), [("diff_list", " is damaged "), ("diff_null", ": shift is None; it must be float")])
@@ -209,7 +220,7 @@ def test_a_wrong_scheduler_is_refused_by_name(tmp_path, name, sentence):
 
 def test_the_scheduler_counts_beside_a_generation_config_that_says_nothing_of_it(diffusers_folder):
     shutil.copy(ROOTS / "gen_hf" / "generation_config.json", diffusers_folder)
-    assert weights.find(diffusers_folder).sampling() == Sampling(shift=17.0)
+    assert weights.find(diffusers_folder).sampling() == FullSampling(shift=17.0)
 
 
 @pytest.mark.parametrize(

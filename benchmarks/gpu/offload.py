@@ -20,7 +20,7 @@ from gpu.attention import best, kernel
 from gpu.models import Inputs, config_of, random_transformer
 from gpu.part import Part
 from hunyuan_video import plan
-from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, SingleStreamBlock
 from hunyuan_video.transforms.offload import offload_blocks, on_device, tensors_of
@@ -38,7 +38,7 @@ def plan_bytes(part: Part) -> dict[tuple[Video, str], int]:
     found: dict[tuple[Video, str], int] = {}
     for video in TINY_VIDEOS if part.rehearse else VIDEOS:
         with part.case("offload-plan", video="x".join(map(str, video))) as row:
-            sampling = Sampling(num_frames=video[0], height=video[1], width=video[2])
+            sampling = FullSampling(num_frames=video[0], height=video[1], width=video[2])
             runtimes = [Runtime(offload="models"), Runtime(offload="blocks")]
             predictions = plan.predict(plan.Parts(transformer=config_of(part)), sampling, runtimes)
             row.update(none=predictions[0].stages["denoise"], blocks=predictions[1].stages["denoise"])

@@ -127,7 +127,6 @@ class Generate:
     def _resume(self) -> None:
         assert self.resume is not None
         plain = Generate(
-            sampling=_sampling_of(self.which.weights, self.which.transformer),
             output=Output(out=self.output.out),
             which=self.which,
             lora=self.lora,
@@ -330,6 +329,7 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
     adapters = tuple(map(Adapter.parse, lora))
     for adapter in adapters:
         adapter.check_file()
+        weights.lora_file(adapter.path)
     return adapters, None if image is None else read_picture(image)
 
 
@@ -414,10 +414,7 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         given = f"{name} {arguments[0]}" if name in GROUPS else name
         raise ValueError(f"There is no command {given!r}; `hunyuan-video --help` lists them.")
     command, root = COMMANDS[name], _path_argument(arguments, "--weights") or _model_base()
-    default = None
-    if command is Generate:
-        default = Generate(sampling=_sampling_of(root, _path_argument(arguments, "--transformer")))
-    given = parse(command, arguments, f"hunyuan-video {name}", default)
+    given = parse(command, arguments, f"hunyuan-video {name}")
     if hasattr(given, "which"):
         given = replace(given, which=replace(given.which, weights=given.which.weights or root))
     elif hasattr(given, "weights"):
@@ -425,11 +422,6 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     if isinstance(given, Generate) and given.gpus != 1 and world_size() == 1:
         return given.launch([name, *arguments])
     given.run()
-
-
-def _sampling_of(root: Path | None, transformer: Path | None) -> Sampling:
-    """The defaults that come with weights, which need not be there: help must not fail for want of them."""
-    return weights.locate(weights.root_or_embedded(root, transformer)).sampling()
 
 
 def _path_argument(arguments: list[str], flag: str) -> Path | None:

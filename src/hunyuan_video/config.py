@@ -1,16 +1,18 @@
 """What a user may set: frozen, flat, validated where the value enters. Imports no torch.
 
-`Sampling` is what to make; `Runtime` is how to make it (it may change speed, memory and rounding, never what was asked for).
+`Sampling` is what to make; `Runtime` is how to make it (it may change speed, memory and rounding, never what was asked for); `Limits` is
+how much of it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from reprlib import repr  # short: an array has thousands of numbers
+from secrets import randbelow
 from types import UnionType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 # Verbatim from the official release; used when classifier-free guidance is on and no negative prompt is given.
 OFFICIAL_NEGATIVE_PROMPT = (
@@ -19,7 +21,6 @@ OFFICIAL_NEGATIVE_PROMPT = (
 )
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
-MAX_SIDE, MAX_FRAMES, MAX_STEPS = 8192, 10_001, 1000  # beyond what H.264 and AV1 can hold, and beyond what anybody means
 MAX_TIMEOUT = 7 * 24 * 3600  # seconds
 MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
 
@@ -38,73 +39,134 @@ def check_types(settings: object) -> None:
             right = isinstance(value, tuple) and all(isinstance(item, item_type) for item in value)
             require(right, f"{name} is {repr(value)}; it must be a tuple of {item_type.__name__}.")
             continue
-        options = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+        options = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
         choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
         types = [option for option in options if isinstance(option, type)]
         if float in types:
             types.append(int)
-        right = value in choices if choices else isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool))
+        right = value in choices or (isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool)))
         wanted = ", ".join(choices) if choices else " or ".join(option.__name__ for option in types).replace("NoneType", "None")
         require(right, f"{name} is {repr(value)}; it must be {wanted}.")
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """One video to make. The defaults are the official ones; a weights folder may bring its own in `generation_config.json`."""
+    """One video to make. What is left open, None, is as the weights were made for: see `over`."""
 
-    height: int = 720
-    """pixels, a multiple of 16"""
-    width: int = 1280
-    """pixels, a multiple of 16"""
-    num_frames: int = 129
-    """4n + 1; 1 makes a single image"""
-    num_steps: int = 50
-    """denoising steps"""
-    shift: float = 7.0
-    """flow shift: larger spends more steps on layout and motion, fewer on detail"""
-    schedule: Literal["shift", "linear-quadratic"] = "shift"
-    """how the noise levels are spaced; linear-quadratic ignores the shift"""
+    height: int | None = None
+    """pixels, a multiple of 16 (default: the weights' own)"""
+    width: int | None = None
+    """pixels, a multiple of 16 (default: the weights' own)"""
+    num_frames: int | None = None
+    """4n + 1; 1 makes a single image (default: the weights' own)"""
+    num_steps: int | None = None
+    """denoising steps (default: the weights' own)"""
+    shift: float | None = None
+    """flow shift: larger spends more steps on layout and motion, fewer on detail (default: the weights' own)"""
+    schedule: Literal["shift", "linear-quadratic"] | None = None
+    """how the noise levels are spaced; linear-quadratic ignores the shift (default: the weights' own)"""
     linear_steps: int | None = None
-    """linear-quadratic only: how many of the steps are linear (default: half)"""
-    guidance: float | None = 6.0
-    """embedded guidance scale, for weights distilled with one; none for weights without"""
-    cfg_scale: float = 1.0
-    """classifier-free guidance in two passes; 1 is off, and the negative prompt is then unused"""
+    """linear-quadratic only: how many of the steps are linear (default: the weights' own, or else half)"""
+    guidance: float | None = None
+    """embedded guidance scale, for weights distilled with one (default: the weights' own)"""
+    cfg_scale: float | None = None
+    """classifier-free guidance in two passes; 1 is off, and the negative prompt is then unused (default: the weights' own)"""
     seed: int | None = None
     """0 or more; the same seed gives the same video (default: random, and recorded in the file)"""
-    noise: Literal["cpu", "official"] = "cpu"
+    noise: Literal["cpu", "official"] | None = None
     """cpu: float32 noise drawn on the CPU, so a seed means the same on every device; official: float16 on the compute device, as the
-    official code draws it"""
+    official code draws it (default: the weights' own)"""
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            near = max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE
+        for name, size in (("height", self.height), ("width", self.width)):
+            if size is not None:
+                near = max(1, round(size / SIZE_MULTIPLE)) * SIZE_MULTIPLE
+                right = size > 0 and size % SIZE_MULTIPLE == 0
+                require(right, f"{name} is {size}; it must be a positive multiple of {SIZE_MULTIPLE}, such as {near}.")
+        if self.num_frames is not None:
+            near = max(0, round((self.num_frames - 1) / 4)) * 4 + 1
             require(
-                value > 0 and value % SIZE_MULTIPLE == 0,
-                f"{name} is {value}; it must be a positive multiple of {SIZE_MULTIPLE}, such as {near}.",
+                self.num_frames > 0 and self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as {near}."
             )
-            require(value <= MAX_SIDE, f"{name} is {value}; it must be {MAX_SIDE} or less, which is all that videos can hold.")
-        near = max(0, round((self.num_frames - 1) / 4)) * 4 + 1
-        require(self.num_frames > 0 and self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as {near}.")
-        require(self.num_frames <= MAX_FRAMES, f"num_frames is {self.num_frames}; it must be {MAX_FRAMES} or less.")
-        require(1 <= self.num_steps <= MAX_STEPS, f"num_steps is {self.num_steps}; it must be between 1 and {MAX_STEPS}.")
-        require(0 < self.shift < float("inf"), f"shift is {self.shift}; it must be above 0 (the official value is 7).")
+        require(self.num_steps is None or self.num_steps >= 1, f"num_steps is {self.num_steps}; it must be 1 or more.")
         require(
-            self.linear_steps is None or self.num_steps / 40 <= self.linear_steps < self.num_steps,
-            f"linear_steps is {self.linear_steps}; it must be below num_steps, {self.num_steps}, and at least a fortieth of it.",
-        )
-        require(
-            self.schedule == "shift" or self.num_steps >= 2,
-            "A linear-quadratic schedule needs num_steps of 2 or more.",
+            self.shift is None or 0 < self.shift < float("inf"), f"shift is {self.shift}; it must be above 0 (the official value is 7)."
         )
         require(
             self.guidance is None or 0 <= self.guidance < float("inf"),
             f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or none for weights without it.",
         )
-        require(1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
+        require(self.cfg_scale is None or 1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
         require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
+        Limits().check(self)
+
+    def over(self, defaults: FullSampling) -> FullSampling:
+        """With nothing left open: as in `defaults`, but for the seed, which is drawn.
+
+        Raises:
+            ValueError: what was given and what was left open do not go together.
+        """
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(defaults, **{"seed": randbelow(2**31)} | given)
+
+
+@dataclass(frozen=True)
+class FullSampling(Sampling):
+    """One video to make, with nothing left open. The defaults are the official ones; a weights folder may bring its own in
+    `generation_config.json`."""
+
+    height: int = 720
+    width: int = 1280
+    num_frames: int = 129
+    num_steps: int = 50
+    shift: float = 7.0
+    schedule: Literal["shift", "linear-quadratic"] = "shift"
+    linear_steps: int | None = None
+    """None: half of them"""
+    guidance: float | None = 6.0
+    """None for weights without embedded guidance"""
+    cfg_scale: float = 1.0
+    seed: int = 0
+    noise: Literal["cpu", "official"] = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.linear_steps is None or self.num_steps / 40 <= self.linear_steps < self.num_steps,
+            f"linear_steps is {self.linear_steps}; it must be below num_steps, {self.num_steps}, and at least a fortieth of it.",
+        )
+        require(self.schedule == "shift" or self.num_steps >= 2, "A linear-quadratic schedule needs num_steps of 2 or more.")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that may be asked for. The defaults are beyond what H.264 and AV1 can hold, and beyond what anybody means; who computes for
+    strangers has lower ones, and checks the complete settings of each request."""
+
+    max_side: int = 8192
+    """pixels"""
+    max_frames: int = 10_001
+    max_pixels: int = 8192 * 8192 * 10_001
+    """of all frames together"""
+    max_steps: int = 1000
+    max_prompt_characters: int = MAX_PROMPT_CHARACTERS
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def check(self, sampling: Sampling) -> None:
+        """Raises a ValueError for more; what is left open is no more."""
+        bounds = {"height": self.max_side, "width": self.max_side, "num_frames": self.max_frames, "num_steps": self.max_steps}
+        for name, most in bounds.items():
+            value = getattr(sampling, name)
+            require(value is None or value <= most, f"{name} is {value}; it must be {most} or less.")
+        frames, height, width = sampling.num_frames or 1, sampling.height or 1, sampling.width or 1
+        pixels = frames * height * width
+        require(
+            pixels <= self.max_pixels,
+            f"num_frames of {frames} and {height}x{width} make {pixels} pixels; they must be {self.max_pixels} or less together.",
+        )
 
 
 def check_guidance(guidance: float | None, embedded: bool, weights: object) -> None:
@@ -115,14 +177,14 @@ def check_guidance(guidance: float | None, embedded: bool, weights: object) -> N
         require(guidance is None, f"guidance is {guidance}, but {weights} have no embedded guidance; set it to none, and use cfg_scale.")
 
 
-def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = False) -> None:
+def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = False, limits: Limits = Limits()) -> None:
     """Refuse what cannot be a prompt: empty, or so long that it must be a mistake."""
     require(empty_ok or bool(prompt.strip()), f"{name} is empty; describe the video in a sentence or two.")
     halves = not prompt.isascii() and any(0xD800 <= ord(letter) < 0xE000 for letter in prompt)
     require(not halves, f"{name} holds half a character (a lone surrogate), which no file can keep; type it again.")
     require(
-        len(prompt) <= MAX_PROMPT_CHARACTERS,
-        f"{name} has {len(prompt)} characters; the limit is {MAX_PROMPT_CHARACTERS}, and the model reads about the first 1,000.",
+        len(prompt) <= limits.max_prompt_characters,
+        f"{name} has {len(prompt)} characters; the limit is {limits.max_prompt_characters}, and the model reads about the first 1,000.",
     )
 
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from hunyuan_video.config import Output, check_prompt
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 LATENTS_SUFFIX = ".safetensors"
-MAX_NAME_BYTES = 100  # of the 255 that file systems allow
+MAX_NAME_BYTES, MAX_TRAITS_BYTES = 100, 50  # of the 255 that file systems allow
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share, of a file
 
 
@@ -61,15 +61,32 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def safe_name(prompt: str, seed: int) -> str:
-    """A file name without suffix: letters and digits of any script from the prompt, then the seed; at most MAX_NAME_BYTES in UTF-8.
+def safe_name(prompt: str, seed: int, traits: Sequence[str] = ()) -> str:
+    """A file name without suffix: letters and digits of any script from the prompt, then the seed, then what else tells a video from
+    others; at most MAX_NAME_BYTES in UTF-8. Traits that are too long end in a number that stands for all of them.
 
     Windows forbids colons, device names and final dots; file systems count bytes, of which a Chinese character takes three.
     """
-    ending = f"_seed{seed}"  # also keeps the prompt "nul" from naming a device
-    kept = (c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in unicodedata.normalize("NFC", prompt))
-    words = "_".join("".join(kept).split()).encode()[: MAX_NAME_BYTES - len(ending)].decode(errors="ignore").rstrip("_")
-    return (words or "video") + ending
+    tail = "".join(f"_{trait}" for trait in traits)
+    if len(tail.encode()) > MAX_TRAITS_BYTES:
+        tail = f"{_cut(tail, MAX_TRAITS_BYTES - 7)}_{short_digest(tail)}"
+    ending = f"_seed{seed}{tail}"  # also keeps the prompt "nul" from naming a device
+    return (words_of(prompt, MAX_NAME_BYTES - len(ending.encode())) or "video") + ending
+
+
+def words_of(text: str, most: int) -> str:
+    """Its letters and digits, the rest as underscores between them; at most so many bytes."""
+    kept = (c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in unicodedata.normalize("NFC", text))
+    return _cut("_".join("".join(kept).split()), most)
+
+
+def short_digest(text: str) -> str:
+    """Six characters that are others for another text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _cut(text: str, most: int) -> str:
+    return text.encode()[:most].decode(errors="ignore").rstrip("_-.")
 
 
 def flush(path: Path) -> None:
@@ -93,6 +110,24 @@ def replacing(path: Path) -> Iterator[tuple[Path, Path]]:
         yield temporary, path
         _finish(temporary)
         os.replace(temporary, path)
+        flush(temporary.parent)
+
+
+@contextlib.contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """As `replacing`, of a name that is free and must still be so when the block ends: whoever was faster keeps it.
+
+    Raises:
+        FileExistsError: it is taken by now.
+        OSError: as `replacing`.
+    """
+    with _whole(path) as temporary:
+        yield temporary
+        _finish(temporary)
+        try:
+            _rename_to_free(temporary, path)
+        except FileExistsError as error:
+            raise FileExistsError(f"{path} was made by another process meanwhile; nothing is overwritten: choose another name.") from error
         flush(temporary.parent)
 
 

@@ -33,14 +33,14 @@ def machine_memory() -> int:
         if not hasattr(os, "sysconf"):
             return sys.maxsize  # nobody to ask, so nothing to refuse
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fields = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+    fields = dict(line.split(":") for line in MEMINFO.read_text(encoding="ascii").splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit = (GROUP / "memory.max").read_text().strip() if (GROUP / "memory.max").exists() else "max"
+    limit = (GROUP / "memory.max").read_text(encoding="ascii").strip() if (GROUP / "memory.max").exists() else "max"
     if limit == "max":
         return free
-    of_group = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+    of_group = dict(line.split() for line in (GROUP / "memory.stat").read_text(encoding="ascii").splitlines())
     of_files = int(of_group["inactive_file"]) + int(of_group["active_file"])
-    return min(free, int(limit) - int((GROUP / "memory.current").read_text()) + of_files)
+    return min(free, int(limit) - int((GROUP / "memory.current").read_text(encoding="ascii")) + of_files)
 
 
 class LiveBytes(TorchDispatchMode):

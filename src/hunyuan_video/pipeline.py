@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -34,7 +33,7 @@ from hunyuan_video import __version__, checkpoint, plan, weights
 from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
-from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, LoadKey, Runtime, Sampling, check_guidance
+from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, FullSampling, LoadKey, Runtime, Sampling, check_guidance
 from hunyuan_video.distributed import watch
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
@@ -59,7 +58,7 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms.offload import on_device
-from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, tiled_encode
+from hunyuan_video.transforms.tiling import TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
 log = logging.getLogger(__name__)
@@ -70,7 +69,8 @@ MARGIN = 10  # seconds in which a rank that is hung is found and named, before t
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on."""
+    """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on, frames at the last one of
+    decoding."""
 
     stage: plan.Stage
     step: int
@@ -102,6 +102,13 @@ def encode(vae: CausalVAE, frames: UInt8[np.ndarray, "F H2 W2 3"], tiling: bool 
     return (posterior.mode().float() - vae.config.shift_factor) * vae.config.scaling_factor
 
 
+@torch.no_grad()
+def _next_frames(pieces: Iterator[Float[Tensor, "1 3 _ H2 W2"]]) -> UInt8[np.ndarray, "_ H2 W2 3"] | None:
+    """Of the next piece, which is let go before one more is made; None after the last."""
+    piece = next(pieces, None)
+    return None if piece is None else to_frames(piece[0])
+
+
 def _check_finite(latents: Tensor, step: int, total: int) -> None:
     """Here, and not hours later, when they cannot be decoded."""
     if not latents.isfinite().all():
@@ -123,11 +130,11 @@ class Origin:
     adapters: tuple[Adapter, ...] = ()
     adapted: tuple[Adapted, ...] = ()
     """the same by their content"""
-    sampling: Sampling = Sampling()  # noqa: RUF009 (frozen)
+    sampling: FullSampling = FullSampling()  # noqa: RUF009 (frozen)
     negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
 
 
-def degrees_of(runtime: Runtime, sampling: Sampling, num_heads: int) -> Degrees:
+def degrees_of(runtime: Runtime, sampling: FullSampling, num_heads: int) -> Degrees:
     """How the ranks of the process group share a video: as the runtime says, or as they fit the attention heads. Where guidance has two
     branches, each half of the ranks computes one, if there are halves.
 
@@ -202,8 +209,8 @@ class HunyuanVideo:
         """Load the weights at `root`; without one, the official weights in ./ckpts, or else the embedded miniature. `adapters` act in all
         videos that it makes.
 
-        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default: what the weights were made for);
-        and for a CPU with little memory, where it may be refused.
+        `sampling` is the largest video that will be made, for a runtime with `offload="auto"` (default, and where it is open: what the
+        weights were made for); and for a CPU with little memory, where it may be refused.
         Where a default process group is there, all its ranks must load the same together: rank 0 reads for all, and they share each
         video's tokens, and where guidance has two branches, these.
 
@@ -218,18 +225,19 @@ class HunyuanVideo:
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         sizes = checkpoint.fitting_sizes(found)
         watch.be_patient(runtime.timeout)
-        degrees = degrees_of(runtime, sampling or found.sampling(), sizes.num_heads)
+        largest = None if sampling is None else sampling.over(found.sampling())
+        degrees = degrees_of(runtime, largest or found.sampling(), sizes.num_heads)
         world = world_of_group(device, degrees, timedelta(seconds=runtime.timeout + MARGIN))
         check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])
         adapted = tuple(Adapted(adapter.path.name, digest, adapter.strengths) for adapter, digest in zip(adapters, digests, strict=True))
         if runtime.offload == "auto":
-            planned = plan.Parts.of(found), sampling or found.sampling(), runtime, device, loras
+            planned = plan.Parts.of(found), largest or found.sampling(), runtime, device, loras
             runtime = once(lambda: plan.choose(*planned))
         room = None  # for weights that stay in their files
         if text_stays or transformer_stays:
-            needs, free = plan.on_cpu(plan.Parts.of(found), sampling, runtime, loras), available_memory(device)
+            needs, free = plan.on_cpu(plan.Parts.of(found), largest, runtime, loras), available_memory(device)
             log.info("%s", needs.sentence(free))
             room = needs.room(free)
         home = device if runtime.offload == "none" else CPU
@@ -281,9 +289,10 @@ class HunyuanVideo:
         )
 
     @property
-    def defaults(self) -> Sampling:
+    def defaults(self) -> FullSampling:
         """What the weights were made for."""
-        return self.origin.sampling
+        stated = self.origin.sampling
+        return stated if self.transformer.config.guidance_embed else replace(stated, guidance=None)
 
     @overload
     def __call__(self, request: Request | str, sampling: Sampling | None = None, **options: Any) -> Video: ...
@@ -310,8 +319,8 @@ class HunyuanVideo:
         image: Picture | Image.Image | np.ndarray | str | Path | None = None,
         **settings: Any,
     ) -> Request:
-        """What a call asks for: a prompt with the adapters that are loaded, and with `sampling`, by default what the weights were made
-        for, in which `settings`, such as seed=7 or num_steps=30, replace fields.
+        """What a call asks for: a prompt with the adapters that are loaded, and with `sampling`, in which `settings`, such as seed=7 or
+        num_steps=30, replace fields. What is left open is what the weights were made for, and a random seed.
 
         Raises:
             ValueError: a setting does not exist or is impossible; or more than a whole request is given.
@@ -325,15 +334,15 @@ class HunyuanVideo:
             word = min(unknown)
             near = get_close_matches(word, known, n=1)
             raise ValueError(f"There is no setting {word}; {f'perhaps {near[0]} was meant' if near else 'there are ' + ', '.join(known)}.")
-        options = replace(sampling or self.defaults, **settings)
+        options = replace(sampling or Sampling(), **settings)
         picture = None if image is None else picture_of(image)
         return Request(prompt, options, negative_prompt, picture, self.origin.adapters)
 
     def steps(
         self, request: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None, **options: Any
     ) -> Iterator[Step]:
-        """Make one video, yielding after text encoding, every denoising step, and decoding (the last one holds the frames). What is made
-        is what `request` makes of the arguments.
+        """Make one video, yielding after text encoding, every denoising step, and every row of tiles that is decoded (the last one holds
+        the frames). What is made is what `request` makes of the arguments. Whoever wants no more closes the generator, at any step.
 
         `resume` is (steps done, latents after them) of an interrupted run of the same request: the rest is then exactly what it would
         have been.
@@ -342,24 +351,28 @@ class HunyuanVideo:
             BusyError: this pipeline makes another video, whose steps have not ended.
             ValueError: the request does not fit the model, and nothing has been computed then; or the latents are not finite after a step.
         """
-        request = self.request(request, sampling, **options)
+        asked = self.request(request, sampling, **options)
         if not self._making.acquire(blocking=False):
             raise BusyError("This pipeline makes a video already, and makes one at a time; wait for its last step, or close its steps().")
         try:
-            yield from self._steps(self._once(lambda: self._complete(request)), resume)
+            # One video: the first rank's request is everyone's, and it draws the seed.
+            wanted, complete = self._once(lambda: (asked, self._complete(asked)))
+            yield from self._steps(wanted, complete, resume)
         finally:
             self._making.release()
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
-    def _steps(self, request: Request, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
-        options = request.sampling
+    def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
         shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
 
-        prompts = [request.prompt, request.negative_prompt or ""] if options.cfg_scale > 1 else [request.prompt]
+        negative = request.negative_prompt
+        if negative is None and options.cfg_scale > 1:
+            negative = self.origin.negative_prompt
+        prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options)
-        provenance = self._provenance(request, self._choose_attention(features, shape))
+        provenance = self._provenance(request, negative, options, self._choose_attention(features, shape))
         first_frame = None
         if request.image is not None:
             first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
@@ -373,25 +386,37 @@ class HunyuanVideo:
             for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
                 _check_finite(latents, index, options.num_steps)
                 yield Step("denoise", index, options.num_steps, provenance, latents)
-        frames = self.decode(latents)
-        yield Step("decode", 1, 1, replace(provenance, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest()), latents, frames)
+        pieces, total = [], self._num_pieces(latents)
+        for piece in self._decode(latents):
+            pieces.append(piece)
+            if len(pieces) < total:
+                yield Step("decode", len(pieces), total, provenance, latents)
+        frames = np.concatenate(pieces)
+        made = replace(provenance, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
+        yield Step("decode", total, total, made, latents, frames)
 
-    def sigmas(self, options: Sampling) -> list[float]:
+    def sigmas(self, options: FullSampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""
         if options.schedule == "linear-quadratic":
             return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
         return shifted_sigmas(options.num_steps, options.shift).tolist()
 
-    @torch.no_grad()
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Latents as sampled (scaled) to frames."""
+        return np.concatenate(list(self._decode(latents)))
+
+    def _decode(self, latents: Float[Tensor, "1 C T H W"]) -> Iterator[UInt8[np.ndarray, "_ H2 W2 3"]]:
+        """The frames that get ready in each piece of work, of which most make none."""
         config = self.vae.config
         with on_device(self.vae, self.device):
             z = latents.to(self.device) / config.scaling_factor + config.shift_factor
             z = z.to(next(self.vae.parameters()).dtype)
             pieces = decode_pieces(self.vae, z, TileSizes.of(config)) if self.runtime.vae_tiling else map(self.vae.decode, [z])
-            # By map, for a loop's variable would keep one piece while the next is made.
-            return np.concatenate(list(map(lambda piece: to_frames(piece[0]), pieces)))  # noqa: C417
+            while (frames := _next_frames(pieces)) is not None:
+                yield frames
+
+    def _num_pieces(self, latents: Float[Tensor, "1 C T H W"]) -> int:
+        return num_pieces(self.vae.config, tuple(latents.shape)) if self.runtime.vae_tiling else 1
 
     def encode(self, frames: UInt8[np.ndarray, "F H2 W2 3"]) -> Float[Tensor, "1 C T H W"]:
         """As `encode`, on the runtime's device."""
@@ -402,7 +427,7 @@ class HunyuanVideo:
         """Frames through the VAE and back: what is lost here, no transformer can show."""
         return self.decode(self.encode(frames))
 
-    def encode_text(self, prompts: list[str], options: Sampling) -> TextFeatures:
+    def encode_text(self, prompts: list[str], options: FullSampling) -> TextFeatures:
         def features() -> TextFeatures:
             assert self.text_encoder is not None
             with on_device(self.text_encoder, self.device, self.streamed):
@@ -415,9 +440,10 @@ class HunyuanVideo:
         """What the first rank makes, for all of this pipeline's. Others' ranks may have other pipelines, as in a training."""
         return once(work) if self.world.size > 1 else work()
 
-    def _complete(self, request: Request) -> Request:
-        """Every open choice made, so that what is recorded is what was used."""
-        check_guidance(request.sampling.guidance, self.transformer.config.guidance_embed, "these weights")
+    def _complete(self, request: Request) -> FullSampling:
+        """Every open choice made, so that what is recorded is what was used. Raises a ValueError for what this pipeline cannot make."""
+        sampling = request.complete(self.defaults)
+        check_guidance(sampling.guidance, self.transformer.config.guidance_embed, "these weights")
         if request.adapters != self.origin.adapters:
             asked, loaded = (
                 ", ".join(adapter.path.name for adapter in all_of) or "none" for all_of in (request.adapters, self.origin.adapters)
@@ -425,16 +451,12 @@ class HunyuanVideo:
             raise ValueError(
                 f"The request is for other adapters ({asked}) than this pipeline was loaded with ({loaded}); load it with these."
             )
-        if self.world.across is not None and request.sampling.cfg_scale == 1:
+        if self.world.across is not None and sampling.cfg_scale == 1:
             raise ValueError(
                 f"{self.world.size} ranks were to compute two branches of guidance, but cfg_scale is 1, which has one; load the pipeline "
                 "with a sampling that says so, or with the degrees for all ranks."
             )
-        if request.sampling.seed is None:
-            request = replace(request, sampling=replace(request.sampling, seed=secrets.randbelow(2**31)))
-        if request.negative_prompt is None and request.sampling.cfg_scale > 1:
-            request = replace(request, negative_prompt=self.origin.negative_prompt)
-        return request
+        return sampling
 
     def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
         """The runtime with a kernel in place of "auto", which depends on the number of tokens, and the transformer with it."""
@@ -448,11 +470,11 @@ class HunyuanVideo:
         use_attention(self.transformer, KINDS[kernel])
         return replace(self.runtime, attention=kernel)
 
-    def _provenance(self, request: Request, runtime: Runtime) -> Provenance:
+    def _provenance(self, request: Request, negative_prompt: str | None, sampling: FullSampling, runtime: Runtime) -> Provenance:
         return Provenance(
             prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            sampling=request.sampling,
+            negative_prompt=negative_prompt,
+            sampling=sampling,
             runtime=runtime,
             model=self.origin.model,
             transformer=self.origin.transformer,
@@ -464,14 +486,13 @@ class HunyuanVideo:
             adapters=self.origin.adapted,
         )
 
-    def _noise(self, shape: tuple[int, ...], options: Sampling, first_frame: Tensor | None) -> Tensor:
+    def _noise(self, shape: tuple[int, ...], options: FullSampling, first_frame: Tensor | None) -> Tensor:
         """Where sampling starts: noise, except for a given first frame, which stays as it is ("token replace")."""
-        assert options.seed is not None
         official = options.noise == "official"
         noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
         return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
 
-    def _velocity(self, features: TextFeatures, options: Sampling, clean_frames: int) -> Velocity:
+    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int) -> Velocity:
         """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
         model, dtype = self.transformer, features.states.dtype
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.

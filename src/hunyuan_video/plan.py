@@ -26,7 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.stored import open_transformer
-from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
@@ -152,7 +152,7 @@ class OnCpu:
         )
 
 
-def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, loras: Loras = ()) -> OnCpu:
+def on_cpu(parts: Parts, sampling: FullSampling | None, runtime: Runtime, loras: Loras = ()) -> OnCpu:
     """What a video, or loading alone, takes on a CPU, where weights of large parts stay in their files, but for those that are put into 8
     bits."""
     *models, _ = text, transformer, vae, _ = _build(parts, replace(runtime, offload="none"), CPU, loras)
@@ -170,7 +170,7 @@ def on_cpu(parts: Parts, sampling: Sampling | None, runtime: Runtime, loras: Lor
     return OnCpu(own, stages, sum(in_files), in_files[1])
 
 
-def choose(parts: Parts, sampling: Sampling, runtime: Runtime, device: torch.device, loras: Loras = ()) -> Runtime:
+def choose(parts: Parts, sampling: FullSampling, runtime: Runtime, device: torch.device, loras: Loras = ()) -> Runtime:
     """`runtime` with the fastest kind of offload that fits what is free now. Without a GPU there is nothing to move.
 
     Raises:
@@ -258,7 +258,7 @@ def table(predictions: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
-def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], loras: Loras = ()) -> list[Prediction]:
+def predict(parts: Parts, sampling: FullSampling, runtimes: Iterable[Runtime], loras: Loras = ()) -> list[Prediction]:
     """What a video takes on a GPU with each of `runtimes`."""
     counted: dict[object, Work] = {}  # stages that are the same for several
 
@@ -271,7 +271,7 @@ def predict(parts: Parts, sampling: Sampling, runtimes: Iterable[Runtime], loras
 
 
 def _predict(
-    parts: Parts, sampling: Sampling, runtime: Runtime, loras: Loras, count: Callable[[object, Callable[[], Work]], Work]
+    parts: Parts, sampling: FullSampling, runtime: Runtime, loras: Loras, count: Callable[[object, Callable[[], Work]], Work]
 ) -> Prediction:
     *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, loras)
     passes, travelling = 2 if sampling.cfg_scale > 1 else 1, {id(tensor) for tensor in streamed}

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from hunyuan_video.config import LoadKey, Runtime, Sampling, check_prompt, check_types, require
+from hunyuan_video.config import FullSampling, LoadKey, Runtime, Sampling, check_prompt, check_types, require
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+|nan|inf)(?:e[+-]?\d+)?"
 _BLOCKS = r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?"
@@ -153,7 +153,8 @@ class Adapter:
         """Raises a FileNotFoundError if it is not there."""
         if not self.path.exists():
             raise FileNotFoundError(
-                f"lora is {self.path}, which is no file; give {HOW_TO_NAME_A_LORA}, such as style.safetensors:0.8,single_blocks.0-19=0."
+                f"lora is {self.path}, which is no file or folder; give {HOW_TO_NAME_A_LORA}, such as "
+                "style.safetensors:0.8,single_blocks.0-19=0."
             )
 
 
@@ -174,10 +175,17 @@ class Request:
         check_prompt(self.prompt)
         if self.negative_prompt is not None:
             check_prompt(self.negative_prompt, "The negative prompt", empty_ok=True)
-        require(
-            self.image is None or self.sampling.num_frames > 1,
-            "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.",
-        )
+        self._check_image(self.sampling)
+
+    def complete(self, defaults: FullSampling) -> FullSampling:
+        """Its sampling with nothing left open. Raises a ValueError as `Sampling.over`; or if nothing would follow on the picture."""
+        sampling = self.sampling.over(defaults)
+        self._check_image(sampling)
+        return sampling
+
+    def _check_image(self, sampling: Sampling) -> None:
+        alone = self.image is not None and sampling.num_frames == 1
+        require(not alone, "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.")
 
     def numbered(self, count: int) -> list[Request]:
         """So many of it, with seeds counting up. Raises a ValueError for none, or a last seed that is too large."""
@@ -205,7 +213,7 @@ class Provenance:
 
     prompt: str
     negative_prompt: str | None
-    sampling: Sampling
+    sampling: FullSampling
     runtime: Runtime
     model: str
     """identity of the weights: of their numbers, whatever the files are called (`checkpoint.identity`)"""
@@ -225,7 +233,6 @@ class Provenance:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(self.sampling.seed is not None, "seed is None; a video has one.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -239,7 +246,8 @@ class Provenance:
         """
         try:
             given = _checked(cls, values, "it")
-            given |= {name: kind(**_checked(kind, given[name], name)) for name, kind in (("sampling", Sampling), ("runtime", Runtime))}
+            given |= {name: kind(**_checked(kind, given[name], name)) for name, kind in (("sampling", FullSampling), ("runtime", Runtime))}
+            require("seed" in values["sampling"], "sampling lacks seed")
             given["adapters"] = tuple(map(_adapted, given.get("adapters", ())))
             return cls(**given)
         except (ValueError, TypeError) as error:

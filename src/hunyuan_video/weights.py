@@ -18,11 +18,11 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hunyuan_video.config import LoadKey, Sampling, check_guidance, check_prompt, require
+from hunyuan_video.config import FullSampling, LoadKey, Sampling, check_guidance, check_prompt, require
 from hunyuan_video.request import Request
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,10 @@ class Weights:
     def missing(self) -> list[Path]:
         return [path for path in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2) if not path.exists()]
 
-    def sampling(self) -> Sampling:
+    def sampling(self) -> FullSampling:
         """The defaults these weights were made for. Raises a ValueError if the file that says so is damaged, or says what cannot be."""
-        return Sampling(**{name: value for name, value in self._generation_config().items() if name in _SAMPLING})
+        stated = FullSampling(**{name: value for name, value in self._generation_config().items() if name in _SAMPLING})
+        return replace(stated, guidance=None) if self.embedded_guidance is False else stated
 
     @property
     def negative_prompt(self) -> str | None:
@@ -104,17 +105,19 @@ class Weights:
         """Refuse settings that these weights say they cannot honour, before they are read.
 
         Raises:
-            ValueError: guidance is given to weights without it, or the other way round; or a picture to weights that only know text.
+            ValueError: guidance is given to weights without it, or the other way round; a picture to weights that only know text; or what
+                was given and what these weights were made for do not go together.
         """
+        sampling = request.complete(self.sampling())
         if request.image is not None and not self.image_to_video:
             raise ValueError(f"image is given, but the weights in {self.root} were trained for text alone; leave it out.")
-        if request.negative_prompt and request.sampling.cfg_scale == 1:
+        if request.negative_prompt and sampling.cfg_scale == 1:
             log.warning("The negative prompt does nothing while cfg_scale is 1; values such as 3 let it act, in twice the time.")
-        self._warn_of_sizes(request.sampling)
+        self._warn_of_sizes(sampling)
         if self.embedded_guidance is not None:
-            check_guidance(request.sampling.guidance, self.embedded_guidance, self.transformer)
+            check_guidance(sampling.guidance, self.embedded_guidance, self.transformer)
 
-    def _warn_of_sizes(self, sampling: Sampling) -> None:
+    def _warn_of_sizes(self, sampling: FullSampling) -> None:
         """Say what was never trained, where these weights say what was."""
         trained = self._generation_config().get("trained")
         if trained is None:
@@ -149,7 +152,7 @@ def _checked(stated: dict[str, Any], path: Path) -> dict[str, Any]:
     known = {name: value for name, value in stated.items() if name in (*_SAMPLING, "negative_prompt", "image_to_video", "trained")}
     negative, image_to_video = known.get("negative_prompt", ""), known.get("image_to_video", False)
     try:
-        Sampling(**{name: value for name, value in known.items() if name in _SAMPLING})
+        FullSampling(**{name: value for name, value in known.items() if name in _SAMPLING})
         require(isinstance(negative, str), f"negative_prompt is {negative!r}; it must be str.")
         check_prompt(negative, "negative_prompt", empty_ok=True)
         require(isinstance(image_to_video, bool), f"image_to_video is {image_to_video!r}; it must be bool.")

@@ -170,6 +170,7 @@ def test_the_undistilled_model_gets_no_embedded_guidance(official_tree):
         (["--denoise-type", "ddpm"], "--denoise-type is ddpm"),
         (["--batch-size", "2"], "--num-videos"),
         (["--num-videos", "0"], "--num-videos is 0"),
+        (["--num-videos", "2", "--seed", str(2**63 - 1)], f"--seed is {2**63}"),
         (["--seed-type", "file"], "--seed-type file"),
         (["--seed-type", "fixed"], "needs --seed"),
         (["--video-size", "1", "2", "3"], "has 3 numbers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import fields
 
@@ -17,9 +18,10 @@ from hunyuan_video.config import Output, Runtime, Sampling
     ("arguments", "sentence"),
     [
         (["generate", "x", "--seed", "1e3"], "--seed is '1e3'; it must be a whole number or none."),
-        (["generate", "x", "--num-frames", "x"], "--num-frames is 'x'; it must be a whole number."),
-        (["generate", "x", "--shift", "x"], "--shift is 'x'; it must be a number."),
+        (["generate", "x", "--num-frames", "x"], "--num-frames is 'x'; it must be a whole number or none."),
+        (["generate", "x", "--shift", "x"], "--shift is 'x'; it must be a number or none."),
         (["generate", "x", "--format", "avi"], "--format is 'avi'; it must be mp4, webm, gif, png or latents."),
+        (["generate", "x", "--schedule", "x"], "--schedule is 'x'; it must be shift or linear-quadratic."),
         (["generate", "x", "--num-frames"], "--num-frames lacks its value."),
         (["generate", "x", "--sed", "3"], "There is no option --sed; perhaps --seed was meant."),
         (["generate", "x", "--xyzzy"], "There is no option --xyzzy; `hunyuan-video generate --help` lists them."),
@@ -77,6 +79,13 @@ def test_help_shows_every_setting_in_its_group(capsys):
     assert "--height INT" in video and "--seed INT" in video and "--out PATH" in place
     flags = {f"--{field.name.replace('_', '-')}" for kind in (Sampling, Runtime, Output) for field in fields(kind)}
     assert [flag for flag in flags if flag not in "".join(shown)] == []
+
+
+def test_help_says_that_a_video_is_by_default_as_the_weights_were_made_for(capsys):
+    text = " ".join(help_of(capsys, "generate").split())
+    (video,) = re.findall(r"One video to make: (.*) Where videos go", text)
+    entries = [entry for entry in video.split(" --") if not entry.startswith("seed ")]
+    assert [entry for entry in entries if "(default: the weights' own" not in entry] == []
 
 
 def test_the_version_is_said(capsys):

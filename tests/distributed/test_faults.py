@@ -109,7 +109,7 @@ def test_a_rank_that_hangs_ends_all_after_the_timeout_and_never_wakes(tmp_path):
         os.kill(run.ranks[1], signal.SIGSTOP)
         code, out, (sentence,) = run.ended(6 + 15)
     assert (code, out) == (1, "") and files_in(tmp_path) == []
-    assert sentence.startswith("hunyuan-video: Rank 1 has not answered for 6 s, last seen denoising after step ")
+    assert sentence.startswith("hunyuan-video: Rank 1 has not answered for 6 s, last seen denoising, step ")
     assert sentence.endswith(" of 1000; if it is only slow, a longer --timeout waits for it.")
 
 
@@ -161,7 +161,7 @@ def test_under_torchrun_another_rank_tells_that_the_first_was_killed(tmp_path):
     [
         ("memory", 1, "Rank 1: out of memory; try --offload auto, --fp8 or a smaller video"),
         pytest.param("weights", 2, "Rank 1: No HunyuanVideo weights were found: looked for nowhere", marks=pytest.mark.slow),
-        pytest.param("sleep", 1, "Rank 1 has not answered for 3 s, last seen denoising after step", marks=pytest.mark.slow),  # but it beats
+        pytest.param("sleep", 1, "Rank 1 has not answered for 3 s, last seen denoising, step", marks=pytest.mark.slow),  # but it beats
     ],
 )
 def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code, sentence):

@@ -211,6 +211,12 @@ def test_a_short_video_goes_into_a_shorter_bucket_or_is_too_short(tmp_path):
     assert refusal(write_video(tmp_path / "c.mp4", at(24, 1))) == "too short"
 
 
+def test_a_video_that_is_too_short_is_told_what_it_needs(tmp_path):
+    sentence = r"too short \(it has 4 frames at 24 fps, 0.17 seconds; the shortest size, 5x16x16, needs 5 frames at 24 fps, 0.21 seconds\)"
+    with pytest.raises(media.UnusableError, match=sentence):
+        clips(write_video(tmp_path / "a.mp4", at(24, 4)), LONG, VIDEO, IMAGE)
+
+
 def test_a_video_never_becomes_an_image_nor_an_image_a_video(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert refusal(tmp_path / "a.png", VIDEO) == "no bucket for images"

@@ -17,7 +17,7 @@ from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.attention import matmul
 from hunyuan_video.training import train as training
-from hunyuan_video.training.dataset import LatentCache
+from hunyuan_video.training.dataset import Bucket, Expected, LatentCache
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.run import forget_peak_memory
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime
@@ -129,6 +129,11 @@ def test_every_sample_of_a_micro_batch_brings_its_text(config, cache):
     assert training.micro_batches(plenty, opened, 1)[0] == MicroBatch(4, 8, longest)
     assert training.micro_batches(plenty, opened, 2)[0] == MicroBatch(4, 4, longest)  # ranks of a sequence share its image tokens
     assert training.micro_batches(plenty, None, 2) == [MicroBatch(1, 16)]
+
+
+def test_a_cache_that_is_still_to_be_made_is_planned_for_by_its_clips(config):
+    expected = Expected({Bucket(5, 32, 32): 3, Bucket(1, 32, 32): 1})
+    assert training.micro_batches(replace(config, token_budget=16), expected, 1) == [MicroBatch(2, 8, 256), MicroBatch(1, 4, 256)]
 
 
 def test_kinds_of_samples_that_never_come_are_not_planned_for(config, cache):

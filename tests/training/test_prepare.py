@@ -110,6 +110,23 @@ def test_a_dry_run_says_the_same_and_writes_nothing(config, tmp_path, capsys):
     assert announced.splitlines()[1:] == capsys.readouterr().out.splitlines()[1:]
 
 
+def test_what_happens_to_the_others_is_said(config, tmp_path, caplog):
+    write_video(config.source / "short.mp4", at(24, 3))
+    prepare.prepare(config, tmp_path / "cache")
+    assert "skipped short.mp4 and went on with the others: too short (it has 3 frames" in caplog.text
+
+
+def test_a_look_counts_what_is_still_to_be_encoded(config, tmp_path):
+    assert prepare.survey(config, tmp_path / "cache").missing == 4
+    prepare.prepare(config, tmp_path / "cache")
+    assert prepare.survey(config, tmp_path / "cache").missing == 0
+    (config.source / "image.txt").write_text("green")
+    seen = prepare.survey(config, tmp_path / "cache")
+    assert seen.buckets == {"5x32x32": 3, "1x32x32": 1} and seen.missing == 1  # cut.mp4, with which it shares a shard, gives none
+    with pytest.raises(ValueError, match=r"None of the 6 sources could be used .* the shortest size, 65x32x32, needs 65 frames"):
+        prepare.survey(replace(config, buckets=("65x32x32",)))
+
+
 def test_consecutive_clips_share_their_caption(config, tmp_path):
     write_video(config.source / "a.mp4", at(24, 11))
     prepare.prepare(replace(config, clips_per_video=2), tmp_path / "cache")

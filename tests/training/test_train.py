@@ -306,6 +306,27 @@ def test_a_lora_is_written_in_two_dialects_that_mean_the_same(cache, official_tr
     assert before == {path: path.read_bytes() for path in official_tree.rglob("*.pt")}
 
 
+@pytest.fixture
+def lora(cache, official_tree) -> LoraTraining:
+    return LoraTraining(cache=cache, start=official_tree, num_steps=21, rank=2, learning_rate=1e-2, token_budget=16)
+
+
+def test_on_its_way_a_lora_is_written_ten_times_and_at_the_end(lora, tmp_path):
+    kohya, _ = train(lora, tmp_path / "run")
+    files = sorted((tmp_path / "run" / "loras").iterdir())
+    assert [path.name for path in files] == [f"step-{step:08d}.safetensors" for step in [*range(3, 22, 3)]]
+    assert same(files[-1], kohya) and not same(files[-2], kohya)
+    sizes = module.sizes_of(lora, None)[0]
+    assert any(adapter.up.any() for adapter in read_lora(files[0], sizes).layers.values())
+
+
+def test_the_file_of_a_step_is_what_a_training_that_ends_there_gives(lora, tmp_path):
+    train(replace(lora, num_steps=4), tmp_path / "long", TrainingRuntime(validation_every=2))
+    short, _ = train(replace(lora, num_steps=2), tmp_path / "short", TrainingRuntime(validation_every=100))
+    files = sorted((tmp_path / "long" / "loras").iterdir())
+    assert same(files[0], short) and len(files) == 2
+
+
 def test_steps_that_are_not_finite_are_skipped_and_too_many_stop_the_run(config, tmp_path, monkeypatch, losses):
     broken = {1, 2}
     original = module.loss_of

@@ -10,7 +10,8 @@ import torch
 from hunyuan_video import HunyuanVideo, Sampling, video
 from hunyuan_video.config import Runtime
 from hunyuan_video.pipeline import Video
-from hunyuan_video.training.settings import TrainingRuntime
+from hunyuan_video.request import Adapter
+from hunyuan_video.training.settings import LoraTraining, TrainingRuntime
 from hunyuan_video.training.train import train
 from hunyuan_video.training.validate import Validation
 from hunyuan_video.weights import locate
@@ -55,6 +56,24 @@ def test_the_last_videos_are_those_of_the_result(config, runtime, official_tree,
     pipe = HunyuanVideo.load(locate(official_tree, transformer=path), Runtime(attention="matmul"))
     latents = call(pipe, "A cat.", shown[0].provenance.sampling).latents
     torch.testing.assert_close(latents, shown[0].latents, atol=1e-5, rtol=1e-5)
+
+
+def test_a_lora_is_shown_as_its_file_of_the_same_step_makes_it(cache, runtime, official_tree, tmp_path, monkeypatch):
+    shown: list[Video] = []
+    call = HunyuanVideo.__call__
+
+    def remember(self: HunyuanVideo, prompt: str, sampling: Sampling) -> Video:
+        shown.append(call(self, prompt, sampling))
+        return shown[-1]
+
+    monkeypatch.setattr(HunyuanVideo, "__call__", remember)
+    config = LoraTraining(cache=cache, start=official_tree, num_steps=3, rank=2, learning_rate=5e-2, dtype="float32", save_dtype="float32")
+    train(config, tmp_path / "run", runtime)  # two prompts after step 2, and two after step 3
+    adapter = Adapter(tmp_path / "run" / "loras" / "step-00000002.safetensors")
+    pipe = HunyuanVideo.load(official_tree, Runtime(attention="matmul", dtype="float32"), adapters=(adapter,))
+    latents = call(pipe, "A cat.", shown[0].provenance.sampling).latents
+    torch.testing.assert_close(latents, shown[0].latents, atol=1e-4, rtol=1e-4)
+    assert (latents - shown[2].latents).abs().max() > 1e-3
 
 
 def test_validation_without_weights_is_refused_at_the_start(config, runtime, tmp_path):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
 from hunyuan_video.checkpoint import identity
-from hunyuan_video.config import Output, Runtime
+from hunyuan_video.config import FullSampling, Output, Runtime
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
 from hunyuan_video.distributed.watch import EndedError, doing, is_lost
@@ -130,7 +130,8 @@ def make_video(
     save_state: Path | None = None,
     resume: tuple[int, Tensor] | None = None,
 ) -> Path:
-    """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file. Of several ranks, which
+    """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file; or if another process
+    has taken its name meanwhile, beside it, as `put_beside` has it. When resuming, it is the file that was resumed. Of several ranks, which
     must make it together, the first one writes.
 
     Whatever fails after the last denoising step, the finished latents are kept beside where the video would be, and the log says how to
@@ -139,38 +140,41 @@ def make_video(
     Raises:
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
-    return _make(pipe.steps(request, resume=resume), request.sampling.num_steps, output, save_state)[0]
+    return _make(pipe, pipe.steps(request, resume=resume), output, save_state, is_ours=resume is not None)[0]
 
 
-def _make(steps: Iterator[Step], num_steps: int, output: Output, save_state: Path | None = None) -> tuple[Path, Step]:
-    """The file that `steps` end in, and the last of them."""
+def _make(
+    pipe: HunyuanVideo, steps: Iterator[Step], output: Output, save_state: Path | None = None, *, is_ours: bool = False
+) -> tuple[Path, Step]:
+    """The file that the pipeline's `steps` end in, and the last of them. `is_ours` says that the state is in `save_state` already."""
     last = denoised = None
     try:
-        for last in with_progress(steps, num_steps):
+        for last in with_progress(steps):
             if last.stage == "denoise" and save_state is not None and is_first():
                 assert last.latents is not None
                 state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
-                video.save_latents(last.latents, save_state, state)
+                save_state = video.save_latents(last.latents, save_state, state, overwrite=is_ours)
+                is_ours = True
             if last.stage == "denoise" and last.step == last.total:
                 denoised = last
                 if output.format == "latents":
                     break
         assert last is not None
-        return once(partial(write, last, output)), last
+        return once(partial(write, last, output, pipe)), last
     except BaseException as error:  # whatever it is, it ends what may have taken hours, and goes on
         if not is_first():
             pass
         elif denoised is not None:
-            _keep(denoised, output)
+            _keep(denoised, output, pipe)
         elif isinstance(error, KeyboardInterrupt | EndedError) or is_lost(error):
             _say_what_is_kept(save_state)
         raise
 
 
-def _keep(denoised: Step, output: Output) -> None:
+def _keep(denoised: Step, output: Output, pipe: HunyuanVideo) -> None:
     """Write the latents of a video that cannot be finished, and say how to go on."""
     try:
-        path = write(denoised, replace(output, format="latents", crf=None))
+        path = write(denoised, replace(output, format="latents", crf=None), pipe)
     except OSError as error:
         log.warning("The finished latents could not be kept, either (%s).", error)
         return
@@ -187,24 +191,53 @@ def _say_what_is_kept(save_state: Path | None) -> None:
         log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
 
 
-def with_progress(steps: Iterator[Step], num_steps: int) -> Iterator[Step]:
+def with_progress(steps: Iterator[Step]) -> Iterator[Step]:
     """The same steps, behind a progress bar with stage, step and remaining time (on a terminal only)."""
-    doing("encoding text")
-    with tqdm(total=num_steps, unit="step", desc="encoding text", leave=False, disable=None if is_first() else True) as bar:
+    at = "encoding text"
+    doing(at)
+    with tqdm(unit="step", desc=at, leave=False, disable=None if is_first() else True) as bar:
         for step in steps:
-            if step.stage == "denoise":
+            if step.stage != "encode":
+                bar.total = step.total
                 bar.update(step.step - bar.n)
-            at = "decoding" if step.stage == "denoise" and step.step == step.total else "denoising"
-            bar.set_description(at)
-            doing(f"{at} after step {bar.n} of {num_steps}")
+            doing(f"{at}, step {step.step} of {step.total}")
+            if step.stage != "decode" and step.step == step.total:  # on to the next stage
+                bar.reset()
+                bar.total = None
+                at = "denoising" if step.stage == "encode" else "decoding"
+                bar.set_description(at)
             yield step
 
 
-def write(step: Step, output: Output) -> Path:
-    """Write a finished video (or its latents) under a name made from its prompt and seed; never overwrites."""
+def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
+    """What tells a video from others of its prompt and seed with these weights: whatever is not as they were made for, in short words."""
+    own = made.sampling
+    said = [word for word, usual in zip(_words(own), _words(pipe.defaults), strict=True) if word != usual]
+    if own.cfg_scale > 1 and made.negative_prompt is not None and made.negative_prompt != pipe.origin.negative_prompt:
+        said.append(f"negative-{files.short_digest(made.negative_prompt)}")
+    if made.image_sha256 is not None:
+        said.append(f"image-{made.image_sha256[:6]}")
+    for adapted in made.adapters:
+        strengths = adapted.strengths
+        word = f"lora-{files.words_of(Path(adapted.name).stem, 24)}"
+        word += "" if strengths.everywhere == 1 else f"-{strengths.everywhere:g}"
+        said.append(f"{word}-{files.short_digest(str(strengths.blocks))}" if strengths.blocks else word)
+    return said
+
+
+def _words(sampling: FullSampling) -> list[str]:
+    shift, guidance, cfg_scale = (str(n).removesuffix(".0") for n in (sampling.shift, sampling.guidance, sampling.cfg_scale))
+    return [
+        f"{sampling.num_steps}steps", f"{sampling.height}x{sampling.width}", f"{sampling.num_frames}frames", f"shift{shift}",
+        sampling.schedule, f"{sampling.linear_steps}linear", f"guidance{guidance}", f"cfg{cfg_scale}", f"{sampling.noise}-noise",
+    ]  # fmt: skip
+
+
+def write(step: Step, output: Output, pipe: HunyuanVideo) -> Path:
+    """Write a finished video of a pipeline (or its latents) under a name made from its prompt, its seed and what else is special about it;
+    never overwrites."""
     made = step.provenance
-    assert made.sampling.seed is not None
-    name = files.safe_name(made.prompt, made.sampling.seed) + (f"_{output.name_suffix}" if output.name_suffix else "")
+    name = files.safe_name(made.prompt, made.sampling.seed, traits(made, pipe)) + (f"_{output.name_suffix}" if output.name_suffix else "")
     path = output.out / f"{name}{output.suffix}"
     if output.format == "latents":
         assert step.latents is not None
@@ -236,7 +269,7 @@ def replay(path: Path, given: Given, device: str | None, output: Output) -> tupl
     files.check_output(output)
     request = given.request_of(made, path)
     pipe = _load(given, made, path, runtime_here(made, device), request.adapters)
-    path, last = _make(pipe.steps(request), request.sampling.num_steps, output)
+    path, last = _make(pipe, pipe.steps(request), output)
     return path, last.provenance.frames_sha256 == made.frames_sha256
 
 
@@ -250,9 +283,10 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     files.check_output(output)
     # No adapters: they acted while the latents were made. Their kernel is for whoever replays the video.
     runtime = replace(runtime, attention=made.runtime.attention)
-    frames = _load(given, made, path, runtime, ()).decode(latents)
+    pipe = _load(given, made, path, runtime, ())
+    frames = pipe.decode(latents)
     made = replace(made, runtime=runtime, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
-    return write(Step("decode", 1, 1, made, latents, frames), output)
+    return write(Step("decode", 1, 1, made, latents, frames), output, pipe)
 
 
 def _refuse_unfinished(stored: dict[str, Any], path: Path) -> None:

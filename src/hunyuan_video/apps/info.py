@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def report(root: Path | None) -> str:
         lines.append(f"  {name:<15} {'found  ' if path.exists() else 'missing'}  {path}")
     if found.missing():
         lines += [f"  embedded        found    {weights.EMBEDDED}", f"  {weights.HOW_TO_GET}"]
+    used = weights.locate(weights.root_or_embedded(root))
+    usual = {name: value for name, value in asdict(used.sampling()).items() if name != "seed" and value is not None}
+    lines += ["", f"Settings that {used.root} was made for", *(f"  {name:<15} {value}" for name, value in usual.items())]
     return "\n".join(lines)
 
 

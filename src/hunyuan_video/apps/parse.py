@@ -19,6 +19,8 @@ import tyro
 
 T = TypeVar("T")
 
+_NOTHING = re.compile(r"\{None\}\||(?<=\{)None,")  # what stands for an option left out
+
 _KINDS = {
     "INT": "a whole number",
     "FLOAT": "a number",
@@ -29,7 +31,7 @@ _KINDS = {
 }
 
 
-def parse(kind: Callable[..., T], arguments: list[str], prog: str, default: T | None = None) -> T:
+def parse(kind: Callable[..., T], arguments: list[str], prog: str) -> T:
     """The settings that `arguments` say, of a class, or of a function that returns what it is given (see `deferred`): what it prints
     meanwhile is taken for tyro's. Ends the process after a help that was asked for.
 
@@ -37,10 +39,9 @@ def parse(kind: Callable[..., T], arguments: list[str], prog: str, default: T | 
         ValueError: they say none; in a sentence.
     """
     told, complaint = io.StringIO(), io.StringIO()
-    options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(complaint), _wide():
-            return tyro.cli(kind, args=arguments, prog=prog, **options)
+            return tyro.cli(kind, args=arguments, prog=prog)
     except SystemExit as end:
         if not end.code:
             print(_help(told.getvalue(), _groups(kind)))
@@ -87,13 +88,13 @@ def _help(text: str, groups: dict[str, str]) -> str:
     about, entries = "", list[list[str]]()
     for line in lines:
         if found := re.match(r"  (-\S.*?|[A-Z\[]\S*)(?:  +(.*?))? *$", line):
-            entries.append([found[1].replace("{None}|", ""), found[2] or ""])
+            entries.append([_NOTHING.sub("", found[1]), found[2] or ""])
         elif entries and re.match(r" {6,}\S", line):
             entries[-1][1] = f"{entries[-1][1]} {line.strip()}".strip()
         elif line and not line.startswith(" "):
             about = line
     width = min(shutil.get_terminal_size().columns, 120)
-    usage = textwrap.wrap(head.replace("{None}|", ""), width, subsequent_indent="  ", break_on_hyphens=False)
+    usage = textwrap.wrap(_NOTHING.sub("", head), width, subsequent_indent="  ", break_on_hyphens=False)
     out, parts = [*usage, "", *textwrap.wrap(about, width)], dict[str, list[str]]()
     for name, said in entries:
         first, *more = said.split(" (default: ")
@@ -147,7 +148,8 @@ def _sentence(box: str, prog: str) -> str:
 
 
 def _one_of(choices: str) -> str:
-    *first, last = [choice.strip(" '\"") for choice in choices.strip(" ,").split(",")]
+    words = (choice.strip(" '\"") for choice in choices.strip(" ,").split(","))
+    *first, last = [word for word in words if word != "None"]
     return f"{', '.join(first)} or {last}" if first else last
 
 

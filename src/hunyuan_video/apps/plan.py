@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hunyuan_video import plan
 from hunyuan_video.checkpoint.lora import read_adapter
-from hunyuan_video.config import Runtime, Sampling
+from hunyuan_video.config import FullSampling, Runtime, Sampling
 from hunyuan_video.distributed.world import CPU, resolve_device
 from hunyuan_video.memory import available_memory
 from hunyuan_video.request import Adapter
@@ -26,13 +26,14 @@ def report(found: Weights | None, sampling: Sampling, runtime: Runtime, adapters
     if memory is None and device.type == "cuda":
         memory, host = available_memory(device), available_memory(CPU)
     loras = [read_adapter(adapter, parts.transformer) for adapter in adapters]
-    predictions = plan.predict(parts, sampling, plan.everything(parts, runtime), loras)
+    video = sampling.over(FullSampling() if found is None else found.sampling())
+    predictions = plan.predict(parts, video, plan.everything(parts, runtime), loras)
     what = "the released 13B; --weights names others" if found is None else f"the weights in {found.root}"
     table = f"For {what}:\n{plan.table(predictions)}"
     if memory is not None:
         return f"{table}\n\n{plan.proposal(predictions, memory, host)}"
     try:
-        here = plan.on_cpu(parts, sampling, runtime, loras).sentence(available_memory(device))
+        here = plan.on_cpu(parts, video, runtime, loras).sentence(available_memory(device))
     except ValueError as refusal:
         here = str(refusal)
     return f"{table}\n\n{here}\nThis machine has no GPU; --gpu-memory 24GB says which of these is the fastest that fits one."

@@ -19,7 +19,7 @@ try:
     from hunyuan_video.miniature import vae as miniature_vae
     from hunyuan_video.training import prepare, settings, train
     from hunyuan_video.training import recipe as recipes
-    from hunyuan_video.training.dataset import MANIFEST, LatentCache
+    from hunyuan_video.training.dataset import MANIFEST, Bucket, Expected, LatentCache
     from hunyuan_video.training.plan import check
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
@@ -65,43 +65,73 @@ def lora(
     config: Annotated[settings.LoraTraining, Flat],
     runtime: Annotated[settings.TrainingRuntime, Flat],
     data: Path | None = None,
+    buckets: tuple[str, ...] = (),
     plan: bool = False,
 ) -> None:
-    """Train a LoRA for weights that stay as they are; run it again with the same OUT to continue.
+    """Train a LoRA for weights that stay as they are; run it again with the same OUT to continue, perhaps with other clips in DATA.
 
     Args:
         out: folder of the run
         config: what to train
         runtime: how
         data: captioned videos and images to encode first, into the cache (see `hunyuan-video data prepare`, which knows more settings)
-        plan: only say what memory it takes, with these weights and with the 13B
+        buckets: sizes of the clips made of DATA, as FRAMESxHEIGHTxWIDTH, such as 33x128x128 1x128x128 (default: those of the cache, or of a
+            new one the size that the weights are made for)
+        plan: only say what memory it takes, with these weights and with the 13B, and what of DATA it sees
     """
-    if data is not None and not plan:
-        if world_size() > 1:
-            raise ValueError("--data works in one process only; encode first, with `hunyuan-video data prepare`, and leave it out.")
-        if not config.start.is_dir():
-            raise ValueError(f"--data needs a weights root, with a VAE and text encoders, but --start is {config.start}.")
-        print(prepare.prepare(prepare.DataPreparation(data, weights=config.start, device=runtime.device), config.cache), end="")
-    _train(out, config, runtime, plan)
+    if data is None:
+        if buckets:
+            raise ValueError("--buckets says to which sizes clips are cut; name them with --data, too.")
+        _train(out, config, runtime, plan)
+        return
+    if world_size() > 1:
+        raise ValueError("--data works in one process only; encode first, with `hunyuan-video data prepare`, and leave it out.")
+    if not config.start.is_dir():
+        raise ValueError(f"--data needs a weights root, with a VAE and text encoders, but --start is {config.start}.")
+    # A folder of one's own clips is what the run is about: what is gone from it, the cache lets go.
+    wanted = prepare.DataPreparation(data, buckets, discard=True, weights=config.start, device=runtime.device)
+    wanted = prepare.as_before(wanted, config.cache)
+    if not plan:
+        print(prepare.prepare(wanted, config.cache), end="")
+    _train(out, config, runtime, plan, wanted)
 
 
-def _train(out: Path, config: settings.TransformerTraining | settings.LoraTraining, runtime: settings.TrainingRuntime, plan: bool) -> None:
-    text = planned(config, runtime) if plan else "\n".join(map(str, train.train(config, out, runtime)))
+def _train(
+    out: Path,
+    config: settings.TransformerTraining | settings.LoraTraining,
+    runtime: settings.TrainingRuntime,
+    plan: bool,
+    data: prepare.DataPreparation | None = None,
+) -> None:
+    if plan:
+        text = planned(config, runtime, data)
+    else:
+        text = "\n".join(map(str, train.train(config, out, runtime, None if data is None else prepare.clips(data.source))))
     if is_main_process():
         print(text)
 
 
-def planned(config: settings.TransformerTraining | settings.LoraTraining, runtime: settings.TrainingRuntime) -> str:
-    """The memory of a training line by line, and of a LoRA what the 13B takes with the same settings.
+def planned(
+    config: settings.TransformerTraining | settings.LoraTraining,
+    runtime: settings.TrainingRuntime,
+    data: prepare.DataPreparation | None = None,
+) -> str:
+    """What is seen of the data, the memory of a training line by line, and of a LoRA what the 13B takes with the same settings.
 
     Raises:
-        ValueError: it does not fit; with the numbers.
+        ValueError: it does not fit, with the numbers; or nothing of the data can be used.
     """
     device = resolve_device(runtime.device)
-    cache = LatentCache(config.cache) if (config.cache / MANIFEST).exists() else None
+    seen = None if data is None else prepare.survey(data, config.cache)
+    cache: LatentCache | Expected | None = None
+    if seen is not None and seen.missing:
+        cache = Expected({Bucket.parse(bucket): count for bucket, count in seen.buckets.items()})
+    elif (config.cache / MANIFEST).exists():
+        cache = LatentCache(config.cache)
     plan, available = train.memory_plan(config, runtime, world_size(), device, cache), available_memory(device)
     check(plan, available)
-    text = f"{plan.table()}\nFree now on {device}: {available / 1e9:.2f} GB."
+    text = "" if seen is None else f"{seen.line}\n"
+    text += f"{plan.table()}\nFree now on {device}: {available / 1e9:.2f} GB."
     if cache is None:
         text += (
             f"\nThere is no cache in {config.cache} yet: counted with samples of {config.token_budget:,} tokens, which yours need not be."
@@ -125,7 +155,7 @@ def prepare_data(out: Path, config: Annotated[prepare.DataPreparation, Flat], dr
         config: what to encode, and how
         dry_run: only say which clips the sources would give, and what would be skipped
     """
-    print(prepare.survey(config) if dry_run else prepare.prepare(config, out), end="")
+    print(prepare.survey(config).report if dry_run else prepare.prepare(config, out), end="")
 
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {

@@ -124,7 +124,7 @@ def fitting_sizes(found: Weights) -> TransformerConfig:
     """The sizes that a transformer's tensors say, for which the parts beside it must be made; no number is read.
 
     Raises:
-        ValueError: they are made for another one; or a part is damaged, or of another kind.
+        ValueError: they are made for another one, or a tokenizer for another text encoder; or a part is damaged, or of another kind.
     """
     sizes = once(lambda: open_transformer(found.transformer, found.load_key).config)
     llm, clip, vae = read_llm(found.text_encoder)[0].config, read_clip(found.text_encoder_2)[0].config, once(lambda: read_vae(found.vae))[0]
@@ -136,6 +136,13 @@ def fitting_sizes(found: Weights) -> TransformerConfig:
     for what, needed, made, part in pairs:
         if needed != made:
             raise ValueError(f"{found.transformer} needs {needed} {what}, but {part} makes {made}: they are parts of two models.")
+    for folder, config in ((found.text_encoder, llm), (found.text_encoder_2, clip)):
+        last = max(load_tokenizer(folder).get_vocab().values())
+        if last >= config.vocab_size:  # fewer ids than there is room for are usual: the official one has 128258 of 128320
+            raise ValueError(
+                f"The tokenizer in {tokenizer_folder(folder)} gives ids up to {last}, but the text encoder in {folder} knows those below "
+                f"{config.vocab_size}: they are parts of two models."
+            )
     return sizes
 
 

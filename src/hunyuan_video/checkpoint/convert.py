@@ -32,7 +32,7 @@ from hunyuan_video.checkpoint.lazy import Lazy, State, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
 from hunyuan_video.config import LoadKey
-from hunyuan_video.files import replacing
+from hunyuan_video.files import making
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import VAEConfig
 from hunyuan_video.transforms import fp8
@@ -76,7 +76,7 @@ def convert(source: Path, out: Path, to: Target, load_key: LoadKey = "module") -
     if to == "fp8":
         _write_fp8(stored, *outs)
         return outs
-    with replacing(out) as (temporary, _):
+    with making(out) as temporary:
         state = stored.expanded()
         if to == "single-file":
             write_safetensors(state, temporary)
@@ -124,6 +124,13 @@ def write_safetensors(state: State, path: Path) -> None:
 
 def write_pickle(content: Mapping[str, State], path: Path) -> None:
     """A `.pt` file of wrapped state dicts: first its skeleton, with room for all numbers, then the numbers, into the mapped file."""
+    if not hasattr(mmap, "MAP_SHARED"):  # on Windows, where PyTorch does not write into a file that it has mapped
+        whole = {
+            key: {name: tensor.read().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+            for key, state in content.items()
+        }
+        torch.save(whole, path)
+        return
     with torch.serialization.skip_data():
         torch.save({key: {name: torch.empty(t.shape, dtype=t.dtype) for name, t in state.items()} for key, state in content.items()}, path)
     if hasattr(
@@ -153,9 +160,9 @@ def _write_fp8(stored: StoredTransformer, out: Path, scales_out: Path) -> None:
             state[name] = _in_8_bits(tensor, scales[layer])
         else:
             state[name] = tensor.cast(torch.bfloat16)
-    with replacing(scales_out) as (temporary_map, _):
+    with making(scales_out) as temporary_map:
         torch.save(scales, temporary_map)
-        with replacing(out) as (temporary, _):
+        with making(out) as temporary:
             write_pickle({"module": state}, temporary)
 
 

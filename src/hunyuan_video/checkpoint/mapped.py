@@ -38,10 +38,12 @@ class MappedFile:
     """The bytes of a file, for tensors that keep it open as long as they live."""
 
     def __init__(self, path: Path):
-        linux = {"flags": mmap.MAP_PRIVATE | MAP_NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+        how: dict[str, int] = {"access": mmap.ACCESS_COPY}
+        if sys.platform == "linux":
+            how = {"flags": mmap.MAP_PRIVATE | MAP_NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
         with path.open("rb") as file:
             try:
-                self.pages = mmap.mmap(file.fileno(), 0, **(linux if sys.platform == "linux" else {"access": mmap.ACCESS_COPY}))
+                self.pages = mmap.mmap(file.fileno(), 0, **how)
             except OSError as error:  # such as a limit on the address space
                 raise OSError(error.errno, error.strerror, str(path)) from error
 

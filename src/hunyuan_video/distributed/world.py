@@ -204,9 +204,9 @@ def world_of_group(device: torch.device, degrees: Degrees, timeout: timedelta | 
 def _with_timeout(group: dist.ProcessGroup, timeout: timedelta | None) -> dist.ProcessGroup:
     """The group, which gives up on a rank after `timeout`. Where it is that of all ranks, which is more patient, another of the same."""
     if timeout is not None and group is dist.group.WORLD:
-        group = dist.new_group(timeout=timeout)
-        assert isinstance(group, dist.ProcessGroup)  # a number only on those who are not in it
-        return group
+        same = dist.new_group(timeout=timeout)
+        assert isinstance(same, dist.ProcessGroup)  # a number only on those who are not in it
+        return same
     if timeout is not None:
         _set_pg_timeout(timeout, group)
     return group

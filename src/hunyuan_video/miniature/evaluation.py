@@ -205,7 +205,7 @@ def main(
     psnr_db = vae_psnr(reconstruct, min(num_clips, 64), *size)
     table = markdown_table(reports, psnr_db, judge_score)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.md").write_text(table)
+    (folder / "evaluation.md").write_text(table, encoding="utf-8")
     result = {"judge": asdict(judge_score), "psnr_db": psnr_db, "reports": [asdict(report) for report in reports]}
-    (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return table

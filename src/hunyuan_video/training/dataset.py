@@ -35,7 +35,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hunyuan_video.config import SIZE_MULTIPLE
 from hunyuan_video.files import sha256
-from hunyuan_video.models.text import TextFeatures
+from hunyuan_video.models.text import MAX_TEXT_TOKENS, TextFeatures
 from hunyuan_video.training.run import random_generator
 
 T = TypeVar("T")
@@ -169,6 +169,18 @@ class LatentCache:
         kind = "image" if latents.shape[2] == 1 else "video"
         states, pooled, size = self._empty[f"{kind}.states"], self._empty[f"{kind}.pooled"], len(latents)
         return TextFeatures(states.expand(size, -1, -1), torch.ones(size, len(states), dtype=torch.bool), pooled.expand(size, -1))
+
+
+class Expected:
+    """What is known of a cache that is still to be made, for a plan: samples by size, whose captions may be as long as is read of any."""
+
+    def __init__(self, samples: Mapping[Bucket, int]):
+        numbers = iter(range(sum(samples.values())))
+        self.buckets = {bucket: list(islice(numbers, count)) for bucket, count in samples.items()}
+        self.text_lengths = [MAX_TEXT_TOKENS] * sum(samples.values())
+
+    def text_tokens(self, _bucket: Bucket) -> int:
+        return MAX_TEXT_TOKENS
 
 
 def _size(path: Path) -> int | None:

@@ -252,8 +252,18 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
         cuts.append(Cut(bucket, shown[start : start + bucket.num_frames].tolist()))
         start += bucket.num_frames
     if not cuts:
-        raise UnusableError("too short", f"{len(shown)} frames at {fps:g} fps")
+        raise UnusableError("too short", f"it has {_lasting(len(shown), fps)}; {least(buckets, fps)}")
     return cuts
+
+
+def least(buckets: Sequence[Bucket], fps: float) -> str:
+    """What a video needs, in words; one of the buckets must be for videos."""
+    shortest = min((bucket for bucket in buckets if bucket.num_frames > 1), key=lambda bucket: bucket.num_frames)
+    return f"the shortest size, {shortest}, needs {_lasting(shortest.num_frames, fps)}"
+
+
+def _lasting(num_frames: int, fps: float) -> str:
+    return f"{num_frames} frames at {fps:g} fps, {num_frames / fps:.2f} seconds"
 
 
 def _look(path: Path, seconds: float, fps: float) -> tuple[np.ndarray, int, int]:

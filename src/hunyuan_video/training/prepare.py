@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from hunyuan_video.pipeline import encode
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.run import keep_config, lock
-from hunyuan_video.training.shards import Manifest, Sample, Skipped, read_skipped, write_shard
+from hunyuan_video.training.shards import Manifest, Sample, Skipped, read_skipped, recorded, write_shard
 from hunyuan_video.weights import Weights, find_or_embedded, is_large
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
         if not config.discard:
             _check_length(folder, len(items), config.shard_size)
         keep_config(folder, request | {"num_sources": len(items)}, ("num_sources",))
-        parts = [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
+        parts = _parts(items, config)
         manifest = Manifest(folder, [_digest(part) for part in parts])
         missing = manifest.begin()
         if missing or not manifest.empty:
@@ -123,11 +123,7 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
         if not manifest.buckets:
             manifest.discard()  # nothing is lost, and other settings, which may do better, can have this folder
             (folder / "config.json").unlink()
-            advice = "; a caption stands beside its clip, as clip.txt beside clip.mp4, or in its row"
-            raise ValueError(
-                f"None of the {len(items)} sources could be used ({_counts(manifest.skipped)}); {folder / REPORT} names them"
-                f"{advice if manifest.skipped['no caption'] else ''}."
-            )
+            raise ValueError(f"{_none_usable(skipped, buckets, config.fps)}; {folder / REPORT} names them.")
         return text
 
 
@@ -142,17 +138,94 @@ def _check_length(folder: Path, num_sources: int, shard_size: int) -> None:
         )
 
 
-def survey(config: DataPreparation) -> str:
-    """The report that `prepare` would give if no source proves damaged on decoding; nothing is encoded or written."""
+def as_before(config: DataPreparation, folder: Path) -> DataPreparation:
+    """Into the cache that `folder` may hold, or of which it holds a part: cut and encoded as it was, where no buckets are given."""
+    path = folder / "config.json"
+    old = read_json(path) if path.exists() else {}
+    kept = {name: old[name] for name in ("fps", "clips_per_video", "shard_size", "dtype") if name in old}
+    return replace(config, buckets=config.buckets or tuple(old.get("buckets", ())), **kept)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What sources would give, if none proves damaged on decoding."""
+
+    source: Path
+    num_sources: int
+    buckets: Counter[str]
+    """samples by size"""
+    skipped: Skipped
+    missing: int
+    """of the samples, how many a cache does not hold yet"""
+
+    @property
+    def report(self) -> str:
+        return report(f"What {self.source} would give", self.buckets, self.skipped, self.num_sources)
+
+    @property
+    def line(self) -> str:
+        """Everything in a sentence."""
+        sizes = ", ".join(f"{self.buckets[bucket]} of {bucket}" for bucket in sorted(self.buckets, key=Bucket.parse))
+        frames = sum(Bucket.parse(bucket).num_frames * count for bucket, count in self.buckets.items())
+        skipped = f"; skipped are {_counts(_numbers(self.skipped))}" if self.skipped else ""
+        return (
+            f"{self.source}: {_samples(self.buckets.total())} of {self.num_sources:,} sources ({sizes}), {frames:,} frames{skipped}. "
+            f"To be encoded first: {_samples(self.missing)}."
+        )
+
+
+def survey(config: DataPreparation, folder: Path | None = None) -> Survey:
+    """Looks at the sources, and at what a cache in `folder` holds of them; reads headers, decodes one frame of each, writes nothing.
+
+    Raises:
+        ValueError: none of the sources can be used.
+    """
     buckets, items = config.sizes(find_or_embedded(config.weights)), media.find_items(config.source)
-    counts: Counter[str] = Counter()
+    made = {} if folder is None else recorded(folder)
+    whole = [made.get(index) == _digest(part) for index, part in enumerate(_parts(items, config))]
+    counts, missing = Counter[str](), 0
     skipped: Skipped = {}
-    for item in tqdm(items, desc="looking", unit="clip", disable=None):
+    for number, item in enumerate(tqdm(items, desc="looking", unit="clip", disable=None)):
         try:
-            counts.update(str(cut.bucket) for cut in media.plan(item, buckets, config.fps, config.clips_per_video))
+            cuts = media.plan(item, buckets, config.fps, config.clips_per_video)
         except media.UnusableError as error:
             skipped.setdefault(error.reason, []).append(item.name)
-    return report(f"What {config.source} would give", counts, skipped, len(items))
+            log.warning("%s would be skipped: %s", item.name, error)
+        else:
+            counts.update(str(cut.bucket) for cut in cuts)
+            missing += 0 if whole[number // config.shard_size] else len(cuts)
+    if not counts:
+        raise ValueError(f"{_none_usable(skipped, buckets, config.fps)}.")
+    return Survey(config.source, len(items), counts, skipped, missing)
+
+
+def clips(source: Path) -> dict[str, str]:
+    """What tells whether a source's clips are what they were, by name; those with a problem that can be seen from outside are no clips."""
+    return {item.name: _digest([item])[:16] for item in media.find_items(source) if not item.problem}
+
+
+def _none_usable(skipped: Skipped, buckets: Sequence[Bucket], fps: float) -> str:
+    """The sentence for sources of which none gives a clip, and what would mend it."""
+    advice = {
+        "no caption": "; a caption stands beside its clip, as clip.txt beside clip.mp4, or in its row",
+        "too short": f"; {media.least(buckets, fps)}" if "too short" in skipped else "",
+    }
+    counts = _numbers(skipped)
+    said = "".join(text for reason, text in advice.items() if reason in skipped)
+    return f"None of the {counts.total()} sources could be used ({_counts(counts)}){said}"
+
+
+def _samples(count: int) -> str:
+    return f"{count:,} sample{'' if count == 1 else 's'}"
+
+
+def _numbers(skipped: Skipped) -> Counter[str]:
+    return Counter({reason: len(names) for reason, names in skipped.items()})
+
+
+def _parts(items: Sequence[media.Item], config: DataPreparation) -> list[Sequence[media.Item]]:
+    """The sources of each shard."""
+    return [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
 
 
 def report(title: str, buckets: Counter[str], skipped: Skipped, num_sources: int) -> str:
@@ -215,7 +288,7 @@ def _encode_part(
         except media.UnusableError as error:
             failure = error
             skipped.setdefault(error.reason, []).append(item.name)
-            log.warning("skipped %s: %s", item.name, error)
+            log.warning("skipped %s%s: %s", item.name, " and went on with the others" if bar.total > 1 else "", error)
         judge(failure)
         bar.update()
     return samples, skipped

@@ -62,9 +62,10 @@ def keep_config(folder: Path, config: dict[str, Any], may_change: Collection[str
         changed = changed_settings(folder, new)
         if refused := [text for key, text in changed.items() if key not in may_change]:
             raise ValueError(f"{folder} was made with other settings ({', '.join(refused)}); use them, or another folder.")
-        if not changed:
+        if changed:
+            log.info("%s goes on with other settings than before (%s)", folder, ", ".join(changed.values()))
+        elif new.keys() <= _recorded(folder).keys():
             return
-        log.info("%s goes on with other settings than before (%s)", folder, ", ".join(changed.values()))
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as (temporary, _):
         temporary.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
@@ -73,14 +74,21 @@ def keep_config(folder: Path, config: dict[str, Any], may_change: Collection[str
 def changed_settings(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     """Which of these settings are others in a folder's `config.json`, and how. An identity that it has not recorded is taken to be the
     same: it was made before there was such a thing."""
-    old, new = json.loads((folder / "config.json").read_text(encoding="utf-8")), json.loads(json.dumps(config, default=str))
+    old, new = _recorded(folder), json.loads(json.dumps(config, default=str))
     known = {key: value for key, value in new.items() if key in old or not key.endswith("_identity")}
     return {key: _change(key, old.get(key), value) for key, value in known.items() if old.get(key) != value}
 
 
+def _recorded(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
 def _change(key: str, old: Any, new: Any) -> str:
-    """Two digests say nothing to a reader."""
+    """Two digests say nothing to a reader, and many say how many."""
     what = re.fullmatch(r"(.+)_(digest|identity)", key)
+    if what is not None and isinstance(old, dict) and isinstance(new, dict):
+        others = sum(old[name] != new[name] for name in old.keys() & new.keys())
+        return f"of the {what[1]}, {len(new.keys() - old.keys())} are new, {len(old.keys() - new.keys())} gone and {others} changed"
     return f"{key}: {old!r} -> {new!r}" if what is None else f"what is in {what[1]} has changed"
 
 
@@ -267,10 +275,10 @@ def peak_memory(device: torch.device) -> float:
     """The most memory this process has held, in GB: of the GPU that it uses, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows, which has another way, but not in Python
         return float("nan")
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

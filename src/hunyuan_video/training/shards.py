@@ -89,6 +89,13 @@ def _write(path: Path, tensors: dict[str, Tensor], header: str) -> Entry:
         return {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
 
 
+def recorded(folder: Path) -> dict[int, str]:
+    """Of what items the shards of a cache were made that may be there, by number; files are not looked at."""
+    path = folder / MANIFEST
+    stored: dict[str, Entry] = json.loads(path.read_text(encoding="utf-8"))["shards"] if path.exists() else {}
+    return {int(name.removeprefix("shard-").removesuffix(".safetensors")): entry.get("items", "") for name, entry in stored.items()}
+
+
 class Manifest:
     """The record of a cache folder's shards. `digests` says, shard by shard, of what items the finished cache is made."""
 

@@ -7,6 +7,7 @@ a run that was killed and started again is the run that never stopped, and on an
 from __future__ import annotations
 
 import copy
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from functools import partial
 from itertools import islice
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -35,7 +37,7 @@ from hunyuan_video.models.rope import split_head
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.signals import Waiting
-from hunyuan_video.training.dataset import LatentCache, Schedule
+from hunyuan_video.training.dataset import Expected, LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
@@ -46,11 +48,19 @@ from hunyuan_video.training.validate import Validator
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import add_lora, in_attention_and_mlp, lora_of
 
+log = logging.getLogger(__name__)
+
 DIALECTS: tuple[Dialect, ...] = ("kohya", "diffusers")
 
 
-def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtime: TrainingRuntime | None = None) -> list[Path]:
-    """Train, or go on training, in `folder`; returns the files with the result.
+def train(
+    config: TransformerTraining | LoraTraining,
+    folder: str | Path,
+    runtime: TrainingRuntime | None = None,
+    clips: dict[str, str] | None = None,
+) -> list[Path]:
+    """Train, or go on training, in `folder`; returns the files with the result. A run that is told of what `clips` the cache was made, as
+    digests by name, also goes on when they are others than before.
 
     Raises:
         ValueError: settings, cache, weights and ranks do not fit together; or too many steps in a row were not finite.
@@ -69,12 +79,16 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         how = Runtime(attention=for_training(world.device))
         assembly.check(how, world, num_heads=num_heads, training=True)
         check(memory_plan(config, runtime, world.size, world.device, cache), available_memory(world.device))
-        inputs = {"cache_digest": cache.digest} | ({} if config.start is None else {"start_identity": start_identity(config.start)})
+        inputs: dict[str, Any] = {"cache_digest": cache.digest}
+        if config.start is not None:
+            inputs["start_identity"] = start_identity(config.start)
+        if clips is not None:
+            inputs["clips_identity"] = clips
         run = Run(
             folder,
             config,
             inputs=inputs,
-            may_change=MAY_CHANGE,
+            may_change=MAY_CHANGE if clips is None else (*MAY_CHANGE, "cache_digest", "clips_identity"),
             world=world,
             keep=runtime.keep_checkpoints,
             checkpoint_seconds=runtime.checkpoint_seconds,
@@ -99,6 +113,9 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
         skipped = torch.zeros(2, dtype=torch.int64)  # steps: of all, and of those just before
         state = masters.state_dict() | {"skipped": skipped}
         start = run.load(state)
+        if start >= config.num_steps:
+            log.info("%s has done its %d steps; with more --num-steps it goes on.", folder, config.num_steps)
+        show_every = runtime.validation_every or -(-config.num_steps // 10)
         masters.load_into(worker)
 
         def micro_batch_at(key: tuple[int, int]) -> tuple[Noisy, Tensor, TextFeatures]:
@@ -145,17 +162,20 @@ def train(config: TransformerTraining | LoraTraining, folder: str | Path, runtim
             )
             if stop_now:
                 run.stop(completed, state)
-            # Before the checkpoint, so that a kill in between loses no video.
-            if validate is not None and (completed % runtime.validation_every == 0 or completed == config.num_steps):
+            # Before the checkpoint, so that a kill in between loses none of it.
+            if completed % show_every == 0 or completed == config.num_steps:
                 with masters.averaged(worker):
-                    validate(completed)
+                    if isinstance(config, LoraTraining):
+                        save_intermediate(config, folder, completed, worker)
+                    if validate is not None:
+                        validate(completed)
             if save_now:
                 run.save(completed, state)
         save_result(config, folder, model, masters)
     return results(config, folder)
 
 
-def schedule_of(config: Training, cache: LatentCache) -> Schedule:
+def schedule_of(config: Training, cache: LatentCache | Expected) -> Schedule:
     return Schedule(cache.buckets, cache.text_lengths, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
 
 
@@ -177,7 +197,7 @@ def memory_plan(
     runtime: TrainingRuntime,
     world_size: int,
     device: torch.device,
-    cache: LatentCache | None,
+    cache: LatentCache | Expected | None,
     sizes: TransformerConfig | None = None,
 ) -> MemoryPlan:
     """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
@@ -209,16 +229,16 @@ def memory_plan(
     return plan
 
 
-def sizes_of(config: TransformerTraining | LoraTraining, cache: LatentCache | None) -> tuple[TransformerConfig, bool]:
+def sizes_of(config: TransformerTraining | LoraTraining, cache: LatentCache | Expected | None) -> tuple[TransformerConfig, bool]:
     """The sizes of the model to train, and whether its weights come in 8 bits."""
     if config.start is None:
         assert isinstance(config, TransformerTraining)  # a LoRA has a start
-        return sizes_from_nothing(config, cache or LatentCache(config.cache)), False
+        return sizes_from_nothing(config, cache if isinstance(cache, LatentCache) else LatentCache(config.cache)), False
     state, sizes = read_transformer(transformer_file(config.start))
     return sizes, any(tensor.dtype == fp8.FP8 for tensor in state.values())
 
 
-def micro_batches(config: Training, cache: LatentCache | None, sequence_parallel: int) -> list[MicroBatch]:
+def micro_batches(config: Training, cache: LatentCache | Expected | None, sequence_parallel: int) -> list[MicroBatch]:
     """What one rank holds of the largest micro-batch of each bucket; where there is no cache yet, one sample that fills the budget."""
     batches = [MicroBatch(1, config.token_budget)]
     if cache is not None:
@@ -330,6 +350,17 @@ def results(config: TransformerTraining | LoraTraining, folder: Path) -> list[Pa
     """The files that a finished training has written."""
     names = [f"lora_{dialect}" for dialect in DIALECTS] if isinstance(config, LoraTraining) else ["transformer"]
     return [folder / f"{name}.safetensors" for name in names]
+
+
+def save_intermediate(config: LoraTraining, folder: Path, step: int, model: HunyuanVideoTransformer) -> None:
+    """Write the LoRA that the model has now into a file of its own. Every rank must come."""
+    lora, path = lora_of(model), folder / "loras" / f"step-{step:08d}.safetensors"
+
+    def write() -> None:
+        path.parent.mkdir(exist_ok=True)
+        save_lora(lora, path, DIALECTS[0], getattr(torch, config.save_dtype))
+
+    once(write)
 
 
 def save_result(config: TransformerTraining | LoraTraining, folder: Path, model: HunyuanVideoTransformer, masters: MasterWeights) -> None:

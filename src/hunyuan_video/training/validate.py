@@ -23,8 +23,8 @@ class Validation:
 
     validation_prompts: Path | None = None
     """a text file with one prompt a line: their videos are made at intervals"""
-    validation_every: int = 1000
-    """training steps between them; they are made at the end, too"""
+    validation_every: int | None = None
+    """training steps between them, and between a LoRA's files in loras/ (default: a tenth of the run's); both are made at the end, too"""
     validation_weights: Path | None = None
     """weights root whose text encoders, VAE and sampling settings make them (default: the one training starts from)"""
     validation_seed: int = 0
@@ -37,7 +37,7 @@ class Validation:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.validation_every < 1:
+        if self.validation_every is not None and self.validation_every < 1:
             raise ValueError(f"validation_every is {self.validation_every}; it must be 1 or more.")
 
 

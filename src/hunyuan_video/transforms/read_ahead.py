@@ -35,7 +35,7 @@ def mapped_spans(module: nn.Module) -> list[Span]:
     if not maps.exists():
         return []
     files = []
-    for line in maps.read_text().splitlines():
+    for line in maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         addresses, _, _, _, inode, *_ = line.split()
         if inode != "0":
             start, end = addresses.split("-")

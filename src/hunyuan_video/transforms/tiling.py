@@ -12,7 +12,7 @@ Letters: B batch, C channels, T latent frames, F pixel frames, H W height and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from math import isclose
 
@@ -63,6 +63,10 @@ class _Axis:
         encode = cls(size, step * ratio, keep=step, blend=latents - step)
         return encode, cls(latents, step, keep=step * ratio, blend=size - step * ratio)
 
+    def starts(self, end: int, longest: int) -> range:
+        """Where tiles start, before `end`; only at 0 if one holds the `longest` side."""
+        return range(0, end if longest > self.tile else 1, self.stride)
+
 
 def tiled_decode(vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: TileSizes | None = None) -> Float[Tensor, "B C2 F H2 W2"]:
     """As `vae.decode`, in tiles of the model's own size or of `tile`. What fits into one tile is decoded whole."""
@@ -72,9 +76,16 @@ def tiled_decode(vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: Tile
 def decode_pieces(
     vae: CausalVAE, latents: Float[Tensor, "B C T H W"], tile: TileSizes | None = None
 ) -> Iterator[Float[Tensor, "B C2 _ H2 W2"]]:
-    """The frames of `tiled_decode`, as they get ready: memory does not grow with their number where each piece is used and let go."""
+    """The frames of `tiled_decode`, as they get ready, after each row of tiles: `num_pieces` of them, with no frame but in each picture's
+    last. Memory does not grow with the number of frames where each piece is used and let go."""
     (_, space), (_, time) = _axes(vae.config, tile)
     return _in_time(lambda x: _in_space(vae.decode, x, space), latents, time)
+
+
+def num_pieces(config: VAEConfig, shape: tuple[int, ...], tile: TileSizes | None = None) -> int:
+    """How many `decode_pieces` makes of latents of this shape."""
+    (_, space), (_, time) = _axes(config, tile)
+    return len(time.starts(shape[2] - 1, shape[2])) * len(space.starts(shape[3], max(shape[3:])))
 
 
 def tiled_encode(vae: CausalVAE, x: Float[Tensor, "B C F H W"], tile: TileSizes | None = None) -> Posterior:
@@ -90,14 +101,14 @@ def _axes(config: VAEConfig, tile: TileSizes | None) -> tuple[tuple[_Axis, _Axis
     return space, _Axis.make(tile.frames, tile.overlap, config.time_compression_ratio, "frames")
 
 
-def _in_time(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis) -> Iterator[Tensor]:
+def _in_time(apply: Callable[[Tensor], Generator[Tensor, None, Tensor]], x: Tensor, axis: _Axis) -> Iterator[Tensor]:
     """Apply to tiles along the frames, and give each one's share of the result."""
     if x.shape[2] <= axis.tile:
-        yield apply(x)
+        yield (yield from apply(x))
         return
     end: Tensor | None = None  # what the next tile is blended with
     for start in range(0, x.shape[2] - 1, axis.stride):  # a tile of one frame would make only the one that is dropped
-        piece = apply(x[:, :, start : start + axis.tile + 1])
+        piece = yield from apply(x[:, :, start : start + axis.tile + 1])
         if end is not None:
             piece = piece[:, :, 1:]
             _blend(end, piece, axis.blend, dim=2)
@@ -106,14 +117,17 @@ def _in_time(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis) -> Itera
         del piece
 
 
-def _in_space(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis) -> Tensor:
-    """Apply to tiles of the picture, row by row; of a finished row only what the next one is blended with stays in memory."""
+def _in_space(apply: Callable[[Tensor], Tensor], x: Tensor, axis: _Axis) -> Generator[Tensor, None, Tensor]:
+    """Apply to tiles of the picture, row by row, and give no frame after each but the last, and then return the result; of a finished row
+    only what the next one is blended with stays in memory."""
     height, width = x.shape[3:]
     if max(height, width) <= axis.tile:
         return apply(x)
     out: Tensor | None = None
     above: list[Tensor] = []
     for row, top in enumerate(range(0, height, axis.stride)):
+        if out is not None:
+            yield out[:, :, :0]
         bottoms: list[Tensor] = []
         left: Tensor | None = None
         for column, start in enumerate(range(0, width, axis.stride)):

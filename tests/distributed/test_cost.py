@@ -1,0 +1,151 @@
+"""What cost.py says beside what four gloo ranks really do, and beside what others published."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import parallel
+import pytest
+import torch
+from conftest import TINY
+from measure import randomize
+from torch.utils.flop_counter import FlopCounterMode
+
+from hunyuan_video.distributed.cost import (
+    CARDS, EVEN, H100, H100_PCIE, H200, RTX_4090, SGLANG, XDIT, XDIT_H100, Step, all_degrees, best_degrees, largest_load, step_seconds, tiles,
+    video_seconds, why,
+)  # fmt: skip
+from hunyuan_video.distributed.world import Degrees
+from hunyuan_video.kernels.choice import use_attention
+from hunyuan_video.models.attention import matmul
+from hunyuan_video.models.transformer import HunyuanVideoTransformer
+
+LATENTS_720P = (33, 90, 160)
+OFFICIAL = Step(33 * 45 * 80)
+# Of sample_video_parallel.py's table: height and width in patches of 16 pixels, the other way round as well.
+OFFICIAL_SIZES = [(45, 80), (80, 45), (60, 60), (34, 60), (60, 34), (39, 52), (52, 39), (45, 45), (47, 73), (73, 47)]
+
+
+@pytest.fixture(scope="module")
+def ranks() -> list[dict[str, dict[str, Any]]]:
+    """Seven heads, which four ranks do not divide, and 63 tokens."""
+    return parallel.on_gloo(parallel.small(7), (7, 6, 6), 4, torch.float32)
+
+
+def rows(ranks: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    found = [row for rank in ranks for row in rank.values()]
+    assert len(found) == 4 * 3 * 2  # ranks, pairs of degrees, wires
+    return found
+
+
+def test_ranks_send_the_bytes_of_the_formula(ranks):
+    for row in rows(ranks):
+        sent, formula = row["sent"], row["formula"]
+        assert sent.get("send", 0) == formula["ring"]
+        assert sent.get("alltoall_base_", 0) == formula["there"] + formula["back"] + formula["velocity"]
+
+
+def test_ranks_compute_the_operations_of_the_formula(ranks):
+    assert [row["operations"] for row in rows(ranks)] == [row["counted"] for row in rows(ranks)]
+
+
+def test_no_hidden_states_are_gathered(ranks):
+    assert {tuple(row["gathered"]) for row in rows(ranks)} == {(64,)}  # of 112
+
+
+def test_exchanges_take_the_memory_of_the_formula(ranks):
+    for row in rows(ranks):
+        assert 0.75 < row["memory"] / row["planned"] < 1.1, row
+
+
+def test_the_table_shows_both(ranks):
+    lines = parallel.table(ranks, parallel.small(7), (7, 6, 6), "h100-nvlink").splitlines()
+    sent, formula = zip(*(line.split(" | ")[2:4] for line in lines[2:]), strict=True)
+    assert len(lines) == 2 + 6 and sent == formula
+
+
+def test_operations_of_one_rank_are_those_of_pytorch():
+    model = randomize(HunyuanVideoTransformer(TINY))
+    use_attention(model, matmul)
+    condition = model.condition(torch.ones(1, 5, 24), torch.ones(1, 5, dtype=torch.bool), torch.ones(1, 20), torch.ones(1))
+    with FlopCounterMode(display=False) as counted:
+        model(torch.ones(1, 4, 3, 4, 6), torch.ones(1), condition)
+    assert counted.get_total_flops() == Step(3 * 2 * 3, 5, config=TINY).work(0).total
+
+
+def test_the_released_model_takes_12_petaflop_a_step_at_720p():
+    assert OFFICIAL.work(0).total == pytest.approx(12.0686e15, rel=1e-5)
+
+
+@pytest.mark.parametrize("ranks", range(2, 9))
+@pytest.mark.parametrize("patches", OFFICIAL_SIZES)
+def test_no_rank_does_more_than_its_share_at_official_sizes(patches, ranks):
+    tokens = 33 * math.prod(patches)
+    assert Step(tokens, degrees=best_degrees(ranks, 24, tokens)).unevenness < EVEN
+
+
+@pytest.mark.parametrize(("ranks", "seconds"), [(1, 1904.08), (2, 934.09), (4, 514.08), (8, 337.58)])
+def test_official_times_are_within_a_tenth(ranks, seconds):
+    """docs/performance/hunyuanvideo.md of xDiT: 129 x 720 x 1280, 50 steps, H100. Two of XDIT's numbers are fitted to these four."""
+    step = replace(OFFICIAL, degrees=Degrees(ranks))
+    assert video_seconds(step, LATENTS_720P, 50, XDIT_H100, XDIT) == pytest.approx(seconds, rel=0.1)
+
+
+def test_a_step_of_sglang_on_four_cards_is_its_own():
+    """PR 28319: 583 ms for 61 x 544 x 960 on four H100. H100's efficiency is fitted to this one."""
+    assert step_seconds(Step(16 * 34 * 60, degrees=Degrees(4)), H100, overlaps=False).total == pytest.approx(0.583, rel=0.01)
+
+
+def test_other_published_times_are_predicted_within_a_tenth():
+    """PR 36012 of SGLang: 30 steps of 77 x 480 x 848 in 17.7 s on four H200, and decoding in 1.65 s where one takes 5.71. FastVideo (arXiv
+    2502.04507): 117 x 768 x 1280, 50 steps, in 945 s with FlashAttention 3 on an H100."""
+    assert 30 * step_seconds(Step(20 * 30 * 53, degrees=Degrees(4)), H200, overlaps=False).total == pytest.approx(17.7, rel=0.1)
+    small = tiles((20, 60, 106))
+    assert 5.71 * largest_load(small, 4) / sum(small) == pytest.approx(1.65, rel=0.1)
+    assert video_seconds(Step(30 * 48 * 80), (30, 96, 160), 50, H100, SGLANG) == pytest.approx(945, rel=0.1)
+
+
+def test_eight_cards_are_predicted_to_be_seven_and_a_half_times_as_fast_as_one():
+    one, eight = (video_seconds(replace(OFFICIAL, degrees=Degrees(ranks)), LATENTS_720P, 50, H100) for ranks in (1, 8))
+    assert one / eight > 7.5
+
+
+def test_a_short_rings_hops_cost_what_diffusers_measured():
+    """Its FLUX on four H100 (docs/source/en/training/distributed_inference.md): 133 ms a step, in a ring 262."""
+    flux = replace(OFFICIAL, image=4096, text=512, config=replace(OFFICIAL.config, num_double_blocks=19, num_single_blocks=38))
+    ulysses, ring = (step_seconds(replace(flux, degrees=degrees), H100, overlaps=False).total for degrees in (Degrees(4), Degrees(1, 4)))
+    assert ring - ulysses == pytest.approx(0.262 - 0.133, rel=0.15)
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))
+def test_ulysses_comes_first_where_ranks_divide_heads(card):
+    assert [best_degrees(ranks, 24, OFFICIAL.image, card) for ranks in (2, 3, 4, 6, 8)] == [Degrees(ranks) for ranks in (2, 3, 4, 6, 8)]
+
+
+def test_a_ring_takes_what_does_not_divide_unless_the_video_is_short():
+    assert best_degrees(7, 24, OFFICIAL.image) == Degrees(1, 7)
+    assert best_degrees(7, 24, 320) == Degrees(7, 1)
+
+
+def test_more_ranks_than_a_machine_has_form_a_ring_of_machines():
+    assert best_degrees(16, 24, OFFICIAL.image) == Degrees(8, 2)
+
+
+def test_the_reason_is_said():
+    assert why(8, 24, OFFICIAL.image) == "Ulysses 8: each of 8 ranks has 3 of 24 heads, and sends every token once."
+    assert why(7, 24, OFFICIAL.image) == (
+        "ring 7: 7 ranks do not divide 24 heads; Ulysses 7 takes 1.11 times as long, its fullest rank 1.14 of its share of the work."
+    )
+
+
+def test_every_pair_of_degrees_is_tried():
+    assert all_degrees(6, 4) == [Degrees(3, 2), Degrees(2, 3), Degrees(1, 6)]
+
+
+def test_a_slower_link_and_no_overlap_take_longer():
+    step = replace(OFFICIAL, degrees=Degrees(8))
+    nvlink, pcie, serial = step_seconds(step, H100), step_seconds(step, H100_PCIE), step_seconds(step, H100, overlaps=False)
+    assert nvlink.waiting < pcie.waiting and nvlink.total < serial.total
+    assert step_seconds(step, RTX_4090).waiting > pcie.waiting

@@ -1,0 +1,306 @@
+"""Every command in a shell block of the documents is run, or, where that takes gigabytes, minutes or a GPU, parsed by what would run it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from adapters import random_lora
+
+from hunyuan_video import checkpoint, cli, weights
+from hunyuan_video.apps import official, train
+from hunyuan_video.apps.parse import parse
+from hunyuan_video.checkpoint.convert import convert
+from hunyuan_video.checkpoint.lora import save_lora
+from hunyuan_video.video import save_video
+
+ROOT = Path(__file__).parent.parent
+# README_zh.md has README.md's commands, by a test in test_doors.py.
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "recipes/tiny/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# What is only parsed, by how it begins, and why.
+PARSED = {
+    "python -m venv": "what follows downloads gigabytes; .ci/run does both",
+    "pip install": "downloads gigabytes; .ci/run does it in clean environments",
+    "./test.sh": "runs this test",
+    "pytest": "runs this test",
+    "python sample_video.py": "720p with the official weights",
+    "hunyuan-video download": "45 GB",
+    "hunyuan-video generate A cat walks on the grass, realistic style. --height 544": "needs the official weights to be worth it",
+    "hunyuan-video train lora --data my-clips --cache runs/mine/cache --out runs/mine --rank 8 --alpha 32 --num-steps 300": "minutes; "
+    "the slow test below runs it",
+    "hunyuan-video train vae": "days on a GPU",
+    "torchrun": "eight GPUs",
+    "python benchmarks/": "minutes, or 26 GB on the disk",
+    "benchmarks/gpu.sh": "eight minutes of a GPU; tests/benchmarks rehearses it",
+    "python benchmarks/gpu_table.py": "writes into docs/",
+}
+
+
+def script_of(page: Path) -> str:
+    return "".join(re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE))
+
+
+SCRIPTS = {page: script for page in PAGES if (script := script_of(page))}
+
+# Programs that the documents start, by where they lie, and what they are called here.
+STARTED = {
+    **{f"bin/{name}": name for name in ("hunyuan-video", "python", "pip", "torchrun")},
+    **{f".venv/bin/{name}": name for name in ("hunyuan-video", "pip", "pytest")},
+    **{f".venv-3.13/bin/{name}": name for name in ("pip", "pytest")},
+    **{f"bin/{name}": "python" for name in ("python3", "python3.13")},
+    "test.sh": "./test.sh",
+    "benchmarks/gpu.sh": "benchmarks/gpu.sh",
+}
+STUB = """#!{python} -IS
+import json, os, sys
+with open({log!r}, "a", encoding="utf-8") as log:
+    log.write(json.dumps([{name!r}, *sys.argv[1:]]) + "\\n")
+"""
+
+
+def commands(script: str, folder: Path) -> list[list[str]]:
+    """What a shell would start, each with its arguments; of all that it knows, nothing is started."""
+    folder.mkdir()
+    log = folder / "log"
+    for place, name in STARTED.items():
+        stub = folder / place
+        stub.parent.mkdir(parents=True, exist_ok=True)
+        stub.write_text(STUB.format(python=sys.executable, log=str(log), name=name), encoding="utf-8")
+        stub.chmod(0o755)
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("the documents' commands are bash's")
+    environment = {"PATH": str(folder / "bin"), "HOME": str(folder.parent)}
+    subprocess.run([bash, "-euo", "pipefail", "-c", script], cwd=folder, env=environment, check=True)
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def why_parsed(command: list[str]) -> str | None:
+    """The longest beginning in PARSED, if there is one."""
+    return max((start for start in PARSED if " ".join(command).startswith(start)), key=len, default=None)
+
+
+# --- Parsing without running ---
+
+
+class ParsedError(Exception):
+    """Arguments were understood."""
+
+
+def parse_script(path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arguments of a Python script, by its own parser."""
+    understand = argparse.ArgumentParser.parse_args
+
+    def stop(parser: argparse.ArgumentParser, *given: object) -> None:
+        understand(parser, *given)  # pyright: ignore
+        raise ParsedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(sys, "argv", [str(path), *arguments])
+        with pytest.raises(ParsedError):
+            runpy.run_path(str(path), run_name="__main__")
+
+
+def parse_ours(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        for command in cli.COMMANDS.values():
+            patch.setattr(command, "run", lambda self: None)
+        patch.setattr(train, "parse", lambda *given: (parse(*given), lambda: None)[1])
+        assert cli.main(arguments) == 0
+
+
+def parse_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if arguments[:2] == ["-m", "venv"]:
+        assert len(arguments) == 3
+    elif arguments[0] == "sample_video.py":
+        monkeypatch.setenv("MODEL_BASE", str(weights.EMBEDDED))
+        official.translate(official.build_parser().parse_args(arguments[1:]))
+    else:
+        parse_script(ROOT / arguments[0], arguments[1:], monkeypatch)
+
+
+def parse_pip(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
+    from pip._internal.commands import create_command
+
+    options, projects = create_command("install").parse_args(arguments[1:])
+    assert all((ROOT / file).is_file() for file in options.constraints)
+    assert [re.fullmatch(r"\.(\[(train|wandb|gguf|docs|test)\])?", project) is not None for project in projects] == [True]
+
+
+def parse_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.run import get_args_parser
+
+    given = get_args_parser().parse_args(arguments)
+    assert given.module and given.training_script == "hunyuan_video.cli"
+    parse_ours(given.training_script_args, monkeypatch)
+
+
+def parse_shell(name: str) -> Callable[[list[str], pytest.MonkeyPatch], None]:
+    def check(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
+        assert os.access(ROOT / name, os.X_OK) and arguments == []
+        subprocess.run(["bash", "-n", ROOT / name], check=True)
+
+    return check
+
+
+PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
+    "hunyuan-video": parse_ours,
+    "python": parse_python,
+    "pip": parse_pip,
+    "torchrun": parse_torchrun,
+    "./test.sh": parse_shell("test.sh"),
+    "benchmarks/gpu.sh": parse_shell("benchmarks/gpu.sh"),
+}
+
+
+# --- Running ---
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model, made for two steps of five small frames: what is not given on a command line is then that."""
+    root = tmp_path_factory.mktemp("small") / "root"
+    shutil.copytree(weights.EMBEDDED, root)
+    settings = json.loads((root / "generation_config.json").read_text(encoding="utf-8"))
+    settings |= {"height": 64, "width": 64, "num_frames": 5, "num_steps": 2}
+    (root / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return root
+
+
+def clips(folder: Path) -> None:
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (33, 8, 8, 3), np.uint8)
+    save_video(noise.repeat(16, axis=1).repeat(16, axis=2), folder / "clip.mp4", metadata=None)
+    (folder / "clip.txt").write_text("Squares change their colours", encoding="utf-8")
+
+
+def adapter(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = checkpoint.load_transformer(weights.locate(weights.EMBEDDED).transformer, torch.float32, torch.device("cpu"))
+    save_lora(random_lora(model), path, "kohya")
+
+
+def video(path: Path, root: Path) -> None:
+    assert cli.main(["generate", "A cat walks on the grass", "--seed", "42", "--weights", str(root), "--out", str(path.parent)]) == 0
+    (made,) = path.parent.iterdir()
+    made.rename(path)
+
+
+def hub_cache(folder: Path, root: Path) -> None:
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("1234", encoding="utf-8")
+    (folder / "snapshots").mkdir()
+    convert(root, folder / "snapshots" / "1234", "diffusers")
+
+
+# What a page's commands find, by its path.
+PLACES: dict[str, Callable[[Path, Path], None]] = {
+    "ckpts": lambda path, root: shutil.copytree(root, path, dirs_exist_ok=True) and None,
+    "FILE_OR_FOLDER": lambda path, root: path.symlink_to(root),
+    "my-clips": lambda path, _: clips(path),
+    "videos": lambda path, _: clips(path),
+    "style.safetensors": lambda path, _: adapter(path),
+    "motion.safetensors": lambda path, _: adapter(path),
+    "runs/mine/lora_kohya.safetensors": lambda path, _: adapter(path),
+    "results/a_cat_walks_on_the_grass_seed42.mp4": video,
+    ".cache/huggingface/hub/models--hunyuanvideo-community--HunyuanVideo": hub_cache,
+}
+
+
+@pytest.mark.parametrize("page", SCRIPTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_of_a_page_is_run_or_parsed(page, tmp_path, small, monkeypatch, capsys, pytestconfig):
+    """From top to bottom, beside the files that they name. $MODEL_BASE makes what is made small."""
+    found = commands(SCRIPTS[page], tmp_path / "shell")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODEL_BASE", str(small))
+    for place, make in PLACES.items():
+        if re.search(rf"[ /]{re.escape(place)}[ :\n]", SCRIPTS[page]):
+            make(tmp_path / place, small)
+    for name, *arguments in found:
+        if why_parsed([name, *arguments]) is None:
+            assert name == "hunyuan-video", f"{name} is not run: say in PARSED why"
+            capsys.readouterr()
+            assert run(arguments) == 0, (arguments, capsys.readouterr().err)
+            if arguments[0] in ("generate", "replay", "convert") and "--help" not in arguments:
+                assert Path(capsys.readouterr().out.splitlines()[0]).exists()
+        elif name == "pytest":
+            assert pytestconfig._parser.parse_known_and_unknown_args(arguments)[1] == []
+        else:
+            PARSERS[name](arguments, monkeypatch)
+
+
+def run(arguments: list[str]) -> int:
+    try:
+        return cli.main(arguments)
+    except SystemExit as end:  # as argparse ends after a help
+        return int(end.code or 0)
+
+
+def test_what_is_only_parsed_is_still_there(tmp_path):
+    found = [command for number, script in enumerate(SCRIPTS.values()) for command in commands(script, tmp_path / str(number))]
+    assert {why_parsed(command) for command in found} - {None} == set(PARSED)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hunyuan-video generate a --seeds 7",
+        "python benchmarks/dit_step.py --repeat",
+        "torchrun -m hunyuan_video.cli train lora --out a --start b",
+    ],
+)
+def test_a_command_that_is_wrong_is_found(line, monkeypatch, capsys):
+    name, *arguments = line.split()
+    with pytest.raises((AssertionError, SystemExit)):
+        PARSERS[name](arguments, monkeypatch)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README_zh.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_says_what_it_is(page):
+    """So that none with commands in it is passed over."""
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^```(.*)$", text, flags=re.MULTILINE)
+    assert len(fences) == text.count("```") and "~~~" not in text  # none is indented
+    assert set(fences[::2]) <= {"sh", "python", "toml", "text"} and set(fences[1::2]) <= {""}
+
+
+def flags_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    capsys.readouterr()
+    assert run([*name.split(), "--help"]) == 0
+    return set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+
+
+def test_every_flag_of_a_command_in_running_text_exists(capsys):
+    known: dict[str, set[str]] = {}
+    for page in PAGES:
+        for words in re.findall(r"`hunyuan-video ([a-z][^`]*)`", page.read_text(encoding="utf-8")):
+            name = re.match(r"(?:train|data) [a-z]+|[a-z]+", words)[0]
+            given = set(re.findall(r"--[a-z0-9-]+", words)) - {"--help"}
+            if given:
+                known[name] = known.get(name) or flags_of(name, capsys)
+                assert given <= known[name], f"{page.name}: {words}"
+    assert len(known) >= 4
+
+
+@pytest.mark.slow
+def test_a_lora_is_trained_and_used_by_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
+    found = [command[1:] for command in commands(SCRIPTS[ROOT / "README.md"], tmp_path / "shell") if "runs/mine" in " ".join(command)]
+    assert [arguments[0] for arguments in found] == ["train", "train", "generate"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_BASE", raising=False)
+    clips(tmp_path / "my-clips")
+    for arguments in found:
+        assert run(arguments) == 0, (arguments, capsys.readouterr().err)
