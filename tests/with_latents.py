@@ -13,9 +13,9 @@ from hunyuan_video.apps import generate
 write = generate.write
 
 
-def write_both(step: generate.Step, output: generate.Output) -> Path:
+def write_both(step: generate.Step, output: generate.Output, pipe: generate.HunyuanVideo) -> Path:
     torch.save(step.latents, output.out / "latents.pt")
-    return write(step, output)
+    return write(step, output, pipe)
 
 
 if __name__ == "__main__":
