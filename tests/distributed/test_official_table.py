@@ -60,7 +60,7 @@ def test_the_official_command_gives_every_rank_its_share(official_tree, monkeypa
     degrees = ["--ulysses_degree", str(ulysses), "--ring-degree", str(ring)]
     flags = ["--model-base", str(official_tree), "--prompt", "A cat.", "--video-size", height, width, "--video-length", "129", *degrees]
     command = official.translate(official.build_parser().parse_args(flags))
-    sampling = command.requests[0].sampling
+    sampling = command.requests[0].sampling.over(command.found.sampling())
     x = torch.empty(1, 16, (sampling.num_frames + 3) // 4, sampling.height // 8, sampling.width // 8, device="meta")
     rank, seen = (0 if turned else ranks - 1), []
     monkeypatch.setattr(dist, "batch_isend_irecv", lambda _: [])  # which knows no fake
