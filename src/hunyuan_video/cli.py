@@ -16,6 +16,7 @@ import tyro
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes, require
+from hunyuan_video.distributed.started import LAUNCHED, RanksError, is_main_process, world_size
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
@@ -39,7 +40,7 @@ class Which:
     def find(self, load_key: LoadKey) -> weights.Weights:
         """They, saying so if it is the miniature that nobody asked for."""
         found = weights.find_or_embedded(self.weights, self.transformer, load_key)
-        if found.is_embedded and self.weights is None:
+        if found.is_embedded and self.weights is None and LAUNCHED not in os.environ:  # else the launcher has said it
             missing = weights.locate(weights.DEFAULT_ROOT).missing()
             names = ", ".join(path.name for path in missing)
             what = "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {names})"
@@ -77,35 +78,53 @@ class Generate:
     """keep the state of the run in this .safetensors file after every step"""
     resume: Path | None = None
     """continue from a file that --save-state wrote; all settings come from it, and what it was made with from you again"""
+    gpus: int = 1
+    """how many of this machine's GPUs make each video together; with --device cpu, how many processes (docs/many-gpus.md)"""
 
     def run(self) -> None:
         if self.resume is not None:
             return self._resume()
+        requests, found = self.check()
+
+        log.info("Loading %s …", found.root)  # now: what follows takes seconds before the first sign of life
+
+        from hunyuan_video.apps.generate import make_videos
+
+        for path in make_videos(found, self.runtime, requests, self.output, self.save_state):
+            print(path)
+
+    def launch(self, arguments: list[str]) -> None:
+        """The same in a process for each GPU, where `arguments` were the command's."""
+        device = self.runtime.device
+        if self.resume is None:
+            self.check()
+        else:
+            from hunyuan_video.apps.generate import SavedState
+
+            device = SavedState.read(self.resume, self.output.out).made.runtime.device
+
+        from hunyuan_video.apps.launch import launch
+
+        launch(self.gpus, device, arguments)
+
+    def check(self) -> tuple[list[Request], weights.Weights]:
+        """What is asked for, and the weights; refuses what can be refused before anything is loaded."""
         prompts, (adapters, picture) = self._prompts(), _given(self.lora, self.image)
         each = [Request(prompt, self.sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")
-        check_output(self.output)
-        if self.save_state is not None:
-            if self.runtime.pipefusion_patches is not None:
-                raise ValueError("--save-state cannot keep the keys and values that --pipefusion-patches need from one step to the next.")
-            check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
-            if self.save_state.exists():
-                raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")
+        if self.save_state is not None and self.runtime.pipefusion_patches is not None:
+            raise ValueError("--save-state cannot keep the keys and values that --pipefusion-patches need from one step to the next.")
+        if is_main_process():  # who writes
+            check_output(self.output)
+            if self.save_state is not None:
+                check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
+                if self.save_state.exists():
+                    raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")
         found = self.which.find(self.load_key)
         found.check(requests[0])
-
-        log.info("Loading %s …", found.root)  # now: what follows takes seconds before the first sign of life
-
-        from hunyuan_video.apps.generate import make_video
-        from hunyuan_video.pipeline import HunyuanVideo
-
-        pipe = HunyuanVideo.load(found, self.runtime, self.sampling, adapters)
-        for number, request in enumerate(requests, start=1):
-            if len(requests) > 1:
-                log.info("Video %d of %d", number, len(requests))
-            print(make_video(pipe, request, self.output, save_state=self.save_state))
+        return requests, found
 
     def _resume(self) -> None:
         assert self.resume is not None
@@ -115,11 +134,12 @@ class Generate:
             lora=self.lora,
             image=self.image,
             resume=self.resume,
+            gpus=self.gpus,
         )
         if self != plain:
             raise ValueError(
                 "--resume continues the video in its file, which holds prompt and settings; give nothing else but --weights, "
-                "--transformer, --lora and --image, as for its start, and --out."
+                "--transformer, --lora and --image, as for its start, --out and --gpus."
             )
         adapters, picture = _given(self.lora, self.image)
 
@@ -338,31 +358,48 @@ def main(argv: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"hunyuan-video {__version__}")
         return 0
-    return run_guarded(lambda: _dispatch(arguments[0], arguments[1:]))
+    run = run_together if arguments[0] == "generate" else run_guarded
+    return run(lambda: _dispatch(arguments[0], arguments[1:]))
+
+
+def run_together(work: Callable[[], None]) -> int:
+    """`run_guarded`, for a command whose ranks make one thing, if torchrun has started several."""
+    if world_size() == 1:
+        return run_guarded(work)
+    from hunyuan_video.distributed.watch import as_one
+
+    return as_one(work, explain)
 
 
 def run_guarded(work: Callable[[], None]) -> int:
     """Run a command: what the user can mend becomes one sentence, not a traceback."""
     try:
         work()
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("HUNYUAN_VIDEO_TRACEBACK"):
-            raise
-        print(f"hunyuan-video: {_sentence(error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)  # PyTorch's, not imported here
-        if not (on_gpu or on_cpu):
-            raise
-        advice = "try --offload auto, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
-        print(f"hunyuan-video: out of memory; {advice}. ({_sentence(error)})", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if (explained := explain(error)) is None:
+            raise
+        sentence, code = explained
+        print(f"hunyuan-video: {sentence}", file=sys.stderr)
+        return code
     return 0
 
 
-def _sentence(error: Exception) -> str:
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """The sentence and the exit code of what the user can mend, and None of what nobody foresaw."""
+    if isinstance(error, ValueError | OSError | ImportError):
+        return None if os.environ.get("HUNYUAN_VIDEO_TRACEBACK") else (_sentence(error), 2)
+    if isinstance(error, RanksError):
+        return str(error), error.code
+    on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)  # PyTorch's, not imported here
+    if on_gpu or (on_cpu and isinstance(error, RuntimeError)):
+        advice = "try --offload auto, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
+        return f"out of memory; {advice}. ({_sentence(error)})", 1
+    return None
+
+
+def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         advice = {FileNotFoundError: "; check the name", IsADirectoryError: "; give a file"}.get(type(error), "")
         return f"{error.filename}: {error.strerror.lower()}{advice}."
@@ -386,6 +423,8 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         given = replace(given, which=replace(given.which, weights=given.which.weights or _model_base()))
     elif hasattr(given, "weights"):
         given = replace(given, weights=given.weights or _model_base())  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(given, Generate) and given.gpus != 1 and world_size() == 1:
+        return given.launch([name, *arguments])
     given.run()
 
 

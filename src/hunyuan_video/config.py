@@ -21,6 +21,7 @@ OFFICIAL_NEGATIVE_PROMPT = (
 )
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
+MAX_TIMEOUT = 7 * 24 * 3600  # seconds
 MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
 
 
@@ -246,6 +247,8 @@ class Runtime:
     """ranks that share the transformer's blocks, through which patches follow each other; changes no value"""
     warmup_steps: int = 1
     """the first steps, which are exact, where there are patches"""
+    timeout: int = 120
+    """seconds for which one GPU waits for a sign of life from another before all end (docs/many-gpus.md)"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -269,6 +272,7 @@ class Runtime:
             self.pipefusion_patches is None or self.offload in ("none", "models"),
             f"offload is {self.offload!r}, but patches need every block again and again; use none or models, or more pipefusion_stages.",
         )
+        require(1 <= self.timeout <= MAX_TIMEOUT, f"timeout is {self.timeout}; it must be between 1 and {MAX_TIMEOUT} seconds.")
         kind, _, index = self.device.partition(":")
         require(
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -34,7 +35,7 @@ from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
 from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, FullSampling, LoadKey, Runtime, Sampling, check_guidance
-from hunyuan_video.distributed import cost
+from hunyuan_video.distributed import cost, watch
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.pipefusion import one_step_old
@@ -67,6 +68,7 @@ from hunyuan_video.video import to_frames, to_tensor
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+MARGIN = 10  # seconds in which a rank that is hung is found and named, before the backend gives up without a name
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,10 @@ class HunyuanVideo:
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
         sizes = checkpoint.fitting_sizes(found)
+        watch.be_patient(runtime.timeout)
         largest = None if sampling is None else sampling.over(found.sampling())
-        world = world_of_group(device, degrees_of(runtime, largest or found.sampling(), sizes))
+        degrees = degrees_of(runtime, largest or found.sampling(), sizes)
+        world = world_of_group(device, degrees, timedelta(seconds=runtime.timeout + MARGIN))
         check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])

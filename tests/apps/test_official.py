@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from hunyuan_video.apps import official
 from hunyuan_video.checkpoint import identity
@@ -83,6 +85,7 @@ def translate(tree: Path, *arguments: str) -> official.Command:
 def test_every_official_flag_has_its_official_default():
     parsed = vars(official.build_parser().parse_args([]))
     assert parsed.pop("model_base") is None  # $MODEL_BASE or ckpts: the reference takes the VAE from the one and the rest from the other
+    assert parsed.pop("timeout") == 120  # ours
     assert parsed == OFFICIAL_DEFAULTS
 
 
@@ -187,7 +190,7 @@ def test_the_undistilled_model_gets_no_embedded_guidance(official_tree):
         (["--video-size", "1", "2", "3"], "has 3 numbers"),
         (["--video-size", "0"], "The height of --video-size is 0"),
         (["--video-length", "128"], "--video-length is 128"),
-        (["--ulysses-degree", "2"], "need several GPUs"),
+        (["--ulysses-degree", "2"], "start it by `torchrun --nproc_per_node=2 sample_video_parallel.py"),
         (["--text-encoder-precision-2", "fp32"], "differ"),
         (["--flow-shift", "0"], "--flow-shift is 0.0"),
         (["--prompt", " "], "--prompt is empty; describe"),
@@ -258,6 +261,26 @@ def test_the_official_command_makes_videos(official_tree, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "results").glob("*.mp4"))) == 2
+
+
+def test_the_parallel_command_of_the_official_readme_makes_the_video_of_one_process(tmp_path):
+    one, three = tmp_path / "one", tmp_path / "three"
+    command = [
+        str(ROOT / "tests" / "with_latents.py"), "sample_video_parallel.py", "--model-base", str(ROOT / "src" / "hunyuan_video" / "tiny"),
+        "--video-size", "128", "72", "--video-length", "9", "--infer-steps", "50", "--prompt", "A cat walks on the grass, realistic style.",
+        "--flow-reverse", "--seed", "42", "--precision", "fp32", "--save-path", "./results",
+    ]  # fmt: skip
+    for folder, torchrun, degrees in (
+        (one, [], []),
+        (three, ["-m", "torch.distributed.run", "--nproc_per_node=3"], ["--ulysses_degree", "3", "--ring_degree", "1"]),
+    ):
+        folder.mkdir()
+        result = subprocess.run([sys.executable, *torchrun, *command, *degrees], cwd=folder, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        assert re.fullmatch(r"results/A_cat_walks_on_the_grass_realistic_style_seed42\S*\.mp4\n", result.stdout)  # once
+        assert {path.name for path in (folder / "results").iterdir()} == {Path(result.stdout.strip()).name, "latents.pt"}
+    wanted, latents = (torch.load(folder / "results" / "latents.pt", weights_only=True) for folder in (one, three))
+    torch.testing.assert_close(latents, wanted, atol=1e-5, rtol=0)
 
 
 def test_the_fp8_command_of_the_official_readme_makes_a_video_from_8_bit_weights(official_tree, tmp_path):

@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from tqdm import tqdm
 from hunyuan_video import files, video, weights
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.config import FullSampling, Output, Runtime
-from hunyuan_video.distributed.world import resolve_device, world_size
+from hunyuan_video.distributed.once import is_first, once
+from hunyuan_video.distributed.started import world_size
+from hunyuan_video.distributed.watch import EndedError, doing, is_lost
+from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
 
@@ -40,7 +44,7 @@ class Given:
         if not made.model:
             raise ValueError(f"{path} was made during a training, with weights that were not kept; nothing can make it again.")
         found = weights.find_or_embedded(self.root, self.transformer, made.load_key)
-        if (model := identity.of_model(found)) != made.model:
+        if (model := once(partial(identity.of_model, found))) != made.model:
             raise ValueError(
                 f"{path} was made with other weights (model {made.model}, with a transformer called {made.transformer!r}) than those in "
                 f"{found.root} (model {model}, with {found.transformer.name}); give theirs with --weights, or a transformer apart with "
@@ -95,12 +99,28 @@ class SavedState:
 
 
 def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
-    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round; and one
-    process is all stages of blocks, which changes no value."""
-    stages = made.runtime.pipefusion_stages if world_size() > 1 else 1
-    runtime = replace(made.runtime, device=device or made.runtime.device, pipefusion_stages=stages)
+    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round; and how ranks
+    shared the video is for that number of ranks."""
+    runtime, ranks = replace(made.runtime, device=device or made.runtime.device), world_size()
+    if (runtime.ulysses_degree or 1) * (runtime.ring_degree or 1) * runtime.pipefusion_stages != ranks:
+        stages = 1 if runtime.pipefusion_patches is None else ranks  # which changes no value
+        runtime = replace(runtime, ulysses_degree=None, ring_degree=None, pipefusion_stages=stages, shard=runtime.shard and ranks > 1)
     alike = (resolve_device(runtime.device).type == "cpu") == (made.device == "cpu")
     return runtime if alike else replace(runtime, attention="auto")
+
+
+def make_videos(
+    found: weights.Weights, runtime: Runtime, requests: Sequence[Request], output: Output, save_state: Path | None = None
+) -> Iterator[Path]:
+    """Make the video of each of `requests`, which differ in prompt and seed alone, with the weights `found`; on all ranks that torchrun has
+    started, if it has. As `make_video` says."""
+    with process_group(runtime.device):
+        doing("loading weights")
+        pipe = HunyuanVideo.load(found, runtime, requests[0].sampling, requests[0].adapters)
+        for number, request in enumerate(requests, start=1):
+            if len(requests) > 1:
+                log.info("Video %d of %d", number, len(requests))
+            yield make_video(pipe, request, output, save_state=save_state)
 
 
 def make_video(
@@ -112,7 +132,8 @@ def make_video(
     resume: tuple[int, Tensor] | None = None,
 ) -> Path:
     """Make one video and write it; returns its path. With `save_state`, the state after every step is in that file; or if another process
-    has taken its name meanwhile, beside it, as `put_beside` has it. When resuming, it is the file that was resumed.
+    has taken its name meanwhile, beside it, as `put_beside` has it. When resuming, it is the file that was resumed. Of several ranks, which
+    must make it together, the first one writes.
 
     Whatever fails after the last denoising step, the finished latents are kept beside where the video would be, and the log says how to
     decode them.
@@ -130,7 +151,7 @@ def _make(
     last = denoised = None
     try:
         for last in with_progress(steps):
-            if last.stage == "denoise" and save_state is not None:
+            if last.stage == "denoise" and save_state is not None and is_first():
                 assert last.latents is not None
                 state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
                 save_state = video.save_latents(last.latents, save_state, state, overwrite=is_ours)
@@ -140,11 +161,13 @@ def _make(
                 if output.format == "latents":
                     break
         assert last is not None
-        return write(last, output, pipe), last
+        return once(partial(write, last, output, pipe)), last
     except BaseException as error:  # whatever it is, it ends what may have taken hours, and goes on
-        if denoised is not None:
+        if not is_first():
+            pass
+        elif denoised is not None:
             _keep(denoised, output, pipe)
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt | EndedError) or is_lost(error):
             _say_what_is_kept(save_state if is_ours else None)
         raise
 
@@ -171,15 +194,19 @@ def _say_what_is_kept(save_state: Path | None) -> None:
 
 def with_progress(steps: Iterator[Step]) -> Iterator[Step]:
     """The same steps, behind a progress bar with stage, step and remaining time (on a terminal only)."""
-    with tqdm(unit="step", desc="encoding text", leave=False, disable=None) as bar:
+    at = "encoding text"
+    doing(at)
+    with tqdm(unit="step", desc=at, leave=False, disable=None if is_first() else True) as bar:
         for step in steps:
             if step.stage != "encode":
                 bar.total = step.total
                 bar.update(step.step - bar.n)
+            doing(f"{at}, step {step.step} of {step.total}")
             if step.stage != "decode" and step.step == step.total:  # on to the next stage
                 bar.reset()
                 bar.total = None
-                bar.set_description("denoising" if step.stage == "encode" else "decoding")
+                at = "denoising" if step.stage == "encode" else "decoding"
+                bar.set_description(at)
             yield step
 
 
@@ -229,8 +256,10 @@ def resume(path: Path, given: Given, out: Path) -> Path:
     state = SavedState.read(path, out)
     files.check_output(state.output)
     request = given.request_of(state.made, path)
-    pipe = _load(given, state.made, path, runtime_here(state.made), request.adapters)
-    return make_video(pipe, request, state.output, save_state=path, resume=(state.step, state.latents))
+    runtime = runtime_here(state.made)
+    with process_group(runtime.device):
+        pipe = _load(given, state.made, path, runtime, request.adapters)
+        return make_video(pipe, request, state.output, save_state=path, resume=(state.step, state.latents))
 
 
 def replay(path: Path, given: Given, device: str | None, output: Output) -> tuple[Path, bool]:

@@ -1,13 +1,14 @@
 """The official command line: every flag and default of the reference's parser, translated to our settings.
 
 Flags that were dead or broken there work here; those whose other values would only break the released weights are refused with a
-sentence. Imports no torch: everything is checked before any weight is read.
+sentence. Torch is imported after everything is checked, and before any weight is read.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from secrets import randbelow
 from hunyuan_video import weights
 from hunyuan_video.apps.parse import Parser
 from hunyuan_video.config import SIZE_MULTIPLE, DType, FullSampling, Output, Runtime
+from hunyuan_video.distributed.started import is_main_process, world_size
+from hunyuan_video.files import check_output
 from hunyuan_video.request import Request
 
 DEFAULT_DIT_WEIGHT = "ckpts/hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt"
@@ -121,9 +124,31 @@ def build_parser() -> argparse.ArgumentParser:
     inference.add_argument("--reproduce", action="store_true", help="use deterministic algorithms only")
 
     parallel = parser.add_argument_group("parallel")
-    parallel.add_argument("--ulysses-degree", type=int, default=1)
-    parallel.add_argument("--ring-degree", type=int, default=1)
+    parallel.add_argument("--ulysses-degree", "--ulysses_degree", type=int, default=1, help="(default: with the ring degree, what fits)")
+    parallel.add_argument("--ring-degree", "--ring_degree", type=int, default=1)
+    parallel.add_argument("--timeout", type=int, default=120, help="ours: seconds without a sign of life from a GPU before all end")
     return parser
+
+
+def run() -> None:
+    """The command: make the videos that the command line asks for, on all GPUs that torchrun has given processes to, if it has."""
+    args = build_parser().parse_args()
+    command = translate(args)
+    check_model(command, args.model)
+    command.found.check(command.requests[0])
+    if is_main_process():  # who writes
+        check_output(command.output)
+    if command.reproduce:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which PyTorch asks for, and reads when it starts
+
+    import torch
+
+    from hunyuan_video.apps.generate import make_videos
+
+    if command.reproduce:
+        torch.use_deterministic_algorithms(True)
+    for path in make_videos(command.found, command.runtime, command.requests, command.output):
+        print(path)
 
 
 @dataclass(frozen=True)
@@ -152,9 +177,12 @@ def translate(args: argparse.Namespace) -> Command:
         raise ValueError(f"--batch-size is {args.batch_size}; videos are made one at a time, so ask for several with --num-videos.")
     if args.text_encoder_precision_2 not in ("fp16", args.text_encoder_precision):
         raise ValueError("--text-encoder-precision-2 differs from --text-encoder-precision; both encoders run in the latter.")
-    if args.ulysses_degree != 1 or args.ring_degree != 1:
-        degrees = f"--ulysses-degree {args.ulysses_degree} --ring-degree {args.ring_degree}"
-        raise ValueError(f"{degrees} need several GPUs under torchrun; this command uses one, so leave them at 1.")
+    degrees = args.ulysses_degree, args.ring_degree
+    if degrees != (1, 1) and world_size() == 1:
+        raise ValueError(
+            f"--ulysses-degree {degrees[0]} and --ring-degree {degrees[1]} are for several GPUs, but this is one process: start it by "
+            f"`torchrun --nproc_per_node={math.prod(degrees)} sample_video_parallel.py …`, or leave them at 1."
+        )
     try:
         # The reference takes its own negative prompt for an empty one.
         requests, output = Request(args.prompt, _sampling(args), args.neg_prompt or None).numbered(args.num_videos), _output(args)
@@ -171,6 +199,9 @@ def translate(args: argparse.Namespace) -> Command:
             text_dtype=_dtype(args.text_encoder_precision, "fp16"),
             offload="models" if args.use_cpu_offload else "none",
             fp8=args.use_fp8,
+            ulysses_degree=None if degrees == (1, 1) else degrees[0],
+            ring_degree=None if degrees == (1, 1) else degrees[1],
+            timeout=args.timeout,
         ),
         output=output,
         found=weights.find(root, transformer, args.load_key),

@@ -18,6 +18,10 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from hunyuan_video.distributed import watch
+from hunyuan_video.distributed.started import is_main_process, world_size
 
 CPU = torch.device("cpu")
 FIRST_TORCH = "2.13"  # in which several ranks are tested
@@ -108,15 +112,6 @@ class World:
         return total.tolist()
 
 
-def world_size() -> int:
-    """How many processes torchrun has started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def resolve_device(name: str) -> torch.device:
     """The device of `Runtime.device`, which must exist; of torchrun's processes, each has a GPU of its own.
 
@@ -167,12 +162,16 @@ def process_group(device: str, timeout: timedelta = PATIENCE) -> Iterator[None]:
     dist.init_process_group(backend, timeout=timeout)
     try:
         yield
+    except BaseException as error:
+        watch.report(error)  # before what follows, which may wait for the others
+        raise
     finally:
         dist.destroy_process_group()
 
 
-def world_of_group(device: torch.device, degrees: Degrees) -> World:
-    """The world of the process group that is there, or of one process.
+def world_of_group(device: torch.device, degrees: Degrees, timeout: timedelta | None = None) -> World:
+    """The world of the process group that is there, or of one process. `timeout` is for exchanges while all compute, and not for what one
+    rank does for all, which may take long.
 
     Raises:
         ValueError: the ranks cannot be shared out, or PyTorch is too old for them.
@@ -194,7 +193,18 @@ def world_of_group(device: torch.device, degrees: Degrees) -> World:
     names = ("across", "stages", "ring", "ulysses")
     sizes = (size // degrees.ranks, degrees.stages, degrees.ring, degrees.ulysses)
     grid = init_device_mesh(device.type, sizes, mesh_dim_names=names)
-    sequence = SequenceGroups(grid.get_group("ulysses"), grid.get_group("ring")) if degrees.ulysses * degrees.ring > 1 else None
-    stages = grid.get_group("stages") if degrees.stages > 1 else None
-    across = grid.get_group("across") if size > degrees.ranks else None
+    across, stages, ring, ulysses = (_with_timeout(grid.get_group(name), timeout) for name in names)
+    sequence = SequenceGroups(ulysses, ring) if degrees.ulysses * degrees.ring > 1 else None
+    stages, across = stages if degrees.stages > 1 else None, across if size > degrees.ranks else None
     return World(device, dist.get_rank(), size, degrees, mesh, sequence, stages, across)
+
+
+def _with_timeout(group: dist.ProcessGroup, timeout: timedelta | None) -> dist.ProcessGroup:
+    """The group, which gives up on a rank after `timeout`. Where it is that of all ranks, which is more patient, another of the same."""
+    if timeout is not None and group is dist.group.WORLD:
+        same = dist.new_group(timeout=timeout)
+        assert isinstance(same, dist.ProcessGroup)  # a number only on those who are not in it
+        return same
+    if timeout is not None:
+        _set_pg_timeout(timeout, group)
+    return group

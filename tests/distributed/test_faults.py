@@ -1,0 +1,194 @@
+"""Ranks that fail: all end, soon, and one sentence says which one and why. Real processes, which get real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from hunyuan_video.video import load_latents
+
+ROOT = Path(__file__).parents[2]
+EMBEDDED = ROOT / "src" / "hunyuan_video" / "tiny"
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+SMALL = ("--height", "64", "--width", "64", "--num-frames", "5", "--seed", "0")
+LONG = (*SMALL, "--num-steps", "1000")
+OWN = ("-m", "hunyuan_video", "generate", "A cat.", "--device", "cpu", "--weights", str(EMBEDDED))
+OFFICIAL = (
+    *TORCHRUN, str(ROOT / "sample_video_parallel.py"), "--model-base", str(EMBEDDED), "--video-size", "64", "64", "--video-length", "5",
+    "--infer-steps", "1000", "--prompt", "A cat.", "--seed", "0", "--timeout", "6",
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+
+
+@dataclass
+class Run:
+    """A command and the ranks that it has started."""
+
+    process: subprocess.Popen[str]
+    errors: Path
+    ranks: dict[int, int]
+    """process numbers"""
+
+    def ended(self, seconds: float) -> tuple[int, str, list[str]]:
+        """Exit code, what was printed, and the sentences of `hunyuan-video`, of a run that must end in so many seconds, with all ranks."""
+        out, _ = self.process.communicate(timeout=seconds)
+        alive = [rank for rank, number in self.ranks.items() if Path(f"/proc/{number}").exists()]
+        assert alive == []
+        said = self.errors.read_text()
+        return self.process.returncode, out, [line for line in said.splitlines() if line.startswith("hunyuan-video: ")]
+
+
+@contextmanager
+def running(folder: Path, *command: str, until: str = "Attention at", **environment: str) -> Iterator[Run]:
+    """A command that has come as far as to say `until`, with its ranks' numbers."""
+    errors = folder / "errors.txt"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    with errors.open("w") as file:
+        process = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
+    run = Run(process, errors, {})
+    try:
+        deadline = time.monotonic() + 120
+        while until not in errors.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, errors.read_text()
+            time.sleep(0.1)
+        run.ranks |= ranks_of(process.pid)
+        yield run
+    finally:
+        for number in (process.pid, *run.ranks.values()):
+            if Path(f"/proc/{number}").exists():
+                os.kill(number, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def ranks_of(parent: int) -> dict[int, int]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    environments = {int(number): Path(f"/proc/{number}/environ").read_bytes().split(b"\0") for number in children}
+    return {
+        int(entry.removeprefix(b"RANK=")): number
+        for number, entries in environments.items()
+        for entry in entries
+        if entry.startswith(b"RANK=")
+    }
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "errors.txt")
+
+
+def test_a_rank_that_is_killed_ends_all_within_seconds_and_what_was_done_is_kept(tmp_path):
+    with running(tmp_path, *OWN, *LONG, "--gpus", "3", "--save-state", "state.safetensors") as run:
+        while not (tmp_path / "state.safetensors").exists():
+            time.sleep(0.1)
+        assert set(run.ranks) == {0, 1, 2}
+        os.kill(run.ranks[1], signal.SIGKILL)
+        code, out, sentences = run.ended(15)
+    assert (code, out) == (1, "")
+    assert sentences == [
+        "hunyuan-video: Rank 1 was killed (SIGKILL); if nobody did that, this machine had too little memory for all ranks."
+    ]
+    assert "Kept: state.safetensors" in run.errors.read_text() and "Traceback" not in run.errors.read_text()
+    assert files_in(tmp_path) == ["state.safetensors"]
+
+
+def test_a_rank_that_hangs_ends_all_after_the_timeout_and_never_wakes(tmp_path):
+    with running(tmp_path, *OFFICIAL) as run:
+        time.sleep(1)
+        os.kill(run.ranks[1], signal.SIGSTOP)
+        code, out, (sentence,) = run.ended(6 + 15)
+    assert (code, out) == (1, "") and files_in(tmp_path) == []
+    assert sentence.startswith("hunyuan-video: Rank 1 has not answered for 6 s, last seen denoising, step ")
+    assert sentence.endswith(" of 1000; if it is only slow, a longer --timeout waits for it.")
+
+
+def test_ctrl_c_ends_all_ranks(tmp_path):
+    with running(tmp_path, *OWN, *LONG, "--gpus", "2") as run:
+        run.process.send_signal(signal.SIGINT)
+        code, out, sentences = run.ended(15)
+    assert (code, out, sentences) == (130, "", []) and files_in(tmp_path) == []
+    assert run.errors.read_text().count("Stopped. Nothing of this video was kept") == 1 and "Traceback" not in run.errors.read_text()
+
+
+@pytest.mark.slow
+def test_what_ctrl_c_stopped_on_two_ranks_is_finished_by_three(tmp_path):
+    settings = (*SMALL, "--num-steps", "200", "--format", "latents")
+    with running(tmp_path, *OWN, *settings, "--gpus", "2", "--save-state", "state.safetensors") as run:
+        while not (tmp_path / "state.safetensors").exists():
+            time.sleep(0.1)
+        run.process.send_signal(signal.SIGINT)
+        assert run.ended(15)[0] == 130 and run.errors.read_text().count("Kept: state.safetensors") == 1
+    resume = ("-m", "hunyuan_video", "generate", "--resume", "state.safetensors", "--weights", str(EMBEDDED), "--gpus", "3")
+    paths = []
+    for command in (resume, (*OWN, *settings)):
+        result = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True)
+        paths += result.stdout.splitlines()
+    three, one = (load_latents(tmp_path / path)[0] for path in paths)
+    torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
+
+
+def test_the_ranks_end_without_their_launcher(tmp_path):
+    with running(tmp_path, *OWN, *LONG, "--gpus", "2") as run:
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        deadline = time.monotonic() + 15
+        while any(Path(f"/proc/{number}").exists() for number in run.ranks.values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_under_torchrun_another_rank_tells_that_the_first_was_killed(tmp_path):
+    with running(tmp_path, *OFFICIAL) as run:
+        os.kill(run.ranks[0], signal.SIGKILL)
+        _, out, (sentence,) = run.ended(20)
+    assert out == "" and sentence.startswith("hunyuan-video: Rank 0 is gone, last seen ") and files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "sentence"),
+    [
+        ("memory", 1, "Rank 1: out of memory; try --offload auto, --fp8 or a smaller video"),
+        pytest.param("weights", 2, "Rank 1: No HunyuanVideo weights were found: looked for nowhere", marks=pytest.mark.slow),
+        pytest.param("sleep", 1, "Rank 1 has not answered for 3 s, last seen denoising, step", marks=pytest.mark.slow),  # but it beats
+    ],
+)
+def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code, sentence):
+    command = (*TORCHRUN, str(ROOT / "tests" / "faulty.py"), "generate", "A cat.", "--device", "cpu", "--timeout", "3", *LONG)
+    result = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={**os.environ, "FAULT": fault},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = [line for line in result.stderr.splitlines() if line.startswith("hunyuan-video: ")]
+    assert len(said) == 1 and said[0].startswith(f"hunyuan-video: {sentence}")
+    assert result.stdout == "" and files_in(tmp_path) == [] and f"exitcode  : {code} " in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("--ulysses-degree", "3", "--gpus", "2"), "The Ulysses degree 3 and the ring degree"),
+        (("--height", "16", "--width", "16", "--num-frames", "1", "--gpus", "2"), "2 ranks cannot share a video of 1 tokens"),
+    ],
+)
+def test_what_is_wrong_on_all_ranks_is_said_once_and_of_none(tmp_path, wrong, sentence):
+    result = subprocess.run([sys.executable, *OWN, *SMALL, *wrong], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2 and result.stdout == "" and files_in(tmp_path) == []
+    assert [line[:40] for line in result.stderr.splitlines() if "hunyuan-video: " in line] == [f"hunyuan-video: {sentence}"[:40]]
