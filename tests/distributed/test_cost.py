@@ -158,12 +158,14 @@ def test_more_ranks_than_a_machine_has_form_a_ring_of_machines():
 @pytest.mark.parametrize(
     ("ranks", "branches", "given", "degrees"),
     [
-        (8, 1, {}, (8, 1)),
-        (8, 2, {}, (4, 1)),
-        (7, 2, {}, (1, 7)),
-        (8, 1, {"ring_degree": 2}, (4, 2)),
-        (8, 2, {"ulysses_degree": 4}, (4, 1)),
-        (8, 2, {"ulysses_degree": 4, "ring_degree": 2}, (4, 2)),
+        (8, 1, {}, Degrees(8, 1)),
+        (8, 2, {}, Degrees(4, 1)),
+        (7, 2, {}, Degrees(1, 7)),
+        (8, 1, {"ring_degree": 2}, Degrees(4, 2)),
+        (8, 2, {"ulysses_degree": 4}, Degrees(4, 1)),
+        (8, 1, {"pipefusion_stages": 8}, Degrees(stages=8)),
+        (8, 2, {"pipefusion_stages": 4}, Degrees(stages=4)),
+        (8, 2, {"ulysses_degree": 4, "ring_degree": 2}, Degrees(4, 2)),
     ],
 )
 def test_degrees_are_as_given_or_the_best_for_each_half(ranks, branches, given, degrees):

@@ -12,7 +12,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from hunyuan_video.apps import official
 from hunyuan_video.distributed.sequence import parallelize_sequence
-from hunyuan_video.distributed.world import CPU, world_of_group
+from hunyuan_video.distributed.world import CPU, Degrees, world_of_group
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig, predict, trunk
 from hunyuan_video.pipeline import degrees_of
 
@@ -66,8 +66,8 @@ def test_the_official_command_gives_every_rank_its_share(official_tree, monkeypa
     monkeypatch.setattr(dist, "batch_isend_irecv", lambda _: [])  # which knows no fake
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
     try:
-        world = world_of_group(CPU, degrees_of(command.runtime, sampling, model.config.num_heads))
-        assert world.degrees == (ulysses, ring) and world.sequence is not None
+        world = world_of_group(CPU, degrees_of(command.runtime, sampling, model.config))
+        assert world.degrees == Degrees(ulysses, ring) and world.sequence is not None
         model.trunk = lambda model, img, *more: seen.append(img.shape[1]) or trunk(model, img, *more)
         model.predict = predict
         parallelize_sequence(model, world.sequence)
