@@ -19,7 +19,7 @@ try:
     from hunyuan_video.miniature import vae as miniature_vae
     from hunyuan_video.training import prepare, settings, train
     from hunyuan_video.training import recipe as recipes
-    from hunyuan_video.training.dataset import MANIFEST, Bucket, Expected, LatentCache
+    from hunyuan_video.training.dataset import MANIFEST, AnyCache, Bucket, LatentCache, PlannedCache
     from hunyuan_video.training.plan import check
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
@@ -123,9 +123,9 @@ def planned(
     """
     device = resolve_device(runtime.device)
     seen = None if data is None else prepare.survey(data, config.cache)
-    cache: LatentCache | Expected | None = None
+    cache: AnyCache | None = None
     if seen is not None and seen.missing:
-        cache = Expected({Bucket.parse(bucket): count for bucket, count in seen.buckets.items()})
+        cache = PlannedCache({Bucket.parse(bucket): count for bucket, count in seen.buckets.items()})
     elif (config.cache / MANIFEST).exists():
         cache = LatentCache(config.cache)
     plan, available = train.memory_plan(config, runtime, world_size(), device, cache), available_memory(device)

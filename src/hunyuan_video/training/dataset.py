@@ -171,8 +171,8 @@ class LatentCache:
         return TextFeatures(states.expand(size, -1, -1), torch.ones(size, len(states), dtype=torch.bool), pooled.expand(size, -1))
 
 
-class Expected:
-    """What is known of a cache that is still to be made, for a plan: samples by size, whose captions may be as long as is read of any."""
+class PlannedCache:
+    """What is known of a cache that is still to be made: samples by size, whose captions may be as long as is read of any."""
 
     def __init__(self, samples: Mapping[Bucket, int]):
         numbers = iter(range(sum(samples.values())))
@@ -181,6 +181,9 @@ class Expected:
 
     def text_tokens(self, _bucket: Bucket) -> int:
         return MAX_TEXT_TOKENS
+
+
+AnyCache = LatentCache | PlannedCache  # for what asks for sizes and lengths only: a schedule, a plan of the memory
 
 
 def _size(path: Path) -> int | None:
