@@ -131,7 +131,8 @@ class LatentCache:
         self.buckets: dict[Bucket, list[int]] = {}
         self.text_lengths: list[int] = []  # tokens of each sample's caption
         for shard, (_, entry) in enumerate(sorted(manifest["shards"].items())):
-            for i in range(entry["samples"]):
+            gone = set(entry.get("gone", ()))
+            for i in (i for i in range(entry["samples"]) if i not in gone):
                 _, *size = self._shards[shard].get_slice(f"{i}.latents").get_shape()
                 self.buckets.setdefault(Bucket.of_latents(*size), []).append(len(self._samples))
                 self.text_lengths.append(self._shards[shard].get_slice(f"{i}.states").get_shape()[0])
