@@ -264,7 +264,7 @@ def report(title: str, buckets: Counter[str], skipped: Skipped, num_sources: int
 def _by_digest(items: Sequence[media.Item]) -> dict[str, media.Item]:
     """Sources by what tells whether one is what it was: its name, caption and content. What is listed twice is there twice."""
     times, found = Counter[tuple[str | None, ...]](), dict[str, media.Item]()
-    for item in items:
+    for item in tqdm(items, desc="comparing", unit="clip", leave=False, disable=None):
         facts = (item.name, item.caption, item.problem, None if item.problem else item.content)
         times[facts] += 1
         found[hashlib.sha256(json.dumps([*facts, times[facts]]).encode()).hexdigest()] = item
