@@ -214,8 +214,10 @@ def lora_file(path: Path) -> Path:
         return found
     if others:
         raise ValueError(f"{path} has several weight files ({', '.join(file.name for file in others[:4])}); name the LoRA among them.")
-    unfinished = ": the training in it has not come to an end" if (path / "checkpoints").is_dir() else ""
-    raise FileNotFoundError(f"{path} holds no LoRA{unfinished} (such as {_LORAS[0]}, {_LORAS[2]} or {_LORAS[4]}).")
+    on_its_way = sorted((path / "loras").glob("step-*.safetensors"))
+    newest = f"; its newest so far is {on_its_way[-1]}" if on_its_way else ""
+    unfinished = f": the training in it has not come to an end{newest}" if (path / "checkpoints").is_dir() else ""
+    raise FileNotFoundError(f"{path} holds no LoRA (such as {_LORAS[0]}, {_LORAS[2]} or {_LORAS[4]}){unfinished}.")
 
 
 def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
