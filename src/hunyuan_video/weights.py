@@ -113,6 +113,8 @@ class Weights:
             raise ValueError(f"image is given, but the weights in {self.root} were trained for text alone; leave it out.")
         if request.negative_prompt and sampling.cfg_scale == 1:
             log.warning("The negative prompt does nothing while cfg_scale is 1; values such as 3 let it act, in twice the time.")
+        if request.sampling.linear_steps is not None and sampling.schedule == "shift":
+            log.warning("linear_steps does nothing while the schedule is shift; it is for linear-quadratic.")
         self._warn_of_sizes(sampling)
         if self.embedded_guidance is not None:
             check_guidance(sampling.guidance, self.embedded_guidance, self.transformer)

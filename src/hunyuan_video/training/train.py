@@ -97,7 +97,7 @@ def train(
         state = masters.state_dict() | {"skipped": skipped}
         start = run.load(state)
         if start >= config.num_steps:
-            log.info("%s has done its %d steps; with more --num-steps it goes on.", folder, config.num_steps)
+            log.info("%s has done %d steps, so nothing is trained; with more --num-steps than that it goes on.", folder, start)
         show_every = runtime.validation_every or -(-config.num_steps // 10)
         masters.load_into(worker)
 
