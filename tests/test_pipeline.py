@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -274,6 +276,36 @@ def test_settings_are_given_by_name_and_pictures_as_whatever_one_has(pipe, tmp_p
     request = pipe.request("A cat.", SMALL, seed=9, num_steps=1, negative_prompt="blurry", image=given)
     assert request == Request("A cat.", replace(SMALL, seed=9, num_steps=1), "blurry", Picture(pixels))
     assert pipe.request("A cat.", seed=9) == Request("A cat.", Sampling(seed=9))
+
+
+def test_what_is_no_request_is_refused_in_a_sentence(tmp_path):
+    """In a process of its own: in this one, tests check the types of all arguments."""
+    asked = {
+        "pipe(None)": "The prompt is None; it must be a text",
+        "pipe(b'cat')": "The prompt is b'cat'; it must be a text",
+        "pipe(['A cat.', 3], num_steps=1, height=32, width=48, num_frames=1)": "The prompt is 3; it must be a text",
+        "pipe('A cat.', {'seed': 1})": "sampling is {'seed': 1}; it must be a Sampling",
+        "pipe(prompt='A cat.', frames=3)": "There is no setting frames; perhaps num_frames was meant",
+        "pipe('A cat.', xyz=3)": "noise, negative_prompt, image",
+        "pipe(Request('A cat.'), seed=3)": "a request has its own (dataclasses.replace",
+        "HunyuanVideo.load(adapters=['a.safetensors'])": "adapters hold 'a.safetensors'; each must be an Adapter",
+    }
+    code = f"""
+from hunyuan_video import HunyuanVideo, Request
+pipe = HunyuanVideo.load()
+for ask, sentence in {asked}.items():
+    try:
+        eval(ask)
+    except ValueError as error:
+        assert sentence in str(error), (ask, error)
+    else:
+        raise AssertionError(ask)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_a_video_is_shown_without_its_numbers(pipe):
+    assert len(repr(pipe("A cat.", replace(SMALL, num_steps=1)))) < 2000
 
 
 @pytest.fixture(scope="module")

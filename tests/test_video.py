@@ -500,6 +500,12 @@ def test_without_overwriting_the_next_free_name_is_taken(tmp_path):
     assert video.save_video(frames[:1], tmp_path / "frames.png", overwrite=False) == tmp_path / "frames-3.png"
 
 
+def test_a_video_given_as_latents_is_called_that(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(ValueError, match=r"a\.mp4 is a video or a picture; latents are in a \.safetensors file"):
+        video.load_latents(tmp_path / "a.mp4")
+
+
 @pytest.mark.parametrize("has_links", [True, False])
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_of_two_that_want_the_same_name_at_the_same_time_each_gets_its_own(tmp_path, monkeypatch, kind, has_links):

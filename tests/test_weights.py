@@ -136,6 +136,12 @@ def test_a_negative_prompt_that_does_nothing_is_said(caplog, negative, cfg_scale
     assert ("The negative prompt does nothing" in caplog.text) == said
 
 
+@pytest.mark.parametrize(("schedule", "said"), [("shift", True), ("linear-quadratic", False)])
+def test_linear_steps_that_do_nothing_are_said(caplog, schedule, said):
+    weights.locate(weights.EMBEDDED).check(Request("A cat.", Sampling(schedule=schedule, linear_steps=4)))
+    assert ("linear_steps does nothing" in caplog.text) == said
+
+
 def test_guidance_is_refused_by_weights_without_it(official_tree, tmp_path):
     undistilled = tmp_path / "undistilled.safetensors"
     save_file({"img_in.proj.weight": torch.zeros(1)}, undistilled)

@@ -28,6 +28,10 @@ _LAZY = {
 }  # some import torch; `import hunyuan_video` imports nothing
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> object:
     from importlib import import_module, metadata
 

@@ -79,6 +79,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_types(self)
+        Limits().check(self)
         for name, size in (("height", self.height), ("width", self.width)):
             if size is not None:
                 near = max(1, round(size / SIZE_MULTIPLE)) * SIZE_MULTIPLE
@@ -99,7 +100,6 @@ class Sampling:
         )
         require(self.cfg_scale is None or 1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
         require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
-        Limits().check(self)
 
     def over(self, defaults: FullSampling) -> FullSampling:
         """With nothing left open: as in `defaults`, but for the seed, which is drawn.

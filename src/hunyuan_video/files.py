@@ -52,7 +52,7 @@ def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str
 
 def check_output(output: Output) -> None:
     """Refuse a place for videos that cannot be written to, before any work."""
-    check_writable(output.out / f"check{output.suffix}")
+    check_writable(output.out / f"video{output.suffix}")
 
 
 def sha256(path: str | Path) -> str:
@@ -210,7 +210,7 @@ def read_prompts(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8.") from error
+        raise ValueError(f"{path} is not a text file in UTF-8; save it as one.") from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"{path} has no prompt; it needs one a line.")

@@ -16,7 +16,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -88,8 +88,8 @@ class Step:
 class Video:
     """Frames, the latents they were decoded from, and everything needed to make them again."""
 
-    frames: UInt8[np.ndarray, "F H2 W2 3"]
-    latents: Float[Tensor, "1 C T H W"]
+    frames: UInt8[np.ndarray, "F H2 W2 3"] = field(repr=False)
+    latents: Float[Tensor, "1 C T H W"] = field(repr=False)
     provenance: Provenance
 
 
@@ -222,6 +222,8 @@ class HunyuanVideo:
                 does not multiply in 8 bits.
         """
         device = resolve_device(runtime.device)
+        if wrong := [adapter for adapter in adapters if not isinstance(adapter, Adapter)]:
+            raise ValueError(f"adapters hold {wrong[0]!r}; each must be an Adapter, such as Adapter.parse('style.safetensors:0.8').")
         once(lambda: [adapter.check_file() for adapter in adapters])
         found = root if isinstance(root, weights.Weights) else weights.find_or_embedded(None if root is None else Path(root))
         text_stays, transformer_stays = (checkpoint.stays_in_file(part, device) for part in (found.text_encoder, found.transformer))
@@ -293,22 +295,22 @@ class HunyuanVideo:
 
     @property
     def defaults(self) -> FullSampling:
-        """What the weights were made for."""
+        """What the weights were made for, and seed 0. `replace` would keep that seed: settings by name leave it open."""
         stated = self.origin.sampling
         return stated if self.transformer.config.guidance_embed else replace(stated, guidance=None)
 
     @overload
-    def __call__(self, request: Request | str, sampling: Sampling | None = None, **options: Any) -> Video: ...
+    def __call__(self, prompt: Request | str, sampling: Sampling | None = None, **options: Any) -> Video: ...
 
     @overload
-    def __call__(self, request: Sequence[str], sampling: Sampling | None = None, **options: Any) -> list[Video]: ...
+    def __call__(self, prompt: Sequence[str], sampling: Sampling | None = None, **options: Any) -> list[Video]: ...
 
-    def __call__(self, request: Request | str | Sequence[str], sampling: Sampling | None = None, **options: Any) -> Video | list[Video]:
-        """Make one video, or one of each prompt of a list. As `request` says."""
-        if not isinstance(request, Request | str):
-            return [self(prompt, sampling, **options) for prompt in request]
+    def __call__(self, prompt: Request | str | Sequence[str], sampling: Sampling | None = None, **options: Any) -> Video | list[Video]:
+        """Make one video, or one of each prompt of a list, with a seed that is given in all. As `request` says."""
+        if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes):
+            return [self(each, sampling, **options) for each in prompt]
         latents, last = None, None
-        for last in self.steps(request, sampling, **options):
+        for last in self.steps(prompt, sampling, **options):
             latents = last.latents if last.latents is not None else latents
         assert last is not None and last.frames is not None and latents is not None
         return Video(last.frames, latents, last.provenance)
@@ -330,11 +332,16 @@ class HunyuanVideo:
         """
         if isinstance(prompt, Request):
             if sampling is not None or negative_prompt is not None or image is not None or settings:
-                raise ValueError("A request and settings were given; a request has its own.")
+                raise ValueError("A request and settings were given; a request has its own (dataclasses.replace gives it others).")
             return prompt
-        known = [field.name for field in fields(Sampling)]
+        if not isinstance(prompt, str):
+            raise ValueError(f"The prompt is {prompt!r}; it must be a text, or a whole Request.")
+        if not isinstance(sampling, Sampling | None):
+            raise ValueError(f"sampling is {sampling!r}; it must be a Sampling; or give settings by name, such as seed=7.")
+        known = [each.name for each in fields(Sampling)]
         if unknown := settings.keys() - set(known):
             word = min(unknown)
+            known += ["negative_prompt", "image"]
             near = get_close_matches(word, known, n=1)
             raise ValueError(f"There is no setting {word}; {f'perhaps {near[0]} was meant' if near else 'there are ' + ', '.join(known)}.")
         options = replace(sampling or Sampling(), **settings)
@@ -342,7 +349,7 @@ class HunyuanVideo:
         return Request(prompt, options, negative_prompt, picture, self.origin.adapters)
 
     def steps(
-        self, request: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None, **options: Any
+        self, prompt: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None, **options: Any
     ) -> Iterator[Step]:
         """Make one video, yielding after text encoding, every denoising step, and every row of tiles that is decoded (the last one holds
         the frames). What is made is what `request` makes of the arguments. Whoever wants no more closes the generator, at any step.
@@ -354,7 +361,7 @@ class HunyuanVideo:
             BusyError: this pipeline makes another video, whose steps have not ended.
             ValueError: the request does not fit the model, and nothing has been computed then; or the latents are not finite after a step.
         """
-        asked = self.request(request, sampling, **options)
+        asked = self.request(prompt, sampling, **options)
         if not self._making.acquire(blocking=False):
             raise BusyError("This pipeline makes a video already, and makes one at a time; wait for its last step, or close its steps().")
         try:

@@ -154,6 +154,8 @@ def _put(path: Path, write: Callable[[Path], None], overwrite: bool) -> Path:
 
 def load_latents(path: str | Path) -> tuple[Float[Tensor, "B C T H W"], dict]:
     """Latents and the metadata stored with them (empty if none). Raises ValueError for a damaged file, NaN and infinity."""
+    if Path(path).suffix.lower() in VIDEO_SUFFIXES and Path(path).is_file():
+        raise ValueError(f"{path} is a video or a picture; latents are in a {LATENTS_SUFFIX} file, such as `--format latents` writes.")
     with reading(Path(path)) as path:
         comment, latents = _read_safetensors(path)
         stored = _unpack(comment)

@@ -113,6 +113,8 @@ class Weights:
             raise ValueError(f"image is given, but the weights in {self.root} were trained for text alone; leave it out.")
         if request.negative_prompt and sampling.cfg_scale == 1:
             log.warning("The negative prompt does nothing while cfg_scale is 1; values such as 3 let it act, in twice the time.")
+        if request.sampling.linear_steps is not None and sampling.schedule == "shift":
+            log.warning("linear_steps does nothing while the schedule is shift; it is for linear-quadratic.")
         self._warn_of_sizes(sampling)
         if self.embedded_guidance is not None:
             check_guidance(sampling.guidance, self.embedded_guidance, self.transformer)
@@ -214,8 +216,10 @@ def lora_file(path: Path) -> Path:
         return found
     if others:
         raise ValueError(f"{path} has several weight files ({', '.join(file.name for file in others[:4])}); name the LoRA among them.")
-    unfinished = ": the training in it has not come to an end" if (path / "checkpoints").is_dir() else ""
-    raise FileNotFoundError(f"{path} holds no LoRA{unfinished} (such as {_LORAS[0]}, {_LORAS[2]} or {_LORAS[4]}).")
+    on_its_way = sorted((path / "loras").glob("step-*.safetensors"))
+    newest = f"; its newest so far is {on_its_way[-1]}" if on_its_way else ""
+    unfinished = f": the training in it has not come to an end{newest}" if (path / "checkpoints").is_dir() else ""
+    raise FileNotFoundError(f"{path} holds no LoRA (such as {_LORAS[0]}, {_LORAS[2]} or {_LORAS[4]}){unfinished}.")
 
 
 def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:

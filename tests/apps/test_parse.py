@@ -25,7 +25,9 @@ from hunyuan_video.config import Output, Runtime, Sampling
         (["generate", "x", "--num-frames"], "--num-frames lacks its value."),
         (["generate", "x", "--sed", "3"], "There is no option --sed; perhaps --seed was meant."),
         (["generate", "x", "--xyzzy"], "There is no option --xyzzy; `hunyuan-video generate --help` lists them."),
-        (["generate", "a", "cat"], "'cat' is one word too many; put quotation marks around what belongs together."),
+        (["generate", "a", "cat"], "'cat' is one word too many; give one thing, with quotation marks around words that belong together."),
+        (["generate", "--", "-a cat", "--seed", "7"], "--seed stands behind --, where everything is text; put options before that."),
+        (["generate", "x", "--num-frames", "9" * 23], f"num_frames is {'9' * 23}; it must be 10001 or less."),
         (["generate", "-a cat"], "There is no option -a cat; a text that begins with a dash goes behind --, or after a space."),
         (["replay"], "`hunyuan-video replay` needs file; `hunyuan-video replay --help` says what that is."),
         (

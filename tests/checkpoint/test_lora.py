@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -275,7 +276,13 @@ def test_a_folder_of_the_hugging_face_cache_stands_for_its_snapshot(tmp_path):
 def test_a_run_folder_stands_for_its_result(tmp_path):
     """Which is there in two dialects, beside what training needs."""
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds no LoRA: the training in it has not come to an end \(such as adapter_model"):
+    with pytest.raises(FileNotFoundError, match=r"holds no LoRA \(such as adapter_model.*\): the training in it has not come to an end\.$"):
+        read_lora(tmp_path, TINY)
+    (tmp_path / "loras").mkdir()
+    for step in (100, 90):
+        (tmp_path / "loras" / f"step-{step:08d}.safetensors").touch()
+    newest = re.escape(str(tmp_path / "loras" / "step-00000100.safetensors"))
+    with pytest.raises(FileNotFoundError, match=f"has not come to an end; its newest so far is {newest}"):
         read_lora(tmp_path, TINY)
     for dialect in ("kohya", "diffusers"):
         lora = Lora({QKV: LowRank(torch.ones(1, 32), torch.ones(96, 1), 1.0)})

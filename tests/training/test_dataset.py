@@ -36,10 +36,11 @@ def samples() -> list[Sample]:
 @pytest.fixture
 def folder(tmp_path, text) -> Path:
     """A cache of the samples in two shards."""
-    manifest = Manifest(tmp_path, ["first", "second"])
+    manifest = Manifest(tmp_path)
     manifest.add_empty(text)
-    for index in manifest.begin():
-        manifest.add(index, write_shard(manifest.path(index), samples()[3 * index : 3 * index + 3], {}, text))
+    manifest.begin([0, 1])
+    for index in (0, 1):
+        manifest.add(index, "all", write_shard(manifest.path(index), samples()[3 * index : 3 * index + 3], {}, text))
     return tmp_path
 
 
@@ -88,7 +89,7 @@ def test_a_shard_that_is_gone_or_cut_is_noticed_on_opening(folder):
 
 
 def test_an_unfinished_cache_is_refused(folder):
-    Manifest(folder, ["first", "second", "third"]).begin()
+    Manifest(folder).begin([2])
     with pytest.raises(ValueError, match="1 of its shards are still missing"):
         LatentCache(folder)
 

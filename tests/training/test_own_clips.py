@@ -121,19 +121,24 @@ def test_a_run_goes_on_with_clips_that_came_or_went_and_says_how_many(clips: Pat
     command = [*SMALL, "--cache", "run/cache", "--out", "run", "--buckets", "5x32x32"]
     write_video(clips / "clips" / "gone.mp4", at(24, 8))
     assert cli.main(command) == 0
+    encoded = (clips / "run" / "cache" / "shard-00000.safetensors").read_bytes()
     assert cli.main([*command, "--num-steps", "2"]) == 0
-    assert "are new" not in caplog.text
+    assert "clips: " not in caplog.text
     for path in (clips / "clips").glob("gone.*"):
         path.unlink()
     (clips / "clips" / "zorb.txt").write_text("A zorb")
     for name in ("new", "other"):
         write_video(clips / "clips" / f"{name}.mp4", at(24, 8))
     assert cli.main([*command, "--num-steps", "3"]) == 0
-    assert "of the clips, 2 are new, 1 gone and 1 changed" in caplog.text and "run continues at step 2" in caplog.text
+    assert "clips: 2 new, 1 gone, 1 changed" in caplog.text and "run continues at step 2" in caplog.text
     assert len(LatentCache("run/cache")) == 3
+    assert (clips / "run" / "cache" / "shard-00000.safetensors").read_bytes() == encoded  # of what is gone, in case it returns
     caplog.clear()
     assert cli.main([*command, "--num-steps", "3"]) == 0
-    assert "are new" not in caplog.text and "run has done its 3 steps; with more --num-steps it goes on." in caplog.text
+    assert (
+        "1 gone" not in caplog.text
+        and "run has done 3 steps, so nothing is trained; with more --num-steps than that it goes on." in caplog.text
+    )
 
 
 def test_without_the_clips_a_run_takes_no_other_cache(clips: Path, capsys: pytest.CaptureFixture[str]):

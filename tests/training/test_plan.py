@@ -17,7 +17,7 @@ from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.attention import matmul
 from hunyuan_video.training import train as training
-from hunyuan_video.training.dataset import Bucket, Expected, LatentCache
+from hunyuan_video.training.dataset import Bucket, LatentCache, PlannedCache
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.run import forget_peak_memory
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime
@@ -132,7 +132,7 @@ def test_every_sample_of_a_micro_batch_brings_its_text(config, cache):
 
 
 def test_a_cache_that_is_still_to_be_made_is_planned_for_by_its_clips(config):
-    expected = Expected({Bucket(5, 32, 32): 3, Bucket(1, 32, 32): 1})
+    expected = PlannedCache({Bucket(5, 32, 32): 3, Bucket(1, 32, 32): 1})
     assert training.micro_batches(replace(config, token_budget=16), expected, 1) == [MicroBatch(2, 8, 256), MicroBatch(1, 4, 256)]
 
 

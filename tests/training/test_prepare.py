@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -120,9 +121,9 @@ def test_a_look_counts_what_is_still_to_be_encoded(config, tmp_path):
     assert prepare.survey(config, tmp_path / "cache").missing == 0
     (config.source / "image.txt").write_text("green")
     seen = prepare.survey(config, tmp_path / "cache")
-    assert seen.buckets == {"5x32x32": 3, "1x32x32": 1} and seen.missing == 1  # cut.mp4, with which it shares a shard, gives none
+    assert seen.buckets == {"5x32x32": 3, "1x32x32": 1} and seen.missing == 1
     with pytest.raises(ValueError, match=r"None of the 6 sources could be used .* the shortest size, 65x32x32, needs 65 frames"):
-        prepare.survey(replace(config, buckets=("65x32x32",)))
+        prepare.survey(replace(config, buckets=("65x32x32",))).check()
 
 
 def test_consecutive_clips_share_their_caption(config, tmp_path):
@@ -167,6 +168,15 @@ def test_a_killed_preparation_ends_with_the_bytes_of_an_undisturbed_one(config, 
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
+@pytest.fixture
+def encoded(monkeypatch) -> list[str]:
+    """The names of all sources that are encoded."""
+    names: list[str] = []
+    original = media.read_clips
+    monkeypatch.setattr(media, "read_clips", lambda item, cuts: (names.append(item.name), original(item, cuts))[1])
+    return names
+
+
 @pytest.mark.parametrize("harm", ["deleted", "flipped", "empty flipped"])
 def test_only_a_damaged_shard_is_made_again(config, tmp_path, monkeypatch, harm):
     cache = tmp_path / "cache"
@@ -183,29 +193,105 @@ def test_only_a_damaged_shard_is_made_again(config, tmp_path, monkeypatch, harm)
     assert made == ([] if harm == "empty flipped" else ["shard-00001.safetensors"])
 
 
-def test_shards_follow_a_source_that_changes(config, tmp_path, monkeypatch):
+def test_a_source_that_sorts_first_or_changes_is_encoded_alone(config, tmp_path, encoded):
     cache = tmp_path / "cache"
     prepare.prepare(config, cache)
-    made = []
-    monkeypatch.setattr(prepare, "write_shard", lambda path, *rest: made.append(path.name) or shards.write_shard(path, *rest))
+    whole = {name: content for name, content in contents(cache).items() if name.startswith("shard-")}
+    encoded.clear()
+    write_video(config.source / "0.mp4", at(24, 8))
     (config.source / "image.txt").write_text("green")
-    write_video(config.source / "zz.mp4", at(24, 8))
+    report = prepare.prepare(config, cache)
+    assert encoded == ["0.mp4", "image.png"] and contents(cache).items() >= whole.items()
+    assert "5 samples of 7 sources." in report and "| unreadable | 1 | cut.mp4 |" in report
+    made, expected = LatentCache(cache), HunyuanVideo.load(weights.EMBEDDED).text_encoder.encode(["green"], "image")
+    assert made.buckets == {Bucket(5, 32, 32): [0, 1, 2, 3], Bucket(1, 32, 32): [4]}  # a, b, z and, in a new shard, 0 and the image
+    torch.testing.assert_close(made.batch([4]).captions.states, expected.states, atol=5e-3, rtol=5e-3)
+
+
+def test_what_is_gone_counts_no_longer_stays_in_its_shard_and_counts_when_it_returns(config, tmp_path, encoded):
+    cache = tmp_path / "cache"
     prepare.prepare(config, cache)
-    assert made == ["shard-00001.safetensors", "shard-00003.safetensors"] and len(LatentCache(cache)) == 5
-    for name in ("zz.mp4", "zz.txt"):
+    whole, latents = contents(cache), LatentCache(cache).batch([1, 3]).latents
+    encoded.clear()
+    away = {path: path.rename(tmp_path / path.name) for path in (config.source / "a.mp4", config.source / "image.png")}
+    report = prepare.prepare(config, cache, may_shrink=True)
+    assert "2 samples of 4 sources." in report and len(LatentCache(cache)) == 2
+    assert torch.equal(LatentCache(cache).batch([0, 1]).latents, latents)
+    assert all(content == whole[name] for name, content in contents(cache).items() if name.startswith("shard-"))
+    for path, elsewhere in away.items():
+        elsewhere.rename(path)
+    prepare.prepare(config, cache)
+    assert contents(cache) == whole and not encoded
+
+
+def test_a_folder_without_clips_for_once_costs_nothing(config, tmp_path, encoded):
+    """As where a disk is not there, and only something that is no clip is."""
+    cache = tmp_path / "cache"
+    prepare.prepare(config, cache)
+    whole = {name: content for name, content in contents(cache).items() if name.startswith("shard-")}
+    encoded.clear()
+    config.source.rename(tmp_path / "away")
+    config.source.mkdir()
+    (config.source / "other.mp4").touch()
+    with pytest.raises(ValueError, match="None of the 1 sources could be used"):
+        prepare.prepare(config, cache, may_shrink=True)
+    (config.source / "other.mp4").unlink()
+    (tmp_path / "away").rename(config.source)
+    prepare.prepare(config, cache)
+    assert contents(cache).items() >= whole.items() and len(LatentCache(cache)) == 4 and not encoded
+
+
+def test_a_source_that_is_replaced_by_one_of_its_size_is_noticed_and_a_copy_is_not(config, tmp_path, encoded):
+    write_video(config.source / "a.mp4", at(24, 11))
+    path, number = config.source / "a.mp4", (config.source / "a.mp4").stat().st_size
+    (config.source / "b.mp4").write_bytes((config.source / "b.mp4").read_bytes().ljust(number, b"\0"))
+    prepare.prepare(config, tmp_path / "cache")
+    encoded.clear()
+    os.utime(path, (0, 0))
+    prepare.prepare(config, tmp_path / "cache")
+    assert not encoded
+    path.write_bytes((config.source / "b.mp4").read_bytes())
+    assert path.stat().st_size == number
+    prepare.prepare(config, tmp_path / "cache")
+    assert encoded == ["a.mp4"] and len(LatentCache(tmp_path / "cache")) == 4
+
+
+def test_a_source_that_is_listed_twice_counts_twice(tmp_path, config):
+    rows = [{"file": name, "caption": "a cat"} for name in ("a.mp4", "b.mp4", "a.mp4")]
+    (config.source / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = replace(config, source=config.source / "list.jsonl")
+    prepare.prepare(config, tmp_path / "cache")
+    whole = contents(tmp_path / "cache")
+    prepare.prepare(config, tmp_path / "cache")
+    assert len(LatentCache(tmp_path / "cache")) == 3 and contents(tmp_path / "cache") == whole
+
+
+def test_a_shard_of_which_nothing_is_left_is_deleted_where_that_is_asked_for(config, tmp_path):
+    cache = tmp_path / "cache"
+    prepare.prepare(config, cache)
+    for name in ("cut.mp4", "image.png", "z.mkv"):
         (config.source / name).unlink()
     prepare.prepare(replace(config, discard=True), cache)
-    assert not (cache / "shard-00003.safetensors").exists() and len(LatentCache(cache)) == 4
+    assert sorted(path.name for path in cache.glob("shard-*")) == ["shard-00000.safetensors", "shard-00002.safetensors"]
+    assert len(LatentCache(cache)) == 2
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_a_shorter_list_deletes_nothing_unasked(config, tmp_path, recorded):
+def test_a_cache_of_an_earlier_version_is_left_as_it_is(config, tmp_path):
+    cache = tmp_path / "cache"
+    prepare.prepare(config, cache)
+    manifest = json.loads((cache / "manifest.json").read_text())
+    for entry in manifest["shards"].values():
+        entry["items"] = "one digest of all"
+    (cache / "manifest.json").write_text(json.dumps(manifest))
+    before = contents(cache)
+    with pytest.raises(ValueError, match=r"made by an earlier version.* only be added in another folder"):
+        prepare.prepare(config, cache)
+    assert contents(cache) == before and len(LatentCache(cache)) == 4
+
+
+def test_a_shorter_list_deletes_nothing_unasked(config, tmp_path):
     cache, caption = tmp_path / "cache", config.source / "image.txt"
     prepare.prepare(config, cache)
-    if not recorded:  # as by an earlier version
-        settings = json.loads((cache / "config.json").read_text())
-        del settings["num_sources"]
-        (cache / "config.json").write_text(json.dumps(settings))
     before = contents(cache)
     listed = sorted(path for path in config.source.iterdir() if path.suffix != ".txt" and path != caption.with_suffix(".png"))
     for path in listed[1:]:
@@ -258,6 +344,9 @@ def test_a_cache_of_nothing_is_an_error(tmp_path, capsys):
     assert "None of the 1 sources could be used (1 no caption)" in said and "as clip.txt beside clip.mp4" in said
     with pytest.raises(FileNotFoundError, match="no latent cache"):
         LatentCache(tmp_path / "cache")
+    assert cli.main(["data", "prepare", str(tmp_path / "source"), "--out", str(tmp_path / "cache"), "--dry-run"]) == 2
+    seen = capsys.readouterr()
+    assert "| no caption | 1 | a.mp4 |" in seen.out and "None of the 1 sources could be used" in seen.err
 
 
 def test_the_weights_of_model_base_encode(source, tmp_path, monkeypatch, capsys):

@@ -26,6 +26,7 @@ from hunyuan_video.models.rope import rope_table
 from hunyuan_video.models.transformer import Context
 from hunyuan_video.training import train as module
 from hunyuan_video.training.dataset import LatentCache, Schedule
+from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import add_noise, guided_velocity, loss_of, student_of
 from hunyuan_video.training.run import Run, random_generator
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime, TransformerTraining
@@ -167,6 +168,28 @@ def test_a_second_signal_does_not_wait(config, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path, RARELY)
     assert not os.listdir(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("num_steps", [3, 2])
+def test_a_training_that_is_stopped_at_a_step_that_is_shown_shows_it(lora, tmp_path, monkeypatch, losses, num_steps):
+    """Also where it is the last one: the next start goes on behind it."""
+    original = module.loss_of
+
+    def loss_of(*arguments: object) -> torch.Tensor:
+        if len(losses) == 1:
+            signal.raise_signal(signal.SIGINT)  # in the middle of the second step
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "loss_of", loss_of)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(lora, num_steps=num_steps), tmp_path, TrainingRuntime(validation_every=2))
+    assert os.listdir(tmp_path / "loras") == ["step-00000002.safetensors"]
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000002"]
+
+
+def test_weights_are_exchanged_with_their_averages_only_where_something_is_shown(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(MasterWeights, "averaged", lambda *_: pytest.fail("nobody looks at them"))
+    train(config, tmp_path, TrainingRuntime(validation_every=1))
 
 
 @pytest.mark.parametrize("number", [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
@@ -311,7 +334,7 @@ def lora(cache, official_tree) -> LoraTraining:
     return LoraTraining(cache=cache, start=official_tree, num_steps=21, rank=2, learning_rate=1e-2, token_budget=16)
 
 
-def test_on_its_way_a_lora_is_written_ten_times_and_at_the_end(lora, tmp_path):
+def test_on_its_way_a_lora_is_written_every_tenth_of_the_run_in_whole_steps_and_at_the_end(lora, tmp_path):
     kohya, _ = train(lora, tmp_path / "run")
     files = sorted((tmp_path / "run" / "loras").iterdir())
     assert [path.name for path in files] == [f"step-{step:08d}.safetensors" for step in [*range(3, 22, 3)]]

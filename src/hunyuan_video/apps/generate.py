@@ -230,9 +230,10 @@ def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
 
 def _words(sampling: FullSampling) -> list[str]:
     shift, guidance, cfg_scale = (str(n).removesuffix(".0") for n in (sampling.shift, sampling.guidance, sampling.cfg_scale))
+    schedule = sampling.schedule if sampling.schedule == "shift" else f"{sampling.schedule}_{sampling.linear_steps}linear"
     return [
         f"{sampling.num_steps}steps", f"{sampling.height}x{sampling.width}", f"{sampling.num_frames}frames", f"shift{shift}",
-        sampling.schedule, f"{sampling.linear_steps}linear", f"guidance{guidance}", f"cfg{cfg_scale}", f"{sampling.noise}-noise",
+        schedule, f"guidance{guidance}", f"cfg{cfg_scale}", f"{sampling.noise}-noise",
     ]  # fmt: skip
 
 

@@ -155,8 +155,10 @@ def _one_of(choices: str) -> str:
 def _unknown(words: list[str], known: list[str], prog: str) -> str:
     word = next((word for word in words if word.startswith("-")), words[0])
     if not word.startswith("-"):
-        return f"{word!r} is one word too many; put quotation marks around what belongs together."
+        return f"{word!r} is one word too many; give one thing, with quotation marks around words that belong together."
     near = get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.5)
+    if word.partition("=")[0] in known:
+        return f"{word} stands behind --, where everything is text; put options before that."
     hint = f"perhaps {near[0]} was meant" if near else f"`{prog} --help` lists them"
     if " " in word:
         hint = "a text that begins with a dash goes behind --, or after a space"

@@ -19,7 +19,7 @@ try:
     from hunyuan_video.miniature import vae as miniature_vae
     from hunyuan_video.training import prepare, settings, train
     from hunyuan_video.training import recipe as recipes
-    from hunyuan_video.training.dataset import MANIFEST, Bucket, Expected, LatentCache
+    from hunyuan_video.training.dataset import MANIFEST, AnyCache, Bucket, LatentCache, PlannedCache
     from hunyuan_video.training.plan import check
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
@@ -88,11 +88,11 @@ def lora(
         raise ValueError("--data works in one process only; encode first, with `hunyuan-video data prepare`, and leave it out.")
     if not config.start.is_dir():
         raise ValueError(f"--data needs a weights root, with a VAE and text encoders, but --start is {config.start}.")
-    # A folder of one's own clips is what the run is about: what is gone from it, the cache lets go.
-    wanted = prepare.DataPreparation(data, buckets, discard=True, weights=config.start, device=runtime.device)
+    wanted = prepare.DataPreparation(data, buckets, weights=config.start, device=runtime.device)
     wanted = prepare.as_before(wanted, config.cache)
     if not plan:
-        print(prepare.prepare(wanted, config.cache), end="")
+        # A folder of one's own clips is what the run is about: what is gone from it counts no longer.
+        print(prepare.prepare(wanted, config.cache, may_shrink=True), end="")
     _train(out, config, runtime, plan, wanted)
 
 
@@ -123,9 +123,11 @@ def planned(
     """
     device = resolve_device(runtime.device)
     seen = None if data is None else prepare.survey(data, config.cache)
-    cache: LatentCache | Expected | None = None
+    if seen is not None:
+        seen.check()
+    cache: AnyCache | None = None
     if seen is not None and seen.missing:
-        cache = Expected({Bucket.parse(bucket): count for bucket, count in seen.buckets.items()})
+        cache = PlannedCache({Bucket.parse(bucket): count for bucket, count in seen.buckets.items()})
     elif (config.cache / MANIFEST).exists():
         cache = LatentCache(config.cache)
     plan, available = train.memory_plan(config, runtime, world_size(), device, cache), available_memory(device)
@@ -155,7 +157,12 @@ def prepare_data(out: Path, config: Annotated[prepare.DataPreparation, Flat], dr
         config: what to encode, and how
         dry_run: only say which clips the sources would give, and what would be skipped
     """
-    print(prepare.survey(config).report if dry_run else prepare.prepare(config, out), end="")
+    if not dry_run:
+        print(prepare.prepare(config, out), end="")
+        return
+    seen = prepare.survey(config)
+    print(seen.report, end="", flush=True)
+    seen.check()
 
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {

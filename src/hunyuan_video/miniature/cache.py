@@ -65,12 +65,14 @@ def prepare_world(config: WorldCache, folder: str | Path) -> None:
         keep_config(folder, request)
         scenes = range(config.seed, config.seed + config.num_clips)
         parts = [scenes[start : start + config.shard_size] for start in range(0, len(scenes), config.shard_size)]
-        manifest = Manifest(folder, [str(part) for part in parts])
-        if manifest.surplus:
+        manifest = Manifest(folder)
+        if max(manifest.shards, default=0) >= len(parts):
             raise ValueError(
                 f"{folder} holds clips beyond num_clips, {config.num_clips}; ask for as many as before, or choose another folder."
             )
-        jobs = [_Job(config, index, manifest.path(index), parts[index]) for index in manifest.begin()]
+        made = {index: entry["items"] for index, entry in manifest.shards.items()}
+        jobs = [_Job(config, index, manifest.path(index), part) for index, part in enumerate(parts) if made.get(index) != str(part)]
+        manifest.begin(job.index for job in jobs)
         if not manifest.empty:
             manifest.add_empty(_load_text(config))
         if not jobs:
@@ -81,7 +83,7 @@ def prepare_world(config: WorldCache, folder: str | Path) -> None:
             tqdm(total=len(scenes), initial=len(scenes) - todo, desc="latent cache", unit="clip") as bar,
         ):
             for index, entry in pool.imap_unordered(_write_shard, jobs):
-                manifest.add(index, entry)
+                manifest.add(index, str(parts[index]), entry)
                 bar.update(entry["samples"])
 
 

@@ -131,7 +131,8 @@ class LatentCache:
         self.buckets: dict[Bucket, list[int]] = {}
         self.text_lengths: list[int] = []  # tokens of each sample's caption
         for shard, (_, entry) in enumerate(sorted(manifest["shards"].items())):
-            for i in range(entry["samples"]):
+            gone = set(entry.get("gone", ()))
+            for i in (i for i in range(entry["samples"]) if i not in gone):
                 _, *size = self._shards[shard].get_slice(f"{i}.latents").get_shape()
                 self.buckets.setdefault(Bucket.of_latents(*size), []).append(len(self._samples))
                 self.text_lengths.append(self._shards[shard].get_slice(f"{i}.states").get_shape()[0])
@@ -171,8 +172,8 @@ class LatentCache:
         return TextFeatures(states.expand(size, -1, -1), torch.ones(size, len(states), dtype=torch.bool), pooled.expand(size, -1))
 
 
-class Expected:
-    """What is known of a cache that is still to be made, for a plan: samples by size, whose captions may be as long as is read of any."""
+class PlannedCache:
+    """What is known of a cache that is still to be made: samples by size, whose captions may be as long as is read of any."""
 
     def __init__(self, samples: Mapping[Bucket, int]):
         numbers = iter(range(sum(samples.values())))
@@ -181,6 +182,9 @@ class Expected:
 
     def text_tokens(self, _bucket: Bucket) -> int:
         return MAX_TEXT_TOKENS
+
+
+AnyCache = LatentCache | PlannedCache  # for what asks for sizes and lengths only: a schedule, a plan of the memory
 
 
 def _size(path: Path) -> int | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Container, Iterator, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
+END_BYTES = 2**20  # of either end of a file, by which it is known
 ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
 Frames = UInt8[np.ndarray, "T H W 3"]
 
@@ -68,10 +70,21 @@ class Item:
         return self.path.suffix.lower() in SUFFIXES or self.path.is_dir()
 
     @property
-    def num_bytes(self) -> int | None:
-        """Of the file, or of all frames of a folder; None if it is missing."""
-        files = frame_files(self.path) if self.path.is_dir() else [self.path] if self.path.is_file() else []
-        return sum(file.stat().st_size for file in files) if files else None
+    def content(self) -> str | None:
+        """A digest of the file, or of the frames of a folder: of the size and the first and last MiB of each; None if they cannot be read.
+        Not of dates, which a copy to another disk changes; and not of all bytes, or who adds a clip to a terabyte would read that again."""
+        digest = hashlib.sha256()
+        try:
+            for file in frame_files(self.path) if self.path.is_dir() else [self.path]:
+                size = file.stat().st_size
+                digest.update(size.to_bytes(8, "little"))
+                with file.open("rb") as opened:
+                    digest.update(opened.read(END_BYTES))
+                    opened.seek(max(END_BYTES, size - END_BYTES))
+                    digest.update(opened.read(END_BYTES))
+        except OSError:
+            return None
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,9 +26,9 @@ from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.pipeline import encode
 from hunyuan_video.training import media
-from hunyuan_video.training.dataset import Bucket
+from hunyuan_video.training.dataset import MANIFEST, Bucket
 from hunyuan_video.training.run import keep_config, lock
-from hunyuan_video.training.shards import Manifest, Sample, Skipped, read_skipped, recorded, write_shard
+from hunyuan_video.training.shards import Manifest, Outcome, Sample, Skipped, recorded, write_shard
 from hunyuan_video.weights import Weights, find_or_embedded, is_large
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class DataPreparation:
     shard_size: int = 64
     """sources to a shard; what is encoded since the last whole shard is lost when the preparation is interrupted"""
     discard: bool = False
-    """where the list of sources has become shorter, remove what was encoded of those that are gone"""
+    """go on with a list that has become shorter, and delete the shards of which no source is left"""
     weights: Path | None = None
     """root of the weights whose VAE and text encoders encode (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
     device: str = "auto"
@@ -82,13 +83,15 @@ class DataPreparation:
         return [Bucket(frames, made_for.height, made_for.width) for frames in (1, made_for.num_frames)]
 
 
-def prepare(config: DataPreparation, folder: str | Path) -> str:
-    """Encode the sources into a latent cache in `folder`, or finish one; returns the report, which is also kept in the cache.
+def prepare(config: DataPreparation, folder: str | Path, *, may_shrink: bool = False) -> str:
+    """Encode the sources into a latent cache in `folder`, or those that are new to it; returns the report, which is also kept in the cache.
+
+    What is encoded stays, and counts while its source is listed. `may_shrink`: fewer sources than before are no mistake.
 
     Raises:
-        ValueError: too many sources cannot be used, or all; or the folder holds a cache of other settings.
+        ValueError: too many sources cannot be used, or all; or the folder holds a cache of other settings, or of more sources.
     """
-    folder, found, items = Path(folder), find_or_embedded(config.weights), media.find_items(config.source)
+    folder, found, items = Path(folder), find_or_embedded(config.weights), _by_digest(media.find_items(config.source))
     buckets = config.sizes(found)
     request = {
         "source": config.source.resolve(),
@@ -100,42 +103,65 @@ def prepare(config: DataPreparation, folder: str | Path) -> str:
         "encoders_identity": identity.of_encoders(found),
     }
     with lock(folder, "preparation"):
-        if not config.discard:
-            _check_length(folder, len(items), config.shard_size)
+        if not config.discard and not may_shrink:
+            _check_length(folder, len(items))
         keep_config(folder, request | {"num_sources": len(items)}, ("num_sources",))
-        parts = _parts(items, config)
-        manifest = Manifest(folder, [_digest(part) for part in parts])
-        missing = manifest.begin()
-        if missing or not manifest.empty:
+        manifest = _manifest_of(folder)
+        manifest.count_only(items)
+        if config.discard:
+            for index in [index for index, entry in manifest.shards.items() if not entry["items"].keys() & items.keys()]:
+                manifest.remove(index)
+        todo = _todo(manifest, items, config.shard_size)
+        manifest.begin(todo)
+        if todo or not manifest.empty:
             text, vae = _load_encoders(found, config)
             manifest.add_empty(text)
-            todo = sum(len(parts[index]) for index in missing)
-            log.info("encoding %d of %d sources with %s", todo, len(items), found.root)
-            judge = _Judge(config.max_failures, len(items) - todo, manifest.skipped)
-            with tqdm(total=len(items), initial=len(items) - todo, desc="encoding", unit="clip", smoothing=0.02) as bar:
-                for index in missing:
-                    samples, skipped = _encode_part(parts[index], config, buckets, vae, judge, bar)
-                    manifest.add(index, write_shard(manifest.path(index), samples, skipped, text))
-        skipped = _join(read_skipped(folder / name) for name, entry in sorted(manifest.shards.items()) if entry["skipped"])
+            num_known = len(items) - sum(map(len, todo.values()))
+            log.info("encoding %d of %d sources with %s", len(items) - num_known, len(items), found.root)
+            judge = _Judge(config.max_failures, num_known, manifest.skipped)
+            with tqdm(total=len(items), initial=num_known, desc="encoding", unit="clip", smoothing=0.02) as bar:
+                for index, part in todo.items():
+                    samples, outcomes = _encode_part(part, config, buckets, vae, judge, bar)
+                    manifest.add(index, outcomes, write_shard(manifest.path(index), samples, _skipped(part, outcomes), text))
+        skipped = _skipped(items, manifest.outcomes)
         text = report(f"Latent cache of {config.source}", manifest.buckets, skipped, len(items))
         with replacing(folder / REPORT) as (temporary, _):
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         if not manifest.buckets:
-            manifest.discard()  # nothing is lost, and other settings, which may do better, can have this folder
-            (folder / "config.json").unlink()
+            if not any(entry["samples"] for entry in manifest.shards.values()):
+                for path in (*map(manifest.path, manifest.shards), folder / MANIFEST, folder / "config.json"):
+                    path.unlink()  # nothing is lost, and other settings, which may do better, can have this folder
             raise ValueError(f"{_none_usable(skipped, buckets, config.fps)}; {folder / REPORT} names them.")
         return text
 
 
-def _check_length(folder: Path, num_sources: int, shard_size: int) -> None:
+def _check_length(folder: Path, num_sources: int) -> None:
     """Raises a ValueError if the cache in `folder` is of more sources than these."""
-    path, num_shards = folder / "config.json", len(list(folder.glob("shard-*.safetensors")))
-    recorded = read_json(path).get("num_sources", 0) if path.exists() else 0  # not by earlier versions
-    if num_sources < max(recorded, (num_shards - 1) * shard_size + 1):
+    path = folder / "config.json"
+    if path.exists() and num_sources < read_json(path).get("num_sources", 0):
         raise ValueError(
             f"{folder} holds what was encoded of a longer list than these {num_sources} sources; give all again, or another folder, or let "
             "go of the rest with --discard."
         )
+
+
+def _manifest_of(folder: Path) -> Manifest:
+    """Raises a ValueError if it is of an earlier version, which could not tell what became of one source."""
+    manifest = Manifest(folder)
+    if any(isinstance(entry["items"], str) for entry in manifest.shards.values()):
+        raise ValueError(
+            f"{folder} was made by an earlier version, which did not note what each source gave; training reads it as it is, but clips can "
+            "only be added in another folder."
+        )
+    return manifest
+
+
+def _todo(manifest: Manifest, items: Mapping[str, media.Item], shard_size: int) -> dict[int, dict[str, media.Item]]:
+    """What no shard holds, in the order of the list, for shards with the lowest numbers that are free."""
+    known = manifest.outcomes
+    new = [(digest, item) for digest, item in items.items() if digest not in known]
+    parts = [dict(new[start : start + shard_size]) for start in range(0, len(new), shard_size)]
+    return dict(zip((index for index in count() if index not in manifest.shards), parts, strict=False))
 
 
 def as_before(config: DataPreparation, folder: Path) -> DataPreparation:
@@ -157,6 +183,13 @@ class Survey:
     skipped: Skipped
     missing: int
     """of the samples, how many a cache does not hold yet"""
+    problem: str
+    """why there is none, and what would mend it"""
+
+    def check(self) -> None:
+        """Raises a ValueError if none of the sources can be used."""
+        if self.problem:
+            raise ValueError(self.problem)
 
     @property
     def report(self) -> str:
@@ -175,17 +208,12 @@ class Survey:
 
 
 def survey(config: DataPreparation, folder: Path | None = None) -> Survey:
-    """Looks at the sources, and at what a cache in `folder` holds of them; reads headers, decodes one frame of each, writes nothing.
-
-    Raises:
-        ValueError: none of the sources can be used.
-    """
-    buckets, items = config.sizes(find_or_embedded(config.weights)), media.find_items(config.source)
-    made = {} if folder is None else recorded(folder)
-    whole = [made.get(index) == _digest(part) for index, part in enumerate(_parts(items, config))]
+    """Looks at the sources, and at what a cache in `folder` holds of them; reads headers, decodes one frame of each, writes nothing."""
+    buckets, items = config.sizes(find_or_embedded(config.weights)), _by_digest(media.find_items(config.source))
+    made = set[str]() if folder is None else recorded(folder)
     counts, missing = Counter[str](), 0
     skipped: Skipped = {}
-    for number, item in enumerate(tqdm(items, desc="looking", unit="clip", disable=None)):
+    for digest, item in tqdm(items.items(), desc="looking", unit="clip", disable=None):
         try:
             cuts = media.plan(item, buckets, config.fps, config.clips_per_video)
         except media.UnusableError as error:
@@ -193,26 +221,25 @@ def survey(config: DataPreparation, folder: Path | None = None) -> Survey:
             log.warning("%s would be skipped: %s", item.name, error)
         else:
             counts.update(str(cut.bucket) for cut in cuts)
-            missing += 0 if whole[number // config.shard_size] else len(cuts)
-    if not counts:
-        raise ValueError(f"{_none_usable(skipped, buckets, config.fps)}.")
-    return Survey(config.source, len(items), counts, skipped, missing)
+            missing += 0 if digest in made else len(cuts)
+    problem = "" if counts else f"{_none_usable(skipped, buckets, config.fps)}."
+    return Survey(config.source, len(items), counts, skipped, missing, problem)
 
 
 def clips(source: Path) -> dict[str, str]:
     """What tells whether a source's clips are what they were, by name; those with a problem that can be seen from outside are no clips."""
-    return {item.name: _digest([item])[:16] for item in media.find_items(source) if not item.problem}
+    return {item.name: digest[:16] for digest, item in _by_digest(media.find_items(source)).items() if not item.problem}
 
 
 def _none_usable(skipped: Skipped, buckets: Sequence[Bucket], fps: float) -> str:
     """The sentence for sources of which none gives a clip, and what would mend it."""
-    advice = {
-        "no caption": "; a caption stands beside its clip, as clip.txt beside clip.mp4, or in its row",
-        "too short": f"; {media.least(buckets, fps)}" if "too short" in skipped else "",
-    }
     counts = _numbers(skipped)
-    said = "".join(text for reason, text in advice.items() if reason in skipped)
-    return f"None of the {counts.total()} sources could be used ({_counts(counts)}){said}"
+    said = f"None of the {counts.total()} sources could be used ({_counts(counts)})"
+    if "no caption" in skipped:
+        said += "; a caption stands beside its clip, as clip.txt beside clip.mp4, or in its row"
+    if "too short" in skipped:
+        said += f"; {media.least(buckets, fps)}"
+    return said
 
 
 def _samples(count: int) -> str:
@@ -221,11 +248,6 @@ def _samples(count: int) -> str:
 
 def _numbers(skipped: Skipped) -> Counter[str]:
     return Counter({reason: len(names) for reason, names in skipped.items()})
-
-
-def _parts(items: Sequence[media.Item], config: DataPreparation) -> list[Sequence[media.Item]]:
-    """The sources of each shard."""
-    return [items[start : start + config.shard_size] for start in range(0, len(items), config.shard_size)]
 
 
 def report(title: str, buckets: Counter[str], skipped: Skipped, num_sources: int) -> str:
@@ -239,10 +261,14 @@ def report(title: str, buckets: Counter[str], skipped: Skipped, num_sources: int
     return "\n".join(lines) + "\n"
 
 
-def _digest(items: Sequence[media.Item]) -> str:
-    """Identifies a shard's sources: names, sizes and captions. Not dates, which a copy to another disk changes."""
-    facts = [(item.name, item.caption, item.problem, item.num_bytes) for item in items]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+def _by_digest(items: Sequence[media.Item]) -> dict[str, media.Item]:
+    """Sources by what tells whether one is what it was: its name, caption and content. What is listed twice is there twice."""
+    times, found = Counter[tuple[str | None, ...]](), dict[str, media.Item]()
+    for item in tqdm(items, desc="comparing", unit="clip", leave=False, disable=None):
+        facts = (item.name, item.caption, item.problem, None if item.problem else item.content)
+        times[facts] += 1
+        found[hashlib.sha256(json.dumps([*facts, times[facts]]).encode()).hexdigest()] = item
+    return found
 
 
 def _load_encoders(found: Weights, config: DataPreparation) -> tuple[TextEncoder, CausalVAE]:
@@ -275,32 +301,34 @@ class _Judge:
 
 
 def _encode_part(
-    items: Sequence[media.Item], config: DataPreparation, buckets: Sequence[Bucket], vae: CausalVAE, judge: _Judge, bar: tqdm
-) -> tuple[list[Sample], Skipped]:
+    items: Mapping[str, media.Item], config: DataPreparation, buckets: Sequence[Bucket], vae: CausalVAE, judge: _Judge, bar: tqdm
+) -> tuple[list[Sample], dict[str, Outcome]]:
     samples: list[Sample] = []
-    skipped: Skipped = {}
-    for item in items:
+    outcomes: dict[str, Outcome] = {}
+    for digest, item in items.items():
         failure = None
         try:
             cuts = media.plan(item, buckets, config.fps, config.clips_per_video)
             # A list: of a source that proves damaged further on, nothing is kept.
             samples += [Sample(encode(vae, clip)[0], item.caption) for clip in media.read_clips(item, cuts)]
+            outcomes[digest] = [str(cut.bucket) for cut in cuts]
         except media.UnusableError as error:
             failure = error
-            skipped.setdefault(error.reason, []).append(item.name)
+            outcomes[digest] = error.reason
             log.warning("skipped %s%s: %s", item.name, " and went on with the others" if bar.total > 1 else "", error)
         judge(failure)
         bar.update()
-    return samples, skipped
+    return samples, outcomes
 
 
 def _counts(skipped: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
 
 
-def _join(shards: Iterable[Skipped]) -> Skipped:
-    joined: Skipped = {}
-    for skipped in shards:
-        for reason, names in skipped.items():
-            joined.setdefault(reason, []).extend(names)
-    return joined
+def _skipped(items: Mapping[str, media.Item], outcomes: Mapping[str, Outcome]) -> Skipped:
+    """Those of the items that could not be used."""
+    skipped: Skipped = {}
+    for digest, item in items.items():
+        if isinstance(reason := outcomes[digest], str):
+            skipped.setdefault(reason, []).append(item.name)
+    return skipped

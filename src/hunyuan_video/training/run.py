@@ -88,7 +88,7 @@ def _change(key: str, old: Any, new: Any) -> str:
     what = re.fullmatch(r"(.+)_(digest|identity)", key)
     if what is not None and isinstance(old, dict) and isinstance(new, dict):
         others = sum(old[name] != new[name] for name in old.keys() & new.keys())
-        return f"of the {what[1]}, {len(new.keys() - old.keys())} are new, {len(old.keys() - new.keys())} gone and {others} changed"
+        return f"{what[1]}: {len(new.keys() - old.keys())} new, {len(old.keys() - new.keys())} gone, {others} changed"
     return f"{key}: {old!r} -> {new!r}" if what is None else f"what is in {what[1]} has changed"
 
 

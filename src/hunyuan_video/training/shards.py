@@ -1,25 +1,27 @@
 """Writes the shards of a latent cache (see `dataset`), so that a preparation killed at any moment continues where it was.
 
-Every shard covers a fixed range of the source's items and appears whole or not at all. `manifest.json`, replaced after each, says of what
-items a shard was made, and its size, hash and counts: a continued preparation makes again what is missing, damaged, or no longer of the
-same items.
+A shard appears whole or not at all, and is never written again while it is whole. `manifest.json`, replaced after each, says of what items
+it was made and what each of them gave, and its size, hash and counts: a continued preparation makes what no whole shard holds. Of an item
+that is no longer listed, the samples stay in their shard; they are "gone", which the counts leave out and training passes over.
 
-    {"shards": {name: {"items": digest, "sha256": …, "bytes": n, "samples": n, "buckets": {"17x64x64": n}, "skipped": {reason: n}}},
+    {"shards": {name: {"items": {digest: ["17x64x64", …] or a reason}, "sha256": …, "bytes": n, "samples": n in the file,
+                       "buckets": {"17x64x64": n}, "skipped": {reason: n}, "gone": [numbers of samples], if there are any}},
      "empty": {"sha256": …, "bytes": n}, "missing": shards still to make, "samples": n, "buckets": {…}, "skipped": {…}}
+
+Where items never come or go, as in the rendered world, "items" is one digest of all of them.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -34,6 +36,7 @@ KINDS: tuple[Kind, ...] = ("video", "image")
 
 Entry = dict[str, Any]  # what the manifest says of one file
 Skipped = dict[str, list[str]]  # by reason, the names of sources that could not be used
+Outcome = list[str] | str  # of one source: the sizes of the samples that it gave, or the reason why none
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,6 @@ def write_shard(path: Path, samples: Sequence[Sample], skipped: Skipped, text: T
     return entry | {"samples": len(samples), "buckets": dict(sorted(buckets.items())), "skipped": counts}
 
 
-def read_skipped(path: Path) -> Skipped:
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()[HEADER])["skipped"]
-
-
 def _encode_text(text: TextEncoder, captions: list[str], kind: Kind, names: Sequence[str]) -> dict[str, Tensor]:
     features = text.encode(captions, kind)
     tensors = {}
@@ -89,54 +87,67 @@ def _write(path: Path, tensors: dict[str, Tensor], header: str) -> Entry:
         return {"sha256": sha256(temporary), "bytes": temporary.stat().st_size}
 
 
-def recorded(folder: Path) -> dict[int, str]:
-    """Of what items the shards of a cache were made that may be there, by number; files are not looked at."""
+def recorded(folder: Path) -> set[str]:
+    """The items, by their digests, of which a cache says that it holds what they gave; its shards are not looked at."""
     path = folder / MANIFEST
     stored: dict[str, Entry] = json.loads(path.read_text(encoding="utf-8"))["shards"] if path.exists() else {}
-    return {int(name.removeprefix("shard-").removesuffix(".safetensors")): entry.get("items", "") for name, entry in stored.items()}
+    return {digest for entry in stored.values() for digest in entry["items"]}
+
+
+def _counted(entry: Entry, listed: Container[str]) -> Entry:
+    """The entry of a shard of which only those items count that are `listed`."""
+    outcomes: dict[str, Outcome] = entry["items"]
+    samples = [(digest, size) for digest, outcome in outcomes.items() if not isinstance(outcome, str) for size in outcome]
+    buckets = Counter(size for digest, size in samples if digest in listed)
+    skipped = Counter(outcome for digest, outcome in outcomes.items() if isinstance(outcome, str) and digest in listed)
+    gone = [number for number, (digest, _) in enumerate(samples) if digest not in listed]
+    counted = entry | {"buckets": dict(sorted(buckets.items())), "skipped": dict(sorted(skipped.items())), "gone": gone}
+    return counted if gone else {key: value for key, value in counted.items() if key != "gone"}  # as when it was made
 
 
 class Manifest:
-    """The record of a cache folder's shards. `digests` says, shard by shard, of what items the finished cache is made."""
+    """The record of a cache folder's shards: `shards` has the entries of those that are whole, by their numbers."""
 
-    def __init__(self, folder: Path, digests: Sequence[str]):
-        self.folder, self.digests = folder, digests
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._missing: set[int] = set()
         path = folder / MANIFEST
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"shards": {}}
         empty = stored.get("empty", {})
         self.empty: Entry = empty if self._is_whole(folder / EMPTY, empty) else {}
-        self.shards: dict[str, Entry] = {}
-        for index, digest in enumerate(tqdm(digests, desc="checking", unit="shard", leave=False, disable=None)):
-            entry = stored["shards"].get(self.path(index).name)
-            if entry is not None and entry["items"] == digest and self._is_whole(self.path(index), entry):
-                self.shards[self.path(index).name] = entry
+        self.shards: dict[int, Entry] = {}
+        for name, entry in tqdm(sorted(stored["shards"].items()), desc="checking", unit="shard", leave=False, disable=None):
+            if self._is_whole(folder / name, entry):
+                self.shards[int(name.removeprefix("shard-").removesuffix(".safetensors"))] = entry
 
     def path(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
 
     @property
-    def surplus(self) -> list[Path]:
-        """Shards that are there and that the finished cache will not have."""
-        return sorted(set(self.folder.glob("shard-*.safetensors")) - {self.path(index) for index in range(len(self.digests))})
+    def outcomes(self) -> dict[str, Outcome]:
+        """What each item gave, by its digest, whether it is listed or not."""
+        return {digest: outcome for entry in self.shards.values() for digest, outcome in entry["items"].items()}
 
-    def begin(self) -> list[int]:
-        """The shards still to make. A `surplus` is removed: ask before."""
-        for path in self.surplus:
-            path.unlink()
+    def count_only(self, listed: Container[str]) -> None:
+        """Let only the items count that are `listed`, again or no longer."""
+        self.shards = {index: _counted(entry, listed) for index, entry in self.shards.items()}
+
+    def begin(self, missing: Iterable[int]) -> None:
+        """Say which shards are still to be made."""
+        self._missing = set(missing)
+        self.shards = {index: entry for index, entry in self.shards.items() if index not in self._missing}
         self.save()
-        return self.missing()
 
-    def discard(self) -> None:
-        """Remove the shards, and what says that there are some."""
-        for path in (*self.folder.glob("shard-*.safetensors"), self.folder / MANIFEST):
-            path.unlink()
-
-    def missing(self) -> list[int]:
-        return [index for index in range(len(self.digests)) if self.path(index).name not in self.shards]
-
-    def add(self, index: int, entry: Entry) -> None:
-        self.shards[self.path(index).name] = {"items": self.digests[index], **entry}
+    def add(self, index: int, items: str | dict[str, Outcome], entry: Entry) -> None:
+        """A shard that has been made, of these items."""
+        self.shards[index] = {"items": items, **entry}
+        self._missing.discard(index)
         self.save()
+
+    def remove(self, index: int) -> None:
+        """Delete a shard. If the process ends before the manifest is saved, the shard is found to be missing."""
+        self.path(index).unlink()
+        del self.shards[index]
 
     def add_empty(self, text: TextEncoder) -> None:
         """Write the empty caption under both templates."""
@@ -159,9 +170,9 @@ class Manifest:
 
     def save(self) -> None:
         values = {
-            "shards": dict(sorted(self.shards.items())),
+            "shards": {self.path(index).name: entry for index, entry in sorted(self.shards.items())},
             "empty": self.empty,
-            "missing": len(self.missing()),
+            "missing": len(self._missing),
             "samples": self.buckets.total(),
             "buckets": dict(sorted(self.buckets.items())),
             "skipped": dict(sorted(self.skipped.items())),

@@ -38,7 +38,7 @@ from hunyuan_video.models.rope import split_head
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.signals import Waiting
-from hunyuan_video.training.dataset import Expected, LatentCache, Schedule
+from hunyuan_video.training.dataset import AnyCache, LatentCache, Schedule
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
@@ -82,22 +82,7 @@ def train(
         how = Runtime(attention=for_training(world.device))
         assembly.check(how, world, num_heads=num_heads, training=True)
         check(memory_plan(config, runtime, world.size, world.device, cache), available_memory(world.device))
-        inputs: dict[str, Any] = {"cache_digest": cache.digest}
-        if config.start is not None:
-            inputs["start_identity"] = start_identity(config.start)
-        if clips is not None:
-            inputs["clips_identity"] = clips
-        run = Run(
-            folder,
-            config,
-            inputs=inputs,
-            may_change=MAY_CHANGE if clips is None else (*MAY_CHANGE, "cache_digest", "clips_identity"),
-            world=world,
-            keep=runtime.keep_checkpoints,
-            checkpoint_seconds=runtime.checkpoint_seconds,
-            save_every=runtime.save_every,
-            wandb_project=runtime.wandb_project,
-        )
+        run = open_run(config, folder, runtime, world, cache, clips)
         stack.callback(run.close)
         forget_peak_memory(world.device)
         tokens_of = {number: bucket.tokens for bucket, numbers in cache.buckets.items() for number in numbers}
@@ -117,7 +102,7 @@ def train(
         state = masters.state_dict() | {"skipped": skipped}
         start = run.load(state)
         if start >= config.num_steps:
-            log.info("%s has done its %d steps; with more --num-steps it goes on.", folder, config.num_steps)
+            log.info("%s has done %d steps, so nothing is trained; with more --num-steps than that it goes on.", folder, start)
         show_every = runtime.validation_every or -(-config.num_steps // 10)
         masters.load_into(worker)
 
@@ -163,22 +148,45 @@ def train(
                 memory_gb=peak_memory(world.device),
                 skipped=float(skipped[0]),
             )
+            # Before the checkpoint, behind which the next start goes on: neither a kill in between nor a stop loses any of it.
+            if completed % show_every == 0 or completed == config.num_steps:
+                show(config, folder, completed, worker, masters, validate)
             if stop_now:
                 run.stop(completed, state)
-            # Before the checkpoint, so that a kill in between loses none of it.
-            if completed % show_every == 0 or completed == config.num_steps:
-                with masters.averaged(worker):
-                    if isinstance(config, LoraTraining):
-                        save_intermediate(config, folder, completed, worker)
-                    if validate is not None:
-                        validate(completed)
             if save_now:
                 run.save(completed, state)
         save_result(config, folder, model, masters)
     return results(config, folder)
 
 
-def schedule_of(config: Training, cache: LatentCache | Expected) -> Schedule:
+def open_run(
+    config: TransformerTraining | LoraTraining,
+    folder: Path,
+    runtime: TrainingRuntime,
+    world: World,
+    cache: LatentCache,
+    clips: dict[str, str] | None,
+) -> Run:
+    """The run in `folder`, which remembers by content what it reads."""
+    inputs: dict[str, Any] = {"cache_digest": cache.digest}
+    if config.start is not None:
+        inputs["start_identity"] = start_identity(config.start)
+    if clips is not None:
+        inputs["clips_identity"] = clips
+    return Run(
+        folder,
+        config,
+        inputs=inputs,
+        may_change=MAY_CHANGE if clips is None else (*MAY_CHANGE, "cache_digest", "clips_identity"),
+        world=world,
+        keep=runtime.keep_checkpoints,
+        checkpoint_seconds=runtime.checkpoint_seconds,
+        save_every=runtime.save_every,
+        wandb_project=runtime.wandb_project,
+    )
+
+
+def schedule_of(config: Training, cache: AnyCache) -> Schedule:
     return Schedule(cache.buckets, cache.text_lengths, config.token_budget, config.batches_per_step, config.image_ratio, config.seed)
 
 
@@ -200,7 +208,7 @@ def memory_plan(
     runtime: TrainingRuntime,
     world_size: int,
     device: torch.device,
-    cache: LatentCache | Expected | None,
+    cache: AnyCache | None,
     sizes: TransformerConfig | None = None,
 ) -> MemoryPlan:
     """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
@@ -232,7 +240,7 @@ def memory_plan(
     return plan
 
 
-def sizes_of(config: TransformerTraining | LoraTraining, cache: LatentCache | Expected | None) -> tuple[TransformerConfig, bool]:
+def sizes_of(config: TransformerTraining | LoraTraining, cache: AnyCache | None) -> tuple[TransformerConfig, bool]:
     """The sizes of the model to train, and whether its weights come in 8 bits."""
     if config.start is None:
         assert isinstance(config, TransformerTraining)  # a LoRA has a start
@@ -241,7 +249,7 @@ def sizes_of(config: TransformerTraining | LoraTraining, cache: LatentCache | Ex
     return sizes, any(tensor.dtype == fp8.FP8 for tensor in state.values())
 
 
-def micro_batches(config: Training, cache: LatentCache | Expected | None, sequence_parallel: int) -> list[MicroBatch]:
+def micro_batches(config: Training, cache: AnyCache | None, sequence_parallel: int) -> list[MicroBatch]:
     """What one rank holds of the largest micro-batch of each bucket; where there is no cache yet, one sample that fills the budget."""
     batches = [MicroBatch(1, config.token_budget)]
     if cache is not None:
@@ -353,6 +361,25 @@ def results(config: TransformerTraining | LoraTraining, folder: Path) -> list[Pa
     """The files that a finished training has written."""
     names = [f"lora_{dialect}" for dialect in DIALECTS] if isinstance(config, LoraTraining) else ["transformer"]
     return [folder / f"{name}.safetensors" for name in names]
+
+
+def show(
+    config: TransformerTraining | LoraTraining,
+    folder: Path,
+    step: int,
+    model: HunyuanVideoTransformer,
+    masters: MasterWeights,
+    validate: Validator | None,
+) -> None:
+    """What there is to see of a training on its way, with the averaged weights: a LoRA's file, and the videos that were asked for. Every
+    rank must come."""
+    if not isinstance(config, LoraTraining) and validate is None:
+        return  # to exchange all weights with their averages costs time, on many GPUs between them, too
+    with masters.averaged(model):
+        if isinstance(config, LoraTraining):
+            save_intermediate(config, folder, step, model)
+        if validate is not None:
+            validate(step)
 
 
 def save_intermediate(config: LoraTraining, folder: Path, step: int, model: HunyuanVideoTransformer) -> None:

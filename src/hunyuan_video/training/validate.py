@@ -9,7 +9,7 @@ import torch
 
 from hunyuan_video import checkpoint, weights
 from hunyuan_video.assembly import Models, assemble, dtype_of
-from hunyuan_video.config import Runtime, Sampling, check_types
+from hunyuan_video.config import FullSampling, Runtime, check_types
 from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.files import read_prompts, safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
@@ -24,7 +24,8 @@ class Validation:
     validation_prompts: Path | None = None
     """a text file with one prompt a line: their videos are made at intervals"""
     validation_every: int | None = None
-    """training steps between them, and between a LoRA's files in loras/ (default: a tenth of the run's); both are made at the end, too"""
+    """training steps between these videos, and with or without prompts between the files of a LoRA in loras/ (default: a tenth of the
+    run's steps); both are made at the end, too"""
     validation_weights: Path | None = None
     """weights root whose text encoders, VAE and sampling settings make them (default: the one training starts from)"""
     validation_seed: int = 0
@@ -84,11 +85,11 @@ class Validator:
             prompt = self.prompts[number % len(self.prompts)]  # a rank too many makes one again: all must call the model equally often
             video = self.pipe(prompt, self.sampling)
             if number < len(self.prompts) and self.world.leads_sequence:
-                name = f"{number:02d}_{safe_name(prompt, self.sampling.seed or 0)}.mp4"
+                name = f"{number:02d}_{safe_name(prompt, self.sampling.seed)}.mp4"
                 save_video(video.frames, self.folder / f"step-{step:08d}" / name, metadata=video.provenance.to_json())
 
 
-def _sampling(config: Validation, defaults: Sampling, guidance: float | None) -> Sampling:
+def _sampling(config: Validation, defaults: FullSampling, guidance: float | None) -> FullSampling:
     """The settings of the weights, made to fit a model with guidance embedding (`guidance`, unless they say which) or without."""
     return replace(
         defaults,
