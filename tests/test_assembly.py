@@ -31,6 +31,16 @@ def test_more_ranks_than_heads_to_trade_are_refused():
     check(Runtime(), World(CPU, size=7, degrees=Degrees(7)), num_heads=24)
 
 
+def test_8_bits_on_a_wire_that_nothing_goes_over_are_refused():
+    with pytest.raises(ValueError, match="wire is 'fp8', but no tokens are shared here"):
+        check(Runtime(wire="fp8"), World(CPU))
+
+
+def test_exact_steps_without_patches_are_refused():
+    with pytest.raises(ValueError, match="warmup_steps is 3, but without pipefusion_patches every step is exact"):
+        check(Runtime(warmup_steps=3), World(CPU))
+
+
 def test_patches_whose_blocks_are_gathered_are_refused():
     with pytest.raises(ValueError, match="shard would gather every block for every patch"):
         check(Runtime(pipefusion_patches=2, shard=True), World(CPU, size=2))

@@ -38,6 +38,7 @@ PARSED = {
     "python sample_video.py": "720p with the official weights",
     "hunyuan-video download": "45 GB",
     "hunyuan-video generate A cat walks on the grass, realistic style. --height 544": "needs the official weights to be worth it",
+    "hunyuan-video generate A cat walks on the grass, realistic style. --gpus 8": "eight GPUs",
     "hunyuan-video train lora --data my-clips --cache runs/mine/cache --out runs/mine --rank 8 --alpha 32 --num-steps 300": "minutes; "
     "the slow test below runs it",
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
@@ -119,6 +120,7 @@ def parse_ours(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         for command in cli.COMMANDS.values():
             patch.setattr(command, "run", lambda self: None)
+        patch.setattr(cli.Generate, "launch", lambda self, arguments: None)
         patch.setattr(train, "parse", lambda *given: (parse(*given), lambda: None)[1])
         assert cli.main(arguments) == 0
 
@@ -126,7 +128,7 @@ def parse_ours(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def parse_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if arguments[:2] == ["-m", "venv"]:
         assert len(arguments) == 3
-    elif arguments[0] == "sample_video.py":
+    elif arguments[0] in ("sample_video.py", "sample_video_parallel.py"):
         monkeypatch.setenv("MODEL_BASE", str(weights.EMBEDDED))
         official.translate(official.build_parser().parse_args(arguments[1:]))
     else:
@@ -145,7 +147,10 @@ def parse_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     from torch.distributed.run import get_args_parser
 
     given = get_args_parser().parse_args(arguments)
-    assert given.module and given.training_script == "hunyuan_video.cli"
+    if not given.module:
+        monkeypatch.setenv("WORLD_SIZE", given.nproc_per_node)
+        return parse_python([given.training_script, *given.training_script_args], monkeypatch)
+    assert given.training_script in ("hunyuan_video", "hunyuan_video.cli")
     parse_ours(given.training_script_args, monkeypatch)
 
 
@@ -222,7 +227,7 @@ PLACES: dict[str, Callable[[Path, Path], None]] = {
 
 
 @pytest.mark.parametrize("page", SCRIPTS, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_command_of_a_page_is_run_or_parsed(page, tmp_path, small, monkeypatch, capsys, pytestconfig):
+def test_every_command_of_a_page_is_run_or_parsed(page, tmp_path, small, monkeypatch, capfd, pytestconfig):
     """From top to bottom, beside the files that they name. $MODEL_BASE makes what is made small."""
     found = commands(SCRIPTS[page], tmp_path / "shell")
     monkeypatch.chdir(tmp_path)
@@ -233,10 +238,10 @@ def test_every_command_of_a_page_is_run_or_parsed(page, tmp_path, small, monkeyp
     for name, *arguments in found:
         if why_parsed([name, *arguments]) is None:
             assert name == "hunyuan-video", f"{name} is not run: say in PARSED why"
-            capsys.readouterr()
-            assert run(arguments) == 0, (arguments, capsys.readouterr().err)
+            capfd.readouterr()
+            assert run(arguments) == 0, (arguments, capfd.readouterr().err)
             if arguments[0] in ("generate", "replay", "convert") and "--help" not in arguments:
-                assert Path(capsys.readouterr().out.splitlines()[0]).exists()
+                assert Path(capfd.readouterr().out.splitlines()[0]).exists()
         elif name == "pytest":
             assert pytestconfig._parser.parse_known_and_unknown_args(arguments)[1] == []
         else:

@@ -58,6 +58,8 @@ def refusal(asked: Asked) -> str | None:
         return "pipefusion_patches are for inference"
     if patches and "sequence parallel" in asked.names:
         return "pipefusion_patches need every token's keys on one rank"
+    if patches and runtime.shard:
+        return "shard would gather every block for every patch"
     return None
 
 

@@ -164,6 +164,10 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         raise ValueError(f"offload is {runtime.offload!r}, but with shard no GPU has whole weights that could come and go.")
     if in_file and runtime.offload == "blocks":
         raise ValueError("offload is 'blocks', which would copy weights into memory that are used in their file; on a CPU, leave it out.")
+    if runtime.wire == "fp8" and world.sequence is None:
+        raise ValueError("wire is 'fp8', but no tokens are shared here, and nothing is sent that could be in 8 bits; leave it out.")
+    if runtime.warmup_steps != Runtime.warmup_steps and runtime.pipefusion_patches is None:
+        raise ValueError(f"warmup_steps is {runtime.warmup_steps}, but without pipefusion_patches every step is exact; leave it out.")
     if runtime.pipefusion_patches is not None and training:
         raise ValueError("pipefusion_patches are for inference: keys that are a step old have no gradient.")
     if runtime.pipefusion_patches is not None and world.sequence is not None:

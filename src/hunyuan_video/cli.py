@@ -425,6 +425,8 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         given = replace(given, weights=given.weights or _model_base())  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(given, Generate) and given.gpus != 1 and world_size() == 1:
         return given.launch([name, *arguments])
+    if not isinstance(given, Generate) and world_size() > 1:
+        raise ValueError(f"`hunyuan-video {name}` works in one process, but torchrun has started {world_size()}; leave torchrun out.")
     given.run()
 
 

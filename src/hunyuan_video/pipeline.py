@@ -39,6 +39,7 @@ from hunyuan_video.distributed import cost, watch
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.pipefusion import one_step_old
+from hunyuan_video.distributed.started import local_size
 from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
@@ -142,20 +143,30 @@ class Origin:
     negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
 
 
-def degrees_of(runtime: Runtime, sampling: FullSampling, config: TransformerConfig) -> Degrees:
-    """How the ranks of the process group share a video: as the runtime says, or as suits them and its tokens. Where guidance has two
-    branches, each half of the ranks computes one, if there are halves.
+def degrees_of(runtime: Runtime, sampling: FullSampling, config: TransformerConfig, device: torch.device = CPU) -> Degrees:
+    """How the ranks of the process group share a video: as the runtime says, or as suits them and its tokens, on such a device. Where
+    guidance has two branches, each half of the ranks computes one, if there are halves.
 
     Raises:
-        ValueError: the degrees do not make the number of ranks.
+        ValueError: as `cost.degrees_of`.
     """
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     shape = VAEConfig().latent_shape(sampling.num_frames, sampling.height, sampling.width)
     tokens = math.prod(config.grid(shape))
-    degrees = cost.degrees_of(runtime, ranks, 2 if sampling.cfg_scale > 1 else 1, config, tokens)
-    chosen = (runtime.ulysses_degree, runtime.ring_degree, runtime.pipefusion_patches) == (None, None, None)
-    if degrees.ranks > 1 and chosen and dist.get_rank() == 0:
-        log.info("%s", cost.why(degrees.ranks, config.num_heads, tokens, wire=Wire(runtime.wire)))
+    card = cost.nearest(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else cost.H100
+    degrees, wire = cost.degrees_of(runtime, ranks, 2 if sampling.cfg_scale > 1 else 1, config, tokens, card), Wire(runtime.wire)
+    if degrees.ulysses * degrees.ring == 1 or dist.get_rank() > 0:
+        return degrees
+    if runtime.ulysses_degree is None and runtime.ring_degree is None:
+        log.info("%s", cost.why(degrees.ranks, config.num_heads, tokens, card, wire))
+    if runtime.ulysses_degree not in (None, degrees.ulysses):
+        log.info(
+            "There are %d attention heads for %d Ulysses ranks: Ulysses %d and ring %d instead.",
+            *(config.num_heads, runtime.ulysses_degree, degrees.ulysses, degrees.ring),
+        )
+    if wire is Wire.FP8:
+        exact, short = (cost.Step(tokens, degrees=degrees, wire=kind, config=config).sent(0).total for kind in Wire)
+        log.info("Ranks send %.2f of the bytes, in 8 bits; the video is not quite the exact one (docs/many-gpus.md).", short / exact)
     return degrees
 
 
@@ -230,15 +241,16 @@ class HunyuanVideo:
         sizes = checkpoint.fitting_sizes(found)
         watch.be_patient(runtime.timeout)
         largest = None if sampling is None else sampling.over(found.sampling())
-        degrees = degrees_of(runtime, largest or found.sampling(), sizes)
+        degrees = degrees_of(runtime, largest or found.sampling(), sizes, device)
         world = world_of_group(device, degrees, timedelta(seconds=runtime.timeout + MARGIN))
         check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])
         adapted = tuple(Adapted(adapter.path.name, digest, adapter.strengths) for adapter, digest in zip(adapters, digests, strict=True))
         if runtime.offload == "auto":
-            planned = plan.Parts.of(found), largest or found.sampling(), runtime, device, loras
-            runtime = once(lambda: plan.choose(*planned))
+            shared = replace(runtime, ulysses_degree=degrees.ulysses, ring_degree=degrees.ring)
+            planned = plan.Parts.of(found), largest or found.sampling(), shared, device, loras, world.size, local_size()
+            runtime = replace(runtime, offload=once(lambda: plan.choose(*planned)).offload)
         room = None  # for weights that stay in their files
         if text_stays or transformer_stays:
             needs, free = plan.on_cpu(plan.Parts.of(found), largest, runtime, loras), available_memory(device)

@@ -187,16 +187,19 @@ def on_cpu(parts: Parts, sampling: FullSampling | None, runtime: Runtime, loras:
     return OnCpu(own, stages, sum(in_files), in_files[1])
 
 
-def choose(parts: Parts, sampling: FullSampling, runtime: Runtime, device: torch.device, loras: Loras = ()) -> Runtime:
-    """`runtime` with the fastest kind of offload that fits what is free now. Without a GPU there is nothing to move.
+def choose(
+    parts: Parts, sampling: FullSampling, runtime: Runtime, device: torch.device, loras: Loras = (), gpus: int = 1, here: int = 1
+) -> Runtime:
+    """`runtime`, with the degrees by which so many `gpus` share the video, with the fastest kind of offload that fits what is free now,
+    where `here` processes share the host. Without a GPU there is nothing to move.
 
     Raises:
         ValueError: none fits; says what does not.
     """
     if device.type != "cuda":
         return replace(runtime, offload="none")
-    memory, host = available_memory(device), available_memory(torch.device("cpu"))
-    predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS], loras)
+    memory, host = available_memory(device), available_memory(torch.device("cpu")) // here
+    predictions = predict(parts, sampling, [replace(runtime, offload=offload) for offload in OFFLOADS], loras, gpus)
     best = fastest(predictions, memory, host)
     if best is None:
         raise ValueError(refusal(predictions, memory, host))

@@ -151,6 +151,31 @@ def test_a_ring_takes_what_does_not_divide_unless_the_video_is_short():
     assert best_degrees(7, 24, 320) == Degrees(7, 1)
 
 
+def test_ulysses_ranks_without_heads_go_into_the_ring():
+    four = TransformerConfig(hidden_size=64, num_heads=4, rope_dims=(4, 6, 6))
+    assert degrees_of(Runtime(ulysses_degree=8, ring_degree=1), 8, 1, four, 100) == Degrees(4, 2)
+    assert degrees_of(Runtime(ulysses_degree=7), 7, 1, four, 100) == Degrees(1, 7)
+    assert degrees_of(Runtime(ulysses_degree=3), 3, 1, four, 100) == Degrees(3, 1)
+
+
+@pytest.mark.parametrize(("given", "needed"), [({}, 8), ({"pipefusion_stages": 8}, 32)])
+def test_fewer_tokens_than_parts_are_refused(given, needed):
+    with pytest.raises(ValueError, match=f"This video has 7 tokens, but is to be shared in {needed} parts"):
+        degrees_of(Runtime(**given), 8, 1, OFFICIAL.config, 7)
+
+
+def test_a_degree_that_was_not_given_counts_as_one_where_none_fits():
+    with pytest.raises(
+        ValueError, match="The Ulysses degree 3, the ring degree 1 and pipefusion_stages 1 are for 3 ranks, but there are 2"
+    ):
+        degrees_of(Runtime(ulysses_degree=3), 2, 1, OFFICIAL.config, OFFICIAL.image)
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))
+def test_ulysses_is_first_in_a_machine_also_for_short_videos(card):
+    assert best_degrees(2, 24, 16 * 34 * 60, card) == Degrees(2)
+
+
 def test_more_ranks_than_a_machine_has_form_a_ring_of_machines():
     assert best_degrees(16, 24, OFFICIAL.image) == Degrees(8, 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hunyuan_video import cli
+from hunyuan_video.distributed.watch import Ending, Watch
 from hunyuan_video.video import load_latents
 
 ROOT = Path(__file__).parents[2]
@@ -184,11 +187,32 @@ def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (("--ulysses-degree", "3", "--gpus", "2"), "The Ulysses degree 3 and the ring degree"),
-        (("--height", "16", "--width", "16", "--num-frames", "1", "--gpus", "2"), "2 ranks cannot share a video of 1 tokens"),
+        (("--ulysses-degree", "3", "--gpus", "2"), "The Ulysses degree 3, the ring degree 1 and pipefusion_stages 1 are for 3 ranks, but"),
+        (
+            ("--height", "16", "--width", "16", "--num-frames", "1", "--gpus", "2"),
+            "This video has 1 tokens, but is to be shared in 2 parts, ",
+        ),
     ],
 )
 def test_what_is_wrong_on_all_ranks_is_said_once_and_of_none(tmp_path, wrong, sentence):
     result = subprocess.run([sys.executable, *OWN, *SMALL, *wrong], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 2 and result.stdout == "" and files_in(tmp_path) == []
-    assert [line[:40] for line in result.stderr.splitlines() if "hunyuan-video: " in line] == [f"hunyuan-video: {sentence}"[:40]]
+    (said,) = (line for line in result.stderr.splitlines() if "hunyuan-video: " in line)
+    assert said.startswith(f"hunyuan-video: {sentence}")
+
+
+def test_a_stop_that_comes_before_its_signal_is_heard_is_no_failure(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "1", "RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
+    watch = Watch(lambda error: None)
+    watch._signals.setblocking(False)
+    watch.report(KeyboardInterrupt())
+    assert watch._look() == Ending(None, "", 130)
+
+
+def test_commands_that_ranks_cannot_share_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["replay", "a.mp4"]) == 2
+    assert "`hunyuan-video replay` works in one process, but torchrun has started 2" in capsys.readouterr().err

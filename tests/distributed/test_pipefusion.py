@@ -159,6 +159,12 @@ def test_one_process_replays_what_stages_made():
     assert runtime_here(made) == replace(stages, pipefusion_stages=1)
 
 
+def test_one_process_replays_what_sharded_ranks_made():
+    runtime = Runtime(device="cpu", shard=True, wire="fp8")
+    made = Provenance("A cat.", None, FullSampling(), runtime, "", "", "module", "cpu", "1", "2")
+    assert runtime_here(made) == Runtime(device="cpu")
+
+
 def test_a_run_in_patches_is_not_continued():
     pipe = HunyuanVideo.load(runtime=Runtime(device="cpu", pipefusion_patches=2))
     latents = torch.zeros(pipe.vae.config.latent_shape(5, 64, 64))

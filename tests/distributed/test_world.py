@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from hunyuan_video.distributed.world import placed, resolve_device
+from hunyuan_video.distributed.world import Degrees, placed, resolve_device, world_of_group
 
 
 @pytest.fixture
@@ -53,6 +54,15 @@ def test_a_process_more_than_there_are_gpus_is_refused(four_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "4")
     with pytest.raises(ValueError, match="'cuda:4', but this machine has none"):
         resolve_device("cuda")
+
+
+@pytest.mark.parametrize(("backend", "device", "lacking"), [("cuda:nccl", "cuda", "cpu"), ("cpu:gloo", "cuda", "cuda")])
+def test_a_group_that_cannot_send_from_everywhere_is_refused(monkeypatch, backend, device, lacking):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_backend_config", lambda: backend)
+    with pytest.raises(ValueError, match=f"The process group has no backend for {lacking}; make it by `process_group`"):
+        world_of_group(torch.device(device), Degrees(2))
 
 
 def test_a_cpu_is_everybodys(four_gpus):

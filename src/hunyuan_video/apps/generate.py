@@ -104,7 +104,9 @@ def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
     runtime, ranks = replace(made.runtime, device=device or made.runtime.device), world_size()
     if (runtime.ulysses_degree or 1) * (runtime.ring_degree or 1) * runtime.pipefusion_stages != ranks:
         stages = 1 if runtime.pipefusion_patches is None else ranks  # which changes no value
-        runtime = replace(runtime, ulysses_degree=None, ring_degree=None, pipefusion_stages=stages, shard=runtime.shard and ranks > 1)
+        runtime = replace(runtime, ulysses_degree=None, ring_degree=None, pipefusion_stages=stages)
+    if ranks == 1:
+        runtime = replace(runtime, shard=False, wire="exact")
     alike = (resolve_device(runtime.device).type == "cpu") == (made.device == "cpu")
     return runtime if alike else replace(runtime, attention="auto")
 
@@ -255,7 +257,8 @@ def write(step: Step, output: Output, pipe: HunyuanVideo) -> Path:
 def resume(path: Path, given: Given, out: Path) -> Path:
     """Finish the video whose state is in `path`, which goes on being updated, into the folder `out`."""
     state = SavedState.read(path, out)
-    files.check_output(state.output)
+    if is_first():  # who writes
+        files.check_output(state.output)
     request = given.request_of(state.made, path)
     runtime = runtime_here(state.made)
     with process_group(runtime.device):

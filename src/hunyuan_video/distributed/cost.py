@@ -269,8 +269,11 @@ def all_degrees(ranks: int, heads: int) -> list[Degrees]:
 
 
 def best_degrees(ranks: int, heads: int, tokens: int, card: Card = H100, wire: Wire = Wire.EXACT) -> Degrees:
-    """Of the pairs that are nearly as fast as the fastest by `step_seconds`, for image `tokens` and heads as wide as the released model's:
+    """Ulysses, where ranks of one machine divide the heads. Else of the pairs that are nearly as fast as the fastest by `step_seconds`, for
+    image `tokens` and heads as wide as the released model's:
     one that shares the work evenly, if there is one, and of these the one with most Ulysses ranks, whose exchanges need no merging."""
+    if heads % ranks == 0 and ranks <= card.per_machine:
+        return Degrees(ranks)
     steps = {degrees: _typical(degrees, heads, tokens, wire) for degrees in all_degrees(ranks, heads)}
     seconds = {degrees: step_seconds(step, card).total for degrees, step in steps.items()}
     fast = [degrees for degrees in steps if seconds[degrees] <= NEARLY * min(seconds.values())]
@@ -279,20 +282,20 @@ def best_degrees(ranks: int, heads: int, tokens: int, card: Card = H100, wire: W
 
 def degrees_of(runtime: Runtime, ranks: int, branches: int, config: TransformerConfig, tokens: int, card: Card = H100) -> Degrees:
     """How `ranks` share a video of so many image tokens: as the runtime says, or else by the best degrees for them, or for half of them
-    where guidance has two `branches`.
+    where guidance has two `branches`. Ulysses ranks for which there are no attention heads go into the ring.
 
     Raises:
-        ValueError: the degrees do not make the number of ranks.
+        ValueError: the degrees do not make the number of ranks, or there are fewer tokens than these would share.
     """
     halves = 2 if branches == 2 and ranks % 2 == 0 else 1
     ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
     if runtime.pipefusion_patches is not None:
         degrees = Degrees(ulysses or 1, ring or 1, runtime.pipefusion_stages)
     elif ulysses is None and ring is None:
-        return best_degrees(ranks // halves, config.num_heads, tokens, card, Wire(runtime.wire))
+        degrees = best_degrees(ranks // halves, config.num_heads, tokens, card, Wire(runtime.wire))
     else:
         each = ranks // halves if (ulysses or 1) * (ring or 1) != ranks else ranks
-        degrees = Degrees(ulysses or each // (ring or 1), ring or each // (ulysses or 1))
+        degrees = Degrees(ulysses or max(1, each // (ring or 1)), ring or max(1, each // (ulysses or 1)))
     if degrees.ranks not in (ranks, ranks // halves):
         of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
         raise ValueError(
@@ -300,6 +303,11 @@ def degrees_of(runtime: Runtime, ranks: int, branches: int, config: TransformerC
             f"{degrees.ranks} ranks, but there are {ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or "
             "--gpus, says how many there are)."
         )
+    if degrees.ulysses > config.num_heads:
+        ulysses = max(number for number in range(1, config.num_heads + 1) if degrees.ranks % number == 0)
+        degrees = Degrees(ulysses, degrees.ranks // ulysses)
+    if tokens < (needed := max(degrees.ulysses * degrees.ring, runtime.pipefusion_patches or 1)):
+        raise ValueError(f"This video has {tokens} tokens, but is to be shared in {needed} parts, of which each needs one; use fewer.")
     return degrees
 
 
@@ -311,8 +319,6 @@ def why(ranks: int, heads: int, tokens: int, card: Card = H100, wire: Wire = Wir
     reason = f"{ranks} ranks do not divide {heads} heads"
     if heads % ranks == 0:
         reason = f"{ranks} ranks are more than the {card.per_machine} of a machine, and a ring sends less between machines"
-        if ranks <= card.per_machine:
-            reason = f"what Ulysses {ranks} sends is too much for {card.name}"
     others = [degrees for degrees in all_degrees(ranks, heads) if degrees != best]
     steps = [_typical(degrees, heads, tokens, wire) for degrees in (best, *others)]
     seconds = [step_seconds(step, card).total for step in steps]

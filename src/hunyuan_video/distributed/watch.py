@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 
 import torch.distributed as dist
@@ -67,7 +68,7 @@ def as_one(work: Callable[[], None], explain: Explain) -> int:
     watch = Watch(explain)
     token = _watch.set(watch)
     if watch.rank > 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
         logging.getLogger("hunyuan_video").setLevel(logging.ERROR)
     try:
         with watch:
@@ -175,10 +176,8 @@ class Watch:
             while (ending := self._look()) is None:
                 if self._done and all(beat.startswith("done") for beat, _ in self._heard.values()):
                     return self._all_done.set()
-                if select.select([self._signals], [], [], _BEAT)[0]:
-                    told = [number for number in self._signals.recv(64) if number not in (0, _INTERRUPT)]
-                    self._asked = self._asked or next(iter(told), 0)
-        except (RuntimeError, OSError):  # the store's, of several kinds
+                select.select([self._signals], [], [], _BEAT)
+        except Exception:  # the store's, of several kinds
             if self._done:  # who keeps it may have ended before this rank has seen that all are done
                 return self._all_done.set()
             ending = Ending(None, "The process that started the ranks, or keeps them together, is gone, and so they end.", 1)
@@ -189,6 +188,11 @@ class Watch:
         if os.getppid() != self._parent:
             raise OSError("torchrun is gone")
         self._listen()
+        with contextlib.suppress(BlockingIOError):
+            told = [number for number in self._signals.recv(64) if number in STOPS]
+            self._asked = self._asked or next(iter(told), 0)
+        if isinstance(self._error, KeyboardInterrupt):  # what came of a signal
+            self._asked = self._asked or signal.SIGINT
         if self._store.check(["ending"]):
             return Ending(**json.loads(self._store.get("ending")))
         silent = {other: time.monotonic() - since for other, (beat, since) in self._heard.items() if not beat.startswith("done")}
@@ -239,8 +243,10 @@ class Watch:
     def _give_up(self, other: int, seconds: float) -> Ending:
         """On a rank that may wake again, for others do not wait longer."""
         slow = "if it is only slow, a longer --timeout waits for it"
-        ending = self._publish(Ending(None, f"Rank {other} has not answered for {seconds:.0f} s, {self._last(other)}; {slow}.", 1))
-        self._kill(other)
+        mine = Ending(None, f"Rank {other} has not answered for {seconds:.0f} s, {self._last(other)}; {slow}.", 1)
+        ending = self._publish(mine)
+        if ending == mine:
+            self._kill(other)
         return ending
 
     def _last(self, other: int) -> str:
@@ -264,7 +270,7 @@ class Watch:
         """End a rank of this machine for good: one that is stopped takes no signal from torchrun, and must not wake and write."""
         if self._store.check([f"who/{other}"]):
             pid, host = self._store.get(f"who/{other}").decode().split(" ", 1)
-            if host == socket.gethostname():
+            if host == socket.gethostname() and _parent_of(int(pid)) == self._parent:  # not somebody's on a machine that is called alike
                 with contextlib.suppress(OSError):
                     os.kill(int(pid), signal.SIGKILL)
 
@@ -321,11 +327,21 @@ _watch: ContextVar[Watch | None] = ContextVar("_watch", default=None)
 
 def is_lost(error: BaseException) -> bool:
     """Whether it says no more than that another rank is not there."""
+    if "out of memory" in str(error):  # NCCL's is of the same class
+        return False
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_GLOO))
 
 
 def _timed_out(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in ("timed out", "timeout"))
+
+
+def _parent_of(pid: int) -> int | None:
+    """Of a process here; None where that cannot be known, and then torchrun ends it, later."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _line(error: BaseException) -> str:

@@ -189,11 +189,18 @@ def world_of_group(device: torch.device, degrees: Degrees, timeout: timedelta | 
         )
     if not dist.is_initialized():
         return World(device)
+    serves = {pair.partition(":")[0] for pair in dist.get_backend_config().split(",")}
+    if lacking := {"cpu", device.type} - serves:  # what the first rank reads for all is sent from the CPU
+        raise ValueError(
+            f"The process group has no backend for {' and '.join(sorted(lacking))}; make it by `process_group` "
+            "(hunyuan_video.distributed.world), or with the backend cpu:gloo,cuda:nccl."
+        )
     mesh = init_device_mesh(device.type, (size,))
     names = ("across", "stages", "ring", "ulysses")
     sizes = (size // degrees.ranks, degrees.stages, degrees.ring, degrees.ulysses)
     grid = init_device_mesh(device.type, sizes, mesh_dim_names=names)
-    across, stages, ring, ulysses = (_with_timeout(grid.get_group(name), timeout) for name in names)
+    stages = grid.get_group("stages")  # patient: a stage waits while those before it work
+    across, ring, ulysses = (_with_timeout(grid.get_group(name), timeout) for name in ("across", "ring", "ulysses"))
     sequence = SequenceGroups(ulysses, ring) if degrees.ulysses * degrees.ring > 1 else None
     stages, across = stages if degrees.stages > 1 else None, across if size > degrees.ranks else None
     return World(device, dist.get_rank(), size, degrees, mesh, sequence, stages, across)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hunyuan_video.models.attention import QUERY_CHUNK, AttentionFn, chunked, matmul
+from hunyuan_video.models.attention import QUERY_CHUNK, AttentionFn, sdpa
 
 aten = torch.ops.aten
 
@@ -23,7 +23,8 @@ def attend_to_part(
     v: Float[Tensor, "B S H D"],
     mask: Bool[Tensor, "B 1 S"] | None,
 ) -> tuple[Float[Tensor, "B L H D"], Float[Tensor, "B L H"]]:
-    """The output as if these were all keys, and the log-sum-exp of its scores in float32. Computed as `kernel` does it."""
+    """The output as if these were all keys, and the log-sum-exp of its scores in float32. Where `kernel` is `sdpa`, by the kernel
+    that PyTorch would take; else in products."""
     if not _is_fused(kernel, q, mask):
         parts = [_products(q[:, rows], k, v, mask) for rows in _rows(q)]
         return torch.cat([out for out, _ in parts], dim=1), torch.cat([lse for _, lse in parts], dim=1)
@@ -50,7 +51,7 @@ def gradients_of_part(
             dk += more_k
             dv += more_v
         return dq, dk, dv
-    inputs = [*_heads_first(gradient, q, k, v, out), lse.transpose(1, 2)]
+    inputs = [*_heads_first(gradient, q, k, v, out), lse.transpose(1, 2).contiguous()]
     if q.device.type == "cpu":
         gradients = aten._scaled_dot_product_flash_attention_for_cpu_backward(*inputs, 0.0, False)
     else:
@@ -63,8 +64,12 @@ def gradients_of_part(
 
 
 def _is_fused(kernel: AttentionFn, q: Tensor, mask: Tensor | None) -> bool:
-    """PyTorch's fused kernels tell their log-sum-exp where there is no mask; on a GPU in 16 bits."""
-    return mask is None and kernel not in (matmul, chunked) and (q.device.type == "cpu" or q.dtype != torch.float32)
+    """PyTorch's fused kernels tell their log-sum-exp where there is no mask; on a GPU in 16 bits, from Ampere on."""
+    if mask is not None or kernel is not sdpa:
+        return False
+    if q.device.type != "cuda":
+        return True
+    return q.dtype != torch.float32 and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _rows(q: Tensor) -> Iterator[slice]:
