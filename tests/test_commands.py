@@ -148,8 +148,9 @@ def parse_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
 
     given = get_args_parser().parse_args(arguments)
     if not given.module:
-        monkeypatch.setenv("WORLD_SIZE", given.nproc_per_node)
-        return parse_python([given.training_script, *given.training_script_args], monkeypatch)
+        with monkeypatch.context() as patch:
+            patch.setenv("WORLD_SIZE", given.nproc_per_node)
+            return parse_python([given.training_script, *given.training_script_args], patch)
     assert given.training_script in ("hunyuan_video", "hunyuan_video.cli")
     parse_ours(given.training_script_args, monkeypatch)
 

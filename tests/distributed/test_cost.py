@@ -37,7 +37,7 @@ from hunyuan_video.distributed.cost import (
 from hunyuan_video.distributed.world import Degrees
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.attention import matmul
-from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 
 LATENTS = (5, 26, 34)
 LATENTS_720P = (33, 90, 160)

@@ -203,12 +203,14 @@ def with_progress(steps: Iterator[Step]) -> Iterator[Step]:
             if step.stage != "encode":
                 bar.total = step.total
                 bar.update(step.step - bar.n)
-            doing(f"{at}, step {step.step} of {step.total}")
+            last = f"{at}, step {step.step} of {step.total}"
             if step.stage != "decode" and step.step == step.total:  # on to the next stage
                 bar.reset()
                 bar.total = None
                 at = "denoising" if step.stage == "encode" else "decoding"
                 bar.set_description(at)
+                last = at
+            doing(last)
             yield step
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -31,13 +33,12 @@ def launch(gpus: int, device: str, arguments: list[str]) -> None:
         KeyboardInterrupt: stopped by the user. Whatever is raised, no process is left.
     """
     check_gpus(gpus, device)
-    os.environ[LAUNCHED] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
+    environment = {LAUNCHED: "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))}
     quiet = logging.getLogger("torch.distributed.elastic")  # it tells what we say in one sentence
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
     before = {number: signal.getsignal(number) for number in STOPS}
-    with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder, added(environment):
         config = LaunchConfig(
             1, 1, gpus,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -57,6 +58,18 @@ def launch(gpus: int, device: str, arguments: list[str]) -> None:
             signal.raise_signal(error.sigval)  # as if it had come to a single process
         except ChildFailedError as error:
             raise RanksError(*_reason(error, Path(folder))) from None
+
+
+@contextlib.contextmanager
+def added(variables: dict[str, str]) -> Iterator[None]:
+    """Inside the block processes that are started have these variables, too."""
+    before = os.environ.copy()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def check_gpus(gpus: int, device: str) -> None:
