@@ -135,6 +135,25 @@ def test_a_piece_of_a_fused_layer_is_known_in_every_spelling(tmp_path, layer, fi
     torch.testing.assert_close(delta, expected)
 
 
+def named_in_the_documents() -> list[str]:
+    """The whole tensor names in the table of docs/lora.md."""
+    page = (Path(__file__).parents[2] / "docs" / "lora.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| written by .*?\n\n", page, flags=re.DOTALL)
+    return re.findall(r"`([^`…]+\.weight)`", table)
+
+
+@pytest.mark.parametrize("name", named_in_the_documents())
+def test_a_name_in_the_documents_table_is_known(tmp_path, name):
+    rows = 32 if re.search(r"to_q|qkv\.0", name) else 96
+    up = name.replace("lora_down", "lora_up").replace("lora_A", "lora_B")
+    lora = read_lora(saved({name: torch.randn(2, 32), up: torch.randn(rows, 2)}, tmp_path / "a.safetensors"), TINY)
+    assert lora.layers.keys() == {QKV}
+
+
+def test_every_tool_of_the_documents_table_has_a_name_there():
+    assert len(named_in_the_documents()) >= 11
+
+
 def test_no_spelling_means_two_places():
     """Each way of naming gives every layer its own name, so that nothing is lost where one is written over another."""
     places = spellings(shapes_of(TINY))
