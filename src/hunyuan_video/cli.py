@@ -95,17 +95,30 @@ class Generate:
 
     def launch(self, arguments: list[str]) -> None:
         """The same in a process for each GPU, where `arguments` were the command's."""
-        device = self.runtime.device
         if self.resume is None:
-            self.check()
+            requests, found = self.check()
+            log.info("Starting %d processes …", self.gpus)  # now: what follows takes seconds before the first sign of life
+
+            from hunyuan_video.apps.launch import check_shared, launch
+
+            check_shared(self.gpus, self.runtime, found, requests[0])
+            device = self.runtime.device
         else:
+            self._refuse_more_than_resuming()
+
             from hunyuan_video.apps.generate import SavedState
+            from hunyuan_video.apps.launch import launch
 
             device = SavedState.read(self.resume, self.output.out).made.runtime.device
+        try:
+            launch(self.gpus, device, arguments)
+        except RanksError as error:
+            state = self.resume or self.save_state
+            if str(error).startswith("Rank 0 ") and state is not None and state.exists():  # who would have said it
+                from hunyuan_video.apps.generate import say_what_is_kept
 
-        from hunyuan_video.apps.launch import launch
-
-        launch(self.gpus, device, arguments)
+                say_what_is_kept(state)
+            raise
 
     def check(self) -> tuple[list[Request], weights.Weights]:
         """What is asked for, and the weights; refuses what can be refused before anything is loaded."""
@@ -126,8 +139,7 @@ class Generate:
         found.check(requests[0])
         return requests, found
 
-    def _resume(self) -> None:
-        assert self.resume is not None
+    def _refuse_more_than_resuming(self) -> None:
         plain = Generate(
             output=Output(out=self.output.out),
             which=self.which,
@@ -141,6 +153,10 @@ class Generate:
                 "--resume continues the video in its file, which holds prompt and settings; give nothing else but --weights, "
                 "--transformer, --lora and --image, as for its start, --out and --gpus."
             )
+
+    def _resume(self) -> None:
+        assert self.resume is not None
+        self._refuse_more_than_resuming()
         adapters, picture = _given(self.lora, self.image)
 
         from hunyuan_video.apps.generate import Given, resume
@@ -181,7 +197,8 @@ class Replay:
         print(
             "The frames are identical."
             if identical
-            else "The frames differ: the device, its thread count or a library version is not the same, or something else made it."
+            else "The frames differ: the device, its thread count, the number of GPUs, what these sent in 8 bits or a library version is "
+            "not the same, or something else made it."
         )
 
 
@@ -425,6 +442,8 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         given = replace(given, weights=given.weights or _model_base())  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(given, Generate) and given.gpus != 1 and world_size() == 1:
         return given.launch([name, *arguments])
+    if isinstance(given, Generate) and given.gpus not in (1, world_size()):
+        raise ValueError(f"--gpus is {given.gpus}, but torchrun has started {world_size()} processes; leave --gpus out.")
     if not isinstance(given, Generate) and world_size() > 1:
         raise ValueError(f"`hunyuan-video {name}` works in one process, but torchrun has started {world_size()}; leave torchrun out.")
     given.run()

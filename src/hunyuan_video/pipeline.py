@@ -143,19 +143,22 @@ class Origin:
     negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
 
 
-def degrees_of(runtime: Runtime, sampling: FullSampling, config: TransformerConfig, device: torch.device = CPU) -> Degrees:
-    """How the ranks of the process group share a video: as the runtime says, or as suits them and its tokens, on such a device. Where
-    guidance has two branches, each half of the ranks computes one, if there are halves.
+def degrees_of(
+    runtime: Runtime, sampling: FullSampling, config: TransformerConfig, device: torch.device = CPU, ranks: int | None = None
+) -> Degrees:
+    """How so many ranks, or those of the process group, share a video: as the runtime says, or as suits them and its tokens, on such a
+    device. Where guidance has two branches, each half of the ranks computes one, if there are halves.
 
     Raises:
         ValueError: as `cost.degrees_of`.
     """
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    here = dist.is_initialized()
+    ranks = ranks or (dist.get_world_size() if here else 1)
     shape = VAEConfig().latent_shape(sampling.num_frames, sampling.height, sampling.width)
     tokens = math.prod(config.grid(shape))
     card = cost.nearest(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else cost.H100
     degrees, wire = cost.degrees_of(runtime, ranks, 2 if sampling.cfg_scale > 1 else 1, config, tokens, card), Wire(runtime.wire)
-    if degrees.ulysses * degrees.ring == 1 or dist.get_rank() > 0:
+    if degrees.ulysses * degrees.ring == 1 or not here or dist.get_rank() > 0:
         return degrees
     if runtime.ulysses_degree is None and runtime.ring_degree is None:
         log.info("%s", cost.why(degrees.ranks, config.num_heads, tokens, card, wire))

@@ -427,7 +427,7 @@ def _build(
 def first_of(degrees: Degrees) -> World:
     """The first of so many ranks, which has most to do. On the meta device it needs no others."""
     groups = SequenceGroups(*(dist.ProcessGroup(0, size) for size in (degrees.ulysses, degrees.ring)))  # pyright: ignore[reportCallIssue]
-    return World(META, 0, degrees.ranks, degrees, sequence=groups if degrees.ranks > 1 else None)
+    return World(META, 0, degrees.ranks, degrees, sequence=groups if degrees.ulysses * degrees.ring > 1 else None)
 
 
 def _made(model: nn.Module, *, came_in_8_bits: bool) -> int:

@@ -160,15 +160,22 @@ def test_ulysses_ranks_without_heads_go_into_the_ring():
 
 @pytest.mark.parametrize(("given", "needed"), [({}, 8), ({"pipefusion_stages": 8}, 32)])
 def test_fewer_tokens_than_parts_are_refused(given, needed):
-    with pytest.raises(ValueError, match=f"This video has 7 tokens, but is to be shared in {needed} parts"):
+    with pytest.raises(ValueError, match=f"A video of 7 tokens cannot be shared in {needed} parts"):
         degrees_of(Runtime(**given), 8, 1, OFFICIAL.config, 7)
 
 
 def test_a_degree_that_was_not_given_counts_as_one_where_none_fits():
-    with pytest.raises(
-        ValueError, match="The Ulysses degree 3, the ring degree 1 and pipefusion_stages 1 are for 3 ranks, but there are 2"
-    ):
+    with pytest.raises(ValueError, match="The Ulysses degree 3 and the ring degree 1 are for 3 ranks, but there are 2"):
         degrees_of(Runtime(ulysses_degree=3), 2, 1, OFFICIAL.config, OFFICIAL.image)
+
+
+@pytest.mark.parametrize(("given", "ranks", "sentence"), [
+    ({"pipefusion_patches": 4}, 2, "pipefusion_stages is 1, but of 2 ranks 2 share one pass"),
+    ({"pipefusion_stages": 2, "ulysses_degree": 2}, 4, "need every token's keys on one rank"),
+])  # fmt: skip
+def test_stages_that_are_not_for_the_ranks_are_refused_with_what_would_be(given, ranks, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        degrees_of(Runtime(**given), ranks, 1, OFFICIAL.config, OFFICIAL.image)
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))
@@ -205,7 +212,7 @@ def test_degrees_that_do_not_make_the_ranks_are_refused():
 def test_the_reason_is_said():
     assert why(8, 24, OFFICIAL.image) == "Ulysses 8: each of 8 ranks has 3 of 24 heads, and sends every token once."
     assert why(7, 24, OFFICIAL.image) == (
-        "ring 7: 7 ranks do not divide 24 heads; Ulysses 7 takes 1.11 times as long, its fullest rank 1.14 of its share of the work."
+        "ring 7: 7 ranks do not divide 24 heads; Ulysses 7 would take 1.11 times as long, its fullest rank 1.14 of its share of work."
     )
 
 

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from hunyuan_video import cli
+from hunyuan_video.apps import launch
+from hunyuan_video.distributed.started import RanksError
 from hunyuan_video.distributed.watch import Ending, Watch
 from hunyuan_video.video import load_latents
 
@@ -183,22 +185,40 @@ def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code
     assert result.stdout == "" and files_in(tmp_path) == [] and f"exitcode  : {code} " in result.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (("--ulysses-degree", "3", "--gpus", "2"), "The Ulysses degree 3, the ring degree 1 and pipefusion_stages 1 are for 3 ranks, but"),
-        (
-            ("--height", "16", "--width", "16", "--num-frames", "1", "--gpus", "2"),
-            "This video has 1 tokens, but is to be shared in 2 parts, ",
-        ),
+        (["--ulysses-degree", "3", "--gpus", "2"], "The Ulysses degree 3 and the ring degree 1 are for 3 ranks, but there are 2"),
+        (["--height", "16", "--width", "16", "--num-frames", "1", "--gpus", "2"], "A video of 1 tokens cannot be shared in 2 parts"),
+        (["--gpus", "100"], "cannot be shared in 100 parts"),
+        (["--gpus", "2", "--pipefusion-stages", "2", "--shard"], "shard would gather every block for every patch"),
+        (["--gpus", "2", "--warmup-steps", "2"], "without pipefusion_patches every step is exact"),
+        (["--gpus", "2", "--resume", "a.safetensors"], "give nothing else but --weights"),
     ],
 )
-def test_what_is_wrong_on_all_ranks_is_said_once_and_of_none(tmp_path, wrong, sentence):
-    result = subprocess.run([sys.executable, *OWN, *SMALL, *wrong], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 2 and result.stdout == "" and files_in(tmp_path) == []
-    (said,) = (line for line in result.stderr.splitlines() if "hunyuan-video: " in line)
-    assert said.startswith(f"hunyuan-video: {sentence}")
+def test_what_ranks_would_refuse_is_refused_before_they_start(tmp_path, monkeypatch, capsys, wrong, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "elastic_launch", None)
+    assert cli.main([*OWN[2:], *SMALL, *wrong]) == 2
+    assert sentence in capsys.readouterr().err and files_in(tmp_path) == []
+
+
+def test_gpus_that_torchrun_has_not_started_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(cli, "run_together", cli.run_guarded)
+    assert cli.main([*OWN[2:], *SMALL, "--gpus", "2"]) == 2
+    assert "--gpus is 2, but torchrun has started 3 processes; leave --gpus out." in capsys.readouterr().err
+
+
+def test_the_state_of_a_run_is_named_when_the_rank_that_would_do_so_is_dead(tmp_path, monkeypatch, caplog):
+    def dead(*_: object) -> None:
+        (tmp_path / "state.safetensors").touch()
+        raise RanksError("Rank 0 was killed (SIGKILL); …", 1)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "launch", dead)
+    assert cli.main([*OWN[2:], *SMALL, "--gpus", "2", "--save-state", "state.safetensors"]) == 1
+    assert "Kept: state.safetensors" in caplog.text
 
 
 def test_a_stop_that_comes_before_its_signal_is_heard_is_no_failure(monkeypatch):

@@ -149,7 +149,7 @@ def test_more_stages_than_blocks_are_refused():
 
 
 def test_stages_without_their_processes_are_refused():
-    with pytest.raises(ValueError, match="pipefusion_stages 2 are for 2 ranks, but there are 1"):
+    with pytest.raises(ValueError, match="pipefusion_stages is 2, but of 1 ranks 1 share one pass"):
         video(stages=2)
 
 

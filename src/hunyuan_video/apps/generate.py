@@ -170,7 +170,7 @@ def _make(
         elif denoised is not None:
             _keep(denoised, output, pipe)
         elif isinstance(error, KeyboardInterrupt | EndedError) or is_lost(error):
-            _say_what_is_kept(save_state if is_ours else None)
+            say_what_is_kept(save_state if is_ours else None)
         raise
 
 
@@ -185,7 +185,8 @@ def _keep(denoised: Step, output: Output, pipe: HunyuanVideo) -> None:
     log.warning("Kept: %s, the finished latents; make the video of them with %s.", path, again)
 
 
-def _say_what_is_kept(save_state: Path | None) -> None:
+def say_what_is_kept(save_state: Path | None) -> None:
+    """After a video that was not finished, whose state may be in a file."""
     if save_state is not None:
         besides = "--weights, --transformer, --lora, --image and --out"
         again = f"`hunyuan-video generate --resume {save_state}` (and the same {besides}, if you gave any)"
@@ -220,6 +221,10 @@ def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
     said = [word for word, usual in zip(_words(own), _words(pipe.defaults), strict=True) if word != usual]
     if made.load_key != "module":
         said.append(made.load_key)
+    if made.runtime.wire != "exact":
+        said.append(f"wire-{made.runtime.wire}")
+    if made.runtime.pipefusion_patches is not None:
+        said.append(f"{made.runtime.pipefusion_patches}patches")
     if own.cfg_scale > 1 and made.negative_prompt is not None and made.negative_prompt != pipe.origin.negative_prompt:
         said.append(f"negative-{files.short_digest(made.negative_prompt)}")
     if made.image_sha256 is not None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,8 +19,16 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from hunyuan_video.assembly import check
+from hunyuan_video.checkpoint import fitting_sizes
+from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.started import LAUNCHED, RanksError
+from hunyuan_video.distributed.world import CPU
+from hunyuan_video.pipeline import degrees_of
+from hunyuan_video.plan import first_of
+from hunyuan_video.request import Request
 from hunyuan_video.signals import STOPS
+from hunyuan_video.weights import Weights
 
 _GRACE = 15  # seconds for ranks to end that are told to, before they are killed; they take 5
 
@@ -70,6 +79,15 @@ def added(variables: dict[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def check_shared(gpus: int, runtime: Runtime, found: Weights, request: Request) -> None:
+    """Raises a ValueError for what so many ranks would refuse when they have started, each on its own."""
+    check_gpus(gpus, runtime.device)
+    sampling, sizes = request.complete(found.sampling()), fitting_sizes(found)
+    world = first_of(degrees_of(runtime, sampling, sizes, ranks=gpus))
+    world = replace(world, device=CPU if runtime.device == "cpu" else torch.device("cuda"), size=gpus)
+    check(replace(runtime, fp8_matmul=False), world, num_heads=sizes.num_heads)  # whether a GPU multiplies in 8 bits, only a rank asks
 
 
 def check_gpus(gpus: int, device: str) -> None:

@@ -289,8 +289,15 @@ def degrees_of(runtime: Runtime, ranks: int, branches: int, config: TransformerC
     """
     halves = 2 if branches == 2 and ranks % 2 == 0 else 1
     ulysses, ring = runtime.ulysses_degree, runtime.ring_degree
+    counted = "(--gpus, or torchrun's --nproc-per-node, says how many there are)"
     if runtime.pipefusion_patches is not None:
-        degrees = Degrees(ulysses or 1, ring or 1, runtime.pipefusion_stages)
+        if (ulysses or 1) * (ring or 1) > 1:
+            raise ValueError("pipefusion_patches need every token's keys on one rank; leave them out, or the degrees.")
+        degrees = Degrees(stages=runtime.pipefusion_stages)
+        if degrees.stages not in (ranks, ranks // halves):
+            raise ValueError(
+                f"pipefusion_stages is {degrees.stages}, but of {ranks} ranks {ranks // halves} share one pass; make it that {counted}."
+            )
     elif ulysses is None and ring is None:
         degrees = best_degrees(ranks // halves, config.num_heads, tokens, card, Wire(runtime.wire))
     else:
@@ -299,15 +306,14 @@ def degrees_of(runtime: Runtime, ranks: int, branches: int, config: TransformerC
     if degrees.ranks not in (ranks, ranks // halves):
         of_halves = f", or {ranks // 2} for each of two branches of guidance" if halves == 2 else ""
         raise ValueError(
-            f"The Ulysses degree {degrees.ulysses}, the ring degree {degrees.ring} and pipefusion_stages {degrees.stages} are for "
-            f"{degrees.ranks} ranks, but there are {ranks}; their product must be {ranks}{of_halves} (torchrun --nproc-per-node, or "
-            "--gpus, says how many there are)."
+            f"The Ulysses degree {degrees.ulysses} and the ring degree {degrees.ring} are for {degrees.ranks} ranks, but there are "
+            f"{ranks}; their product must be {ranks}{of_halves} {counted}."
         )
     if degrees.ulysses > config.num_heads:
         ulysses = max(number for number in range(1, config.num_heads + 1) if degrees.ranks % number == 0)
         degrees = Degrees(ulysses, degrees.ranks // ulysses)
     if tokens < (needed := max(degrees.ulysses * degrees.ring, runtime.pipefusion_patches or 1)):
-        raise ValueError(f"This video has {tokens} tokens, but is to be shared in {needed} parts, of which each needs one; use fewer.")
+        raise ValueError(f"A video of {tokens} tokens cannot be shared in {needed} parts; use fewer GPUs or patches, or make it larger.")
     return degrees
 
 
@@ -323,7 +329,7 @@ def why(ranks: int, heads: int, tokens: int, card: Card = H100, wire: Wire = Wir
     steps = [_typical(degrees, heads, tokens, wire) for degrees in (best, *others)]
     seconds = [step_seconds(step, card).total for step in steps]
     compared = "".join(
-        f"; {_name(degrees)} takes {time / seconds[0]:.2f} times as long, its fullest rank {step.unevenness:.2f} of its share of the work"
+        f"; {_name(degrees)} would take {time / seconds[0]:.2f} times as long, its fullest rank {step.unevenness:.2f} of its share of work"
         for degrees, step, time in list(zip(others, steps[1:], seconds[1:], strict=True))[:1]
     )
     return f"{_name(best)}: {reason}{compared}."
