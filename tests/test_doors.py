@@ -120,7 +120,7 @@ def test_the_package_is_typed_for_its_users(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from hunyuan_video import HunyuanVideo, Limits, Sampling\n"
         "pipe = HunyuanVideo.load(sampling=Sampling(seed=7))\n"
-        "reveal_type(pipe('A cat.').frames.shape[0])\nreveal_type(Limits().max_steps)\n"
+        "reveal_type(pipe('A cat.').provenance.sampling.num_steps)\nreveal_type(Limits().max_steps)\n"
         "Sampling(seed='7')\n",
         encoding="utf-8",
     )
