@@ -87,6 +87,13 @@ def test_a_sign_of_life_comes_before_what_takes_long(generate, official_tree, ca
     assert caplog.messages == [f"Loading {official_tree} …"]
 
 
+@pytest.mark.parametrize("command", [["replay", "a.mp4"], ["decode", "a.safetensors"], ["generate", "--resume", "a.safetensors"]])
+def test_a_sign_of_life_comes_before_a_file_is_read(command, caplog):
+    caplog.set_level("INFO", "hunyuan_video")
+    assert cli.main(command) == 2
+    assert caplog.messages == [f"Reading {command[-1]} …"]
+
+
 def test_a_file_of_prompts_makes_one_video_each(generate):
     Path("prompts.txt").write_text("A cat.\n\nA dog 狗.\n", encoding="utf-8")
     assert generate("--prompts-file", "prompts.txt", "--seed", "0") == 0

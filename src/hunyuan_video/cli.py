@@ -158,6 +158,7 @@ class Generate:
         assert self.resume is not None
         self._refuse_more_than_resuming()
         adapters, picture = _given(self.lora, self.image)
+        _say_what_is_read(self.resume)
 
         from hunyuan_video.apps.generate import Given, resume
 
@@ -188,6 +189,7 @@ class Replay:
 
     def run(self) -> None:
         adapters, picture = _given(self.lora, self.image)
+        _say_what_is_read(self.file)
 
         from hunyuan_video.apps.generate import Given, replay
 
@@ -212,6 +214,8 @@ class Decode:
     which: Loads = field(default_factory=Which)
 
     def run(self) -> None:
+        _say_what_is_read(self.file)
+
         from hunyuan_video.apps.generate import Given, decode
 
         print(decode(self.file, Given(self.which.weights, self.which.transformer), self.runtime, self.output))
@@ -344,6 +348,10 @@ class Evaluate:
         from hunyuan_video.apps.evaluate import evaluate
 
         print(evaluate(self.which.find(self.load_key), self.runtime, self.out, self.num_clips, self.seed))
+
+
+def _say_what_is_read(file: Path) -> None:
+    log.info("Reading %s …", file)  # now: what follows takes seconds before the next sign of life
 
 
 def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ...], Picture | None]:

@@ -417,13 +417,17 @@ class HunyuanVideo:
             for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
                 _check_finite(latents, index, options.num_steps)
                 yield Step("denoise", index, options.num_steps, provenance, latents)
+        yield from self.decoding(latents, provenance)
+
+    def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
+        """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
         pieces, total = [], self._num_pieces(latents)
         for piece in self._decode(latents):
             pieces.append(piece)
             if len(pieces) < total:
-                yield Step("decode", len(pieces), total, provenance, latents)
+                yield Step("decode", len(pieces), total, made, latents)
         frames = np.concatenate(pieces)
-        made = replace(provenance, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
+        made = replace(made, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
         yield Step("decode", total, total, made, latents, frames)
 
     def sigmas(self, options: FullSampling) -> list[float]:

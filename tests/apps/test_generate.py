@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from hunyuan_video import cli
 from hunyuan_video.apps import generate
 from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.pipeline import Step
@@ -35,3 +36,16 @@ def test_the_progress_bar_moves_in_every_stage(monkeypatch: pytest.MonkeyPatch):
         ("denoise", "decoding", "0"),
         *(("decode", "decoding", f"{n}/4") for n in (1, 2, 3, 4)),
     ]
+
+
+def test_decoding_alone_moves_too(monkeypatch: pytest.MonkeyPatch, tmp_path, official_tree):
+    size = ["--num-frames", "1", "--height", "512", "--width", "48", "--num-steps", "1"]  # several tiles high
+    arguments = ["generate", "A cat.", "--weights", str(official_tree), *size]
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments, "--format", "latents"]) == 0
+    (latents,) = (tmp_path / "results").iterdir()
+    terminal, tqdm = Terminal(), generate.tqdm
+    monkeypatch.setattr(generate, "tqdm", lambda **options: tqdm(**options, file=terminal, mininterval=0))
+    assert cli.main(["decode", str(latents), "--weights", str(official_tree)]) == 0
+    seen = re.findall(r"([a-z ]+): .*?(\d+)/(\d+) \[", terminal.getvalue())
+    assert {stage for stage, *_ in seen} == {"decoding"} and seen[-1][1] == seen[-1][2] and len({n for _, n, _ in seen}) > 1

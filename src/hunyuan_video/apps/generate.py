@@ -6,7 +6,6 @@ place of the result are the caller's, and are compared with what the file says b
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -195,9 +194,9 @@ def say_what_is_kept(save_state: Path | None) -> None:
         log.warning("Stopped. Nothing of this video was kept (--save-state FILE keeps the state after every step).")
 
 
-def with_progress(steps: Iterator[Step]) -> Iterator[Step]:
-    """The same steps, behind a progress bar with stage, step and remaining time (on a terminal only)."""
-    at = "encoding text"
+def with_progress(steps: Iterator[Step], at: str = "encoding text") -> Iterator[Step]:
+    """The same steps, the first of which comes after what is said `at` the start, behind a progress bar with stage, step and remaining time
+    (on a terminal only)."""
     doing(at)
     with tqdm(unit="step", desc=at, leave=False, disable=None if is_first() else True) as bar:
         for step in steps:
@@ -299,9 +298,8 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     # No adapters: they acted while the latents were made. Their kernel is for whoever replays the video.
     runtime = replace(runtime, attention=made.runtime.attention)
     pipe = _load(given, made, path, runtime, ())
-    frames = pipe.decode(latents)
-    made = replace(made, runtime=runtime, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
-    return write(Step("decode", 1, 1, made, latents, frames), output, pipe)
+    (*_, last) = with_progress(pipe.decoding(latents, replace(made, runtime=runtime)), "decoding")
+    return write(last, output, pipe)
 
 
 def _refuse_unfinished(stored: dict[str, Any], path: Path) -> None:
