@@ -412,6 +412,26 @@ def test_whoever_stops_a_command_while_it_imports_gets_no_traceback(number, modu
     assert process.returncode == 128 + number and "Traceback" not in rest
 
 
+def test_a_signal_where_nothing_can_be_raised_stops_all_the_same():
+    code = """
+import signal, time, weakref
+from hunyuan_video.signals import enter
+
+class Thing:
+    pass
+
+def work():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+    del thing
+    time.sleep(60)
+
+enter(work)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGTERM, "")
+
+
 def test_a_signal_while_code_is_made_of_a_string_gives_the_code_of_a_stop():
     code = "import signal; from hunyuan_video.signals import enter; enter(lambda: exec('signal.raise_signal(signal.SIGINT)') or 0)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130

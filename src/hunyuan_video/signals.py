@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import io
@@ -30,6 +31,15 @@ def enter(work: Callable[[], int]) -> NoReturn:
         asked.append(number)
         raise _Asked
 
+    def lost(error: Any) -> None:
+        """Where nothing can be raised, as in the callback of a weak reference, a stop is printed and forgotten; so it comes once more."""
+        if error.exc_type is not _Asked:
+            return sys.__unraisablehook__(error)
+        again = threading.Timer(0.05, _send, asked[:1])
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = lost
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
@@ -41,6 +51,14 @@ def enter(work: Callable[[], int]) -> NoReturn:
             raise
         code = 0
     sys.exit(128 + asked[0] if asked else code)
+
+
+def _send(number: int) -> None:
+    """A signal to the main thread, from another one; where that can be sent, it also ends a wait."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        _thread.interrupt_main(signal.Signals(number))
 
 
 class _Asked(KeyboardInterrupt):

@@ -47,6 +47,7 @@ def launch(gpus: int, device: str, arguments: list[str]) -> None:
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
     before = {number: signal.getsignal(number) for number in STOPS}
+    stopped: int | None = None
     with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder, added(environment):
         config = LaunchConfig(
             1, 1, gpus,
@@ -62,11 +63,14 @@ def launch(gpus: int, device: str, arguments: list[str]) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "hunyuan_video", *arguments)
         except SignalException as error:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.raise_signal(error.sigval)  # as if it had come to a single process
+            stopped = error.sigval
         except ChildFailedError as error:
             raise RanksError(*_reason(error, Path(folder))) from None
+        finally:
+            for number, handler in before.items():  # PyTorch leaves its own
+                signal.signal(number, handler)
+    if stopped is not None:
+        signal.raise_signal(stopped)  # as if it had come to a single process
 
 
 @contextlib.contextmanager
