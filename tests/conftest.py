@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ[nudge.VARIABLE] = config.getoption("nudge") or ""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs inherit it; tests stop what they started
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -363,13 +363,7 @@ def test_a_run_is_resumed_into_the_callers_folder_and_not_where_its_file_says(ge
 
 
 def started(*command: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
-    )
+    return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def interrupt_after_first_step(arguments: list[str], state: Path, number: int = signal.SIGINT) -> subprocess.Popen:
