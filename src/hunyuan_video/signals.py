@@ -40,9 +40,8 @@ def enter(work: Callable[[], int]) -> NoReturn:
         again.start()
 
     sys.unraisablehook = lost
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, stop)
+    for number in heard():
+        signal.signal(number, stop)
     sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
     try:
         code = work()
@@ -51,6 +50,11 @@ def enter(work: Callable[[], int]) -> NoReturn:
             raise
         code = 0
     sys.exit(128 + asked[0] if asked else code)
+
+
+def heard() -> dict[signal.Signals, Any]:
+    """Those of `STOPS` that are not ignored, as under nohup, and what each does."""
+    return {number: handler for number in STOPS if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
 
 
 def _send(number: int) -> None:
@@ -81,8 +85,7 @@ class Waiting:
 
     def __enter__(self) -> Waiting:
         if threading.current_thread() is threading.main_thread():  # no other one is told of signals
-            heard = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-            self._before = {number: signal.signal(number, self._wait) for number in heard}
+            self._before = {number: signal.signal(number, self._wait) for number in heard()}
         return self
 
     def _wait(self, number: int, _frame: FrameType | None) -> None:

@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from hunyuan_video import cli
 from hunyuan_video.apps import launch
 from hunyuan_video.distributed.started import RanksError
 from hunyuan_video.distributed.watch import Ending, Watch
+from hunyuan_video.signals import STOPS
 from hunyuan_video.video import load_latents
 
 ROOT = Path(__file__).parents[2]
@@ -219,6 +221,26 @@ def test_the_state_of_a_run_is_named_when_the_rank_that_would_do_so_is_dead(tmp_
     monkeypatch.setattr(launch, "launch", dead)
     assert cli.main([*OWN[2:], *SMALL, "--gpus", "2", "--save-state", "state.safetensors"]) == 1
     assert "Kept: state.safetensors" in caplog.text
+
+
+def test_the_launcher_leaves_alone_what_is_ignored_and_gives_back_the_rest(monkeypatch):
+    def elastic_launch(config: Any, _program: str) -> Callable[..., None]:
+        for name in config.signals_to_handle.split(","):
+            signal.signal(getattr(signal, name), lambda *_: None)
+        return lambda *_: during.extend(map(signal.getsignal, STOPS))
+
+    during: list[Any] = []
+    monkeypatch.setattr(launch, "elastic_launch", elastic_launch)
+    first = {number: signal.getsignal(number) for number in STOPS}
+    signal.signal(STOPS[-1], signal.SIG_IGN)
+    try:
+        before = [signal.getsignal(number) for number in STOPS]
+        launch.launch(1, "cpu", [])
+        assert during[-1] is signal.SIG_IGN and not set(during[:-1]) & set(before)
+        assert [signal.getsignal(number) for number in STOPS] == before
+    finally:
+        for number, handler in first.items():
+            signal.signal(number, handler)
 
 
 def test_a_stop_that_comes_before_its_signal_is_heard_is_no_failure(monkeypatch):

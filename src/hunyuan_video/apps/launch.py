@@ -27,7 +27,7 @@ from hunyuan_video.distributed.world import CPU
 from hunyuan_video.pipeline import degrees_of
 from hunyuan_video.plan import first_of
 from hunyuan_video.request import Request
-from hunyuan_video.signals import STOPS
+from hunyuan_video.signals import heard
 from hunyuan_video.weights import Weights
 
 _GRACE = 15  # seconds for ranks to end that are told to, before they are killed; they take 5
@@ -46,7 +46,7 @@ def launch(gpus: int, device: str, arguments: list[str]) -> None:
     quiet = logging.getLogger("torch.distributed.elastic")  # it tells what we say in one sentence
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
-    before = {number: signal.getsignal(number) for number in STOPS}
+    before = heard()
     stopped: int | None = None
     with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder, added(environment):
         config = LaunchConfig(
@@ -57,7 +57,7 @@ def launch(gpus: int, device: str, arguments: list[str]) -> None:
             rdzv_endpoint="localhost:0",
             local_addr="localhost",  # a machine need not know its own name
             max_restarts=0,
-            signals_to_handle=",".join(number.name for number in STOPS),
+            signals_to_handle=",".join(number.name for number in before),
             shutdown_timeout=_GRACE,
         )  # fmt: skip
         try:

@@ -138,7 +138,6 @@ def run() -> None:
     command.found.check(command.requests[0])
     if is_main_process():  # who writes
         check_output(command.output)
-    if is_main_process():
         log.info("Loading %s …", command.found.root)  # now: what follows takes seconds before the next sign of life
     if command.reproduce:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which PyTorch asks for, and reads when it starts
