@@ -107,7 +107,7 @@ class Served:
         """By a real server, on a free port; its address."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            server = uvicorn.Server(uvicorn.Config(self.app, log_level="info", timeout_graceful_shutdown=1))
+            server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=1))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
             thread.start()
             try:

@@ -133,3 +133,6 @@ class NoQueries(logging.Filter):
             client, method, path, version, status = record.args
             record.args = (client, method, str(path).partition("?")[0], version, status)
         return True
+
+
+NO_QUERIES = NoQueries()  # one, which a logger takes only once
