@@ -18,10 +18,11 @@ from starlette.routing import BaseRoute, Match
 from hunyuan_video.serving.jobs import NO_SPACE, KeyReusedError, QueueFullError
 
 BUSY = 5  # seconds after which to ask again when the database or the disk gives no room
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {
-    400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 409: "conflict", 413: "request_too_large",
-    415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "queue_full", 500: "server_error", 503: "unavailable",
+    400: "invalid_value", 401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 409: "conflict",
+    413: "request_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "queue_full", 500: "server_error",
+    503: "unavailable",
 }  # fmt: skip
 _SENTENCES = {
     404: "There is nothing here; the paths are in /openapi.json.",
