@@ -45,6 +45,7 @@ PARSED = {
     "hunyuan-video train vae": "days on a GPU",
     "torchrun": "eight GPUs",
     "python benchmarks/": "minutes, or 26 GB on the disk",
+    "curl": "needs a server; tests/serving/test_docs.py has one",
     "benchmarks/gpu.sh": "eight minutes of a GPU; tests/benchmarks rehearses it",
     "python benchmarks/gpu_table.py": "writes into docs/",
 }
@@ -62,6 +63,7 @@ STARTED = {
     **{f".venv/bin/{name}": name for name in ("hunyuan-video", "pip", "pytest")},
     **{f".venv-3.13/bin/{name}": name for name in ("pip", "pytest")},
     **{f"bin/{name}": "python" for name in ("python3", "python3.13")},
+    "bin/curl": "curl",
     "test.sh": "./test.sh",
     "benchmarks/gpu.sh": "benchmarks/gpu.sh",
 }
@@ -155,6 +157,10 @@ def parse_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     parse_ours(given.training_script_args, monkeypatch)
 
 
+def parse_curl(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [argument for argument in arguments if argument.startswith("http://127.0.0.1:8000/")] != []
+
+
 def parse_shell(name: str) -> Callable[[list[str], pytest.MonkeyPatch], None]:
     def check(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.access(ROOT / name, os.X_OK) and arguments == []
@@ -168,6 +174,7 @@ PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
     "python": parse_python,
     "pip": parse_pip,
     "torchrun": parse_torchrun,
+    "curl": parse_curl,
     "./test.sh": parse_shell("test.sh"),
     "benchmarks/gpu.sh": parse_shell("benchmarks/gpu.sh"),
 }
