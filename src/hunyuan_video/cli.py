@@ -19,6 +19,7 @@ from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which
 from hunyuan_video.commands.serving import Serve, Worker
 from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes, require
 from hunyuan_video.distributed.started import RanksError, is_main_process, world_size
+from hunyuan_video.errors import is_out_of_memory
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
@@ -394,8 +395,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return None if os.environ.get("HUNYUAN_VIDEO_TRACEBACK") else (_sentence(error), 2)
     if isinstance(error, RanksError):
         return str(error), error.code
-    on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)  # PyTorch's, not imported here
-    if on_gpu or (on_cpu and isinstance(error, RuntimeError)):
+    if is_out_of_memory(error):
         advice = "try --offload auto, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
         return f"out of memory; {advice}. ({_sentence(error)})", 1
     return None
