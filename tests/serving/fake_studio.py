@@ -31,7 +31,7 @@ class Step:
     total: int
     provenance: Made
     latents: str | None = None
-    frames: str | None = None
+    new_frames: str | None = None
 
 
 class Studio:
@@ -56,12 +56,18 @@ class Studio:
         yield Step("decode", 1, 1, made, latents, latents)
 
     def craft(self) -> Craft:
-        return Craft(lambda order: order, self.make, Recording)
+        return Craft(lambda order: order, self.make, Files)
 
 
-class Recording:
+class Files:
     def __init__(self) -> None:
         self.frames = ""
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
 
     def keep(self, state: State, path: Path) -> None:
         path.write_text(json.dumps([state.step, state.made, state.latents]), encoding="utf-8")
@@ -73,11 +79,11 @@ class Recording:
         return f"{step.latents}".encode()
 
     def add(self, step: Step) -> None:
-        self.frames += step.frames or ""
+        self.frames += step.new_frames or ""
 
-    def finish(self, made: Made, folder: Path) -> dict[str, Path]:
+    def finish(self, last: Step, folder: Path) -> dict[str, Path]:
         path = folder / "video.mp4"
-        path.write_bytes(video_of(made.to_json(), self.frames))
+        path.write_bytes(video_of(last.provenance.to_json(), self.frames))
         return {"video": path}
 
 
@@ -89,4 +95,4 @@ def video_of(made: dict[str, Any], frames: str) -> bytes:
 def right_video(order: Order) -> bytes:
     """What must come of an order, however often its making was interrupted."""
     (*_, last) = Studio().make(order, None)
-    return video_of(last.provenance.to_json(), last.frames or "")
+    return video_of(last.provenance.to_json(), last.new_frames or "")
