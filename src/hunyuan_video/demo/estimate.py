@@ -1,0 +1,153 @@
+"""What a video will take: time as videos of about its size have taken here, else as the plan has it; memory as the plan has it.
+
+The plan needs torch, which takes seconds to import and 300 MB. So it is made in another process, which is started at the first question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hunyuan_video.config import FullSampling, Runtime
+from hunyuan_video.demo.markup import duration
+from hunyuan_video.serving.jobs import Job
+from hunyuan_video.weights import Weights
+
+if TYPE_CHECKING:
+    from hunyuan_video.plan import OnCpu, Prediction
+
+T = TypeVar("T")
+
+ALIKE = 1.5  # times as many pixels, for which time still grows about like them
+ASKED = 100  # newest jobs that are looked at
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes: with a GPU, how many bytes that has in all."""
+
+    gpu: int | None = None
+
+    @classmethod
+    def here(cls, device: str) -> Machine:
+        """In this process, which should end soon: on a GPU it takes half a GB that workers need. Imports torch."""
+        import torch
+
+        from hunyuan_video.distributed.world import resolve_device
+
+        found = resolve_device(device)
+        return cls(torch.cuda.get_device_properties(found).total_memory if found.type == "cuda" else None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of memory at the fullest moment, and what there is; seconds if they are known by arithmetic. Or why it cannot be made."""
+
+    needed: int
+    there: int
+    seconds: float | None = None
+    refusal: str | None = None
+
+
+def plan_of(machine: Machine, found: Weights, runtime: Runtime, sampling: FullSampling) -> Plan:
+    """In this process. Imports torch."""
+    from hunyuan_video import plan
+    from hunyuan_video.memory import machine_memory
+
+    free, same = machine_memory(), replace(sampling, seed=0)
+    if machine.gpu is None:
+        needs = _on_cpu(found, runtime, same)
+        return Plan(max(needs.stages.values()), free, refusal=_refusal(needs, free))
+    predictions = _on_gpu(found, runtime, same, machine.gpu)
+    best = plan.fastest(predictions, machine.gpu, free)
+    if best is None:
+        least = min(prediction.wanted for prediction in predictions)
+        return Plan(least, machine.gpu, refusal=plan.refusal(predictions, machine.gpu, free))
+    return Plan(best.wanted, machine.gpu, best.seconds)
+
+
+@lru_cache(64)
+def _on_cpu(found: Weights, runtime: Runtime, sampling: FullSampling) -> OnCpu:
+    from hunyuan_video import plan
+
+    return plan.on_cpu(plan.Parts.of(found), sampling, runtime)
+
+
+@lru_cache(64)
+def _on_gpu(found: Weights, runtime: Runtime, sampling: FullSampling, memory: int) -> list[Prediction]:
+    from hunyuan_video import plan
+    from hunyuan_video.distributed import cost
+
+    choices = [replace(runtime, offload=offload) for offload in plan.OFFLOADS] if runtime.offload == "auto" else [runtime]
+    return plan.predict(plan.Parts.of(found), sampling, choices, card=cost.nearest(memory))
+
+
+def _refusal(needs: OnCpu, free: int) -> str | None:
+    try:
+        needs.sentence(free)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def seconds_here(jobs: Sequence[Job], sampling: FullSampling) -> tuple[float, int] | None:
+    """What videos of about the same size have taken from their beginning to their file, in proportion, and how many there were; None if
+    there is none. Of those that were made in one go."""
+    work, took = work_of(sampling), []
+    for job in jobs:
+        if job.status == "completed" and job.attempt == 1 and job.started_at is not None and job.completed_at is not None:
+            own = job.order.sampling
+            if max(pixels_of(own), pixels_of(sampling)) <= ALIKE * min(pixels_of(own), pixels_of(sampling)):
+                took.append((job.completed_at - job.started_at) * work / work_of(own))
+    return (median(took), len(took)) if took else None
+
+
+def pixels_of(sampling: FullSampling) -> int:
+    return sampling.num_frames * sampling.height * sampling.width
+
+
+def work_of(sampling: FullSampling) -> int:
+    return pixels_of(sampling) * sampling.num_steps * (2 if sampling.cfg_scale > 1 else 1)
+
+
+def sentence(plan: Plan | None, here: tuple[float, int] | None) -> str:
+    """For people; without a plan, of which there may be none yet, only what is known of the time."""
+    if plan is not None and plan.refusal is not None:
+        return plan.refusal
+    if here is not None:
+        seconds, number = here
+        time = f"about {duration(seconds)}, as {'a video' if number == 1 else f'{number} videos'} of this size took here"
+    elif plan is not None and plan.seconds is not None:
+        time = f"about {duration(plan.seconds)} by arithmetic; none of this size has been made here yet"
+    else:
+        time = "time not known yet: none of this size has been made here"
+    memory = "" if plan is None else f" {plan.needed / 1e9:.1f} of {plan.there / 1e9:.1f} GB of memory."
+    return f"{time[0].upper()}{time[1:]}.{memory}"
+
+
+class Aside:
+    """Another process, for what needs torch; started when it is first needed, and again if it dies."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def __call__(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What `work` returns or raises there."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        try:
+            return await asyncio.wrap_future(self._pool.submit(work, *arguments))
+        except BrokenProcessPool:
+            self._pool = None
+            raise
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
