@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageCms, ImageSequence
+from PIL import ExifTags, Image, ImageCms, ImageSequence, UnidentifiedImageError
 from safetensors import SafetensorError
 
 from hunyuan_video.request import Picture
@@ -61,6 +61,24 @@ def read_image(path: str | Path) -> Image.Image:
     """
     with _open_image(Path(path)) as image:
         return as_seen(image)
+
+
+def picture_in(data: bytes, what: str, max_pixels: int) -> Picture:
+    """What `read_picture` gives, of a file's content; `what` it is called. Its header is read first: of one that says it is larger than
+    `max_pixels`, nothing more.
+
+    Raises:
+        ValueError: it is damaged, another kind, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise Image.DecompressionBombError(f"{image.width}x{image.height} are more than {max_pixels} pixels")
+            return Picture(np.asarray(as_seen(image)))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{what} is no picture; give the content of a file in one of {', '.join(IMAGE_FORMATS)}.") from error
+    except DAMAGED as error:
+        raise _as_sentence(error, what) from error
 
 
 def read_animation(path: Path) -> Iterator[Image.Image]:
@@ -161,8 +179,12 @@ def reading(path: Path) -> Iterator[Path]:
     except PermissionError:
         raise
     except DAMAGED as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{path} cannot be read ({reason}): it is cut short, damaged or another kind; copy or make it again.") from error
+        raise _as_sentence(error, path) from error
+
+
+def _as_sentence(error: BaseException, what: object) -> ValueError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ValueError(f"{what} cannot be read ({reason}): it is cut short, damaged or another kind; copy or make it again.")
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ class Results:
     def folders(self) -> list[str]:
         """All there are: "<job>" and "<job>/<attempt>"."""
         found = [path.removeprefix(f"{self._root}/") for path in self._fs.find(self._root, withdirs=True)]
-        jobs = {name.split("/")[0] for name in found}
+        jobs = {name.split("/")[0] for name in found if name.startswith("video_")}  # not the root itself
         attempts = {"/".join(name.split("/")[:2]) for name in found if re.match(r"video_[0-9a-f]{32}/\d+(/|$)", name)}
         return sorted(jobs | attempts)
 

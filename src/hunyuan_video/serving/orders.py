@@ -1,0 +1,150 @@
+"""From what somebody asks for to an order in the store, the same way for the API and the demo; and back to a `Request` for a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from hunyuan_video.config import Sampling, require
+from hunyuan_video.pictures import picture_in
+from hunyuan_video.request import Adapter, Picture, Request, Strengths
+from hunyuan_video.serving.jobs import Job, NamedLora, NewJob, Order
+from hunyuan_video.serving.results import Results
+from hunyuan_video.serving.rules import MAX_PICTURE_PIXELS, Rules
+from hunyuan_video.serving.store import Store
+from hunyuan_video.weights import lora_in
+
+MAX_STRENGTHS = 1000  # characters
+MAX_KEY = 255  # characters of an idempotency key
+PICTURE = "picture"  # what the file of the picture to begin with is called
+_ONE_PICTURE = Lock()  # is decoded at a time, for a large one takes half a gigabyte for a moment
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A video as somebody asks for it. What is left open in `sampling` is as the weights were made for."""
+
+    prompt: str
+    sampling: Sampling = Sampling()  # noqa: RUF009 (frozen)
+    negative_prompt: str | None = None
+    image: bytes | None = None
+    """a picture's file, of any name and type"""
+    loras: tuple[NamedLora, ...] = ()
+    rewritten: dict[str, Any] | None = None
+    model: str | None = None
+    webhook: str | None = None
+    remixed_from: str | None = None
+
+
+def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked, *, idempotency_key: str | None = None) -> Job:
+    """Put a complete order into the queue; or return the job that the same `idempotency_key` of the same owner has made.
+
+    Raises:
+        ValueError: it cannot be made, or is more than the rules allow; says which field, what came and what is right.
+        QueueFullError: too many wait.
+        KeyReusedError: the key came with something else before.
+        OSError: there is no room for the picture.
+    """
+    require(
+        asked.model in (None, rules.model),
+        f"model is {asked.model!r}, which is not here; leave it out, or give {rules.model!r}.",
+    )
+    if asked.webhook is not None:
+        rules.check_webhook(asked.webhook)
+    require(
+        idempotency_key is None or 0 < len(idempotency_key) <= MAX_KEY,
+        f"Idempotency-Key has {len(idempotency_key or '')} characters; it must have 1 to {MAX_KEY}.",
+    )
+    picture = None if asked.image is None else _decoded(asked.image, rules.max_picture_pixels)
+    request = Request(asked.prompt, asked.sampling, asked.negative_prompt, picture, adapters_of(asked.loras, rules.loras))
+    request.check(rules.limits)
+    complete = request.complete(rules.defaults)
+    rules.limits.check(complete)
+    rules.check(replace(request, sampling=complete))
+
+    job_id = f"video_{uuid.uuid4().hex}"
+    image = None if asked.image is None else f"{job_id}/{PICTURE}"
+    order = Order(asked.prompt, complete, asked.negative_prompt, image, asked.loras, asked.rewritten)
+    new = NewJob(job_id, owner, rules.model, order, asked.remixed_from, asked.webhook, idempotency_key, _digest(asked))
+    if image is None or asked.image is None:
+        return store.submit(new, limit=rules.max_queue)
+    made = None
+    results.put(image, asked.image)  # before anybody is told that the job is there
+    try:
+        made = store.submit(new, limit=rules.max_queue)
+        return made
+    finally:
+        if made is None or made.id != job_id:
+            results.remove(job_id)
+
+
+def request_of(order: Order, results: Results, loras: Path | None) -> Request:
+    """What a worker makes. Raises a ValueError if a LoRA or the picture is no longer there."""
+    return Request(order.prompt, order.sampling, order.negative_prompt, _picture(order, results), adapters_of(order.loras, loras))
+
+
+def image_of(order: Order, results: Results) -> bytes | None:
+    """The file of the picture that a video begins with. Raises a ValueError if it is gone."""
+    if order.image is None:
+        return None
+    try:
+        with results.open(order.image) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise ValueError("The picture that the video begins with is no longer there; ask for the video again.") from error
+
+
+def lora_files(folder: Path | None) -> Mapping[str, Path]:
+    """The LoRA files that may be asked for, by name: each .safetensors file in the folder, and each folder in it that a trainer left."""
+    found: dict[str, Path] = {}
+    for entry in sorted(folder.iterdir()) if folder is not None else ():
+        file = lora_in(entry) if entry.is_dir() else entry
+        if file is not None and file.suffix == ".safetensors" and not entry.name.startswith("."):
+            found[entry.name.removesuffix(".safetensors")] = file
+    return found
+
+
+def adapters_of(loras: tuple[NamedLora, ...], folder: Path | None) -> tuple[Adapter, ...]:
+    """A name is looked up among those that are there, and never made into a path. Raises a ValueError for one that is not there, or twice,
+    and for strengths that are none."""
+    if not loras:
+        return ()
+    known, names = lora_files(folder), [lora.name for lora in loras]
+    for name in names:
+        there = f"those that are here are {', '.join(known)}" if known else "this server has none"
+        require(name in known, f"loras has {name!r}; {there}.")
+        require(names.count(name) == 1, f"loras has {name!r} {names.count(name)} times; name it once.")
+    return tuple(Adapter(known[lora.name], strengths_of(lora)) for lora in loras)
+
+
+def strengths_of(lora: NamedLora) -> Strengths:
+    """Raises a ValueError for what is no strength."""
+    try:
+        require(len(lora.strengths) <= MAX_STRENGTHS, "it is too long")
+        return Strengths.parse(lora.strengths)
+    except ValueError as error:
+        raise ValueError(
+            f"loras has {lora.name!r} with strengths that are none ({error}); give a number, or such as 0.8,single_blocks.0-19=0."
+        ) from error
+
+
+def _picture(order: Order, results: Results) -> Picture | None:
+    image = image_of(order, results)
+    return None if image is None else _decoded(image, MAX_PICTURE_PIXELS)
+
+
+def _decoded(image: bytes, max_pixels: int) -> Picture:
+    with _ONE_PICTURE:
+        return picture_in(image, "input_reference", max_pixels)
+
+
+def _digest(asked: Asked) -> str:
+    """Of what was asked, to know the same again."""
+    said = asdict(asked) | {"image": None if asked.image is None else hashlib.sha256(asked.image).hexdigest()}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

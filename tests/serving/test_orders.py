@@ -1,0 +1,145 @@
+"""From what is asked for to an order, and back to a request."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hunyuan_video.config import FullSampling, Limits, Sampling
+from hunyuan_video.request import Request, Strengths
+from hunyuan_video.serving.jobs import KeyReusedError, NamedLora, QueueFullError
+from hunyuan_video.serving.migrations import upgrade
+from hunyuan_video.serving.orders import Asked, lora_files, place, request_of
+from hunyuan_video.serving.results import Results
+from hunyuan_video.serving.rules import Rules
+from hunyuan_video.serving.store import Store
+
+SMALL = FullSampling(height=64, width=64, num_frames=9, num_steps=4)
+
+
+def png(height: int = 8, width: int = 8, level: int = 7) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), level, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    upgrade(url)
+    store = Store(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "files")
+
+
+@pytest.fixture
+def loras(tmp_path: Path) -> Path:
+    folder = tmp_path / "loras"
+    (folder / "mine").mkdir(parents=True)
+    for file in ("style.safetensors", "notes.txt", "old.bin", ".hidden.safetensors", "mine/lora_kohya.safetensors"):
+        (folder / file).write_bytes(b"")
+    return folder
+
+
+def rules(**more: object) -> Rules:
+    return Rules("tiny", SMALL, lambda request: None, **more)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_order_has_nothing_left_open(store: Store, results: Results) -> None:
+    first, second = (place(store, results, rules(), "ann", Asked("a cat", Sampling(num_steps=2))).order for _ in range(2))
+    assert replace(first.sampling, seed=0) == replace(SMALL, num_steps=2)
+    assert first.sampling.seed != second.sampling.seed
+
+
+def test_a_worker_gets_what_was_asked_for(store: Store, results: Results, loras: Path) -> None:
+    asked = Asked("a cat", Sampling(seed=3), "blur", png(), (NamedLora("style", "0.5,single_blocks=0"), NamedLora("mine")))
+    order = place(store, results, rules(image_to_video=True, loras=loras), "ann", asked).order
+    request = request_of(order, results, loras)
+    assert (request.prompt, request.negative_prompt, request.sampling) == ("a cat", "blur", replace(SMALL, seed=3))
+    assert request.image is not None and (request.image.pixels == 7).all()
+    assert [adapter.path for adapter in request.adapters] == [loras / "style.safetensors", loras / "mine/lora_kohya.safetensors"]
+    assert request.adapters[0].strengths == Strengths.parse("0.5,single_blocks=0")
+
+
+def test_only_loras_in_a_safe_format_are_listed(loras: Path) -> None:
+    assert list(lora_files(loras)) == ["mine", "style"] and lora_files(None) == {}
+
+
+@pytest.mark.parametrize("name", ["../style", "/etc/passwd", "style.safetensors", "", ".hidden", "old"])
+def test_a_lora_that_is_not_listed_is_refused(name: str, store: Store, results: Results, loras: Path) -> None:
+    with pytest.raises(ValueError, match="those that are here are mine, style"):
+        place(store, results, rules(loras=loras), "ann", Asked("a cat", loras=(NamedLora(name),)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (Asked("a cat", Sampling(num_steps=9)), "num_steps is 9; it must be 8 or less"),
+        (Asked("a cat", Sampling(num_frames=13)), "pixels; they must be"),
+        (Asked("a" * 101), "the limit is 100"),
+        (Asked("a cat", negative_prompt="a" * 101), "the limit is 100"),
+        (Asked("a cat", model="sora-2"), "leave it out, or give 'tiny'"),
+        (Asked("a cat", webhook="https://example.com"), "sends no webhooks"),
+        (Asked("a cat", loras=(NamedLora("style", "strong"),)), "strengths that are none"),
+        (Asked("a cat", loras=(NamedLora("style"), NamedLora("style"))), "name it once"),
+        (Asked("a cat", image=b"GIF89a"), "input_reference"),
+    ],
+)
+def test_more_than_is_allowed_is_refused_and_leaves_nothing(
+    asked: Asked, sentence: str, store: Store, results: Results, loras: Path
+) -> None:
+    limits = Limits(max_steps=8, max_pixels=9 * 64 * 64, max_prompt_characters=100)
+    with pytest.raises(ValueError, match=sentence):
+        place(store, results, rules(limits=limits, loras=loras), "ann", asked)
+    assert results.folders() == [] and store.list()[0] == []
+
+
+def test_the_weights_have_a_say(store: Store, results: Results) -> None:
+    def check(request: Request) -> None:
+        assert request.sampling.num_frames == SMALL.num_frames
+        raise ValueError("trained for text alone")
+
+    with pytest.raises(ValueError, match="text alone"):
+        place(store, results, replace(rules(), check=check), "ann", Asked("a cat", image=png()))
+
+
+def test_the_same_key_makes_one_job_and_one_picture(store: Store, results: Results) -> None:
+    one, two = (place(store, results, rules(), "ann", Asked("a cat", image=png()), idempotency_key="k") for _ in range(2))
+    assert one == two and results.folders() == [one.id]
+    for other in (Asked("a cat", image=png(level=8)), Asked("a dog", image=png())):
+        with pytest.raises(KeyReusedError):
+            place(store, results, rules(), "ann", other, idempotency_key="k")
+    assert results.folders() == [one.id]
+
+
+def test_a_full_queue_keeps_no_picture(store: Store, results: Results) -> None:
+    place(store, results, rules(max_queue=1), "ann", Asked("a cat"))
+    with pytest.raises(QueueFullError):
+        place(store, results, rules(max_queue=1), "ann", Asked("a cat", image=png()))
+    assert results.folders() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"keys": {"ann": "secret"}}, "SHA-256"),
+        ({"webhook_hosts": ("example.com",)}, "no secret"),
+        ({"webhook_secret": "whsec_short"}, "24 bytes"),
+        ({"max_queue": 0}, "max_queue is 0"),
+        ({"loras": Path("nowhere")}, "no folder"),
+        ({"limits": Limits(max_frames=5)}, "num_frames is 9"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        rules(**given)
