@@ -30,23 +30,6 @@ ASKED = 100  # newest jobs that are looked at
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What computes: with a GPU, how many bytes that has in all."""
-
-    gpu: int | None = None
-
-    @classmethod
-    def here(cls, device: str) -> Machine:
-        """In this process, which should end soon: on a GPU it takes half a GB that workers need. Imports torch."""
-        import torch
-
-        from hunyuan_video.distributed.world import resolve_device
-
-        found = resolve_device(device)
-        return cls(torch.cuda.get_device_properties(found).total_memory if found.type == "cuda" else None)
-
-
-@dataclass(frozen=True)
 class Plan:
     """Bytes of memory at the fullest moment, and what there is; seconds if they are known by arithmetic. Or why it cannot be made."""
 
@@ -56,37 +39,53 @@ class Plan:
     refusal: str | None = None
 
 
-def plan_of(machine: Machine, found: Weights, runtime: Runtime, sampling: FullSampling) -> Plan:
-    """In this process. Imports torch."""
-    from hunyuan_video import plan
-    from hunyuan_video.memory import machine_memory
+@dataclass(frozen=True)
+class Planner:
+    """Of workers on this machine, each with so many GPUs."""
 
-    free, same = machine_memory(), replace(sampling, seed=0)
-    if machine.gpu is None:
-        needs = _on_cpu(found, runtime, same)
-        return Plan(max(needs.stages.values()), free, refusal=_refusal(needs, free))
-    predictions = _on_gpu(found, runtime, same, machine.gpu)
-    best = plan.fastest(predictions, machine.gpu, free)
-    if best is None:
-        least = min(prediction.wanted for prediction in predictions)
-        return Plan(least, machine.gpu, refusal=plan.refusal(predictions, machine.gpu, free))
-    return Plan(best.wanted, machine.gpu, best.seconds)
+    found: Weights
+    runtime: Runtime
+    gpus: int = 1
+
+    def plan(self, sampling: FullSampling) -> Plan:
+        """In this process. Imports torch."""
+        import torch
+
+        from hunyuan_video import plan
+        from hunyuan_video.distributed.world import resolve_device
+        from hunyuan_video.memory import machine_memory
+
+        device, free, same = resolve_device(self.runtime.device), machine_memory(), replace(sampling, seed=0)
+        if device.type != "cuda":
+            needs = _on_cpu(self, same)
+            return Plan(max(needs.stages.values()), free, refusal=_refusal(needs, free))
+        memory = torch.cuda.get_device_properties(device).total_memory  # not what is free, of which workers have taken their weights
+        predictions = _on_gpu(self, same, memory)
+        best = plan.fastest(predictions, memory, None)
+        if best is None:
+            return Plan(min(prediction.wanted for prediction in predictions), memory, refusal=plan.refusal(predictions, memory, None))
+        return Plan(best.wanted, memory, best.seconds)
 
 
 @lru_cache(64)
-def _on_cpu(found: Weights, runtime: Runtime, sampling: FullSampling) -> OnCpu:
+def _on_cpu(planner: Planner, sampling: FullSampling) -> OnCpu:
     from hunyuan_video import plan
 
-    return plan.on_cpu(plan.Parts.of(found), sampling, runtime)
+    return plan.on_cpu(plan.Parts.of(planner.found), sampling, planner.runtime)
 
 
 @lru_cache(64)
-def _on_gpu(found: Weights, runtime: Runtime, sampling: FullSampling, memory: int) -> list[Prediction]:
+def _on_gpu(planner: Planner, sampling: FullSampling, memory: int) -> list[Prediction]:
     from hunyuan_video import plan
     from hunyuan_video.distributed import cost
 
+    parts, runtime, card, gpus = plan.Parts.of(planner.found), planner.runtime, cost.nearest(memory), planner.gpus
+    if gpus > 1:
+        tokens, branches = plan.tokens_of(parts, sampling), 2 if sampling.cfg_scale > 1 else 1
+        degrees = cost.degrees_of(runtime, gpus, branches, parts.transformer, tokens, card)
+        runtime = replace(runtime, ulysses_degree=degrees.ulysses, ring_degree=degrees.ring)
     choices = [replace(runtime, offload=offload) for offload in plan.OFFLOADS] if runtime.offload == "auto" else [runtime]
-    return plan.predict(plan.Parts.of(found), sampling, choices, card=cost.nearest(memory))
+    return plan.predict(parts, sampling, choices, gpus=gpus, card=card)
 
 
 def _refusal(needs: OnCpu, free: int) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hunyuan_video.config import FullSampling, Sampling, require
@@ -39,7 +39,9 @@ class Form:
     """one for all LoRAs, or one for each, in their order, between spaces"""
     rewrite_mode: str = "off"
     rewritten: str = ""
-    """what the prompt was rewritten to, and the user made of that"""
+    """what the prompt was rewritten to, and the user made of that; empty: the prompt is as it was typed"""
+    rewriter: str = ""
+    """who wrote that"""
 
     @classmethod
     def at(cls, offer: Offer) -> Form:
@@ -63,17 +65,23 @@ class Form:
 
     @classmethod
     def of_made(cls, made: Provenance, order: Order) -> Form:
-        """As a video's file says that it was made. What LoRAs are called here, and what the prompt was before it was rewritten, is in its
-        order."""
+        """As a video's file says that it was made. What LoRAs are called here, and what the prompt was before it was rewritten, its order
+        says."""
+        return cls.of_order(replace(order, prompt=made.prompt, negative_prompt=made.negative_prompt, sampling=made.sampling))
+
+    @classmethod
+    def of_order(cls, order: Order) -> Form:
+        """As was ordered."""
         rewritten = order.rewritten or {}
         return cls.of_sampling(
-            made.sampling,
-            prompt=rewritten.get("original", made.prompt),
-            negative_prompt=made.negative_prompt or "",
+            order.sampling,
+            prompt=rewritten.get("original", order.prompt),
+            negative_prompt=order.negative_prompt or "",
             loras=tuple(lora.name for lora in order.loras),
             strengths=" ".join(lora.strengths for lora in order.loras) or "1",
             rewrite_mode=rewritten.get("mode", "off"),
-            rewritten=made.prompt if rewritten else "",
+            rewritten=order.prompt if rewritten else "",
+            rewriter=rewritten.get("backend", ""),
         )
 
     def sampling(self, offer: Offer) -> Sampling:
@@ -95,16 +103,20 @@ class Form:
             seed=self._whole("seed", self.seed),
         )
 
-    def asked(self, offer: Offer, image: bytes | None, rewritten: dict[str, Any] | None = None) -> Asked:
-        """`rewritten` is said of a prompt that became another, which then stands in its field. Raises a ValueError as `sampling`."""
+    def asked(self, offer: Offer, image: bytes | None) -> Asked:
+        """`image` is the content of the picture's file. Raises a ValueError as `sampling`."""
         return Asked(
-            self.rewritten if rewritten is not None else self.prompt,
+            self.rewritten if self.is_rewritten else self.prompt,
             self.sampling(offer),
             negative_prompt=self.negative_prompt if self.negative_prompt.strip() else None,
             image=image,
             loras=self._loras(),
-            rewritten=rewritten,
+            rewritten={"original": self.prompt, "mode": self.rewrite_mode, "backend": self.rewriter} if self.is_rewritten else None,
         )
+
+    @property
+    def is_rewritten(self) -> bool:
+        return self.rewrite_mode != "off" and bool(self.rewritten.strip())
 
     @staticmethod
     def _whole(name: str, text: str) -> int | None:

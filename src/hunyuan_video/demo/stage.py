@@ -49,7 +49,11 @@ def sentence(job: Job, place: int = 0, events: Sequence[Event] = ()) -> str:
             return "Cancelled." if job.error_code == CANCELLED else f"It could not be made: {job.error_message or job.error_code}"
         case "queued":
             again = "Its worker has stopped; it goes on from where it was. " if job.attempt else ""
-            return f"{again}Next in the queue." if place == 0 else f"{again}{place} {'video is' if place == 1 else 'videos are'} before it in the queue."
+            return (
+                f"{again}Next in the queue."
+                if place == 0
+                else f"{again}{place} {'video is' if place == 1 else 'videos are'} before it in the queue."
+            )
     if job.cancelling:
         return "Stopping at the end of this step …"
     doing = DOING[job.stage]
@@ -60,7 +64,9 @@ def sentence(job: Job, place: int = 0, events: Sequence[Event] = ()) -> str:
     elif job.stage in ("denoise", "decode"):
         doing += f", step {job.step} of {job.total}"
     left = seconds_left(job, events)
-    return f"{doing} …" if left is None else f"{doing}: about {duration(left)} left" + (", then decoding." if job.stage == "denoise" else ".")
+    return (
+        f"{doing} …" if left is None else f"{doing}: about {duration(left)} left" + (", then decoding." if job.stage == "denoise" else ".")
+    )
 
 
 def seconds_left(job: Job, events: Sequence[Event]) -> float | None:
