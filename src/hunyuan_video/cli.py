@@ -15,40 +15,17 @@ import tyro
 
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
+from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which
+from hunyuan_video.commands.serving import Serve, Worker
 from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes, require
-from hunyuan_video.distributed.started import LAUNCHED, RanksError, is_main_process, world_size
+from hunyuan_video.distributed.started import RanksError, is_main_process, world_size
+from hunyuan_video.errors import is_out_of_memory
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
 from hunyuan_video.signals import enter
 
 log = logging.getLogger("hunyuan_video")
-
-Flat = tyro.conf.arg(name="")  # a nested config's fields become flags without a prefix
-Repeatable = tyro.conf.UseAppendAction  # --lora A --lora B
-
-
-@dataclass(frozen=True)
-class Which:
-    """Which weights."""
-
-    weights: Path | None = None
-    """root of the weights (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
-    transformer: Path | None = None
-    """another transformer than theirs: a file or folder of any layout (docs/which-files.md)"""
-
-    def find(self, load_key: LoadKey) -> weights.Weights:
-        """They, saying so if it is the miniature that nobody asked for."""
-        found = weights.find_or_embedded(self.weights, self.transformer, load_key)
-        if found.is_embedded and self.weights is None and LAUNCHED not in os.environ:  # else the launcher has said it
-            missing = weights.locate(weights.DEFAULT_ROOT).missing()
-            names = ", ".join(path.name for path in missing)
-            what = "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {names})"
-            log.info("%s in ./%s: using the embedded miniature. %s.", what, weights.DEFAULT_ROOT, weights.HOW_TO_GET)
-        return found
-
-
-Loads = Annotated[Which, Flat]
 
 
 @dataclass(frozen=True)
@@ -365,8 +342,9 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
 
 COMMANDS: dict[str, Any] = {
     "generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download, "verify": Verify,
-    "inspect": Inspect, "convert": Convert, "evaluate": Evaluate,
+    "inspect": Inspect, "convert": Convert, "evaluate": Evaluate, "serve": Serve, "worker": Worker,
 }  # fmt: skip
+TOGETHER = ("generate", "worker")  # with --gpus, in a process for each
 GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
 
 
@@ -383,7 +361,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"hunyuan-video {__version__}")
         return 0
-    run = run_together if arguments[0] == "generate" else run_guarded
+    run = run_together if arguments[0] in TOGETHER else run_guarded
     return run(lambda: _dispatch(arguments[0], arguments[1:]))
 
 
@@ -417,8 +395,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return None if os.environ.get("HUNYUAN_VIDEO_TRACEBACK") else (_sentence(error), 2)
     if isinstance(error, RanksError):
         return str(error), error.code
-    on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)  # PyTorch's, not imported here
-    if on_gpu or (on_cpu and isinstance(error, RuntimeError)):
+    if is_out_of_memory(error):
         advice = "try --offload auto, --fp8 or a smaller video; in training --checkpoint-activations or a smaller --token-budget"
         return f"out of memory; {advice}. ({_sentence(error)})", 1
     return None
@@ -448,11 +425,11 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         given = replace(given, which=replace(given.which, weights=given.which.weights or _model_base()))
     elif hasattr(given, "weights"):
         given = replace(given, weights=given.weights or _model_base())  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(given, Generate) and given.gpus != 1 and world_size() == 1:
+    if isinstance(given, Generate | Worker) and given.gpus != 1 and world_size() == 1:
         return given.launch([name, *arguments])
-    if isinstance(given, Generate) and given.gpus not in (1, world_size()):
+    if isinstance(given, Generate | Worker) and given.gpus not in (1, world_size()):
         raise ValueError(f"--gpus is {given.gpus}, but torchrun has started {world_size()} processes; leave --gpus out.")
-    if not isinstance(given, Generate) and world_size() > 1:
+    if name not in TOGETHER and world_size() > 1:
         raise ValueError(f"`hunyuan-video {name}` works in one process, but torchrun has started {world_size()}; leave torchrun out.")
     given.run()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import os
@@ -18,11 +17,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from hunyuan_video.config import Output, check_prompt
+from hunyuan_video.errors import FULL
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 LATENTS_SUFFIX = ".safetensors"
 MAX_NAME_BYTES, MAX_TRAITS_BYTES = 100, 50  # of the 255 that file systems allow
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share, of a file
 
 
 def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str, ...] = (*VIDEO_SUFFIXES, LATENTS_SUFFIX)) -> Path:
@@ -186,7 +185,7 @@ def _whole(path: Path) -> Iterator[Path]:
 def why_not_written(error: Exception, temporary: Path) -> str | None:
     """What is wrong with the disk where `temporary` was to be written, if it is that: what was read meanwhile may be damaged, too."""
     if isinstance(error, OSError) and error.strerror:
-        is_ours = error.errno in _FULL or str(error.filename or "").startswith(str(temporary))
+        is_ours = error.errno in FULL or str(error.filename or "").startswith(str(temporary))
         return error.strerror.lower() if is_ours else None
     if number := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors says it
         return os.strerror(int(number[1])).lower()
