@@ -50,18 +50,19 @@ class Form:
 
     @classmethod
     def of_sampling(cls, sampling: FullSampling, **others: Any) -> Form:
-        return cls(
-            size=size_name((sampling.width, sampling.height)),
-            num_frames=sampling.num_frames,
-            num_steps=sampling.num_steps,
-            cfg_scale=sampling.cfg_scale,
-            shift=sampling.shift,
-            guidance=sampling.guidance or 0.0,
-            schedule=sampling.schedule,
-            linear_steps="" if sampling.linear_steps is None else str(sampling.linear_steps),
-            noise=sampling.noise,
-            **({"seed": str(sampling.seed)} | others),
-        )
+        own: dict[str, Any] = {
+            "size": size_name((sampling.width, sampling.height)),
+            "num_frames": sampling.num_frames,
+            "num_steps": sampling.num_steps,
+            "seed": str(sampling.seed),
+            "cfg_scale": sampling.cfg_scale,
+            "shift": sampling.shift,
+            "guidance": sampling.guidance or 0.0,
+            "schedule": sampling.schedule,
+            "linear_steps": "" if sampling.linear_steps is None else str(sampling.linear_steps),
+            "noise": sampling.noise,
+        }
+        return cls(**own | others)
 
     @classmethod
     def of_made(cls, made: Provenance, order: Order) -> Form:

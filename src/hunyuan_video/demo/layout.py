@@ -30,21 +30,23 @@ class Page:
         self.timer = gr.Timer(1)
         self.head = gr.HTML(elem_id="head")
         with gr.Row(elem_id="desk"):
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(elem_id="first"):
                 self._first(form, prompt)
+            with gr.Column(elem_id="screen"):
+                self.stage = gr.HTML(stage.EMPTY, elem_id="stage", js_on_load=None)
+            with gr.Column(elem_id="more"):
                 self._rewriting(form, rewriting)
                 self._picture()
-                self._loras(loras)
+                self._loras(form, loras)
                 self._advanced(form)
-            with gr.Column(scale=6, min_width=320):
-                self.stage = gr.HTML(stage.EMPTY, elem_id="stage", js_on_load=None)
-        gr.HTML("<h2>Your videos</h2>", js_on_load=None)
+        gr.HTML("<h2>Your videos</h2>", elem_id="videos", js_on_load=None)
         self.gallery = gr.HTML(elem_id="gallery", js_on_load=gallery.ON_LOAD)
 
     def form(self, values: tuple[Any, ...]) -> Form:
         """What stands in the fields, in the order of `inputs`."""
         given: dict[str, Any] = dict(zip(NAMES, values, strict=True))
-        return Form(**given | {"loras": tuple(given["loras"] or ())})
+        given["loras"] = tuple(given["loras"] or ())
+        return Form(**given)
 
     @property
     def inputs(self) -> list[Any]:
@@ -86,7 +88,11 @@ class Page:
                 )
                 self.rewrite = gr.Button("Rewrite now", min_width=100, elem_id="rewrite")
             self.fields["rewritten"] = gr.Textbox(
-                label="Rewritten prompt", info="Change it as you like; this is what the video is made of.", lines=3, elem_id="rewritten"
+                form.rewritten,
+                label="Rewritten prompt",
+                info="Change it as you like; this is what the video is made of.",
+                lines=3,
+                elem_id="rewritten",
             )
             self.fields["rewriter"] = gr.State(form.rewriter)
 
@@ -103,13 +109,16 @@ class Page:
                 elem_id="picture",
             )
 
-    def _loras(self, names: list[str]) -> None:
+    def _loras(self, form: Form, names: list[str]) -> None:
         with gr.Accordion("LoRA", open=False):
             self.fields["loras"] = gr.Dropdown(
                 names, multiselect=True, label="LoRA", info=None if names else "There is none: --loras FOLDER names a folder of them."
             )
             self.fields["strengths"] = gr.Textbox(
-                "1", label="Strength", info="One for all, or one for each, between spaces; 0.8,single_blocks=0 acts in a part.", max_lines=1
+                form.strengths,
+                label="Strength",
+                info="One for all, or one for each, between spaces; 0.8,single_blocks=0 acts in a part.",
+                max_lines=1,
             )
 
     def _advanced(self, form: Form) -> None:
@@ -126,7 +135,10 @@ class Page:
                 1, MAX_GUIDANCE, form.cfg_scale, step=0.1, label="Guidance scale", info="Above 1 in two passes, which take twice the time"
             )
             self.fields["negative_prompt"] = gr.Textbox(
-                label="Negative prompt", info="Acts while the guidance scale is above 1; empty: that of the weights", lines=2
+                form.negative_prompt,
+                label="Negative prompt",
+                info="Acts while the guidance scale is above 1; empty: that of the weights",
+                lines=2,
             )
             with gr.Row(elem_classes="tight"):
                 self.fields["schedule"] = gr.Dropdown(["shift", "linear-quadratic"], value=form.schedule, label="Schedule", min_width=120)

@@ -19,7 +19,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private",
 
 def build(desk: Desk, prompt: str = "") -> gr.Blocks:
     """The page of a desk, with a prompt to begin with."""
-    with gr.Blocks(title="HunyuanVideo", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as blocks:
+    with gr.Blocks(title="HunyuanVideo", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS_KEPT) as blocks:
         page = Page(desk.offer, prompt, desk.loras(), rewriting=desk.rewriter is not None)
         _wire(blocks, page, desk)
     return blocks
@@ -32,7 +32,7 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
     def look(shown: str | None, pages: int, last: tuple[str, str], request: gr.Request) -> list[Any]:
         return _sight(desk.view(_owner(request), shown, pages), last)
 
-    async def generate(pages: int, last: tuple[str, str], *values: Any, request: gr.Request) -> list[Any]:
+    async def generate(request: gr.Request, pages: int, last: tuple[str, str], *values: Any) -> list[Any]:
         form = page.form(values)
         try:
             if form.rewrite_mode != "off" and not form.rewritten.strip():
