@@ -315,3 +315,28 @@ class Output:
     @property
     def suffix(self) -> str:
         return ".safetensors" if self.format == "latents" else f".{self.format}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs and files are."""
+
+    data: Path = Path("server")
+    """folder for the database and the files, unless the next two say else"""
+    database: str | None = None
+    """of jobs: postgresql+psycopg://USER@HOST/NAME for workers on many machines (default: DATA/jobs.db, SQLite)"""
+    files: str | None = None
+    """of videos: a folder, or a URL that fsspec knows, such as s3://bucket/videos (default: DATA/files)"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @property
+    def url(self) -> str:
+        """Of the database, as SQLAlchemy has it."""
+        return self.database or f"sqlite:///{self.data.absolute() / 'jobs.db'}"
+
+    @property
+    def results(self) -> str:
+        """Of the files."""
+        return self.files or str(self.data / "files")

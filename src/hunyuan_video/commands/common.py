@@ -11,8 +11,9 @@ from typing import Annotated
 import tyro
 
 from hunyuan_video import weights
-from hunyuan_video.config import LoadKey
+from hunyuan_video.config import LoadKey, Place
 from hunyuan_video.distributed.started import LAUNCHED
+from hunyuan_video.leash import is_held
 
 log = logging.getLogger("hunyuan_video")
 
@@ -32,7 +33,7 @@ class Which:
     def find(self, load_key: LoadKey) -> weights.Weights:
         """They, saying so if it is the miniature that nobody asked for."""
         found = weights.find_or_embedded(self.weights, self.transformer, load_key)
-        if found.is_embedded and self.weights is None and LAUNCHED not in os.environ:  # else the launcher has said it
+        if found.is_embedded and self.weights is None and not (LAUNCHED in os.environ or is_held()):  # else who started this has said it
             missing = weights.locate(weights.DEFAULT_ROOT).missing()
             names = ", ".join(path.name for path in missing)
             what = "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {names})"
@@ -41,3 +42,6 @@ class Which:
 
 
 Loads = Annotated[Which, Flat]
+
+
+Places = Annotated[Place, Flat]

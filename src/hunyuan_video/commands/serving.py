@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which
-from hunyuan_video.config import Limits, LoadKey, Runtime, require
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where jobs and files are."""
-
-    data: Path = Path("server")
-    """folder for the database and the files, unless the next two say else"""
-    database: str | None = None
-    """of jobs: postgresql+psycopg://USER@HOST/NAME for workers on many machines (default: DATA/jobs.db, SQLite)"""
-    files: str | None = None
-    """of videos: a folder, or a URL that fsspec knows, such as s3://bucket/videos (default: DATA/files)"""
-
-
-Places = Annotated[Place, Flat]
+from hunyuan_video.commands.common import Flat, Loads, Places, Repeatable, Which
+from hunyuan_video.commands.flags import flags_of
+from hunyuan_video.config import Limits, LoadKey, Place, Runtime, require
+from hunyuan_video.serving.rules import FOR_STRANGERS
 
 
 @dataclass(frozen=True)
@@ -45,7 +33,7 @@ class Serve:
     """a host to which webhooks may be sent, as often as there are hosts; they are signed with $HUNYUAN_VIDEO_WEBHOOK_SECRET"""
     max_queue: int = 100
     """how many videos may wait; who asks for one more is told when to come again"""
-    limits: Annotated[Limits, Flat] = Limits(max_side=2048, max_frames=257, max_pixels=250_000_000, max_steps=100)  # noqa: RUF009 (frozen)
+    limits: Annotated[Limits, Flat] = FOR_STRANGERS
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
     which: Loads = field(default_factory=Which)
     load_key: LoadKey = "module"
@@ -58,9 +46,34 @@ class Serve:
         require(self.max_queue >= 1, f"max_queue is {self.max_queue}; it must be 1 or more.")
 
     def run(self) -> None:
-        from hunyuan_video.apps.serve import serve
+        found = self.which.find(self.load_key)
+        secret = os.environ.get("HUNYUAN_VIDEO_WEBHOOK_SECRET")
+        more = {"limits": self.limits, "loras": self.loras, "webhook_hosts": self.webhook_host, "max_queue": self.max_queue}
 
-        serve(self)
+        from hunyuan_video.apps import serve
+
+        rules = serve.rules_of(found, self.host, self._keys(), webhook_secret=secret, **more)
+        address, api = (self.host, self.port), ["serve", *flags_of(replace(self, workers=0))]
+        if self.workers == 0:
+            serve.serve_api(address, self.place, rules)
+        elif self.workers == "ray":
+            from hunyuan_video.apps.ray_workers import Command
+
+            on_cpu = self.runtime.device == "cpu"
+            command = Command(["worker", *flags_of(self._worker().anywhere())], self.place.url, self.gpus, on_cpu)
+            serve.serve_with_ray(address, self.place, api, command)
+        else:
+            shares = serve.shares_of(self.workers, self.gpus, self.runtime.device)
+            serve.serve_with_workers(address, self.place, api, ["worker", *flags_of(self._worker())], shares)
+
+    def _worker(self) -> Worker:
+        """One of this server's queue."""
+        return Worker(self.place, self.gpus, self.loras, None, self.runtime, self.which, self.load_key)
+
+    def _keys(self) -> str:
+        if self.api_key_file is None:
+            return os.environ.get("HUNYUAN_VIDEO_API_KEYS", "")
+        return self.api_key_file.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -80,12 +93,28 @@ class Worker:
     """of an official transformer's file: the weights, or their average"""
 
     def run(self) -> None:
+        found = self.which.find(self.load_key)
+
         from hunyuan_video.apps.worker import run
 
-        run(self)
+        run(found, self.runtime, self.place, self.loras, self.name)
 
     def launch(self, arguments: list[str]) -> None:
         """The same in a process for each GPU, where `arguments` were the command's."""
+        self.which.find(self.load_key)
+
         from hunyuan_video.apps.worker import launch_group
 
-        launch_group(self, arguments)
+        launch_group(self.gpus, self.runtime.device, arguments)
+
+    def anywhere(self) -> Worker:
+        """The same for a process in another folder, or on another machine with the same files."""
+        place = Place(self.place.data.absolute(), self.place.url, self.place.results)
+        if "://" not in place.results:
+            place = replace(place, files=str(Path(place.results).absolute()))
+        which = Which(_absolute(self.which.weights), _absolute(self.which.transformer))
+        return replace(self, place=place, which=which, loras=_absolute(self.loras))
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()

@@ -155,6 +155,8 @@ class Worker:
     model: str
     seen_at: float
     job: str | None
+    memory: int | None = None
+    """bytes that it has taken at most, if it says so"""
 
 
 @dataclass(frozen=True)

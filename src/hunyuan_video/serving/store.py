@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, and_, create_engine, delete, event, func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from hunyuan_video.serving import tallies
 from hunyuan_video.serving.jobs import (
     CANCELLED,
     CRASHED,
@@ -177,13 +178,14 @@ class Store:
                 self._tell(db, job_id, "resumed", {"attempt": job.attempt, "step": job.state_step})
             return Claim(job, worker)
 
-    def renew(self, claim: Claim) -> bool:
-        """Go on for another lease. Returns whether to stop, because the job is to be cancelled. Raises a LeaseLostError, as all below."""
+    def renew(self, claim: Claim, *, memory: int | None = None) -> bool:
+        """Go on for another lease. Returns whether to stop, because the job is to be cancelled. `memory` is the most bytes that the worker
+        has taken, for whoever watches it. Raises a LeaseLostError, as all below."""
         with self._writing() as db:
             now = self._now(db)
             row = self._held(db, claim)
             self._write(db, claim, lease_until=now + self.lease)
-            self._seen(db, claim.worker, claim.job.id, now)
+            self._seen(db, claim.worker, claim.job.id, now, memory=memory)
             return row.cancelling
 
     def report(
@@ -210,6 +212,7 @@ class Store:
                 changes["files"] = row.files | {"preview": preview}
             self._write(db, claim, **changes)
             self._seen(db, claim.worker, claim.job.id, now)
+            tallies.count_step(db, row, stage, step == total, now)
             self._tell(db, row.id, "step", {"stage": stage, "step": step, "total": total, "progress": changes["progress"]})
             if preview is not None:
                 self._tell(db, row.id, "preview", {"step": step, "total": total})
@@ -255,7 +258,7 @@ class Store:
     def live_workers(self) -> list[Worker]:
         with self._reading() as db:
             alive = select(workers).where(workers.c.seen_at > self._now(db) - self.lease)
-            return [Worker(row.id, row.model, row.seen_at, row.job) for row in db.execute(alive.order_by(workers.c.id))]
+            return [Worker(row.id, row.model, row.seen_at, row.job, row.memory) for row in db.execute(alive.order_by(workers.c.id))]
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are, by status."""
@@ -265,13 +268,16 @@ class Store:
             }
         return {status: found.get(status, 0) for status in ("queued", "in_progress", "completed", "failed")}
 
-    def errors(self) -> dict[str, int]:
-        """How many jobs have failed, by code."""
+    def queue_age(self) -> float:
+        """Seconds for which the job that came first waits; 0 if none does."""
         with self._reading() as db:
-            query = (
-                select(jobs.c.error_code, func.count().label("number")).where(jobs.c.error_code.is_not(None)).group_by(jobs.c.error_code)
-            )
-            return {row.error_code: row.number for row in db.execute(query)}
+            oldest = db.scalar(select(func.min(jobs.c.created_at)).where(jobs.c.status == "queued"))
+            return 0.0 if oldest is None else max(0.0, self._now(db) - oldest)
+
+    def tallies(self) -> list[tallies.Tally]:
+        """How long things took and what failed, since the database was made."""
+        with self._reading() as db:
+            return tallies.read(db)
 
     def unwanted(self) -> list[str]:
         """Files to remove, by the beginning of their names; say so with `removed` once they are."""
@@ -349,6 +355,10 @@ class Store:
         if "preview" in row.files and status == "completed":
             self._discard(db, row.files["preview"])
         error = {"code": values["error_code"], "message": values["error_message"]} if status == "failed" else {}
+        if status == "failed":
+            tallies.count(db, "error", values["error_code"])
+        if row.started_at is not None:
+            tallies.count(db, "job", status, now - row.created_at)
         self._tell(db, row.id, status, error)
         if row.webhook is not None:
             sent = {"job": row.id, "url": row.webhook, "kind": f"video.{status}", "created_at": now, "tries": 0, "next_at": now}
@@ -386,9 +396,12 @@ class Store:
     def _tell(self, db: Connection, job_id: str, kind: str, data: dict[str, Any]) -> None:
         db.execute(insert(events), {"job": job_id, "kind": kind, "at": self._now(db), "data": data})
 
-    def _seen(self, db: Connection, worker: str, job_id: str | None, now: float, model: str | None = None) -> None:
-        """A worker lives. Its model is said when it claims."""
-        said: dict[str, Any] = {"seen_at": now, "job": job_id} | ({} if model is None else {"model": model})
+    def _seen(
+        self, db: Connection, worker: str, job_id: str | None, now: float, model: str | None = None, memory: int | None = None
+    ) -> None:
+        """A worker lives. Its model is said when it claims, its memory now and then."""
+        news = {"model": model, "memory": memory}
+        said: dict[str, Any] = {"seen_at": now, "job": job_id} | {name: value for name, value in news.items() if value is not None}
         if db.execute(update(workers).where(workers.c.id == worker).values(said)).rowcount == 0:
             db.execute(insert(workers), {"id": worker, "model": ""} | said)
 

@@ -62,6 +62,7 @@ workers = Table(
     Column("model", String(200), nullable=False),
     Column("seen_at", Float(53), nullable=False),
     Column("job", String(64)),
+    Column("memory", BigInteger),
 )
 
 deliveries = Table(
@@ -79,3 +80,14 @@ deliveries = Table(
 
 # Files that nobody will ask for any more, by the beginning of their names. They are removed after the transaction that forgot them.
 garbage = Table("garbage", metadata, Column("name", String(200), primary_key=True))
+
+# `bucket` is of `tallies.BOUNDS`.
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("label", String(64), primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("total", Float(53), nullable=False),
+)

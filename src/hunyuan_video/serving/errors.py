@@ -1,0 +1,104 @@
+"""Errors as OpenAI's clients read them: {"error": {message, type, param, code}} with every status. Imports no torch."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from hunyuan_video.serving.jobs import NO_SPACE, KeyReusedError, QueueFullError
+
+BUSY = 5  # seconds after which to ask again when the database or the disk gives no room
+_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_CODES = {
+    400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 409: "conflict", 413: "request_too_large",
+    415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "queue_full", 500: "server_error", 503: "unavailable",
+}  # fmt: skip
+_SENTENCES = {
+    404: "There is nothing here; the paths are in /openapi.json.",
+    405: "This path does not know this method; /openapi.json says which it knows.",
+}
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """What comes with every status that is no success."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, headers: Mapping[str, str] = {}):
+        super().__init__(message)
+        self.status, self.message, self.param, self.headers = status, message, param, headers
+        self.code = code or _CODES[status]
+
+    def response(self) -> JSONResponse:
+        kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        detail = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return JSONResponse({"error": detail}, self.status, dict(self.headers))
+
+
+def refused(error: ValueError, fields: Mapping[str, str]) -> ApiError:
+    """The answer to a value that cannot be. Our sentences begin with the name of the field, or `fields` knows their beginning."""
+    said = str(error)
+    beginning = next((name for start, name in fields.items() if re.match(rf"{re.escape(start)}\b", said)), None)
+    return ApiError(400, said, param=beginning)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Every error that a route raises becomes an answer of this form."""
+
+    def ours(_: Request, error: Any) -> JSONResponse:
+        return error.response()
+
+    def starlettes(_: Request, error: Any) -> JSONResponse:
+        status = error.status_code if error.status_code in _CODES else 400
+        return ApiError(status, _SENTENCES.get(status, f"{error.detail}."), headers=error.headers or {}).response()
+
+    def of_parameters(_: Request, error: Any) -> JSONResponse:
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        return ApiError(400, f"{name} is {first['input']!r:.100}; {first['msg'].lower()}.", param=name).response()
+
+    def queue_full(_: Request, error: Any) -> JSONResponse:
+        return ApiError(429, str(error), headers={"retry-after": str(error.retry_after)}).response()
+
+    def key_reused(_: Request, error: Any) -> JSONResponse:
+        return ApiError(409, str(error), code="idempotency_key_reused").response()
+
+    def database(_: Request, error: Any) -> JSONResponse:
+        return ApiError(503, "The database cannot be reached; try again in a moment.", headers={"retry-after": str(BUSY)}).response()
+
+    def disk(_: Request, error: Any) -> JSONResponse:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        said = "There is no room for files on this server; try again later."
+        return ApiError(503, said, code=NO_SPACE, headers={"retry-after": str(BUSY)}).response()
+
+    for kind, handler in (
+        (ApiError, ours),
+        (HTTPException, starlettes),
+        (RequestValidationError, of_parameters),
+        (QueueFullError, queue_full),
+        (KeyReusedError, key_reused),
+        (OperationalError, database),
+        (OSError, disk),
+    ):
+        app.add_exception_handler(kind, handler)

@@ -1,0 +1,301 @@
+"""The paths of the API: who asks is known, what is asked for is checked, and the store does it. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CollectorRegistry
+from starlette.concurrency import run_in_threadpool
+
+from hunyuan_video.config import Sampling
+from hunyuan_video.serving import schema
+from hunyuan_video.serving.bodies import read_body
+from hunyuan_video.serving.content import send_content
+from hunyuan_video.serving.errors import ApiError, ErrorBody, refused
+from hunyuan_video.serving.events import follow, last_seen
+from hunyuan_video.serving.jobs import Job, check_id
+from hunyuan_video.serving.last_frame import last_frame
+from hunyuan_video.serving.metrics import text_of
+from hunyuan_video.serving.orders import Asked, image_of, lora_files, place
+from hunyuan_video.serving.results import Results
+from hunyuan_video.serving.rules import Rules
+from hunyuan_video.serving.security import owner_of
+from hunyuan_video.serving.store import Store
+
+POLL_AFTER = 1000  # milliseconds after which to ask again how far a video is
+# By the beginning of our sentences, which field they are about.
+_FIELDS = {
+    **{name: name for name in (*schema.Create.model_fields, "video")},
+    "The prompt": "prompt",
+    "The negative prompt": "negative_prompt",
+    "image": "input_reference",
+    "A linear-quadratic schedule": "num_steps",
+    "Idempotency-Key": "Idempotency-Key",
+    "seconds and num_frames": "seconds",
+    "size and width": "size",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What every path works with."""
+
+    store: Store
+    results: Results
+    rules: Rules
+    registry: CollectorRegistry
+
+    def job(self, job_id: str, owner: str) -> Job:
+        """Raises an ApiError, 404, if there is none, or it is another's."""
+        job = self.store.get(job_id, owner) if check_id(job_id) else None
+        if job is None:
+            raise no_such_video()
+        return job
+
+    def finished(self, job_id: str, owner: str) -> Job:
+        """Raises an ApiError if there is none, or no video of it."""
+        job = self.job(job_id, owner)
+        if job.status != "completed":
+            raise ApiError(409, f"The video is {job.status}; only a completed one can be gone on with.", code="not_ready")
+        return job
+
+    def place(self, owner: str, key: str | None, asked: Callable[[], Asked]) -> schema.Video:
+        """Raises what `place` does; of what cannot be, an ApiError that names the field."""
+        try:
+            job = place(self.store, self.results, self.rules, owner, asked(), idempotency_key=key)
+        except ValueError as error:
+            if type(error) is not ValueError:  # such as a key that came before
+                raise
+            raise refused(error, _FIELDS) from error
+        return schema.video_of(job, self.rules.fps)
+
+
+def no_such_video() -> ApiError:
+    return ApiError(404, "There is no such video of yours; /v1/videos lists those there are.", param="video_id", code="video_not_found")
+
+
+async def service_of(request: Request) -> Service:
+    return request.app.state.service
+
+
+async def owner(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))]) -> str:
+    return owner_of(request.app.state.service.rules.keys, request.headers.get("authorization"))
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorBody} for status in (*statuses, 500, 503)}
+
+
+def body(model: type[Any], *, json_too: bool = True) -> dict[str, Any]:
+    """How a body is described that a path reads itself."""
+    content = {"multipart/form-data": {"schema": {"$ref": f"#/components/schemas/{model.__name__}Form"}}}
+    if json_too:
+        content["application/json"] = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+Svc = Annotated[Service, Depends(service_of)]
+Owner = Annotated[str, Depends(owner)]
+Variant = Literal["video", "thumbnail", "spritesheet", "preview"]
+POSTED = errors(400, 401, 409, 413, 415, 429)
+KEY_HEADER = {
+    "parameters": [
+        {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
+    ]
+}
+router = APIRouter(prefix="/v1")
+
+
+@router.post("/videos", responses=POSTED, openapi_extra=body(schema.Create) | KEY_HEADER)
+async def create_video(request: Request, svc: Svc, owner: Owner) -> schema.Video:
+    """Order a video."""
+    given = await read_body(request, schema.Create)
+    return await run_in_threadpool(svc.place, owner, request.headers.get("idempotency-key"), partial(given.asked, svc.rules.fps))
+
+
+@router.get("/videos", responses=errors(400, 401))
+def list_videos(
+    svc: Svc,
+    owner: Owner,
+    after: Annotated[str | None, Query(description="id of the last video of the page before")] = None,
+    limit: Annotated[int, Query(ge=0, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> schema.VideoList:
+    """Your videos, by the time they were ordered."""
+    try:
+        jobs, more = svc.store.list(owner, after=after, limit=limit, order=order)
+    except LookupError as error:
+        raise ApiError(400, str(error.args[0]), param="after") from error
+    data = [schema.video_of(job, svc.rules.fps) for job in jobs]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return schema.VideoList(data=data, first_id=first, last_id=last, has_more=more)
+
+
+@router.post("/videos/edits", responses=POSTED, openapi_extra=body(schema.Edit), response_model=schema.Video)
+async def edit_video(request: Request, _: Owner) -> None:
+    """Refused: no weights that this program knows change a video that there is."""
+    await read_body(request, schema.Edit)
+    raise ApiError(400, "No weights here can change a video; remix it by another prompt, or make a new one.", code="not_supported")
+
+
+@router.post("/videos/extensions", responses=POSTED | errors(404), openapi_extra=body(schema.Extend) | KEY_HEADER)
+async def extend_video(request: Request, svc: Svc, owner: Owner) -> schema.Video:
+    """Order a video that begins with the last frame of another one."""
+    given = await read_body(request, schema.Extend)
+    if not svc.rules.image_to_video:
+        raise ApiError(400, "The weights here know text alone, so they cannot go on from a frame.", code="not_supported")
+    return await run_in_threadpool(_extend, svc, owner, request.headers.get("idempotency-key"), given)
+
+
+def _extend(svc: Service, owner: str, key: str | None, given: schema.Extend) -> schema.Video:
+    source = svc.finished(given.video.id, owner) if isinstance(given.video, schema.VideoReference) else None
+
+    def asked() -> Asked:
+        frames = None if given.seconds is None else schema.frames_of(given.seconds, svc.rules.fps)
+        if source is None:
+            assert isinstance(given.video, bytes)
+            return Asked(given.prompt, Sampling(num_frames=frames), image=_last(svc, given.video))
+        with svc.results.open(source.files["video"]) as file:
+            picture = _last(svc, file.read())
+        order = source.order
+        like: dict[str, Any] = asdict(order.sampling) | {"seed": None, "num_frames": frames or order.sampling.num_frames}
+        return Asked(given.prompt, Sampling(**like), order.negative_prompt, picture, order.loras, remixed_from=source.id)
+
+    return svc.place(owner, key, asked)
+
+
+def _last(svc: Service, video: bytes) -> bytes:
+    return last_frame(video, svc.rules.max_picture_pixels)
+
+
+@router.post("/videos/characters", responses=POSTED, openapi_extra=body(schema.Character, json_too=False), response_model=schema.Video)
+async def create_character(_: Owner) -> None:
+    """Refused: there are no characters here."""
+    raise ApiError(400, "There are no characters here; train a LoRA of one, and ask for it by its name.", code="not_supported")
+
+
+@router.get("/videos/characters/{character_id}", responses=errors(401, 404), response_model=schema.Video)
+def get_character(character_id: str, _: Owner) -> None:
+    """There are none."""
+    raise ApiError(404, "There are no characters here; train a LoRA of one, and ask for it by its name.", param="character_id")
+
+
+@router.get("/videos/{video_id}", responses=errors(401, 404))
+def get_video(video_id: str, svc: Svc, owner: Owner, response: Response) -> schema.Video:
+    """How far it is."""
+    job = svc.job(video_id, owner)
+    if not job.is_over:
+        response.headers["openai-poll-after-ms"] = str(POLL_AFTER)
+    return schema.video_of(job, svc.rules.fps)
+
+
+@router.delete("/videos/{video_id}", responses=errors(401, 404))
+def delete_video(video_id: str, svc: Svc, owner: Owner) -> schema.Deleted:
+    """Forget it and its files, also while it is made."""
+    if not (check_id(video_id) and svc.store.delete(video_id, owner)):
+        raise no_such_video()
+    return schema.Deleted(id=video_id)
+
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {"content": dict.fromkeys(("video/mp4", "image/webp"), _FILE)}
+
+
+@router.head("/videos/{video_id}/content", include_in_schema=False)
+@router.get(
+    "/videos/{video_id}/content",
+    response_class=Response,
+    responses={200: _FILES, 206: _FILES, 304: {"description": "You have it."}} | errors(400, 401, 404, 409, 416),
+)
+def get_content(video_id: str, request: Request, svc: Svc, owner: Owner, variant: Variant = "video") -> Response:
+    """The video, a picture of it, a sheet of pictures; or while it is made a preview."""
+    return send_content(request, svc.job(video_id, owner), variant, svc.results)
+
+
+@router.post("/videos/{video_id}/remix", responses=POSTED | errors(404), openapi_extra=body(schema.Remix) | KEY_HEADER)
+async def remix_video(video_id: str, request: Request, svc: Svc, owner: Owner) -> schema.Video:
+    """Order the same video by another prompt: with its seed, settings, LoRAs and picture."""
+    given = await read_body(request, schema.Remix)
+    source = await run_in_threadpool(svc.finished, video_id, owner)
+
+    def asked() -> Asked:
+        order = source.order
+        picture = image_of(order, svc.results)
+        return Asked(given.prompt, order.sampling, order.negative_prompt, picture, order.loras, remixed_from=source.id)
+
+    return await run_in_threadpool(svc.place, owner, request.headers.get("idempotency-key"), asked)
+
+
+@router.post("/videos/{video_id}/cancel", responses=errors(401, 404))
+def cancel_video(video_id: str, svc: Svc, owner: Owner) -> schema.Video:
+    """End it, at once or after the running step; it is then `failed` with the code `cancelled`. One that is over stays as it is."""
+    job = svc.store.cancel(video_id, owner) if check_id(video_id) else None
+    if job is None:
+        raise no_such_video()
+    return schema.video_of(job, svc.rules.fps)
+
+
+@router.get(
+    "/videos/{video_id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}} | errors(400, 401, 404),
+    openapi_extra={"parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"}}]},
+)
+async def follow_video(video_id: str, request: Request, svc: Svc, owner: Owner) -> StreamingResponse:
+    """What happens to it, as it happens (server-sent events), from after Last-Event-ID on."""
+    after = last_seen(request.headers.get("last-event-id"))
+    job = await run_in_threadpool(svc.job, video_id, owner)
+    stream = follow(svc.store, svc.results, job, after, svc.rules.fps)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+
+@router.get("/models", responses=errors(401))
+def list_models(svc: Svc, _: Owner) -> schema.ModelList:
+    """The weights that are here, what they were made for, what may be asked for at most, and the LoRAs."""
+    return schema.ModelList(data=[_model(svc.rules)])
+
+
+@router.get("/models/{model_id:path}", responses=errors(401, 404))
+def get_model(model_id: str, svc: Svc, _: Owner) -> schema.Model:
+    if model_id != svc.rules.model:
+        raise ApiError(404, f"There is no such model; {svc.rules.model!r} is here.", param="model_id", code="model_not_found")
+    return _model(svc.rules)
+
+
+def _model(rules: Rules) -> schema.Model:
+    return schema.Model(
+        id=rules.model,
+        image_to_video=rules.image_to_video,
+        defaults={name: value for name, value in asdict(rules.defaults).items() if name != "seed"},
+        limits=asdict(rules.limits),
+        loras=list(lora_files(rules.loras)),
+    )
+
+
+house = APIRouter()
+
+
+@house.get("/health")
+async def health() -> schema.Health:
+    """Whether this process is alive."""
+    return schema.Health(status="ok")
+
+
+@house.get("/ready", responses=errors())
+def ready(svc: Svc) -> schema.Health:
+    """Whether a worker has been heard of, so that videos are made."""
+    if not svc.store.live_workers():
+        raise ApiError(503, "No worker has been heard of; jobs are taken and wait for one.", code="no_worker")
+    return schema.Health(status="ok")
+
+
+@house.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}} | errors(401))
+def metrics(svc: Svc, _: Owner) -> Response:
+    """For Prometheus."""
+    return Response(text_of(svc.registry), media_type="text/plain; version=0.0.4; charset=utf-8")

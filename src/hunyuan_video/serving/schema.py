@@ -1,0 +1,259 @@
+"""What comes over the wire and what goes back: OpenAI's names first, ours beside them. Imports no torch."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
+
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Sampling, require
+from hunyuan_video.serving.jobs import Job, NamedLora, Status
+from hunyuan_video.serving.orders import Asked
+
+_DATA_URL = re.compile(r"data:[a-z0-9.+/;=-]{0,100},", re.IGNORECASE)
+MAX_SECONDS = 3600
+
+
+def picture_bytes(given: object) -> bytes | None:
+    """A picture's file from a part of a form, a data URL, or an object that has one. Nothing is fetched.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if given is None or isinstance(given, bytes):
+        return given
+    if isinstance(given, dict):
+        require(given.keys() == {"image_url"}, "input_reference needs image_url, a data URL, and nothing else: files are not kept here.")
+        given = given["image_url"]
+    match = _DATA_URL.match(given) if isinstance(given, str) else None
+    require(match is not None, "input_reference is no picture; send the file itself or a data URL (data:image/png;base64,…), no address.")
+    assert match is not None and isinstance(given, str)
+    require(match[0].lower().endswith(";base64,"), "input_reference is a data URL that is not in base64.")
+    try:
+        return base64.b64decode(given[match.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"input_reference is a data URL that is cut short or damaged ({error}).") from error
+
+
+_PICTURE = {
+    "description": "A picture that the video begins with: a file in a form, or a data URL.",
+    "anyOf": [
+        {"type": "string", "maxLength": 20971520, "description": "data:image/png;base64,…"},
+        {"type": "object", "properties": {"image_url": {"type": "string"}}, "required": ["image_url"], "additionalProperties": False},
+        {"type": "null"},
+    ],
+}
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
+Seconds = Annotated[str | FiniteFloat | None, Field(description="4n + 1 frames at 24 a second nearest to this length, and one more")]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Lora(Strict):
+    """One of those that /v1/models lists, and how strongly it acts."""
+
+    name: Annotated[str, Field(max_length=255)]
+    strengths: str | FiniteFloat = 1
+    """a number, or such as 0.8,single_blocks.0-19=0"""
+
+
+class Create(Strict):
+    """A video to make. What is left out is as the weights were made for."""
+
+    prompt: Prompt
+    model: str | None = None
+    seconds: Seconds = None
+    size: str | None = Field(None, description="WIDTHxHEIGHT", pattern=r"^\d{1,5}x\d{1,5}$")
+    input_reference: Annotated[bytes | None, BeforeValidator(picture_bytes), WithJsonSchema(_PICTURE)] = None
+    negative_prompt: Annotated[str | None, Field(max_length=MAX_PROMPT_CHARACTERS)] = None
+    num_frames: int | None = Field(None, description="4n + 1, in place of seconds")
+    height: int | None = Field(None, description="multiple of 16, in place of size")
+    width: int | None = None
+    num_steps: int | None = None
+    shift: FiniteFloat | None = None
+    schedule: Literal["shift", "linear-quadratic"] | None = None
+    linear_steps: int | None = None
+    guidance: FiniteFloat | None = None
+    cfg_scale: FiniteFloat | None = None
+    seed: int | None = None
+    noise: Literal["cpu", "official"] | None = None
+    loras: list[Lora] | None = Field(None, max_length=20)
+    webhook_url: str | None = None
+
+    def asked(self, fps: int) -> Asked:
+        """Raises a ValueError for what cannot be."""
+        width, height = _pair(self)
+        require(self.seconds is None or self.num_frames is None, "seconds and num_frames say the same; give one of them.")
+        frames = self.num_frames if self.seconds is None else frames_of(self.seconds, fps)
+        names = ("num_steps", "shift", "schedule", "linear_steps", "guidance", "cfg_scale", "seed", "noise")
+        sampling = Sampling(height=height, width=width, num_frames=frames, **{name: getattr(self, name) for name in names})
+        loras = tuple(NamedLora(lora.name, str(lora.strengths)) for lora in self.loras or ())
+        return Asked(self.prompt, sampling, self.negative_prompt, self.input_reference, loras, None, self.model, self.webhook_url)
+
+
+class Remix(Strict):
+    """The same video, by another prompt."""
+
+    prompt: Prompt
+
+
+class VideoReference(Strict):
+    id: str
+
+
+class Extend(Strict):
+    """What comes after a finished video."""
+
+    prompt: Prompt
+    video: VideoReference | bytes
+    seconds: Seconds = None
+
+
+class Edit(Strict):
+    prompt: Prompt
+    video: VideoReference | bytes
+
+
+class Character(Strict):
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    video: bytes
+
+
+class VideoError(BaseModel):
+    code: str
+    message: str
+
+
+class LoraUsed(BaseModel):
+    name: str
+    strengths: str
+
+
+class Parameters(BaseModel):
+    """All that decides what the video is, with nothing left open."""
+
+    height: int
+    width: int
+    num_frames: int
+    fps: int
+    num_steps: int
+    shift: float
+    schedule: str
+    linear_steps: int | None
+    guidance: float | None
+    cfg_scale: float
+    seed: int
+    noise: str
+    negative_prompt: str | None
+    loras: list[LoraUsed]
+    input_reference: bool
+    """whether it begins with a picture"""
+
+
+class Video(BaseModel):
+    """A job, as OpenAI's clients know it, and `parameters`."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Status
+    progress: int
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    prompt: str | None
+    size: str
+    seconds: str
+    remixed_from_video_id: str | None
+    error: VideoError | None
+    parameters: Parameters
+
+
+class VideoList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(BaseModel):
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: bool = True
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "hunyuan-video"
+    image_to_video: bool
+    defaults: dict[str, Any]
+    limits: dict[str, Any]
+    loras: list[str]
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Health(BaseModel):
+    status: str
+
+
+def video_of(job: Job, fps: int) -> Video:
+    sampling, failed = job.order.sampling, job.error_code is not None
+    values = {name: getattr(sampling, name) for name in Parameters.model_fields if hasattr(sampling, name)}
+    return Video(
+        id=job.id,
+        model=job.model,
+        status=job.status,
+        progress=job.progress,
+        created_at=int(job.created_at),
+        completed_at=None if job.completed_at is None else int(job.completed_at),
+        expires_at=None if job.expires_at is None else int(job.expires_at),
+        prompt=job.order.prompt,
+        size=f"{sampling.width}x{sampling.height}",
+        seconds=seconds_of(sampling.num_frames, fps),
+        remixed_from_video_id=job.remixed_from,
+        error=VideoError(code=job.error_code or "", message=job.error_message or "") if failed else None,
+        parameters=Parameters(
+            **values,
+            fps=fps,
+            negative_prompt=job.order.negative_prompt,
+            loras=[LoraUsed(name=lora.name, strengths=lora.strengths) for lora in job.order.loras],
+            input_reference=job.order.image is not None,
+        ),
+    )
+
+
+def frames_of(seconds: str | float, fps: int) -> int:
+    """The number of frames, 4n + 1, whose first and last are nearest to so many seconds apart. Raises a ValueError for no length."""
+    try:
+        length = float(seconds)
+    except ValueError:
+        length = math.nan
+    require(0 <= length <= MAX_SECONDS, f"seconds is {seconds!r:.50}; it must be a number from 0 to {MAX_SECONDS}, such as 4.")
+    return 4 * round(length * fps / 4) + 1
+
+
+def seconds_of(num_frames: int, fps: int) -> str:
+    """Between the first and the last frame, to the millisecond: what `frames_of` makes the same number of frames of."""
+    return f"{(num_frames - 1) / fps:.3f}".rstrip("0").rstrip(".")
+
+
+def _pair(given: Create) -> tuple[int | None, int | None]:
+    """Width and height, of one or the other way to say them."""
+    if given.size is None:
+        return given.width, given.height
+    require(given.width is None and given.height is None, "size and width or height say the same; give one or the others.")
+    width, height = map(int, given.size.split("x"))
+    return width, height

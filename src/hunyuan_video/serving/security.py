@@ -1,0 +1,135 @@
+"""Who asks, and what goes out with every answer. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Iterable, Mapping, MutableMapping
+from hmac import compare_digest
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hunyuan_video.config import require
+from hunyuan_video.serving.errors import ApiError
+from hunyuan_video.serving.rules import LOCAL
+
+log = logging.getLogger(__name__)
+SHORTEST_KEY = 16
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def read_keys(lines: Iterable[str]) -> dict[str, str]:
+    """What is kept of keys that stand as NAME=KEY, one a line; empty lines and those that begin with # are passed over.
+
+    Raises:
+        ValueError: a line is none, a name comes twice, or a key is short. No sentence shows a key.
+    """
+    keys: dict[str, str] = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith("#"):
+            continue
+        name, equals, key = (part.strip() for part in line.partition("="))
+        require(bool(equals and name), f"Line {number} of the keys is not NAME=KEY.")
+        require(name not in keys and len(name) <= 200, f"Line {number} of the keys has a name that is there already, or too long.")
+        require(
+            len(key) >= SHORTEST_KEY,
+            f"The key {name!r} has {len(key)} characters; it must have {SHORTEST_KEY} or more: python -c "
+            "'import secrets; print(secrets.token_urlsafe(32))'",
+        )
+        keys[name] = digest_of(key)
+    return keys
+
+
+def digest_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def owner_of(keys: Mapping[str, str], authorization: str | None) -> str:
+    """The name of the key in an Authorization header. A wrong key takes as long as a right one: digests are compared, with all of them.
+
+    Raises an ApiError, 401, if there is none.
+    """
+    if not keys:
+        return LOCAL
+    scheme, _, key = (authorization or "").partition(" ")
+    given = digest_of(key.strip())
+    found = [name for name, digest in keys.items() if compare_digest(digest, given)]
+    if scheme.lower() != "bearer" or not found:
+        said = "The key is not known here." if key else "A key is missing."
+        raise ApiError(401, f"{said} Send it in the header Authorization: Bearer KEY.", headers={"www-authenticate": "Bearer"})
+    return found[0]
+
+
+class Guard:
+    """The outermost layer: ids and headers of answers, the limit of what comes in, and an answer also when something breaks inside."""
+
+    def __init__(self, app: ASGIApp, max_body: int):
+        self.app, self.max_body = app, max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request_id, started = f"req_{uuid.uuid4().hex}", False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS | {"x-request-id": request_id})
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        try:
+            self._check_length(scope)
+            await self.app(scope, self._counted(receive), answer)
+        except ApiError as error:
+            await error.response()(scope, receive, answer)
+        except ClientDisconnect:
+            return
+        except Exception:  # the server's last word: nobody else would answer, and the next request must find it alive
+            log.exception("%s failed (%s %s).", request_id, scope["method"], scope["path"])
+            if not started:
+                said = f"Something broke on the server; its log has more about {request_id}."
+                await ApiError(500, said).response()(scope, receive, answer)
+
+    def _check_length(self, scope: MutableMapping[str, Any]) -> None:
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self.max_body:
+            raise self._too_large()
+
+    def _counted(self, receive: Receive) -> Receive:
+        taken = 0
+
+        async def counting() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.max_body:
+                raise self._too_large()
+            return message
+
+        return counting
+
+    def _too_large(self) -> ApiError:
+        said = f"The body has more than {self.max_body} bytes, which is the limit; send a smaller picture."
+        return ApiError(413, said, headers={"connection": "close"})
+
+
+class NoQueries(logging.Filter):
+    """Takes what follows a question mark out of uvicorn's access log: somebody may have put a key there."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple) and len(record.args) == 5:
+            client, method, path, version, status = record.args
+            record.args = (client, method, str(path).partition("?")[0], version, status)
+        return True
