@@ -204,6 +204,7 @@ def test_every_row_of_tiles_that_is_decoded_is_a_step_and_the_last_one_holds_the
     assert [(step.step, step.total) for step in steps] == [(number, 6) for number in range(1, 7)]
     assert [step.frames is None for step in steps] == [True] * 5 + [False] and steps[-1].frames.shape == (33, 32, 48, 3)
     assert np.array_equal(steps[-1].frames, pipe.decode(steps[0].latents))
+    assert np.array_equal(steps[-1].frames, np.concatenate([step.new_frames for step in steps]))
 
 
 @pytest.mark.usefixtures("small_tiles")

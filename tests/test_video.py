@@ -314,7 +314,7 @@ class FailingContainer:
     def mux(self, packets):
         self.container.mux(packets)
         self.calls += 1
-        if self.calls == 10:  # nine frames, then what the encoder held back
+        if self.calls == 9:  # the last packet
             assert list(self.folder.glob(".*.tmp"))  # there is something to clean up
             raise self.error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,9 +14,9 @@ from hunyuan_video.apps import generate
 write = generate.write
 
 
-def write_both(step: generate.Step, output: generate.Output, pipe: generate.HunyuanVideo) -> Path:
+def write_both(step: generate.Step, output: generate.Output, *others: Any) -> Path:
     torch.save(step.latents, output.out / "latents.pt")
-    return write(step, output, pipe)
+    return write(step, output, *others)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
     Velocity,
     classifier_free_guidance,
+    estimate,
     euler,
     initial_noise,
     linear_quadratic_sigmas,
@@ -74,8 +75,8 @@ MARGIN = 10  # seconds in which a rank that is hung is found and named, before t
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on, frames at the last one of
-    decoding."""
+    """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on, all frames at the last one
+    of decoding, and `new_frames` at each of these. `estimate` are the finished latents as a denoising step sees them, for a preview."""
 
     stage: plan.Stage
     step: int
@@ -83,6 +84,8 @@ class Step:
     provenance: Provenance
     latents: Float[Tensor, "1 C T H W"] | None = None
     frames: UInt8[np.ndarray, "F H2 W2 3"] | None = None
+    new_frames: UInt8[np.ndarray, "_ H2 W2 3"] | None = None
+    estimate: Float[Tensor, "1 C T H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -414,9 +417,12 @@ class HunyuanVideo:
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
         with on_device(self.transformer, self.device, self.streamed), in_patches:
             velocity = self._velocity(features, options, 0 if first_frame is None else 1)
-            for index, latents in enumerate(euler(velocity, latents.to(self.device), sigmas[done:]), start=done + 1):  # noqa: B020
+            before = latents = latents.to(self.device, torch.float32)
+            for index, latents in enumerate(euler(velocity, latents, sigmas[done:]), start=done + 1):  # noqa: B020
                 _check_finite(latents, index, options.num_steps)
-                yield Step("denoise", index, options.num_steps, provenance, latents)
+                near = estimate(before, latents, sigmas[index - 1], sigmas[index])
+                yield Step("denoise", index, options.num_steps, provenance, latents, estimate=near)
+                before = latents
         yield from self.decoding(latents, provenance)
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
@@ -425,10 +431,10 @@ class HunyuanVideo:
         for piece in self._decode(latents):
             pieces.append(piece)
             if len(pieces) < total:
-                yield Step("decode", len(pieces), total, made, latents)
+                yield Step("decode", len(pieces), total, made, latents, new_frames=piece)
         frames = np.concatenate(pieces)
         made = replace(made, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
-        yield Step("decode", total, total, made, latents, frames)
+        yield Step("decode", total, total, made, latents, frames, pieces[-1])
 
     def sigmas(self, options: FullSampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""

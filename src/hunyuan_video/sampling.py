@@ -43,6 +43,11 @@ def euler(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -
         yield x
 
 
+def estimate(before: Float[Tensor, "*shape"], after: Float[Tensor, "*shape"], sigma: float, next_sigma: float) -> Float[Tensor, "*shape"]:
+    """The data that a step from `sigma` to `next_sigma` was on its way to: where x would be if it went straight on to 0."""
+    return after + (after - before) * (next_sigma / (sigma - next_sigma))
+
+
 def classifier_free_guidance(positive: Velocity, negative: Velocity, scale: float) -> Velocity:
     """v = v_neg + scale * (v_pos - v_neg), as two passes: neither prompt is padded to the length of the other."""
 

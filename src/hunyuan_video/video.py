@@ -1,9 +1,7 @@
 """Read and write video files with their metadata; frames uint8 [T, H, W, 3] <-> tensors in [-1, 1].
 
 A file appears whole or not at all: it is written under a temporary name beside its place, flushed to the disk, then renamed.
-The same frames give the same bytes, so encoder threads and random ids are pinned.
-Licence: PyAV's wheels carry FFmpeg with libx264, which is GPL. This file only calls it; who ships those wheels ships GPL code.
-It is imported where a container is opened, so that everything else works without it.
+How frames are encoded is in `recording`.
 
 T, H, W: frames, height and width in pixels. B, C: videos and channels of latents, whose T, H and W are the VAE's.
 """
@@ -13,13 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import json
-import os
-import platform
-import struct
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,7 +20,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import GifImagePlugin, Image, PngImagePlugin
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -35,16 +28,13 @@ from torch import Tensor
 from hunyuan_video import colours
 from hunyuan_video.files import LATENTS_SUFFIX, VIDEO_SUFFIXES, check_writable, put_beside, replacing
 from hunyuan_video.pictures import reading
+from hunyuan_video.recording import ENCODERS, Frames, Recording, pyav, scaling
 
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
 
-Frames = UInt8[np.ndarray, "T H W 3"]
 FramesTensor = UInt8[Tensor, "T H W 3"]
-# Container, codec, its speed, default and largest crf. 18 is where H.264's loss stops being seen (the official code leaves imageio's 25),
-# and 24 is near it on AV1's scale.
-ENCODERS = {".mp4": ("mp4", "libx264", "medium", 18, 51), ".webm": ("webm", "libsvtav1", "8", 24, 63)}
 # In ITU-T H.273. Matrices: red, green and blue as they are; BT.709, unsaid, FCC, BT.601 twice, SMPTE 240M, BT.2020.
 BT601, UNSPECIFIED, READ_MATRICES = 6, 2, (0, 1, 2, 4, 5, 6, 7, 9)
 HD_LINES = 720
@@ -88,32 +78,25 @@ def save_video(
     crf: loss, 0 is best; 18 for mp4 and 24 for webm unless given. metadata: what JSON can hold; stored in the file.
     Raises ValueError for a wrong argument and OSError where the disk refuses. Neither leaves a partial file, nor does Ctrl-C.
     """
-    pixels = np.ascontiguousarray(frames.cpu().numpy() if isinstance(frames, Tensor) else frames)
-    path, suffix = Path(path), Path(path).suffix.lower()
-    *_, default_crf, max_crf = ENCODERS.get(suffix, (None, None))
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
-        raise ValueError(f"Frames must be uint8 [T, H, W, 3], not {pixels.dtype} {list(pixels.shape)}; make them with to_frames.")
-    if not 1 <= fps <= (50 if suffix == ".gif" else 240):
-        raise ValueError(f"fps is {fps}; it must be 1 to 240, and at most 50 in a GIF, as viewers slow faster ones down.")
-    if crf is not None and (max_crf is None or not 0 <= crf <= max_crf):
-        raise ValueError(f"crf is {crf}; it must be 0 (best) to 51 for .mp4, 0 to 63 for .webm, and left out for other formats.")
-    height, width = pixels.shape[1:3]
-    if max_crf is not None and (height % 2 or width % 2 or not 16 <= min(height, width) <= max(height, width) <= 8192):
-        raise ValueError(f"The frames are {width}x{height}; {suffix} needs even sizes from 16 to 8192: crop them, or write .png or .gif.")
+    with Recording(Path(path).suffix.lower(), fps=fps, crf=crf) as recording:
+        recording.add(np.ascontiguousarray(frames.cpu().numpy() if isinstance(frames, Tensor) else frames))
+        return save_recording(recording, path, metadata=metadata, overwrite=overwrite)
+
+
+def save_recording(recording: Recording, path: str | Path, *, metadata: dict | None = None, overwrite: bool = True) -> Path:
+    """As `save_video`, of frames that were added to the recording before; `path` has its suffix."""
+    path, several = Path(path), recording.num_frames > 1
     comment = None if metadata is None else _pack(metadata)
-    is_folder = suffix == ".png" and len(pixels) > 1
-    path = check_writable(path, num_frames=len(pixels) if overwrite else 1, suffixes=VIDEO_SUFFIXES)
+    is_folder = recording.suffix == ".png" and several
+    path = check_writable(path, num_frames=recording.num_frames if overwrite else 1, suffixes=VIDEO_SUFFIXES)
 
     def write(temporary: Path) -> None:
-        if suffix == ".gif":
-            _write_gif(pixels, temporary, fps, comment)
-        elif suffix == ".png":
-            _write_pngs(pixels, temporary, fps, comment)
-        else:
-            try:
-                _encode(pixels, temporary, suffix, fps, default_crf if crf is None else crf, comment)
-            except pyav().FFmpegError as error:
-                raise OSError(f"Cannot write {path}: {error.strerror}; is the disk full?") from error
+        if recording.suffix not in ENCODERS:
+            return recording.write(temporary, comment)
+        try:
+            recording.write(temporary, comment)
+        except pyav().FFmpegError as error:
+            raise OSError(f"Cannot write {path}: {error.strerror}; is the disk full?") from error
 
     return _put(path.with_suffix("") if is_folder and overwrite else path, write, overwrite)
 
@@ -186,68 +169,6 @@ def _sha256(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
-def _encode(pixels: Frames, path: Path, suffix: str, fps: int | float, crf: int | None, comment: str | None) -> None:
-    av = pyav()
-    from av.video.reformatter import ColorRange, Colorspace
-
-    container_format, codec, preset, _, _ = ENCODERS[suffix]
-    options = {"preset": preset, "crf": str(crf)}
-    if codec == "libx264" and platform.machine() in ("x86_64", "AMD64"):
-        # x264's AVX-512 code reads memory that nobody wrote (build 165, widths such as 192 and 320), and every file comes out different.
-        options["x264-params"] = "asm=sse4.2"
-    os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 prints its settings to stderr and has no other switch
-    # bitexact: Matroska draws random ids without it. faststart: the index comes first, so browsers play while they load.
-    with av.open(str(path), "w", format=container_format, container_options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
-        if comment:
-            container.metadata["comment"] = comment
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
-        context = stream.codec_context
-        context.thread_type, context.thread_count = "FRAME", 4  # x264's bytes depend on both, and by default on the number of cores
-        # Untagged, players guess the matrix from the size, and colours shift.
-        context.color_range = ColorRange.MPEG
-        context.colorspace = context.color_primaries = context.color_trc = colours.BT709
-        for picture in pixels:
-            rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            yuv = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=scaling())
-            container.mux(stream.encode(yuv))
-        container.mux(stream.encode(None))
-
-
-def _gif_delays(num_frames: int, fps: int | float) -> list[int]:
-    """Hundredths of a second per frame. The ends are rounded, not the delays, so that errors never add up."""
-    ends = [round(100 * index / fps) for index in range(num_frames + 1)]
-    return [end - start for start, end in itertools.pairwise(ends)]
-
-
-def _write_gif(pixels: Frames, path: Path, fps: int | float, comment: str | None) -> None:
-    # One palette, of pixels spread over the whole video: with one per frame still areas flicker.
-    spread = pixels[:: -(-len(pixels) // 16), :: -(-pixels.shape[1] // 64), :: -(-pixels.shape[2] // 64)]
-    palette = Image.fromarray(spread.reshape(-1, spread.shape[2], 3)).quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
-    with open(path, "wb") as file:  # by hand, for Pillow's save_all drops a frame that equals the one before it
-        file.write(b"GIF89a" + struct.pack("<HHBBB", pixels.shape[2], pixels.shape[1], 0xF7, 0, 0))
-        file.write(bytes(palette.getpalette() or ()).ljust(768, b"\0") + b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0")  # loop for ever
-        if comment:
-            blocks = [comment[start : start + 255].encode() for start in range(0, len(comment), 255)]
-            file.write(b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0")
-        for picture, delay in zip(pixels, _gif_delays(len(pixels), fps), strict=True):
-            indexed = Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-            file.writelines(GifImagePlugin.getdata(indexed, duration=10 * delay))
-        file.write(b";")
-
-
-def _write_pngs(pixels: Frames, path: Path, fps: int | float, comment: str | None) -> None:
-    if len(pixels) > 1:
-        path.mkdir()
-    for index, picture in enumerate(pixels):
-        text = PngImagePlugin.PngInfo()
-        text.add_text("fps", str(fps))
-        if comment and index == 0:
-            text.add_text("Comment", comment)
-        Image.fromarray(picture).save(path / f"{index:05d}.png" if len(pixels) > 1 else path, format="PNG", pnginfo=text)
-
-
 def _pictures(path: Path) -> list[Path]:
     """The PNGs of a folder, or the PNG or GIF itself; none for anything else."""
     if path.is_dir():
@@ -272,23 +193,6 @@ def _stated_size(file: BinaryIO) -> int:
         file.seek(end := end + size)
         head = file.read(16)
     return end
-
-
-def pyav():  # without a return type, from which a type checker would know no more than that it is a module
-    """PyAV. Raises an ImportError that says what to install where it is missing."""
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("Video files are read and written by PyAV, which is not installed: pip install av") from error
-    return av
-
-
-def scaling() -> int:
-    """How colours are converted: the careful way."""
-    pyav()
-    from av.video.reformatter import Interpolation
-
-    return Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
 
 def rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:

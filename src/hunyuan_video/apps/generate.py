@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from hunyuan_video.distributed.started import world_size
 from hunyuan_video.distributed.watch import EndedError, doing, is_lost
 from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
+from hunyuan_video.recording import Recording
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
 
 log = logging.getLogger(__name__)
@@ -149,9 +151,25 @@ def _make(
     pipe: HunyuanVideo, steps: Iterator[Step], output: Output, save_state: Path | None = None, *, is_ours: bool = False
 ) -> tuple[Path, Step]:
     """The file that the pipeline's `steps` end in, and the last of them. `is_ours` says that the state is in `save_state` already."""
+    with _recording(output) as recording:
+        return _record(pipe, steps, output, recording, save_state, is_ours=is_ours)
+
+
+def _recording(output: Output) -> AbstractContextManager[Recording | None]:
+    """What encodes the frames while others are decoded; None where there are none, or another rank does it."""
+    if output.format == "latents" or not is_first():
+        return nullcontext()
+    return Recording(output.suffix, fps=output.fps, crf=output.crf)
+
+
+def _record(
+    pipe: HunyuanVideo, steps: Iterator[Step], output: Output, recording: Recording | None, save_state: Path | None, *, is_ours: bool
+) -> tuple[Path, Step]:
     last = denoised = None
     try:
         for last in with_progress(steps):
+            if recording is not None and last.new_frames is not None:
+                recording.add(last.new_frames)
             if last.stage == "denoise" and save_state is not None and is_first():
                 assert last.latents is not None
                 state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
@@ -162,7 +180,7 @@ def _make(
                 if output.format == "latents":
                     break
         assert last is not None
-        return once(partial(write, last, output, pipe)), last
+        return once(partial(write, last, output, pipe, recording)), last
     except BaseException as error:  # whatever it is, it ends what may have taken hours, and goes on
         if not is_first():
             pass
@@ -176,7 +194,7 @@ def _make(
 def _keep(denoised: Step, output: Output, pipe: HunyuanVideo) -> None:
     """Write the latents of a video that cannot be finished, and say how to go on."""
     try:
-        path = write(denoised, replace(output, format="latents", crf=None), pipe)
+        path = write(denoised, replace(output, format="latents", crf=None), pipe, None)
     except OSError as error:
         log.warning("The finished latents could not be kept, either (%s).", error)
         return
@@ -245,19 +263,17 @@ def _words(sampling: FullSampling) -> list[str]:
     ]  # fmt: skip
 
 
-def write(step: Step, output: Output, pipe: HunyuanVideo) -> Path:
-    """Write a finished video of a pipeline (or its latents) under a name made from its prompt, its seed and what else is special about it;
-    never overwrites."""
+def write(step: Step, output: Output, pipe: HunyuanVideo, recording: Recording | None) -> Path:
+    """Write what was recorded of a pipeline's video (or where nothing was, its latents) under a name made from its prompt, its seed and
+    what else is special about it; never overwrites."""
     made = step.provenance
     special = traits(made, pipe) + ([] if output.fps == Output.fps else [f"{output.fps}fps"])
     name = files.safe_name(made.prompt, made.sampling.seed, special) + (f"_{output.name_suffix}" if output.name_suffix else "")
     path = output.out / f"{name}{output.suffix}"
-    if output.format == "latents":
+    if recording is None:
         assert step.latents is not None
         return video.save_latents(step.latents, path, made.to_json(), overwrite=False)
-    assert step.frames is not None
-    metadata = made.to_json() if output.metadata else None
-    return video.save_video(step.frames, path, fps=output.fps, crf=output.crf, metadata=metadata, overwrite=False)
+    return video.save_recording(recording, path, metadata=made.to_json() if output.metadata else None, overwrite=False)
 
 
 def resume(path: Path, given: Given, out: Path) -> Path:
@@ -298,8 +314,13 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     # No adapters: they acted while the latents were made. Their kernel is for whoever replays the video.
     runtime = replace(runtime, attention=made.runtime.attention)
     pipe = _load(given, made, path, runtime, ())
-    (*_, last) = with_progress(pipe.decoding(latents, replace(made, runtime=runtime)), "decoding")
-    return write(last, output, pipe)
+    last = None
+    with Recording(output.suffix, fps=output.fps, crf=output.crf) as recording:
+        for last in with_progress(pipe.decoding(latents, replace(made, runtime=runtime)), "decoding"):
+            assert last.new_frames is not None
+            recording.add(last.new_frames)
+        assert last is not None
+        return write(last, output, pipe, recording)
 
 
 def _refuse_unfinished(stored: dict[str, Any], path: Path) -> None:
