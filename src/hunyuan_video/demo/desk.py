@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,13 +112,14 @@ class Desk:
         image = image_of(job.order, self.results)
         return form, None if image is None else picture_in(image, "The picture", self.rules.max_picture_pixels).pixels
 
-    async def takes(self, form: Form) -> str:
-        """What the video will take, in a sentence. Raises a ValueError for settings that are none."""
+    async def takes(self, form: Form) -> AsyncIterator[str]:
+        """What the video will take, in a sentence; with a plan, in a better one. Raises a ValueError for settings that are none."""
         sampling = form.sampling(self.offer).over(self.offer.defaults)
-        finished, _ = self.store.list(limit=estimate.ASKED)
+        finished, _ = await asyncio.to_thread(self.store.list, limit=estimate.ASKED)
         here = estimate.seconds_here(finished, sampling)
-        plan = None if self.planner is None else await self.aside(self.planner.plan, sampling)
-        return estimate.sentence(plan, here)
+        yield estimate.sentence(None, here)
+        if self.planner is not None:
+            yield estimate.sentence(await self.aside(self.planner.plan, sampling), here)
 
     async def _made(self, job: Job) -> Provenance:
         with self.results.open(job.files["video"]) as file, tempfile.NamedTemporaryFile(suffix=".mp4") as copy:

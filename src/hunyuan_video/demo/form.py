@@ -44,9 +44,10 @@ class Form:
     """who wrote that"""
 
     @classmethod
-    def at(cls, offer: Offer) -> Form:
-        """As the page opens."""
-        return cls.of_sampling(offer.defaults, prompt="", seed="-1")
+    def at(cls, sampling: Sampling, offer: Offer, prompt: str = "", negative_prompt: str = "") -> Form:
+        """As the page opens: what `sampling` leaves open is as the weights were made for, and its seed is drawn anew for each video."""
+        seed = "-1" if sampling.seed is None else str(sampling.seed)
+        return cls.of_sampling(sampling.over(offer.defaults), prompt=prompt, negative_prompt=negative_prompt, seed=seed)
 
     @classmethod
     def of_sampling(cls, sampling: FullSampling, **others: Any) -> Form:

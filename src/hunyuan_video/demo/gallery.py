@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hunyuan_video.demo.markup import text
 from hunyuan_video.demo.offer import length_name
-from hunyuan_video.demo.stage import address, sentence
+from hunyuan_video.demo.stage import address, preview, sentence
 from hunyuan_video.serving.jobs import Job
 from hunyuan_video.serving.store import Store
 
@@ -49,19 +49,19 @@ def card(job: Job, place: int) -> str:
 
 
 def picture(job: Job) -> str:
-    """Of a video its thumbnail, which plays where it is pressed."""
-    sampling = job.order.sampling
-    shape = f"--w:{sampling.width};--h:{sampling.height}"
-    if job.status != "completed":
-        progress = "" if job.is_over else f'<div class="bar"><div style="width:{job.progress}%"></div></div>'
-        return f'<button class="still" data-act="show" data-job="{job.id}" style="{shape}" aria-label="Show it above">{progress}</button>'
-    has_thumbnail = "thumbnail" in job.files
-    shown = (
-        f'<img src="{address(job, "thumbnail")}" loading="lazy" alt="">'
-        if has_thumbnail
-        else f'<video src="{address(job, "video")}" preload="metadata" muted></video>'
-    )
-    return f'<button class="still" data-act="show" data-job="{job.id}" style="{shape}" aria-label="Play it above">{shown}</button>'
+    """Its thumbnail, or how far it is; pressed, it is shown above."""
+    progress = "" if job.is_over else f'<div class="bar"><div style="width:{job.progress}%"></div></div>'
+    return f'<button class="still" data-act="show" data-job="{job.id}" aria-label="Show it above">{_still(job)}{progress}</button>'
+
+
+def _still(job: Job) -> str:
+    if job.status == "completed" and "thumbnail" not in job.files:
+        return f'<video src="{address(job, "video")}" preload="metadata" muted></video>'
+    if job.status == "completed":
+        return f'<img src="{address(job, "thumbnail")}" loading="lazy" alt="">'
+    if "preview" in job.files:
+        return f'<img src="{preview(job)}" alt="">'
+    return ""
 
 
 def acts(job: Job) -> list[str]:
@@ -72,5 +72,5 @@ def acts(job: Job) -> list[str]:
 
     if not job.is_over:
         return [press("cancel", "Cancel")] if not job.cancelling else []
-    made = [f'<a href="{address(job, "video")}?download" download>Download</a>'] if job.status == "completed" else []
+    made = [f'<a href="{address(job, "video")}" download="{job.id}.mp4">Download</a>'] if job.status == "completed" else []
     return [press("again", "Use these settings"), *made, press("delete", "Delete")]

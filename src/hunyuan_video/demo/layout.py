@@ -9,7 +9,7 @@ import gradio as gr
 
 from hunyuan_video.demo import gallery, stage
 from hunyuan_video.demo.form import NAMES, Form
-from hunyuan_video.demo.offer import Offer, length_name, size_name
+from hunyuan_video.demo.offer import Offer, length_name, size_name, with_own
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
@@ -23,15 +23,15 @@ EXAMPLE = "A cat walks on the grass, realistic style."
 class Page:
     """The components: `fields` by the names of `Form`'s, and the others. To be made inside `gr.Blocks`."""
 
-    def __init__(self, offer: Offer, prompt: str, loras: list[str], *, rewriting: bool):
-        self.offer, form = offer, Form.at(offer)
+    def __init__(self, offer: Offer, form: Form, loras: list[str], *, rewriting: bool):
+        self.offer = offer
         self.fields: dict[str, Any] = {}
         self.shown, self.pages, self.last = gr.State(None), gr.State(1), gr.State(("", ""))
         self.timer = gr.Timer(1)
         self.head = gr.HTML(elem_id="head")
         with gr.Row(elem_id="desk"):
             with gr.Column(elem_id="first"):
-                self._first(form, prompt)
+                self._first(form)
             with gr.Column(elem_id="screen"):
                 self.stage = gr.HTML(stage.EMPTY, elem_id="stage", js_on_load=None)
             with gr.Column(elem_id="more"):
@@ -55,21 +55,18 @@ class Page:
     def filled(self, form: Form, image: Any) -> list[Any]:
         """New values for `inputs`; what is not offered becomes a choice."""
         values: dict[str, Any] = {name: getattr(form, name) for name in NAMES}
-        sizes, lengths = self._sizes(), self._lengths()
-        if form.size not in sizes:
-            values["size"] = gr.Dropdown(choices=[*sizes, form.size], value=form.size)
-        if form.num_frames not in [frames for _, frames in lengths]:
-            lengths = [*lengths, (length_name(form.num_frames), form.num_frames)]
-            values["num_frames"] = gr.Dropdown(choices=lengths, value=form.num_frames)  # pyright: ignore[reportArgumentType]
+        values["size"] = gr.Dropdown(choices=self._sizes(form), value=form.size)
+        values["num_frames"] = gr.Dropdown(choices=self._lengths(form), value=form.num_frames)
         return list((values | {"image": image, "loras": list(form.loras)}).values())
 
-    def _first(self, form: Form, prompt: str) -> None:
+    def _first(self, form: Form) -> None:
         self.fields["prompt"] = gr.Textbox(
-            prompt, label="Prompt", placeholder=EXAMPLE, lines=4, max_lines=12, elem_id="prompt", autofocus=True
+            form.prompt, label="Prompt", placeholder=EXAMPLE, lines=4, max_lines=12, elem_id="prompt", autofocus=True
         )
         with gr.Row(elem_classes="tight"):
-            self.fields["size"] = gr.Dropdown(self._sizes(), value=form.size, label="Size", min_width=120, elem_id="size")
-            self.fields["num_frames"] = gr.Dropdown(self._lengths(), value=form.num_frames, label="Length", min_width=120, elem_id="length")
+            self.fields["size"] = gr.Dropdown(self._sizes(form), value=form.size, label="Size", min_width=120, elem_id="size")
+            lengths = self._lengths(form)
+            self.fields["num_frames"] = gr.Dropdown(lengths, value=form.num_frames, label="Length", min_width=120, elem_id="length")
         self.fields["num_steps"] = gr.Slider(1, MAX_STEPS, form.num_steps, step=1, label="Steps", elem_id="steps")
         self.takes = gr.HTML("<p>Looking at what it will take …</p>", elem_id="takes", js_on_load=None)
         with gr.Row(elem_classes="tight"):
@@ -147,8 +144,8 @@ class Page:
                 )
                 self.fields["noise"] = gr.Dropdown(["cpu", "official"], value=form.noise, label="Noise", min_width=100)
 
-    def _sizes(self) -> list[str]:
-        return [size_name(size) for size in self.offer.sizes]
+    def _sizes(self, form: Form) -> list[str]:
+        return list(with_own(tuple(map(size_name, self.offer.sizes)), form.size))
 
-    def _lengths(self) -> list[tuple[str, int]]:
-        return [(length_name(frames), frames) for frames in self.offer.lengths]
+    def _lengths(self, form: Form) -> list[tuple[str, Any]]:
+        return [(length_name(frames), frames) for frames in sorted(with_own(self.offer.lengths, form.num_frames))]

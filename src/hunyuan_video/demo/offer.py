@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from hunyuan_video.config import SIZE_MULTIPLE, FullSampling
@@ -32,30 +32,19 @@ class Offer:
     image_to_video: bool
 
     @classmethod
-    def of(cls, found: Weights, defaults: FullSampling | None = None) -> Offer:
-        """Of weights; the controls stand where `defaults` says, or else where these weights were made for."""
-        own = found.sampling() if defaults is None else defaults
-        sizes, lengths = OFFICIAL_SIZES, OFFICIAL_LENGTHS
+    def of(cls, found: Weights) -> Offer:
+        """Of weights, by what they say that they were made for."""
+        own, sizes, lengths = found.sampling(), OFFICIAL_SIZES, OFFICIAL_LENGTHS
         if (trained := found.trained) is not None:
             smallest, largest, frames = trained
             sizes, lengths = sizes_between(smallest, largest), ((frames // 2 + 3) // 4 * 4 + 1, frames)
-        name = "the embedded miniature" if found.is_embedded else f"{found.root.resolve().name} ({found.transformer.name})"
         return cls(
-            name=name,
+            name="the embedded miniature" if found.is_embedded else f"{found.root.resolve().name} ({found.transformer.name})",
             defaults=own,
-            sizes=_with(sizes, (own.width, own.height)),
-            lengths=tuple(sorted(_with(lengths, own.num_frames))),
+            sizes=with_own(sizes, (own.width, own.height)),
+            lengths=with_own(lengths, own.num_frames),
             embedded_guidance=own.guidance is not None,
             image_to_video=found.image_to_video,
-        )
-
-    def at(self, sampling: FullSampling) -> Offer:
-        """With the controls at other settings, and these among what is offered."""
-        return replace(
-            self,
-            defaults=sampling,
-            sizes=_with(self.sizes, (sampling.width, sampling.height)),
-            lengths=tuple(sorted(_with(self.lengths, sampling.num_frames))),
         )
 
 
@@ -77,5 +66,6 @@ def length_name(frames: int) -> str:
     return f"{int(seconds) if seconds >= 2 else round(seconds, 1):g}s({frames}f)"
 
 
-def _with(offered: tuple[T, ...], own: T) -> tuple[T, ...]:
+def with_own(offered: tuple[T, ...], own: T) -> tuple[T, ...]:
+    """What is offered, and if it is not among that, what there is besides."""
     return offered if own in offered else (own, *offered)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
 
 from hunyuan_video.demo.desk import Desk, View
+from hunyuan_video.demo.form import Form
 from hunyuan_video.demo.layout import Page
 from hunyuan_video.demo.markup import text
 from hunyuan_video.serving.jobs import QueueFullError
@@ -17,10 +19,10 @@ UPLOADS_KEPT = (3600, 24 * 3600)  # seconds: how often old uploads are looked fo
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
 
-def build(desk: Desk, prompt: str = "") -> gr.Blocks:
-    """The page of a desk, with a prompt to begin with."""
+def build(desk: Desk, opening: Form) -> gr.Blocks:
+    """The page of a desk, with its fields at `opening`."""
     with gr.Blocks(title="HunyuanVideo", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS_KEPT) as blocks:
-        page = Page(desk.offer, prompt, desk.loras(), rewriting=desk.rewriter is not None)
+        page = Page(desk.offer, opening, desk.loras(), rewriting=desk.rewriter is not None)
         _wire(blocks, page, desk)
     return blocks
 
@@ -75,12 +77,12 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
                 gr.Info("The settings of this video are in the form.", duration=3)
         return [pages, *look(shown, pages, last, request), *fields]
 
-    async def takes(*values: Any) -> str:
+    async def takes(*values: Any) -> AsyncIterator[str]:
         try:
-            said = await desk.takes(page.form(values))
+            async for said in desk.takes(page.form(values)):
+                yield f"<p>{text(said)}</p>"
         except ValueError as error:
-            said = str(error)
-        return f"<p>{text(said)}</p>"
+            yield f"<p>{text(error)}</p>"
 
     def opened(request: gr.Request) -> list[Any]:
         return [_head(desk, _owner(request)), gr.update(choices=desk.loras())]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import gradio as gr
@@ -15,14 +18,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hunyuan_video.demo import login
 from hunyuan_video.demo.desk import Desk
-from hunyuan_video.demo.files import answer
+from hunyuan_video.demo.form import Form
 from hunyuan_video.demo.layout import CSS, THEME
 from hunyuan_video.demo.page import build
+from hunyuan_video.serving.content import send_content
+from hunyuan_video.serving.errors import ApiError
 from hunyuan_video.serving.jobs import check_id
 from hunyuan_video.serving.rules import LOCAL
 
 MAX_UPLOAD, MAX_LOGIN = "20mb", 4096  # bytes
-TYPES = {"video": "video/mp4", "thumbnail": "image/webp", "preview": "image/webp"}
 LOGIN = Path(__file__).with_name("login.html").read_text(encoding="utf-8")
 OPEN = ("/login", "/health")  # what may be asked for by anybody
 HEADERS = {
@@ -36,9 +40,10 @@ HEADERS = {
 }
 
 
-def create_site(desk: Desk, prompt: str = "") -> FastAPI:
-    """The application of a desk; its page begins with a prompt."""
+def create_site(desk: Desk, opening: Form) -> FastAPI:
+    """The application of a desk; its page has its fields at `opening`."""
     app = FastAPI(title="HunyuanVideo", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(ApiError, lambda _, error: error.response())  # pyright: ignore[reportAttributeAccessIssue]
     keys = desk.rules.keys
 
     @app.get("/health")
@@ -46,13 +51,11 @@ def create_site(desk: Desk, prompt: str = "") -> FastAPI:
         return {"status": "ok"}
 
     @app.get("/videos/{job_id}/{what}")
-    def file(request: Request, job_id: str, what: str, download: str | None = None) -> Response:
+    def file(request: Request, job_id: str, what: str) -> Response:
         job = desk.store.get(job_id, whose(keys, request)) if check_id(job_id) else None
-        if job is None or what not in TYPES or what not in job.files:
+        if job is None or what not in job.files:
             raise HTTPException(404, "There is no such file of yours.")
-        return answer(
-            desk.results, job.files[what], request.headers.get("range"), TYPES[what], f"{job.id}.mp4" if download is not None else None
-        )
+        return send_content(request, job, what, desk.results)
 
     @app.get("/login")
     def ask() -> Response:
@@ -77,10 +80,9 @@ def create_site(desk: Desk, prompt: str = "") -> FastAPI:
         response.delete_cookie(login.COOKIE, httponly=True, samesite="strict")
         return response
 
-    gr.mount_gradio_app(
-        app, build(desk, prompt), "/", auth_dependency=lambda request: whose(keys, request), theme=THEME, css=CSS, max_file_size=MAX_UPLOAD,
-        footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
-    )  # fmt: skip
+    page: dict[str, Any] = {"theme": THEME, "css": CSS, "max_file_size": MAX_UPLOAD, "footer_links": []}
+    off = dict.fromkeys(("run_history", "ssr_mode", "enable_monitoring", "pwa", "mcp_server"), False)
+    gr.mount_gradio_app(app, build(desk, opening), "/", auth_dependency=lambda request: whose(keys, request), **page, **off)
     app.add_middleware(Guard, keys=keys)
     return app
 
@@ -105,11 +107,21 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
+        if not self.keys and not is_own(Request(scope).url.hostname or ""):
+            # Somebody's web page that has its name point at this machine, and so would be taken for ours by the browser.
+            return await Response("Without keys this is for http://localhost alone.", 421)(scope, receive, answered)
         if scope["path"] in OPEN or whose(self.keys, Request(scope)) is not None:
             return await self.app(scope, receive, answered)
         wants_page = scope["method"] == "GET" and scope["path"] == "/"
         response = RedirectResponse("login", 303) if wants_page else Response("Log in first.", 401)
         await response(scope, receive, answered)
+
+
+def is_own(host: str) -> bool:
+    """Whether a name or address in a browser is this machine's for itself."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 async def _body(request: Request) -> bytes:

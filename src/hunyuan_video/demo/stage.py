@@ -28,7 +28,7 @@ def screen(job: Job) -> str:
     if job.status == "completed":
         shown = f'<video src="{address(job, "video")}" autoplay muted loop controls playsinline></video>'
     elif "preview" in job.files:
-        shown = f'<img src="{address(job, "preview")}?{job.attempt}.{job.step}" alt="What it looks like so far">'
+        shown = f'<img src="{preview(job)}" alt="What it looks like so far">'
     else:
         return f'<div class="screen empty" style="{shape}"></div>'
     return f'<div class="screen" style="{shape}">{shown}</div>'
@@ -37,6 +37,11 @@ def screen(job: Job) -> str:
 def address(job: Job, what: str) -> str:
     """Where the site has a file of a job. Relative, so that the site may lie anywhere."""
     return f"videos/{job.id}/{what}"
+
+
+def preview(job: Job) -> str:
+    """Where what it looks like so far is: another address for each step, so that it is fetched again."""
+    return f"{address(job, 'preview')}?{job.attempt}.{job.step}"
 
 
 def sentence(job: Job, place: int = 0, events: Sequence[Event] = ()) -> str:
