@@ -125,7 +125,8 @@ class Cluster:
         self._number += 1
         name = f"{self._start}-{self._number}"
         has_gpus = not self._command.on_cpu and ray.cluster_resources().get("GPU", 0) > 0
-        remote = ray.remote(Holder).options(
+        holder: Any = ray.remote(Holder)
+        remote = holder.options(
             num_gpus=self._command.gpus if has_gpus else 0,
             num_cpus=1,
             max_restarts=-1,  # on another node, if its own is gone

@@ -27,10 +27,12 @@ from hunyuan_video.distributed.world import process_group
 from hunyuan_video.errors import is_out_of_memory
 from hunyuan_video.leash import LEASH, end_with_holder, is_held, when_let_go
 from hunyuan_video.pipeline import HunyuanVideo, Step
+from hunyuan_video.previews import Preview, fit
+from hunyuan_video.recording import Frames
 from hunyuan_video.request import Adapter, Request
 from hunyuan_video.serving import orders
 from hunyuan_video.serving.faults import BrokenError
-from hunyuan_video.serving.media import Recording
+from hunyuan_video.serving.media import Media
 from hunyuan_video.serving.worker import Craft, work
 from hunyuan_video.signals import Waiting
 from hunyuan_video.weights import Weights
@@ -57,7 +59,7 @@ def _lead(studio: Studio, place: Place, loras: Path | None, name: str, model: st
     store, results = open_place(place)
     alone = world_size() == 1
     make = studio.make if alone else partial(lead, studio)
-    craft = Craft(partial(orders.request_of, results=results, loras=loras), make, Recording)
+    craft = Craft(partial(orders.request_of, results=results, loras=loras), make, partial(Media, studio.show))
     log.info("%s is ready.", name)
     try:
         work(store, results, craft, name=name, model=model, stop=stop, idle=_nothing if alone else partial(_say, TICK))
@@ -94,6 +96,7 @@ class Studio:
         self._found, self._runtime = found, runtime
         self._pipe: HunyuanVideo | None = None
         self._loaded: Any = None
+        self._preview: Preview | None = None
 
     def load(self, adapters: Sequence[Adapter]) -> HunyuanVideo:
         """The pipeline with these adapters, by what their files are now."""
@@ -104,7 +107,12 @@ class Studio:
             log.info("Loading %s%s …", self._found.root, "".join(f" with {adapter.path.name}" for adapter in adapters))
             self._pipe = HunyuanVideo.load(self._found, self._runtime, None, adapters)
             self._loaded = wanted
+            self._preview = self._preview or fit(self._pipe.encode)
         return self._pipe
+
+    def show(self, step: Step) -> Frames | None:
+        """What a step has come to, as small frames; None if there is nothing to see yet."""
+        return None if step.estimate is None or self._preview is None else self._preview(step.estimate)
 
     def make(self, request: Request, resume: Resume) -> Generator[Step]:
         """The steps of a video. Raises a BrokenError for what leaves a GPU unusable."""

@@ -49,7 +49,7 @@ class Step(Protocol):
     @property
     def latents(self) -> Any: ...
     @property
-    def frames(self) -> Any: ...
+    def new_frames(self) -> Any: ...
 
 
 Make = Callable[[Any, tuple[int, Any] | None], Generator[Any]]
@@ -64,8 +64,11 @@ class State:
     latents: Any
 
 
-class Recording(Protocol):
-    """Makes files of one video's steps."""
+class Files(Protocol):
+    """What makes files of one video's steps, inside its block."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *error: object) -> None: ...
 
     def keep(self, state: State, path: Path) -> None:
         """Write a state, whole or not at all."""
@@ -80,11 +83,11 @@ class Recording(Protocol):
         ...
 
     def add(self, step: Any) -> None:
-        """Take the frames of a step of decoding."""
+        """Take the new frames of a step of decoding."""
         ...
 
-    def finish(self, made: Any, folder: Path) -> dict[str, Path]:
-        """Write the files of the video into the folder; returns them by what they are."""
+    def finish(self, last: Any, folder: Path) -> dict[str, Path]:
+        """Write the files of the video, of which this was the last step, into the folder; returns them by what they are."""
         ...
 
 
@@ -141,8 +144,8 @@ class Heartbeat:
 class Attempt:
     """What a worker does with a claim. `stop()` says that it is to be given back after the running step."""
 
-    def __init__(self, store: Store, results: Results, make: Make, recording: Recording, claim: Claim, stop: Callable[[], bool]):
-        self._store, self._results, self._make, self._recording = store, results, make, recording
+    def __init__(self, store: Store, results: Results, make: Make, files: Files, claim: Claim, stop: Callable[[], bool]):
+        self._store, self._results, self._make, self._files = store, results, make, files
         self._claim, self._stop = claim, stop
         self._kept_step, self._kept_at, self._shown_at = 0, time.monotonic(), 0.0
         self._heartbeat = Heartbeat(store, claim)
@@ -175,10 +178,10 @@ class Attempt:
 
     def _run(self, request: object) -> Outcome:
         last = None
-        with closing(self._steps(request)) as steps:
+        with self._files, closing(self._steps(request)) as steps:
             for last in steps:
-                if last.frames is not None:
-                    self._recording.add(last)
+                if last.new_frames is not None:
+                    self._files.add(last)
                 is_last = last.stage == "decode" and last.step == last.total
                 stopping = self._stop() and not is_last
                 if self._tell(last, keep=stopping):
@@ -187,8 +190,8 @@ class Attempt:
                 if stopping:
                     self._release()
                     return Outcome.RELEASED
-        assert last is not None
-        self._finish(last.provenance)
+            assert last is not None
+            self._finish(last)
         return Outcome.DONE
 
     def _steps(self, request: object) -> Generator[Any]:
@@ -214,7 +217,7 @@ class Attempt:
                 path = Path(folder) / "state.safetensors"
                 with self._results.open(name) as file:
                     path.write_bytes(file.read())
-                return self._recording.read(path)
+                return self._files.read(path)
         except (ValueError, FileNotFoundError) as error:
             log.warning("%s: its state cannot be read (%s); it begins anew.", self._claim.job.id, error)
             return None
@@ -234,7 +237,7 @@ class Attempt:
         try:
             with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder:
                 path = Path(folder) / "state.safetensors"
-                self._recording.keep(State(done, made, step.latents), path)
+                self._files.keep(State(done, made, step.latents), path)
                 self._heartbeat.check()
                 name = self._results.put(f"{self._claim.folder}/state.safetensors", path)
         except OSError as error:
@@ -246,21 +249,21 @@ class Attempt:
         return name
 
     def _show(self, step: Step) -> str | None:
-        if time.monotonic() - self._shown_at < SHOW_EVERY or (picture := self._recording.preview(step)) is None:
+        if time.monotonic() - self._shown_at < SHOW_EVERY or (picture := self._files.preview(step)) is None:
             return None
         self._heartbeat.check()
         self._shown_at = time.monotonic()
         return self._results.put(f"{self._claim.folder}/preview.webp", picture)
 
-    def _finish(self, made: Made) -> None:
+    def _finish(self, last: Step) -> None:
         with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder:
-            files = self._recording.finish(made, Path(folder))
+            files = self._files.finish(last, Path(folder))
             self._heartbeat.check()
             names = {kind: f"{self._claim.folder}/{path.name}" for kind, path in files.items()}
             try:
                 for kind, path in files.items():
                     self._results.put(names[kind], path)
-                patiently(lambda: self._store.finish(self._claim, names, made.to_json()), self._stop)
+                patiently(lambda: self._store.finish(self._claim, names, last.provenance.to_json()), self._stop)
             except LeaseLostError:
                 for name in names.values():
                     self._results.remove(name)

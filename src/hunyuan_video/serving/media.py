@@ -1,4 +1,7 @@
-"""The files of a served video: the video itself, a picture of it, a sheet of pictures, and the state in which it was interrupted."""
+"""The files of a served video: the video itself, a picture of it, a sheet of pictures, and the state in which it was interrupted.
+
+T, H, W: frames, height and width in pixels.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from hunyuan_video import video
-from hunyuan_video.serving.attempt import Made, State, Step
+from hunyuan_video.recording import Frames, Recording
+from hunyuan_video.serving.attempt import State, Step
 
 FPS = 24
 THUMBNAIL, TILE = 512, 160  # pixels of the longest side
 TILES = 25  # of a sheet, or fewer if the video has not so many frames
 
 
-class Recording:
-    """Of one video. `show` makes frames of a step for its preview: uint8 [T, H, W, 3], or None if it has none to show."""
+class Media:
+    """Of one video, encoded while it is decoded. `show` makes frames of a step for its preview, if it has some to show."""
 
-    def __init__(self, show: Callable[[Step], np.ndarray | None] = lambda _: None):
+    def __init__(self, show: Callable[[Any], Frames | None]):
         self._show = show
-        self._frames: list[np.ndarray] = []
+        self._recording = Recording(".mp4", fps=FPS)
+
+    def __enter__(self) -> Media:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._recording.__exit__(*error)
 
     def keep(self, state: State, path: Path) -> None:
         video.save_latents(state.latents, path, {"step": state.step, "made": state.made})
@@ -40,26 +51,24 @@ class Recording:
         return None if frames is None else moving(frames)
 
     def add(self, step: Step) -> None:
-        assert step.frames is not None
-        self._frames.append(step.frames)
+        self._recording.add(step.new_frames)
 
-    def finish(self, made: Made, folder: Path) -> dict[str, Path]:
-        frames = np.concatenate(self._frames)
-        path = video.save_video(frames, folder / "video.mp4", fps=FPS, metadata=made.to_json())
+    def finish(self, last: Any, folder: Path) -> dict[str, Path]:
+        path = video.save_recording(self._recording, folder / "video.mp4", metadata=last.provenance.to_json())
         thumbnail, sheet = folder / "thumbnail.webp", folder / "spritesheet.webp"
-        small(frames[len(frames) // 2], THUMBNAIL).save(thumbnail, quality=85)
-        sheet_of(frames).save(sheet, quality=80)
+        small(last.frames[len(last.frames) // 2], THUMBNAIL).save(thumbnail, quality=85)
+        sheet_of(last.frames).save(sheet, quality=80)
         return {"video": path, "thumbnail": thumbnail, "spritesheet": sheet}
 
 
-def small(frame: np.ndarray, side: int) -> Image.Image:
+def small(frame: UInt8[np.ndarray, "H W 3"], side: int) -> Image.Image:
     """A frame of which the longest side is no longer than `side`."""
     picture = Image.fromarray(frame)
     picture.thumbnail((side, side))
     return picture
 
 
-def sheet_of(frames: np.ndarray) -> Image.Image:
+def sheet_of(frames: Frames) -> Image.Image:
     """Frames from all over a video, in rows, the first one top left."""
     which = np.linspace(0, len(frames) - 1, min(TILES, len(frames))).round().astype(int)
     tiles = [small(frames[index], TILE) for index in which]
@@ -70,7 +79,7 @@ def sheet_of(frames: np.ndarray) -> Image.Image:
     return sheet
 
 
-def moving(frames: np.ndarray, fps: int = 12) -> bytes:
+def moving(frames: Frames, fps: int = 12) -> bytes:
     """A WebP that moves."""
     first, *others = [Image.fromarray(frame) for frame in frames]
     target, options = io.BytesIO(), dict[str, Any](format="WEBP", quality=70, method=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from hunyuan_video.serving.attempt import Attempt, Make, Outcome, Recording
+from hunyuan_video.serving.attempt import Attempt, Files, Make, Outcome
 from hunyuan_video.serving.faults import patiently
 from hunyuan_video.serving.jobs import Order
 from hunyuan_video.serving.results import Results
@@ -25,12 +25,13 @@ class Craft:
     """How videos are made.
 
     `request_of` makes of an order what `make` takes, and `make(request, resume)` gives the steps of its video, as `HunyuanVideo.steps`;
-    `resume` is None, or (steps done, latents) to go on from. `record` gives what makes files of one video's steps.
+    `resume` is None, or (steps done, latents) to go on from. `files` gives what makes files of one video's
+    steps.
     """
 
     request_of: Callable[[Order], object]
     make: Make
-    record: Callable[[], Recording]
+    files: Callable[[], Files]
 
 
 def work(
@@ -62,7 +63,7 @@ def work(
             time.sleep(poll)
             continue
         log.info("%s, attempt %d: begun.", claim.job.id, claim.job.attempt)
-        attempt = Attempt(store, results, craft.make, craft.record(), claim, stop)
+        attempt = Attempt(store, results, craft.make, craft.files(), claim, stop)
         outcome = attempt.run(partial(craft.request_of, claim.job.order))
         full = outcome is Outcome.NO_ROOM
         log.info("%s, attempt %d: %s.", claim.job.id, claim.job.attempt, outcome.value)
