@@ -19,6 +19,7 @@ from hunyuan_video.apps.official import (
 from hunyuan_video.commands.common import Which
 from hunyuan_video.commands.demo import Demo
 from hunyuan_video.config import Place, Sampling
+from hunyuan_video.weights import find_or_embedded
 
 FOLDER = Path("gradio_outputs")  # where the official page writes, whatever --save-path says
 # Flags that say where the page's controls stand, and what of our settings each is about.
@@ -77,5 +78,5 @@ def translate(args: argparse.Namespace) -> Demo:
         which=Which(None if base is None else Path(base), None if transformer == DEFAULT_DIT_WEIGHT else Path(transformer)),
         load_key=args.load_key,
     )
-    check_model(page.which.find(page.load_key), args.model)
+    check_model(find_or_embedded(page.which.weights, page.which.transformer, page.load_key), args.model)
     return page
