@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from hunyuan_video.rewriting import numerals
 from hunyuan_video.rewriting.grammar import Cell, parse
@@ -16,9 +17,11 @@ _PIECE = re.compile(
     r"(?P<quote>\"[^\"\n]+\"|“[^”\n]+”|「[^」\n]+」|『[^』\n]+』|‘[^’\n]+’)"
     r"|(?P<mark>[，。！？；：…,.!?;:\n]+)"
     r"|(?P<han>[\u3400-\u9fff\uf900-\ufaff〇、·]+)"
-    r"|(?P<digits>\d+(?:[.:]\d+)*)"
-    r"|(?P<other>(?:(?![\"“「『‘，。！？；：…,.!?;:\n\d\u3400-\u9fff\uf900-\ufaff〇、·])\S)+|\S)"
+    r"|(?P<digits>\d+(?:[.:]\d+)*(?![\dA-Za-z]))"
+    r"|(?P<other>(?:(?![\"“「『‘，。！？；：…,.!?;:\u3400-\u9fff\uf900-\ufaff〇、·])\S)+|\S)"
 )
+# "A tranquil picture of …", around sentences: in English the picture comes first.
+_FRAMED = re.compile(r"(一[幅张段])([^。]*[，,][^。]*)的([^的，。]{0,6}(?:画面|场景|油画|照片|图片|视频|镜头|水彩画|插画))(。?)")
 _NUMERAL = re.compile(f"[{numerals.SIGNS}]+")
 _PARTS = {
     "adjective": "A", "adverb": "D", "conjunction": "C", "phrase": "K", "localizer": "L", "measure": "M", "preposition": "P", "complement": "R",
@@ -38,6 +41,9 @@ def has_chinese(text: str) -> bool:
 def translate(text: str) -> tuple[str, list[str]]:
     """In English, and what could not be translated and so stays as it is. Quoted text is not touched."""
     said, unknown = "", list[str]()
+    text = re.sub(r"(\d+)年代", r"\1s", text)
+    if framed := _FRAMED.fullmatch(text.strip()):
+        text = f"{framed[1]}{framed[3]}：{framed[2]}{framed[4]}"
     clause: list[Cell] = []
     for kind, piece in _pieces(text):
         if kind == "mark":
@@ -81,7 +87,7 @@ def cut(text: str) -> list[str]:
         for start in range(max(0, end - longest), end):
             word = text[start:end]
             if word in words or _NUMERAL.fullmatch(word):
-                ways.append((best[start][0] + (1.0 - 0.02 * len(word) if len(word) > 1 else 1.15), start))
+                ways.append((best[start][0] + _price(word), start))
             elif len(word) == 1:
                 ways.append((best[start][0] + 2.5, start))
         best.append(min(ways))
@@ -91,6 +97,13 @@ def cut(text: str) -> list[str]:
         parts.append(text[start:end])
         end = start
     return _together(reversed(parts))
+
+
+def _price(word: str) -> float:
+    """Less for a longer word; and a little for a small one that belongs to what is before it, as in 太空|中."""
+    if len(word) > 1:
+        return 1.0 - 0.02 * len(word)
+    return 1.1 if any(meaning.part in ("localizer", "particle") for meaning in lexicon().get(word, ())) else 1.15
 
 
 def _together(parts: Iterator[str]) -> list[str]:
@@ -107,6 +120,7 @@ def _is_known(word: str) -> bool:
     return word in lexicon() or _NUMERAL.fullmatch(word) is not None
 
 
+@cache
 def _longest() -> int:
     return max(map(len, lexicon()))
 

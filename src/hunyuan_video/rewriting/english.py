@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 _DOUBLED = frozenset(
     "run sit swim cut put stop hug jog chat nod get hit spin clap pat drip dig win hop skip nap wag shop grab begin drag split trim flap hum knit "
@@ -31,10 +32,10 @@ _PLURALS = {
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 
 
-def first(change, phrase: str) -> str:  # noqa: ANN001 (one of the functions below)
-    """Of a phrase such as `look at`, the first word changed."""
-    word, *rest = phrase.split(" ")
-    return " ".join([change(word), *rest])
+def first(change: Callable[[str], str], phrase: str) -> str:
+    """Of a phrase such as `look at` or `twist and bend`, the verbs changed, by one of the functions below."""
+    verbs = (part.partition(" ") for part in phrase.split(" and "))
+    return " and ".join(change(verb) + space + rest for verb, space, rest in verbs)
 
 
 def participle(verb: str) -> str:

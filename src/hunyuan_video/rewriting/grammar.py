@@ -17,12 +17,14 @@ from hunyuan_video.rewriting.phrases import Noun, Place, Quantity, Verb, join
 Cell = dict[str, tuple[float, Any]]  # of each kind of phrase the cheapest: its cost and value
 FRAGMENT = 3.0  # what one phrase more costs, where they make no whole
 
+_LEFT_BEHIND = frozenset("write hang draw paint carve print put".split())  # what can be seen of these later, as 着 says it
+
 _RULES: dict[tuple[str, str], list[tuple[str, float, Callable[[Any, Any], Any]]]] = {}
 _ALONE: dict[str, list[tuple[str, float, Callable[[Any], Any]]]] = {
     "N": [("NP", 0.0, lambda noun: noun)],
     "V": [("VP", 0.0, lambda verb: verb)],
     "LP": [("PP", 0.1, lambda place: place.said())],
-    "K": [("N", 0.9, Noun)],
+    "K": [("N", 0.9, lambda words: Noun(words, topic="picture"))],
     "NUM": [("Q", 0.8, lambda number: number)],
     "DET": [("Q", 0.1, lambda word: word)],
     "Q": [("NP", 2.5, lambda quantity: quantity.of(Noun("", "mass")))],
@@ -57,9 +59,13 @@ def _before_noun(phrase: Any, _de: Any) -> Any:
 
 @_rule("N", "A N", 0.2)
 @_rule("N", "ADE N")
-@_rule("N", "KDE N", 0.2)
 def _described(adjective: str, noun: Noun) -> Noun:
     return replace(noun, before=join(adjective, noun.before))
+
+
+@_rule("N", "KDE N", 0.2)
+def _described_by_phrase(phrase: str, noun: Noun) -> Noun:
+    return _placed(phrase, noun) if phrase.split()[0] in ("at", "in", "on", "from", "with", "to", "before", "after") else _described(phrase, noun)
 
 
 @_rule("N", "N N", 0.5)
@@ -81,12 +87,14 @@ def _placed(place: str, noun: Noun) -> Noun:
 
 @_rule("N", "VDE N", 0.2)
 def _acting(verb: Verb, noun: Noun) -> Noun:
-    return replace(noun, after=join(noun.after, verb.going()))
+    if verb.accompanies and verb.object and verb.base in _LEFT_BEHIND:  # a wall on which something is written
+        return replace(noun, after=join(noun.after, "with", verb.object, english.done(verb.base), verb.tail))
+    return replace(noun, after=join(noun.after, "of" if noun.topic == "picture" else "", verb.going()))
 
 
 @_rule("N", "SDE N", 0.3)
 def _of_whom(sentence: str, noun: Noun) -> Noun:
-    return replace(noun, after=join(noun.after, "that", sentence))
+    return replace(noun, after=join(noun.after, "of" if noun.topic == "picture" else "that", sentence))
 
 
 @_rule("Q", "NUM M", 0.0)
@@ -102,7 +110,11 @@ def _determined(word: Quantity, quantity: Quantity) -> Quantity:
 
 @_rule("NP", "Q N", 0.0)
 def _counted(quantity: Quantity, noun: Noun) -> Noun | None:
-    return None if noun.topic == "pronoun" else quantity.of(noun)
+    return None if noun.topic == "pronoun" or (quantity.word and _has_owner(noun)) else quantity.of(noun)
+
+
+def _has_owner(noun: Noun) -> bool:
+    return noun.article not in (None, "the")
 
 
 @_rule("NP", "NP PP", 0.8)
@@ -247,7 +259,9 @@ def _from_before(phrase: str, verb: Verb) -> Verb:
 def _with_tail(verb: Verb, phrase: str) -> Verb | None:
     if verb.then:
         return None
-    base = verb.base if verb.object or phrase.split()[0] != verb.base.split()[-1] else verb.base.rpartition(" ")[0]  # no "float on on"
+    base, _, preposition = verb.base.rpartition(" ")
+    if verb.object or preposition not in ("at", "to", "for", "in", "on", "into", "over", "toward"):
+        base = verb.base  # else no "look at toward"
     return replace(verb, base=base or verb.base, tail=join(verb.tail, phrase))
 
 
@@ -330,8 +344,8 @@ def _has(_you: str, noun: Noun) -> Noun:
 
 
 @_rule("LACK", "NEG NP", 0.4)
-def _lacks(_word: str, noun: Noun) -> Noun:
-    return replace(noun, article="no")
+def _lacks(_word: str, noun: Noun) -> Noun | None:
+    return replace(noun, article="no") if not _has_owner(noun) else None
 
 
 # --- Sentences ---
@@ -351,6 +365,13 @@ def _state(noun: Noun, adjective: str) -> str:
 @_rule("S", "LP LACK", 0.0)
 def _there_is(place: Place, noun: Noun) -> str:
     return f"there {'are' if noun.agrees_with_many else 'is'} {noun.said()} {place.said()}"
+
+
+@_rule("S", "LP VP", 0.2)
+def _there_is_left(place: Place, verb: Verb) -> str | None:
+    if not (verb.accompanies and verb.object and verb.base in _LEFT_BEHIND):
+        return None
+    return f"there is {join(verb.object, english.done(verb.base), verb.tail, place.said())}"
 
 
 @_rule("S", "PP S", 0.6)

@@ -9,6 +9,8 @@ from hunyuan_video.rewriting import english
 
 _PLACES = ("nature", "city", "indoor", "space")
 _ROOMS = frozenset("room kitchen bathroom bedroom office restaurant cafe bar library classroom gym studio hall garage stage museum theater".split())
+_POINTS = ("night", "noon", "midnight", "dusk", "dawn", "sunset", "sunrise")
+_SEASONS = ("spring", "summer", "autumn", "winter")
 MANY = frozenset("these those all many countless some several various most two both".split()) | {"a few"}  # and hundreds of
 
 
@@ -65,6 +67,8 @@ class Noun:
         if self.is_person and not self.after:
             ending = "'" if self.agrees_with_many and self.words().endswith("s") else "'s"
             return replace(owned, article=f"{self.said()}{ending}")
+        if self.topic == "time":
+            return replace(owned, after=join(owned.after, Place("in", self).said()))
         preposition = "in" if self.kind == "name" and owned.topic in ("city", "indoor") else "of"
         return replace(owned, after=join(owned.after, preposition, self.said(as_place=True)))
 
@@ -101,8 +105,12 @@ class Place:
     noun: Noun
 
     def said(self) -> str:
-        if self.preposition in ("in", "during") and self.noun.words() in ("night", "noon", "midnight", "dusk", "dawn", "sunset", "sunrise"):
+        if self.preposition in ("in", "during") and self.noun.words() in _POINTS:
             return f"at {self.noun.words()}"
+        if self.noun.topic == "time" and self.noun.words() not in _SEASONS:
+            return f"{self.preposition} {replace(self.noun, article='the').said()}"
+        if self.noun.topic == "time":
+            return f"{self.preposition} {self.noun.words()}"
         return f"{self.preposition} {self.noun.said(as_place=True)}"
 
 
