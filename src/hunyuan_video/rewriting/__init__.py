@@ -3,6 +3,8 @@
 Imports no torch.
 """
 
+from hunyuan_video.rewriting.cache import Cache
 from hunyuan_video.rewriting.rewrite import Rewritten, rewrite
+from hunyuan_video.rewriting.rewriter import Rewriter
 
-__all__ = ["Rewritten", "rewrite"]
+__all__ = ["Cache", "Rewriter", "Rewritten", "rewrite"]

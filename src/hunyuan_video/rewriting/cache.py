@@ -13,7 +13,7 @@ from hunyuan_video.files import replacing
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of answers, each a file named by the hash of its question. It may be deleted at any time, and what is damaged is not there."""
+    """A folder of answers, each a file named by the hash of its question. It may be deleted at any time; what is damaged is not there."""
 
     folder: Path
 

@@ -6,30 +6,31 @@ import re
 import unicodedata
 
 from hunyuan_video.rewriting import numerals
+from hunyuan_video.rewriting.english import forms
 
 MAX_TOKENS = 255  # the encoder reads 256, one of which ends the prompt
 _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|「([^」\n]+)」|『([^』\n]+)』|‘([^’\n]+)’|(?<!\w)'([^'\n]+)'(?!\w)")
 
-_ENGLISH = frozenset("the of and with in on is are at its from by over through an into under while their his her to as".split())
-_OTHERS = frozenset(
-    "el la los las un una unos del que por para con y der die das und ein eine mit auf im den dem le les des et une dans sur avec du il lo gli "
-    "di che della nel sul o os uma um da do na no com em het een van op met".split()
-)
-
-_ONES = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",
+    "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _VALUES = {word: value for value, word in enumerate(_ONES, start=1)}
 _VALUES |= {word: 10 * value for value, word in enumerate(_TENS, start=2)} | {"hundred": 100, "thousand": 1000, "dozen": 12}
-_VALUES |= dict.fromkeys("pair couple both twin twins double".split(), 2) | dict.fromkeys("trio triple".split(), 3)
+_VALUES |= {"pair": 2, "couple": 2, "both": 2, "twin": 2, "twins": 2, "double": 2, "trio": 3, "triple": 3}
 _COMPOUND = re.compile(rf"\b({'|'.join(_TENS)})[- ]({'|'.join(_ONES[:9])})\b")
 _COUNTED = re.compile(r"([一二两三四五六七八九十百千万]+)(?=[个只条头匹辆架艘座棵朵本张把位名片群对双颗枚件台部栋幢层块杯碗瓶支根首幅扇])")
 
 _NEGATION = re.compile(
-    r"\b(?:no|not|never|without|none|nobody|nothing|neither|nor|cannot|absent|absence|devoid|lacks?|lacking|free of|empty)\b|n't\b|n’t\b|\w{3}less\b",
+    r"\b(?:no|not|never|without|none|nobody|nothing|neither|nor|cannot|absen[ct]e?|devoid|lack\w*|free of|empty)\b|n't\b|n’t\b"
+    r"|\w{3}less\b",
     re.IGNORECASE,
 )
 _DENIED = re.compile(r"\b(?:no|not|never|without|none|nobody|nothing|neither|nor|cannot)\b|n't\b|n’t\b", re.IGNORECASE)
-_DENIED_IN_CHINESE = re.compile(r"没有|没(?!收)|不(?![锈断同仅但久远过论管少])|(?<![非常])无(?!人机|限|数|论|线|缝|尽|比|垠|边)|(?<!特|分|差|告|级|个|区|性)别(?!墅|致|的|针|人)")
+_DENIED_IN_CHINESE = re.compile(
+    r"没有|没(?!收)|不(?![锈断同仅但久远过论管少])|(?<![非常])无(?!人机|限|数|论|线|缝|尽|比|垠|边)|(?<!特|分|差|告|级|个|区|性)别(?!墅|致|的|针|人)"
+)
 
 
 def problems(original: str, text: str) -> list[str]:
@@ -43,7 +44,9 @@ def problems(original: str, text: str) -> list[str]:
     wrong += [f"it lacks the quoted text {quoted!r}" for quoted in quotes(original) if quoted not in text]
     kept = numbers(text)
     wanted = sorted(numbers(_QUOTED.sub(" ", original)) - kept)
-    wrong += [f"it lacks the number {n}" for n in wanted if len(n) == 1 or not any(other.endswith(n) for other in kept)]  # 80年代: the 1980s
+    wrong += [
+        f"it lacks the number {n}" for n in wanted if len(n) == 1 or not any(other.endswith(n) for other in kept)
+    ]  # 80年代: the 1980s
     if is_denying(_QUOTED.sub(" ", original)) and not _NEGATION.search(outside):
         wrong.append("it lacks the negation")
     return wrong
@@ -60,7 +63,7 @@ def is_english(text: str) -> bool:
     if any(not unicodedata.name(c, "").startswith("LATIN") for c in letters):
         return False
     words = re.findall(r"[^\W\d_]+", text.lower())
-    return sum(word in _OTHERS for word in words) <= sum(word in _ENGLISH for word in words) + 1
+    return sum(word in forms("other") for word in words) <= sum(word in forms("english") for word in words) + 1
 
 
 def estimated_tokens(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from hunyuan_video.rewriting import numerals
-from hunyuan_video.rewriting.grammar import Cell, parse
+from hunyuan_video.rewriting.chart import Cell, parse
 from hunyuan_video.rewriting.lexicon import lexicon
 from hunyuan_video.rewriting.phrases import Noun, Quantity, Verb, join
 
@@ -21,15 +21,15 @@ _PIECE = re.compile(
     r"|(?P<other>(?:(?![\"“「『‘，。！？；：…,.!?;:\u3400-\u9fff\uf900-\ufaff〇、·])\S)+|\S)"
 )
 # "A tranquil picture of …", around sentences: in English the picture comes first.
-_FRAMED = re.compile(r"(一[幅张段])([^。]*[，,][^。]*)的([^的，。]{0,6}(?:画面|场景|油画|照片|图片|视频|镜头|水彩画|插画))(。?)")
+_FRAMED = re.compile(r"(一[幅张段])([^。]{10,})的([^的，。]{0,6}(?:画面|场景|油画|照片|图片|视频|镜头|水彩画|插画))([，。].*|)", re.DOTALL)
 _NUMERAL = re.compile(f"[{numerals.SIGNS}]+")
 _PARTS = {
-    "adjective": "A", "adverb": "D", "conjunction": "C", "phrase": "K", "localizer": "L", "measure": "M", "preposition": "P", "complement": "R",
-    "modal": "MODAL",
+    "adjective": "A", "adverb": "D", "conjunction": "C", "phrase": "K", "localizer": "L", "measure": "M", "preposition": "P",
+    "complement": "R", "modal": "MODAL",
 }  # fmt: skip
 _PARTICLES = {
-    "的": "DE", "地": "DI", "得": "DEC", "在": "ZAI", "着": "ASP", "被": "BEI", "把": "BA", "是": "SHI", "有": "YOU", "not": "NEG", "never": "NEG",
-    "no": "NEG",
+    "的": "DE", "地": "DI", "得": "DEC", "在": "ZAI", "着": "ASP", "被": "BEI", "把": "BA", "是": "SHI", "有": "YOU",
+    "not": "NEG", "never": "NEG", "no": "NEG",
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def _price(word: str) -> float:
     """Less for a longer word; and a little for a small one that belongs to what is before it, as in 太空|中."""
     if len(word) > 1:
         return 1.0 - 0.02 * len(word)
-    return 1.1 if any(meaning.part in ("localizer", "particle") for meaning in lexicon().get(word, ())) else 1.15
+    return 1.1 if word == "的" or any(meaning.part == "localizer" for meaning in lexicon().get(word, ())) else 1.15
 
 
 def _together(parts: Iterator[str]) -> list[str]:

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
-_DOUBLED = frozenset(
-    "run sit swim cut put stop hug jog chat nod get hit spin clap pat drip dig win hop skip nap wag shop grab begin drag split trim flap hum knit "
-    "squat set let shut step slip rub pet dip wrap flip tap rip beg bet plan ship whip".split()
-)
+from hunyuan_video.rewriting.words import entries
+
 _DOERS = {"have": "has", "be": "is", "do": "does", "go": "goes"}
-_PARTICIPLES = dict(
-    pair.split(":")
-    for pair in (
-        "be:been have:had do:done go:gone come:come become:become run:run see:seen take:taken give:given eat:eaten drink:drunk write:written "
-        "read:read ride:ridden drive:driven fly:flown swim:swum sing:sung sit:sat stand:stood lie:lain sleep:slept hold:held catch:caught "
-        "throw:thrown wear:worn tear:torn break:broken build:built buy:bought bring:brought make:made meet:met find:found leave:left lose:lost "
-        "light:lit hit:hit cut:cut put:put shut:shut set:set spread:spread hide:hidden bite:bitten blow:blown grow:grown draw:drawn show:shown "
-        "know:known speak:spoken tell:told say:said teach:taught think:thought fight:fought feel:felt feed:fed hang:hung spin:spun sink:sunk "
-        "shake:shaken fall:fallen rise:risen freeze:frozen weave:woven sew:sewn win:won shoot:shot sweep:swept send:sent lead:led pay:paid sell:sold "
-        "split:split burst:burst swing:swung stick:stuck get:got begin:begun bend:bent dig:dug"
-    ).split()
-)
-_PLURALS = {
-    "person": "people", "man": "men", "woman": "women", "child": "children", "foot": "feet", "tooth": "teeth", "mouse": "mice", "goose": "geese",
-    "leaf": "leaves", "wolf": "wolves", "knife": "knives", "shelf": "shelves", "wife": "wives", "thief": "thieves", "calf": "calves", "scarf": "scarves",
-    "elf": "elves", "dwarf": "dwarves", "life": "lives", "sheep": "sheep", "deer": "deer", "fish": "fish", "moose": "moose", "shrimp": "shrimp",
-    "aircraft": "aircraft", "passerby": "passersby", "fireman": "firemen", "businessman": "businessmen", "fisherman": "fishermen", "snowman": "snowmen",
-    "hero": "heroes", "superhero": "superheroes", "potato": "potatoes", "tomato": "tomatoes", "goldfish": "goldfish", "jellyfish": "jellyfish",
-}  # fmt: skip
-_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+@cache
+def forms(section: str) -> dict[str, str]:
+    """A section of english.txt: words, and forms of them where it has some."""
+    return {word: form for name, word, form in entries("english.txt") if name == section}
 
 
 def first(change: Callable[[str], str], phrase: str) -> str:
@@ -46,7 +32,7 @@ def participle(verb: str) -> str:
         return verb[:-2] + "ying"
     if verb.endswith("e"):
         return verb[:-1] + "ing"
-    return verb + (verb[-1] if verb in _DOUBLED else "") + "ing"
+    return verb + (verb[-1] if verb in forms("doubled") else "") + "ing"
 
 
 def present(verb: str) -> str:
@@ -60,13 +46,13 @@ def present(verb: str) -> str:
 
 def done(verb: str) -> str:
     """walked, seen"""
-    if verb in _PARTICIPLES:
-        return _PARTICIPLES[verb]
+    if irregular := forms("participle").get(verb):
+        return irregular
     if verb.endswith("e"):
         return verb + "d"
     if re.search(r"[^aeiou]y$", verb):
         return verb[:-1] + "ied"
-    return verb + (verb[-1] if verb in _DOUBLED else "") + "ed"
+    return verb + (verb[-1] if verb in forms("doubled") else "") + "ed"
 
 
 def plural(noun: str) -> str:
@@ -74,8 +60,8 @@ def plural(noun: str) -> str:
     if " of " in noun:
         head, _, rest = noun.partition(" of ")
         return f"{plural(head)} of {rest}"
-    if word in _PLURALS:
-        many = _PLURALS[word]
+    if irregular := forms("plural").get(word):
+        many = irregular
     elif re.search(r"(s|sh|ch|x|z)$", word):
         many = word + "es"
     else:

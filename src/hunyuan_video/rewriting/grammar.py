@@ -7,20 +7,17 @@ to it. What ends in DE is followed by 的 and stands before its noun.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from hunyuan_video.rewriting import english
-from hunyuan_video.rewriting.phrases import Noun, Place, Quantity, Verb, join
+from hunyuan_video.rewriting.phrases import POSSESSIVES, Noun, Place, Quantity, Verb, join
 
-Cell = dict[str, tuple[float, Any]]  # of each kind of phrase the cheapest: its cost and value
-FRAGMENT = 3.0  # what one phrase more costs, where they make no whole
+_LEFT_BEHIND = ("write", "hang", "draw", "paint", "carve", "print", "put")  # what can be seen of these later, as 着 says it
 
-_LEFT_BEHIND = frozenset("write hang draw paint carve print put".split())  # what can be seen of these later, as 着 says it
-
-_RULES: dict[tuple[str, str], list[tuple[str, float, Callable[[Any, Any], Any]]]] = {}
-_ALONE: dict[str, list[tuple[str, float, Callable[[Any], Any]]]] = {
+RULES: dict[tuple[str, str], list[tuple[str, float, Callable[[Any, Any], Any]]]] = {}
+ALONE: dict[str, list[tuple[str, float, Callable[[Any], Any]]]] = {
     "N": [("NP", 0.0, lambda noun: noun)],
     "V": [("VP", 0.0, lambda verb: verb)],
     "LP": [("PP", 0.1, lambda place: place.said())],
@@ -37,7 +34,7 @@ _ALONE: dict[str, list[tuple[str, float, Callable[[Any], Any]]]] = {
 def _rule(result: str, parts: str, cost: float = 0.1) -> Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]:
     def enter(make: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         left, right = parts.split()
-        _RULES.setdefault((left, right), []).append((result, cost, make))
+        RULES.setdefault((left, right), []).append((result, cost, make))
         return make
 
     return enter
@@ -59,13 +56,23 @@ def _before_noun(phrase: Any, _de: Any) -> Any:
 
 @_rule("N", "A N", 0.2)
 @_rule("N", "ADE N")
-def _described(adjective: str, noun: Noun) -> Noun:
+def _described(adjective: str, noun: Noun) -> Noun | None:
+    return _described_with_all(adjective, noun) if not noun.after else None
+
+
+@_rule("N", "A N", 0.6)  # rather than its neighbour
+@_rule("N", "ADE N", 0.5)
+def _described_with_all(adjective: str, noun: Noun) -> Noun:
     return replace(noun, before=join(adjective, noun.before))
 
 
 @_rule("N", "KDE N", 0.2)
 def _described_by_phrase(phrase: str, noun: Noun) -> Noun:
-    return _placed(phrase, noun) if phrase.split()[0] in ("at", "in", "on", "from", "with", "to", "before", "after") else _described(phrase, noun)
+    return (
+        _placed(phrase, noun)
+        if phrase.split()[0] in ("at", "in", "on", "from", "with", "to", "before", "after")
+        else _described_with_all(phrase, noun)
+    )
 
 
 @_rule("N", "N N", 0.5)
@@ -78,6 +85,11 @@ def _compound(left: Noun, right: Noun) -> Noun | None:
 @_rule("N", "NDE N", 0.2)
 def _owned(owner: Noun, noun: Noun) -> Noun:
     return owner.owning(noun)
+
+
+@_rule("N", "NP N", 0.4)
+def _owned_by_one_of_us(owner: Noun, noun: Noun) -> Noun | None:
+    return owner.owning(noun) if owner.topic == "pronoun" and owner.words() in POSSESSIVES else None
 
 
 @_rule("N", "PDE N")
@@ -133,7 +145,7 @@ def _done_by(noun: Noun, verb: Verb) -> str | None:
 def _one_after_another(quantity: Quantity, measure: str) -> Quantity | None:
     if quantity.measure != measure:
         return None
-    return Quantity(None, english.plural(measure.rstrip("+")) if measure else "many")
+    return Quantity(None, f"{english.plural(measure.partition(' ')[0])} of" if measure else "many")
 
 
 @_rule("NP", "NP K", 0.6)
@@ -192,12 +204,20 @@ def _where(noun: Noun, localizer: str) -> Place:
 
 @_rule("WHEN", "S L", 0.8)
 def _when(sentence: str, localizer: str) -> str | None:
-    return {"during": "when", "after": "after", "before": "before"}[localizer] + " " + sentence if localizer in ("during", "after", "before") else None
+    return (
+        {"during": "when", "after": "after", "before": "before"}[localizer] + " " + sentence
+        if localizer in ("during", "after", "before")
+        else None
+    )
 
 
 @_rule("WHEN", "VP L", 0.8)
 def _while(verb: Verb, localizer: str) -> str | None:
-    return {"during": "while", "after": "after", "before": "before"}[localizer] + " " + verb.going() if localizer in ("during", "after", "before") else None
+    return (
+        {"during": "while", "after": "after", "before": "before"}[localizer] + " " + verb.going()
+        if localizer in ("during", "after", "before")
+        else None
+    )
 
 
 @_rule("PP", "P LP", 0.0)
@@ -244,7 +264,9 @@ def _with_adverb(adverb: str, verb: Verb) -> Verb:
 
 
 @_rule("VP", "A VP", 0.7)
-def _with_adjective(adjective: str, verb: Verb) -> Verb:
+def _with_adjective(adjective: str, verb: Verb) -> Verb | None:
+    if adjective.endswith("ing"):
+        return None
     return replace(verb, adverb=join(english.adverb(adjective), verb.adverb))
 
 
@@ -389,67 +411,3 @@ def _ending_in(sentence: str, phrase: str) -> str:
 @_rule("S", "S CS", 0.3)
 def _sentences(left: str, right: tuple[str, str]) -> str:
     return f"{left} {right[0]} {right[1]}"
-
-
-# --- Parsing ---
-
-
-def parse(words: Sequence[Cell]) -> str:
-    """The English of a clause, of whose words all readings are given. Time grows with the cube of their number."""
-    count = len(words)
-    chart: dict[tuple[int, int], Cell] = {}
-    for length in range(1, count + 1):
-        for start in range(count - length + 1):
-            end = start + length
-            cell: Cell = dict(words[start]) if length == 1 else {}
-            for middle in range(start + 1, end):
-                _combine(chart[start, middle], chart[middle, end], cell)
-            _alone(cell)
-            chart[start, end] = cell
-    return _cover(chart, count)
-
-
-def _combine(left: Cell, right: Cell, cell: Cell) -> None:
-    for left_kind, (left_cost, left_value) in left.items():
-        for right_kind, (right_cost, right_value) in right.items():
-            for kind, extra, make in _RULES.get((left_kind, right_kind), ()):
-                cost = left_cost + right_cost + extra
-                if (kind not in cell or cost < cell[kind][0]) and (value := make(left_value, right_value)) is not None:
-                    cell[kind] = (cost, value)
-
-
-def _alone(cell: Cell) -> None:
-    waiting = list(cell)
-    while waiting:
-        kind = waiting.pop()
-        for becomes, extra, make in _ALONE.get(kind, ()):
-            cost = cell[kind][0] + extra
-            if becomes not in cell or cost < cell[becomes][0]:
-                cell[becomes] = (cost, make(cell[kind][1]))
-                waiting.append(becomes)
-
-
-def _cover(chart: dict[tuple[int, int], Cell], count: int) -> str:
-    """The cheapest row of phrases from end to end."""
-    best: list[tuple[float, list[str]]] = [(0.0, [])]
-    for end in range(1, count + 1):
-        ways = [
-            (best[start][0] + cost + FRAGMENT, best[start][1], kind, value)
-            for start in range(end)
-            for kind, (cost, value) in chart[start, end].items()
-        ]
-        cost, before, kind, value = min(ways, key=lambda way: way[0])
-        best.append((cost, [*before, _said(kind, value)]))
-    return join(*best[count][1])
-
-
-def _said(kind: str, value: Any) -> str:
-    if isinstance(value, tuple):
-        return join(value[0], _said(kind, value[1]))
-    if isinstance(value, Quantity):
-        return join(value.word or english.numeral(value.number or 0), value.measure.rstrip("+"))
-    if isinstance(value, Verb):
-        return value.going()
-    if isinstance(value, Noun | Place):
-        return join(value.said(), "of" if kind == "NDE" else "")
-    return "" if kind in ("DE", "DI", "DEC", "ASP", "ZAI", "BEI", "BA") else {"SHI": "is", "YOU": "with"}.get(kind, value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+
+from hunyuan_video.rewriting.words import entries
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,9 @@ class Word:
 def lexicon() -> dict[str, tuple[Word, ...]]:
     """Of each Chinese word all meanings, the one that was written first before others of the same part of speech."""
     words: dict[str, dict[str, Word]] = {}
-    part = topic = ""
-    for line in (files(__package__) / "lexicon.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("["):
-            part, _, topic = line.strip("[]").partition(" ")
-        elif line and not line.startswith("#"):
-            for entry in line.split(", "):
-                chinese, _, english = entry.strip().partition(" ")
-                words.setdefault(chinese, {}).setdefault(part, Word(part, english.removeprefix("-"), topic))
+    for section, chinese, english in entries("lexicon.txt"):
+        part, _, topic = section.partition(" ")
+        words.setdefault(chinese, {}).setdefault(part, Word(part, english.removeprefix("-"), topic))
     return {chinese: tuple(meanings.values()) for chinese, meanings in words.items()}
 
 

@@ -26,8 +26,8 @@ class Local:
     def __post_init__(self) -> None:
         require(
             (self.folder / "config.json").is_file() and any(self.folder.glob("*.safetensors")),
-            f"rewrite_model is {self.folder}, which is no folder with a language model (config.json, *.safetensors); give one, or the model's "
-            "name at a server with rewrite_url.",
+            f"rewrite_model is {self.folder}, which is no folder with a language model (config.json, *.safetensors); give one, or the "
+            "model's name at a server with rewrite_url.",
         )
 
     @property
@@ -66,4 +66,4 @@ class Local:
             raise BackendError(f"{self.folder} cannot be read as a language model ({type(error).__name__})", passing=False) from error
         if not getattr(tokenizer, "chat_template", None):
             raise BackendError(f"{self.folder} has no chat template; give a model made for conversations", passing=False)
-        return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return tokenizer, model.eval().requires_grad_(False).cuda() if torch.cuda.is_available() else model.eval()

@@ -8,10 +8,14 @@ from typing import Literal
 from hunyuan_video.rewriting import english
 
 _PLACES = ("nature", "city", "indoor", "space")
-_ROOMS = frozenset("room kitchen bathroom bedroom office restaurant cafe bar library classroom gym studio hall garage stage museum theater".split())
+_ROOMS = (
+    "room", "kitchen", "bathroom", "bedroom", "office", "restaurant", "cafe", "bar", "library", "classroom", "gym", "studio", "hall",
+    "garage", "stage", "museum", "theater",
+)  # fmt: skip
+
 _POINTS = ("night", "noon", "midnight", "dusk", "dawn", "sunset", "sunrise")
 _SEASONS = ("spring", "summer", "autumn", "winter")
-MANY = frozenset("these those all many countless some several various most two both".split()) | {"a few"}  # and hundreds of
+MANY = ("these", "those", "all", "many", "countless", "some", "several", "various", "most", "two", "both", "a few")  # and hundreds of
 
 
 def join(*words: str) -> str:
@@ -63,7 +67,7 @@ class Noun:
 
     def owning(self, owned: Noun) -> Noun:
         if self.topic == "pronoun":
-            return replace(owned, article=_POSSESSIVES.get(self.head, "its"))
+            return replace(owned, article=POSSESSIVES.get(self.head, "its"))
         if self.is_person and not self.after:
             ending = "'" if self.agrees_with_many and self.words().endswith("s") else "'s"
             return replace(owned, article=f"{self.said()}{ending}")
@@ -73,7 +77,7 @@ class Noun:
         return replace(owned, after=join(owned.after, preposition, self.said(as_place=True)))
 
 
-_POSSESSIVES = {"I": "my", "you": "your", "he": "his", "she": "her", "it": "its", "we": "our", "they": "their", "itself": "its own"}
+POSSESSIVES = {"I": "my", "you": "your", "he": "his", "she": "her", "it": "its", "we": "our", "they": "their", "itself": "its own"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ class Quantity:
     def of(self, noun: Noun) -> Noun:
         if self.measure:
             takes_many = self.measure.endswith("+")
-            if noun.kind == "one" and not takes_many and self.measure != "kind of" or noun.head == "couple":
+            is_plain = noun.kind == "one" and not takes_many and self.measure != "kind of"
+            if is_plain or noun.head == "couple":
                 return replace(self, measure="").of(noun)
             inside = replace(noun, is_many=takes_many and noun.kind == "one", article="")
             whole = Noun(join(self.measure.rstrip("+"), inside.words()), topic=noun.topic, after=noun.after)

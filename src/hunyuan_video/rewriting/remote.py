@@ -66,7 +66,9 @@ class Remote:
 
     def _refusal(self, error: HTTPError) -> str:
         if 300 <= error.code < 400:
-            return f"{self.url} sends elsewhere ({error.code}), where the prompt and the key do not go; give the address that answers itself"
+            return (
+                f"{self.url} sends elsewhere ({error.code}), where the prompt and the key do not go; give the address that answers itself"
+            )
         if error.code in (401, 403):  # whose words may hold the key
             return f"{self.url} refuses the key ({error.code}); set $HUNYUAN_VIDEO_REWRITE_KEY to one that it knows"
         if error.code == 404:
@@ -77,7 +79,7 @@ class Remote:
 class _Stay(HTTPRedirectHandler):
     """Follows no redirect, for it would take the prompt and the key to somebody else."""
 
-    def redirect_request(self, *_arguments: object) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
 
 

@@ -31,9 +31,7 @@ class Rewritten:
         return None if self.prompt == self.original else Rewriting(self.original, self.mode, self.backend)
 
 
-def rewrite(
-    prompt: str, mode: RewriteMode = "normal", backend: LanguageModel | None = None, cache: Cache | None = None
-) -> Rewritten:
+def rewrite(prompt: str, mode: RewriteMode = "normal", backend: LanguageModel | None = None, cache: Cache | None = None) -> Rewritten:
     """A prompt in the words that the model was trained on; by rules and a lexicon, which need nothing, if there is no `backend`.
 
     A backend that fails, twice if asking again may help, leaves the prompt as it is, and the notice says why. Its good answers are kept in

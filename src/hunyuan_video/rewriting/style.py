@@ -11,25 +11,26 @@ from hunyuan_video.rewriting.lexicon import topics
 
 Light = Literal["natural", "indoor", "warm", "night", "dramatic"]
 
-_STYLE = re.compile(
-    r"\b(?:style|realis\w+|photoreal\w*|painting|drawing|sketch|illustration|watercolou?r|anime|cartoon|comic|animation|animated|claymation|pixel|3d|2d|"
-    r"cgi|render\w*|cyberpunk|steampunk|surreal\w*|abstract|black and white|monochrome|ukiyo\w*|impressionis\w+|cinematic|documentary|film|noir|"
-    r"vintage|retro|fantasy|sci-fi|science fiction|digital art|pop art|low poly|origami|paper-cut|lego)\b",
+STYLE = re.compile(
+    r"\b(?:style|realis\w+|photoreal\w*|painting|drawing|sketch|illustration|watercolou?r|anime|cartoon|comic|animation|animated|claymation|pixel|"
+    r"3d|2d|cgi|render\w*|cyberpunk|steampunk|surreal\w*|abstract|black and white|monochrome|ukiyo\w*|impressionis\w+|cinematic|documentary|"
+    r"film|noir|vintage|retro|fantasy|sci-fi|science fiction|digital art|pop art|low poly|origami|paper-cut|lego)\b",
     re.IGNORECASE,
 )
-_LIGHT = re.compile(
-    r"\b(?:light|lights|lighting|lit|backlit|illuminated|glow\w*|neon|shadows?|silhouettes?|sunlight|moonlight|candlelight|golden hour|blue hour|"
-    r"overcast|dark|darkness|dim|bright|sunny|foggy|misty|chiaroscuro)\b",
+LIGHT = re.compile(
+    r"\b(?:light|lights|lighting|lit|backlit|illuminated|glow\w*|neon|shadows?|silhouettes?|sunlight|moonlight|candlelight|golden hour|"
+    r"blue hour|overcast|dark|darkness|dim|bright|sunny|foggy|misty|chiaroscuro)\b",
     re.IGNORECASE,
 )
-_MOOD = re.compile(
+MOOD = re.compile(
     r"\b(?:mood|atmosphere|peaceful|calm|quiet|tranquil|serene|cozy|tense|dramatic|happy|happily|cheerful|sad|melanchol\w+|mysterious|eerie|scary|"
-    r"romantic|funny|epic|majestic|lonely|angry|joyful|playful|lively|energetic|gloomy|dreamy|dreamlike|nostalgic|intense|excited|terrifying)\b",
+    r"romantic|funny|epic|majestic|lonely|angry|joyful|playful|lively|energetic|gloomy|dreamy|dreamlike|nostalgic|intense|excited|terrifying|casual|formal|intimate|industrial|professional|humorous)\b",
     re.IGNORECASE,
 )
-_CAMERA = re.compile(
-    r"\b(?:camera|zoom\w*|pan (?:left|right|up|down)|panning|tilt\w*|dolly|tracking|orbit\w*|handheld|close-?up|wide(?:-angle)? shot|aerial|drone|"
-    r"bird's-eye|first-person|point-of-view|focus\w*|slow motion|time-?lapse|perspective|(?:front|rear|side|top) view|static shot|still frame|shot)\b",
+CAMERA = re.compile(
+    r"\b(?:camera|zoom\w*|pan (?:left|right|up|down)|panning|tilt\w*|dolly|tracking|orbit\w*|handheld|close-?up|wide(?:-angle)? shot|"
+    r"aerial|drone|bird's-eye|first-person|point-of-view|focus\w*|slow motion|time-?lapse|perspective|(?:front|rear|side|top) view|"
+    r"static shot|still frame|shot)\b",
     re.IGNORECASE,
 )
 _NIGHT = re.compile(r"\b(?:night|midnight|moon|moonlit|stars|starry|fireworks|aurora|lanterns?)\b", re.IGNORECASE)
@@ -41,11 +42,12 @@ _VIOLENT = re.compile(
 )
 
 _LIGHT_WORDS: dict[Light, str] = {
-    "natural": "Natural lighting", "indoor": "Indoor lighting", "warm": "Warm lighting", "night": "Night lighting", "dramatic": "Dramatic lighting",
+    "natural": "Natural lighting", "indoor": "Indoor lighting", "warm": "Warm lighting", "night": "Night lighting",
+    "dramatic": "Dramatic lighting",
 }  # fmt: skip
 _MOODS = {
-    "nature": "Peaceful", "animal": "Peaceful", "indoor": "Casual", "food": "Casual", "clothes": "Casual", "person": "Casual", "sport": "Energetic",
-    "city": "Casual", "vehicle": "Casual", "space": "Mysterious",
+    "nature": "Peaceful", "animal": "Peaceful", "indoor": "Casual", "food": "Casual", "clothes": "Casual", "person": "Casual",
+    "sport": "Energetic", "city": "Casual", "vehicle": "Casual", "space": "Mysterious",
 }  # fmt: skip
 
 _FRAMINGS = {
@@ -103,10 +105,10 @@ class Scene:
 def closing(text: str) -> str:
     """A few plain words on style, light and mood, of those that the text leaves open; perhaps none."""
     scene = Scene.of(text)
-    words = [] if _STYLE.search(text) else ["Realistic"]
-    if not _LIGHT.search(text):
+    words = [] if STYLE.search(text) else ["Realistic"]
+    if not LIGHT.search(text):
         words.append(_LIGHT_WORDS[scene.light])
-    if not _MOOD.search(text) and (mood := "Tense" if _VIOLENT.search(text) else _MOODS.get(scene.topic)):
+    if not MOOD.search(text) and (mood := "Tense" if _VIOLENT.search(text) else _MOODS.get(scene.topic)):
         words.append(mood)
     return ", ".join(words)
 
@@ -114,10 +116,10 @@ def closing(text: str) -> str:
 def direction(text: str) -> list[str]:
     """Sentences on framing, light, camera and finish, of those that the text leaves open."""
     scene = Scene.of(text)
-    has_camera = bool(_CAMERA.search(text))
+    has_camera = bool(CAMERA.search(text))
     sentences = [] if has_camera else [_FRAMINGS[scene.subject]]
-    if not _LIGHT.search(text):
+    if not LIGHT.search(text):
         sentences.append(_LIGHTS[scene.light])
     if not has_camera:
         sentences.append(_MOVES[scene.subject])
-    return [*sentences, _FINISH if _STYLE.search(text) else f"{_FINISH}, in a cinematic style"]
+    return [*sentences, _FINISH if STYLE.search(text) else f"{_FINISH}, in a cinematic style"]
