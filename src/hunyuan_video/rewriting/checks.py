@@ -9,6 +9,7 @@ from hunyuan_video.rewriting import numerals
 from hunyuan_video.rewriting.english import forms
 
 MAX_TOKENS = 255  # the encoder reads 256, one of which ends the prompt
+MAX_CHARACTERS = 8 * MAX_TOKENS  # more than any that short
 _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|「([^」\n]+)」|『([^』\n]+)』|‘([^’\n]+)’|(?<!\w)'([^'\n]+)'(?!\w)")
 
 _ONES = [
@@ -37,6 +38,8 @@ def problems(original: str, text: str) -> list[str]:
     """What is wrong with it, each as a clause; nothing if it may be used."""
     if not text.strip():
         return ["it is empty"]
+    if len(text) > MAX_CHARACTERS:
+        return [f"it has {len(text)} characters"]
     outside = _QUOTED.sub(" ", text)
     wrong = [] if is_english(outside) else ["it is not in English"]
     if (tokens := estimated_tokens(text)) > MAX_TOKENS:

@@ -22,6 +22,7 @@ _PIECE = re.compile(
 )
 # "A tranquil picture of …", around sentences: in English the picture comes first.
 _FRAMED = re.compile(r"(一[幅张段])([^。]{10,})的([^的，。]{0,6}(?:画面|场景|油画|照片|图片|视频|镜头|水彩画|插画))([，。].*|)", re.DOTALL)
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _NUMERAL = re.compile(f"[{numerals.SIGNS}]+")
 _PARTS = {
     "adjective": "A", "adverb": "D", "conjunction": "C", "phrase": "K", "localizer": "L", "measure": "M", "preposition": "P",
@@ -35,11 +36,17 @@ _PARTICLES = {
 
 def has_chinese(text: str) -> bool:
     """And no Japanese or Korean, which share its signs."""
-    return bool(re.search(r"[\u3400-\u9fff]", text)) and not re.search(r"[\u3040-\u30ff\uac00-\ud7af]", text)
+    return bool(_HAN.search(text)) and not re.search(r"[\u3040-\u30ff\uac00-\ud7af]", text)
 
 
 def translate(text: str) -> tuple[str, list[str]]:
-    """In English, and what could not be translated and so stays as it is. Quoted text is not touched."""
+    """In English, and what could not be translated and so stays as it is. Quoted text is not touched, nor are words in other letters.
+
+    A text that is English but for some words keeps its order.
+    """
+    if len(re.findall("[A-Za-z]", text)) > 2 * len(_HAN.findall(text)):
+        unknown = list[str]()
+        return _PIECE.sub(lambda found: _words_alone(found, unknown), text), unknown
     said, unknown = "", list[str]()
     text = re.sub(r"(\d+)年代", r"\1s", text)
     if framed := _FRAMED.fullmatch(text.strip()):
@@ -60,6 +67,13 @@ def translate(text: str) -> tuple[str, list[str]]:
         if len(clause) >= MAX_WORDS:
             said, clause = _close(said, clause), []
     return _close(said, clause), unknown
+
+
+def _words_alone(found: re.Match[str], unknown: list[str]) -> str:
+    if found.lastgroup != "han":
+        return found[0]
+    cells = [readings for word in cut(found[0]) if (readings := _readings(word, unknown))]
+    return parse(cells)
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:

@@ -61,9 +61,9 @@ class Local:
         where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, **where)
-            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype="auto", use_safetensors=True, **where)
+            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype="auto", use_safetensors=True, **where)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
             raise BackendError(f"{self.folder} cannot be read as a language model ({type(error).__name__})", passing=False) from error
         if not getattr(tokenizer, "chat_template", None):
             raise BackendError(f"{self.folder} has no chat template; give a model made for conversations", passing=False)
-        return tokenizer, model.eval().requires_grad_(False).cuda() if torch.cuda.is_available() else model.eval()
+        return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

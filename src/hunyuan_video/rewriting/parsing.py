@@ -7,8 +7,7 @@ import re
 import unicodedata
 from typing import Any
 
-_THOUGHTS = re.compile(r"<(think|thinking|reasoning|thought)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHT = re.compile(r".*</(?:think|thinking|reasoning|thought)>", re.DOTALL | re.IGNORECASE)  # some templates open it themselves
+_THOUGHT = re.compile(r"<(/?)(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _NAMES = ("prompt", "rewritten_prompt", "rewritten", "enhanced_prompt", "output", "description", "caption", "text", "result", "answer")
 _LABEL = re.compile(
@@ -26,7 +25,7 @@ _QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "「": "」"}
 
 def prompt_in(answer: str) -> str:
     """In one line; the empty string if there is none."""
-    text = _END_OF_THOUGHT.sub("", _THOUGHTS.sub("", answer))
+    text = _thought_through(answer)
     if fenced := _FENCE.search(text):
         text = fenced[1]
     text = _of_json(text) or text
@@ -35,6 +34,14 @@ def prompt_in(answer: str) -> str:
     while len(paragraphs) > 1 and _COURTESY.match(paragraphs[-1]):
         paragraphs.pop()
     return _unquoted(_one_line("\n".join(paragraphs)))
+
+
+def _thought_through(answer: str) -> str:
+    """What comes after the thoughts. Some templates open them themselves, and some models never end them."""
+    marks = list(_THOUGHT.finditer(answer))
+    ends = [mark.end() for mark in marks if mark[1]]
+    start = ends[-1] if ends else 0
+    return answer[start : next((mark.start() for mark in marks if mark.start() >= start), None)]
 
 
 def _of_json(text: str) -> str | None:

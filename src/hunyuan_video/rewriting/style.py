@@ -13,8 +13,8 @@ Light = Literal["natural", "indoor", "warm", "night", "dramatic"]
 
 STYLE = re.compile(
     r"\b(?:style|realis\w+|photoreal\w*|painting|drawing|sketch|illustration|watercolou?r|anime|cartoon|comic|animation|animated|claymation|pixel|"
-    r"3d|2d|cgi|render\w*|cyberpunk|steampunk|surreal\w*|abstract|black and white|monochrome|ukiyo\w*|impressionis\w+|cinematic|documentary|"
-    r"film|noir|vintage|retro|fantasy|sci-fi|science fiction|digital art|pop art|low poly|origami|paper-cut|lego)\b",
+    r"3d|2d|cgi|render\w*|cyberpunk|steampunk|surreal\w*|abstract|black and white|monochrome|ukiyo\w*|impressionis\w+|cinematic|"
+    r"documentary|film|noir|vintage|retro|fantasy|sci-fi|science fiction|digital art|pop art|low poly|origami|paper-cut|lego)\b",
     re.IGNORECASE,
 )
 LIGHT = re.compile(
