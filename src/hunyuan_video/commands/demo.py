@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from hunyuan_video.commands.common import Flat, Loads, Places, Which
 from hunyuan_video.commands.flags import flags_of
 from hunyuan_video.commands.serving import Worker, keys_of
-from hunyuan_video.config import Limits, LoadKey, Place, Runtime, Sampling, require
+from hunyuan_video.config import Limits, LoadKey, Place, RewriteMode, Runtime, Sampling, require
 from hunyuan_video.leash import is_held
+from hunyuan_video.rewriting.rewriter import Rewriter
 from hunyuan_video.serving.rules import FOR_STRANGERS
 
 
@@ -39,6 +41,10 @@ class Demo:
     negative_prompt: str = ""
     """and in that of the negative one"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
+    rewrite: RewriteMode | None = None
+    """how prompts are rewritten, if whoever asks chooses nothing else: normal, to be understood, also from Chinese; master, to look their
+    best"""
+    rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
     limits: Annotated[Limits, Flat] = FOR_STRANGERS
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
     which: Loads = field(default_factory=Which)
@@ -53,6 +59,7 @@ class Demo:
 
     def run(self) -> None:
         found = self.which.find(self.load_key)
+        backend = self.rewriter.backend(os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY"))
         self.limits.check(self.sampling.over(found.sampling()))
 
         from hunyuan_video.apps import serve
@@ -66,8 +73,14 @@ class Demo:
             return serve.serve_with_workers(address, self.place, page, ["worker", *flags_of(worker)], shares)
 
         from hunyuan_video.apps.demo import serve_page
+        from hunyuan_video.apps.rewrite import rewrite_one
+        from hunyuan_video.demo.desk import Desk
         from hunyuan_video.demo.estimate import Planner
+        from hunyuan_video.demo.form import Form
+        from hunyuan_video.demo.offer import Offer
 
+        offer, rewriter = Offer.of(found), partial(rewrite_one, backend=backend)
         # Of workers that were started with this page, and so are on this machine, it is known what memory they have.
         planner = Planner(found, self.runtime, self.gpus) if is_held() else None
-        serve_page(address, self.place, rules, found, planner, self.sampling, self.prompt, self.negative_prompt)
+        desk = partial(Desk, rules=rules, offer=offer, rewriter=rewriter, planner=planner)
+        serve_page(address, self.place, desk, Form.at(self.sampling, offer, self.prompt, self.negative_prompt, self.rewrite or "off"))

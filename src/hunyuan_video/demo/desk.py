@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from hunyuan_video.config import RewriteMode
 from hunyuan_video.demo import estimate, gallery, stage
-from hunyuan_video.demo.estimate import Aside, Planner
+from hunyuan_video.demo.aside import Aside
+from hunyuan_video.demo.estimate import Planner
 from hunyuan_video.demo.form import Form
 from hunyuan_video.demo.offer import Offer
 from hunyuan_video.pictures import picture_in
 from hunyuan_video.request import Provenance
+from hunyuan_video.rewriting import Rewritten
 from hunyuan_video.serving.jobs import Job
 from hunyuan_video.serving.orders import image_of, lora_files, place
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import Rules
 from hunyuan_video.serving.store import Store
-
-
-class Rewriter(Protocol):
-    """A prompt into the words that the model was trained on; says how in what it returns."""
-
-    def __call__(self, prompt: str, mode: str) -> Rewritten: ...
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """The new prompt, who wrote it, and what did not go as asked."""
-
-    prompt: str
-    backend: str
-    notice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,19 +38,21 @@ class View:
     can_cancel: bool
     is_moving: bool
     """whether anything of it will soon be another"""
+    made: int
+    """how many videos are there, of those in the gallery"""
 
 
 @dataclass(frozen=True)
 class Desk:
     """The queue and its files, what may be asked for, and what the page offers. Without a `planner` workers are elsewhere, and nothing is
-    known of their memory; without a `rewriter` prompts stay as they are."""
+    known of their memory. `rewriter` makes a prompt, in a mode, into the words that the model was trained on."""
 
     store: Store
     results: Results
     rules: Rules
     offer: Offer
+    rewriter: Callable[[str, RewriteMode], Rewritten]
     planner: Planner | None = None
-    rewriter: Rewriter | None = None
     aside: Aside = field(default_factory=Aside)
 
     def make(self, owner: str, form: Form) -> Job:
@@ -70,12 +60,13 @@ class Desk:
         image = None if form.image is None else Path(form.image).read_bytes()
         return place(self.store, self.results, self.rules, owner, form.asked(self.offer, image))
 
-    async def rewrite(self, form: Form) -> Form:
-        """With its prompt rewritten, in another thread: a language model takes its time. Raises a ValueError for what is no prompt."""
-        if self.rewriter is None or form.rewrite_mode == "off":
-            return replace(form, rewritten="", rewriter="")
+    async def rewrite(self, form: Form) -> tuple[Form, str | None]:
+        """With its prompt rewritten, and what did not go as asked. In a thread, for a language model takes its time. Raises a ValueError
+        for what is no prompt."""
+        if form.rewrite_mode == "off":
+            return replace(form, rewritten="", rewriter=""), None
         made = await asyncio.to_thread(self.rewriter, form.prompt, form.rewrite_mode)
-        return replace(form, rewritten=made.prompt, rewriter=made.backend)
+        return replace(form, rewritten=made.prompt, rewriter=made.backend), made.notice
 
     def view(self, owner: str, shown: str | None, pages: int = 1) -> View:
         """The page of an owner, with one of the jobs above; if that is none, the newest that is not over."""
@@ -92,6 +83,7 @@ class Desk:
             job=None if above is None else above.id,
             can_cancel=above is not None and not above.is_over and not above.cancelling,
             is_moving=bool(active),
+            made=sum(job.status == "completed" for job in jobs),
         )
 
     def loras(self) -> list[str]:

@@ -1,19 +1,12 @@
-"""What a video will take: time as videos of about its size have taken here, else as the plan has it; memory as the plan has it.
-
-The plan needs torch, which takes seconds to import and 300 MB. So it is made in another process, which is started at the first question.
-"""
+"""What a video will take: time as videos of about its size have taken here, else as the plan has it; memory as the plan has it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from statistics import median
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.demo.markup import duration
@@ -22,8 +15,6 @@ from hunyuan_video.weights import Weights
 
 if TYPE_CHECKING:
     from hunyuan_video.plan import OnCpu, Prediction
-
-T = TypeVar("T")
 
 ALIKE = 1.5  # times as many pixels, for which time still grows about like them
 ASKED = 100  # newest jobs that are looked at
@@ -129,24 +120,3 @@ def sentence(plan: Plan | None, here: tuple[float, int] | None) -> str:
         time = "time not known yet: none of this size has been made here"
     memory = "" if plan is None else f" {plan.needed / 1e9:.1f} of {plan.there / 1e9:.1f} GB of memory."
     return f"{time[0].upper()}{time[1:]}.{memory}"
-
-
-class Aside:
-    """Another process, for what needs torch; started when it is first needed, and again if it dies."""
-
-    def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-
-    async def __call__(self, work: Callable[..., T], *arguments: Any) -> T:
-        """What `work` returns or raises there."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        try:
-            return await asyncio.wrap_future(self._pool.submit(work, *arguments))
-        except BrokenProcessPool:
-            self._pool = None
-            raise
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
-from hunyuan_video.config import FullSampling, Sampling, require
+from hunyuan_video.config import FullSampling, RewriteMode, Sampling, require
 from hunyuan_video.demo.offer import Offer, size_name
 from hunyuan_video.request import Provenance
 from hunyuan_video.serving.jobs import NamedLora, Order
@@ -37,17 +37,18 @@ class Form:
     loras: tuple[str, ...] = ()
     strengths: str = "1"
     """one for all LoRAs, or one for each, in their order, between spaces"""
-    rewrite_mode: str = "off"
+    rewrite_mode: Literal["off"] | RewriteMode = "off"
     rewritten: str = ""
     """what the prompt was rewritten to, and the user made of that; empty: the prompt is as it was typed"""
     rewriter: str = ""
     """who wrote that"""
 
     @classmethod
-    def at(cls, sampling: Sampling, offer: Offer, prompt: str = "", negative_prompt: str = "") -> Form:
+    def at(cls, sampling: Sampling, offer: Offer, prompt: str = "", negative_prompt: str = "", rewrite_mode: str = "off") -> Form:
         """As the page opens: what `sampling` leaves open is as the weights were made for, and its seed is drawn anew for each video."""
         seed = "-1" if sampling.seed is None else str(sampling.seed)
-        return cls.of_sampling(sampling.over(offer.defaults), prompt=prompt, negative_prompt=negative_prompt, seed=seed)
+        others = {"prompt": prompt, "negative_prompt": negative_prompt, "rewrite_mode": rewrite_mode}
+        return cls.of_sampling(sampling.over(offer.defaults), seed=seed, **others)
 
     @classmethod
     def of_sampling(cls, sampling: FullSampling, **others: Any) -> Form:
@@ -118,7 +119,7 @@ class Form:
 
     @property
     def is_rewritten(self) -> bool:
-        return self.rewrite_mode != "off" and bool(self.rewritten.strip())
+        return self.rewrite_mode != "off" and self.rewritten.strip() not in ("", self.prompt.strip())
 
     @staticmethod
     def _whole(name: str, text: str) -> int | None:

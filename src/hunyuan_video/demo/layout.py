@@ -23,10 +23,10 @@ EXAMPLE = "A cat walks on the grass, realistic style."
 class Page:
     """The components: `fields` by the names of `Form`'s, and the others. To be made inside `gr.Blocks`."""
 
-    def __init__(self, offer: Offer, form: Form, loras: list[str], *, rewriting: bool):
+    def __init__(self, offer: Offer, form: Form, loras: list[str]):
         self.offer = offer
         self.fields: dict[str, Any] = {}
-        self.shown, self.pages, self.last = gr.State(None), gr.State(1), gr.State(("", ""))
+        self.shown, self.pages, self.made, self.last = gr.State(None), gr.State(1), gr.State(0), gr.State(("", ""))
         self.timer = gr.Timer(1)
         self.head = gr.HTML(elem_id="head")
         with gr.Row(elem_id="desk"):
@@ -35,7 +35,7 @@ class Page:
             with gr.Column(elem_id="screen"):
                 self.stage = gr.HTML(stage.EMPTY, elem_id="stage", js_on_load=None)
             with gr.Column(elem_id="more"):
-                self._rewriting(form, rewriting)
+                self._rewriting(form)
                 self._picture()
                 self._loras(form, loras)
                 self._advanced(form)
@@ -73,12 +73,12 @@ class Page:
             self.generate = gr.Button("Generate", variant="primary", size="lg", min_width=120, scale=3, elem_id="generate")
             self.cancel = gr.Button("Cancel", size="lg", min_width=100, scale=1, visible=False, elem_id="cancel")
 
-    def _rewriting(self, form: Form, on: bool) -> None:
-        with gr.Accordion("Rewrite the prompt", open=False, visible=on):
+    def _rewriting(self, form: Form) -> None:
+        with gr.Accordion("Rewrite the prompt", open=form.rewrite_mode != "off"):
             with gr.Row(elem_classes="tight"):
                 self.fields["rewrite_mode"] = gr.Radio(
                     ["off", "normal", "master"],
-                    value="off",
+                    value=form.rewrite_mode,
                     label="Rewriting",
                     info="normal: what you mean, in the model's words; master: also composition, light and camera",
                     min_width=200,

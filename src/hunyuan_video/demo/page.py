@@ -22,14 +22,14 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private",
 def build(desk: Desk, opening: Form) -> gr.Blocks:
     """The page of a desk, with its fields at `opening`."""
     with gr.Blocks(title="HunyuanVideo", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS_KEPT) as blocks:
-        page = Page(desk.offer, opening, desk.loras(), rewriting=desk.rewriter is not None)
+        page = Page(desk.offer, opening, desk.loras())
         _wire(blocks, page, desk)
     return blocks
 
 
 def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
     seen = [page.shown, page.pages, page.last]
-    sight = [page.shown, page.stage, page.gallery, page.cancel, page.timer, page.last]
+    sight = [page.shown, page.stage, page.gallery, page.cancel, page.timer, page.made, page.last]
 
     def look(shown: str | None, pages: int, last: tuple[str, str], request: gr.Request) -> list[Any]:
         return _sight(desk.view(_owner(request), shown, pages), last)
@@ -38,19 +38,24 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
         form = page.form(values)
         try:
             if form.rewrite_mode != "off" and not form.rewritten.strip():
-                form = await desk.rewrite(form)
+                form = await rewritten(form)
             job = desk.make(_owner(request), form)
         except (ValueError, QueueFullError, OSError) as error:
             raise gr.Error(text(error), title="Not asked for") from error
         return [*_sight(desk.view(_owner(request), job.id, pages), last), form.rewritten, form.rewriter]
 
     async def rewrite(*values: Any) -> list[str]:
-        form = page.form(values)
         try:
-            form = await desk.rewrite(form)
+            form = await rewritten(page.form(values))
         except ValueError as error:
             raise gr.Error(text(error), title="Not rewritten") from error
         return [form.rewritten, form.rewriter]
+
+    async def rewritten(form: Form) -> Form:
+        form, notice = await desk.rewrite(form)
+        if notice is not None:
+            gr.Warning(text(notice))
+        return form
 
     def cancel(shown: str | None, pages: int, last: tuple[str, str], request: gr.Request) -> list[Any]:
         if shown is not None:
@@ -98,14 +103,22 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
     page.cancel.click(cancel, seen, sight, **QUIET)
     page.gallery.click(pressed, seen, [page.pages, *sight, *page.inputs], **QUIET)
     sizes = [page.fields[name] for name in ("size", "num_frames", "num_steps", "cfg_scale")]
-    gr.on([blocks.load, *(field.change for field in sizes)], takes, page.inputs, page.takes, trigger_mode="always_last", **QUIET)
+    gr.on(
+        [blocks.load, page.made.change, *(field.change for field in sizes)],
+        takes,
+        page.inputs,
+        page.takes,
+        trigger_mode="always_last",
+        **QUIET,
+    )
 
 
 def _sight(view: View, last: tuple[str, str]) -> list[Any]:
     """What has changed of a view; the rest is left as it is, so that a video goes on playing."""
     now = (view.stage, view.gallery)
     changed = [new if new != old else gr.skip() for new, old in zip(now, last, strict=True)]
-    return [view.job, *changed, gr.update(visible=view.can_cancel), gr.Timer(WHILE_MOVING if view.is_moving else ELSE), now]
+    pace = gr.Timer(WHILE_MOVING if view.is_moving else ELSE)
+    return [view.job, *changed, gr.update(visible=view.can_cancel), pace, view.made, now]
 
 
 def _owner(request: gr.Request) -> str:
@@ -114,4 +127,4 @@ def _owner(request: gr.Request) -> str:
 
 def _head(desk: Desk, owner: str) -> str:
     who = "" if owner == LOCAL else f'<form method="post" action="logout">{text(owner)} <button>Log out</button></form>'
-    return f"<h1>HunyuanVideo</h1><p>{text(desk.offer.name)}</p>{who}"
+    return f"<h1>HunyuanVideo</h1><p>with {text(desk.offer.name)}</p>{who}"
