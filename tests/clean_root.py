@@ -12,7 +12,7 @@ from pathlib import Path
 
 from docker.utils.build import exclude_paths
 
-# A control group apart would take more rights; a stage has its own mounts and processes, and the machine's network.
+# What is mounted and started goes with what has done it. The network is the machine's.
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 
 
@@ -48,7 +48,8 @@ def context_of(source: Path) -> set[str]:
 
 def debian(root: Path) -> None:
     """What the image `python:3.11-slim-bookworm` has that a Dockerfile uses."""
-    subprocess.run(["debootstrap", "--variant=minbase", "--include=python3,python3-pip,ca-certificates", "bookworm", root], check=True)
+    packages = "--include=python3,python3-pip,ca-certificates"
+    subprocess.run([*APART, "debootstrap", "--variant=minbase", packages, "bookworm", root], check=True)
     (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     for name in ("resolv.conf", "hosts"):
         shutil.copy(f"/etc/{name}", root / "etc" / name)
