@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from clean_root import instructions
+from dockerfiles import instructions
 
 ROOT = Path(__file__).parent.parent
 SERVICES = yaml.safe_load((ROOT / "docker/compose.yml").read_text(encoding="utf-8"))["services"]
