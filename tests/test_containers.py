@@ -265,3 +265,14 @@ def test_the_user_of_the_image_can_write_to_nothing_else(built):
 def test_the_image_has_no_compiler(built):
     builder, container = built
     assert builder.inside(container, "sh", "-c", "command -v cc gcc g++ make ld || true") == ""
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_what_the_image_runs(built):
+    """128 and SIGTERM's number, long before a thousand steps; what does not hear it is killed, which is another code."""
+    builder, container = built
+    work = 'tini -- entrypoint generate "A cat walks on the grass" --num-steps 1000'
+    said = builder.inside(
+        container, "sh", "-c", f"timeout --preserve-status --kill-after=60 15 {work}; echo $?", options=("--env=MODEL_BASE=",)
+    )
+    assert said.splitlines()[-1] == "143"
