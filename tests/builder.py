@@ -28,15 +28,15 @@ class Builder:
         (root / "etc/pip.conf").write_text("\n".join(["[global]", *told]), encoding="utf-8")  # what pip is told on this machine
         container = self._do("from", "scratch").strip()
         self._do("add", container, str(root), "/")
-        self._do("commit", "--rm", container, "python")
-        return "localhost/python"
+        self._do("commit", "--rm", container, "localhost/bare")
+        return "localhost/bare"
 
     def build(self, source: Path, **arguments: str) -> str:
         """The image of the Dockerfile in `source`, whose health check only Docker's format has."""
         told = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         files = [f"--volume={path}:{path}:ro" for path in _files_of_pip()]
         where = ["--file", str(source / "docker/Dockerfile"), str(source)]
-        self._do("build", "--isolation=chroot", "--format=docker", "--pull-never", "--tag=built", *told, *files, *where)
+        self._do("build", "--isolation=chroot", "--format=docker", "--pull-never", "--tag=localhost/built", *told, *files, *where)
         return "localhost/built"
 
     def container(self, image: str) -> str:
