@@ -202,6 +202,7 @@ def parse_bytes(text: str, name: str) -> int:
     return round(float(match[1]) * {"GB": 10**9, "GIB": 2**30}[match[2].upper()])
 
 
+RewriteMode = Literal["normal", "master"]  # of a prompt: to be understood faithfully, or to look its best
 LoadKey = Literal["module", "ema"]  # of an official transformer's file: the weights, or their average
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -315,3 +316,28 @@ class Output:
     @property
     def suffix(self) -> str:
         return ".safetensors" if self.format == "latents" else f".{self.format}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs and files are."""
+
+    data: Path = Path("server")
+    """folder for the database and the files, unless the next two say else"""
+    database: str | None = None
+    """of jobs: postgresql+psycopg://USER@HOST/NAME for workers on many machines (default: DATA/jobs.db, SQLite)"""
+    files: str | None = None
+    """of videos: a folder, or a URL that fsspec knows, such as s3://bucket/videos (default: DATA/files)"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @property
+    def url(self) -> str:
+        """Of the database, as SQLAlchemy has it."""
+        return self.database or f"sqlite:///{self.data.absolute() / 'jobs.db'}"
+
+    @property
+    def results(self) -> str:
+        """Of the files."""
+        return self.files or str(self.data / "files")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import os
 import re
 import shutil
+import sys
 import tempfile
 import unicodedata
 import uuid
@@ -18,11 +18,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from hunyuan_video.config import Output, check_prompt
+from hunyuan_video.errors import FULL
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".png")
 LATENTS_SUFFIX = ".safetensors"
 MAX_NAME_BYTES, MAX_TRAITS_BYTES = 100, 50  # of the 255 that file systems allow
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of a user's share, of a file
 
 
 def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str, ...] = (*VIDEO_SUFFIXES, LATENTS_SUFFIX)) -> Path:
@@ -53,6 +53,16 @@ def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str
 def check_output(output: Output) -> None:
     """Refuse a place for videos that cannot be written to, before any work."""
     check_writable(output.out / f"video{output.suffix}")
+
+
+def user_cache() -> Path | None:
+    """The folder where this user's programs keep what can be made again, ours in it; not made yet. None for a user without a home."""
+    home = os.path.expanduser("~")
+    usual = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
+    variable, place = usual.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    if given := os.environ.get(variable):
+        return Path(given) / "hunyuan-video"
+    return None if home == "~" else Path(home, place, "hunyuan-video")
 
 
 def sha256(path: str | Path) -> str:
@@ -186,7 +196,7 @@ def _whole(path: Path) -> Iterator[Path]:
 def why_not_written(error: Exception, temporary: Path) -> str | None:
     """What is wrong with the disk where `temporary` was to be written, if it is that: what was read meanwhile may be damaged, too."""
     if isinstance(error, OSError) and error.strerror:
-        is_ours = error.errno in _FULL or str(error.filename or "").startswith(str(temporary))
+        is_ours = error.errno in FULL or str(error.filename or "").startswith(str(temporary))
         return error.strerror.lower() if is_ours else None
     if number := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors says it
         return os.strerror(int(number[1])).lower()

@@ -72,7 +72,7 @@ class _Asked(KeyboardInterrupt):
 
 class Waiting:
     """Inside the block the first signal of `STOPS` only makes `asked` true, and who works there ends where nothing is lost. A second one
-    does what it did before; so does the first when the block ends."""
+    does what it did before; so does the first when the block ends, unless it is settled by then."""
 
     def __init__(self) -> None:
         self._number: int | None = None
@@ -82,6 +82,10 @@ class Waiting:
     @property
     def asked(self) -> bool:
         return self._number is not None
+
+    def settle(self) -> None:
+        """What was asked is done: the end of the block raises nothing."""
+        self._number = None
 
     def __enter__(self) -> Waiting:
         if threading.current_thread() is threading.main_thread():  # no other one is told of signals

@@ -33,8 +33,9 @@ from hunyuan_video.weights import Weights
 _GRACE = 15  # seconds for ranks to end that are told to, before they are killed; they take 5
 
 
-def launch(gpus: int, device: str, arguments: list[str]) -> None:
-    """Run `hunyuan-video` with `arguments` on so many GPUs of this machine, or where the device is cpu, in so many processes.
+def launch(gpus: int, device: str, arguments: list[str], *, ends_by_signals: bool = True) -> None:
+    """Run `hunyuan-video` with `arguments` on so many GPUs of this machine, or where the device is cpu, in so many processes. Signals end
+    all, unless the caller has another way to do so in order.
 
     Raises:
         ValueError: there are not so many.
@@ -57,7 +58,7 @@ def launch(gpus: int, device: str, arguments: list[str]) -> None:
             rdzv_endpoint="localhost:0",
             local_addr="localhost",  # a machine need not know its own name
             max_restarts=0,
-            signals_to_handle=",".join(number.name for number in before),
+            signals_to_handle=",".join(number.name for number in before if ends_by_signals) or "SIGQUIT",
             shutdown_timeout=_GRACE,
         )  # fmt: skip
         try:

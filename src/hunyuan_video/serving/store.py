@@ -188,16 +188,26 @@ class Store:
             self._seen(db, claim.worker, claim.job.id, now, memory=memory)
             return row.cancelling
 
-    def report(self, claim: Claim, stage: str, step: int, total: int, *, state: str | None = None, preview: str | None = None) -> bool:
-        """Say that a piece of work is done, and what is kept of it: a `state` (of the denoising, after this step) and a `preview`, files of
-        `Results`. Renews the lease; returns what `renew` does."""
+    def report(
+        self,
+        claim: Claim,
+        stage: str,
+        step: int,
+        total: int,
+        *,
+        state: str | None = None,
+        state_step: int | None = None,
+        preview: str | None = None,
+    ) -> bool:
+        """Say that a piece of work is done, and what is kept of it: a `state` (of the denoising, after `state_step` of its steps, or else
+        this one) and a `preview`, files of `Results`. Renews the lease; returns what `renew` does."""
         with self._writing() as db:
             now = self._now(db)
             row = self._held(db, claim)
             changes: dict[str, Any] = {"stage": stage, "step": step, "total": total, "lease_until": now + self.lease}
             changes["progress"] = max(row.progress, progress_of(stage, step, total))  # after a crash, too, it does not fall
             if state is not None:
-                changes |= {"state": state, "state_step": step}
+                changes |= {"state": state, "state_step": step if state_step is None else state_step}
             if preview is not None:
                 changes["files"] = row.files | {"preview": preview}
             self._write(db, claim, **changes)
@@ -225,6 +235,13 @@ class Store:
             self._held(db, claim)
             self._write(db, claim, status="queued", worker=None, lease_until=None)
             self._seen(db, claim.worker, None, self._now(db))
+
+    def lost(self, worker: str) -> None:
+        """A worker has ended without a word, as whoever started it knows: its job is another's at once."""
+        with self._writing() as db:
+            db.execute(update(jobs).where(jobs.c.worker == worker, jobs.c.status == "in_progress").values(lease_until=0.0))
+            db.execute(delete(workers).where(workers.c.id == worker))
+            self._reap(db, self._now(db))
 
     def gone(self, worker: str) -> None:
         """Forget a worker that ends in order."""

@@ -1,0 +1,47 @@
+"""What commands have in common."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hunyuan_video import weights
+from hunyuan_video.config import LoadKey, Place
+from hunyuan_video.distributed.started import LAUNCHED
+from hunyuan_video.leash import is_held
+
+log = logging.getLogger("hunyuan_video")
+
+Flat = tyro.conf.arg(name="")  # a nested config's fields become flags without a prefix
+Repeatable = tyro.conf.UseAppendAction  # --lora A --lora B
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which weights."""
+
+    weights: Path | None = None
+    """root of the weights (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
+    transformer: Path | None = None
+    """another transformer than theirs: a file or folder of any layout (docs/which-files.md)"""
+
+    def find(self, load_key: LoadKey) -> weights.Weights:
+        """They, saying so if it is the miniature that nobody asked for."""
+        found = weights.find_or_embedded(self.weights, self.transformer, load_key)
+        if found.is_embedded and self.weights is None and not (LAUNCHED in os.environ or is_held()):  # else who started this has said it
+            missing = weights.locate(weights.DEFAULT_ROOT).missing()
+            names = ", ".join(path.name for path in missing)
+            what = "No official weights" if len(missing) == 4 else f"Incomplete official weights (no {names})"
+            log.info("%s in ./%s: using the embedded miniature. %s.", what, weights.DEFAULT_ROOT, weights.HOW_TO_GET)
+        return found
+
+
+Loads = Annotated[Which, Flat]
+
+
+Places = Annotated[Place, Flat]
