@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS, FullSampling, Runtime, Sampling
-from hunyuan_video.request import Adapted, Adapter, BlockStrength, Picture, Provenance, Request, Strengths
+from hunyuan_video.request import Adapted, Adapter, BlockStrength, Picture, Provenance, Request, Rewriting, Strengths
 
 # --- Adapters ---
 
@@ -163,6 +163,17 @@ MADE = Provenance(
 )
 
 
+def test_a_rewritten_prompt_comes_back_with_what_was_typed():
+    made = replace(MADE, rewriting=Rewriting("一只猫", "normal", "offline"))
+    assert Provenance.from_json(json.loads(json.dumps(made.to_json())), Path("a.mp4")) == made
+
+
+def test_a_file_that_knows_nothing_of_rewriting_is_read():
+    values = MADE.to_json()
+    del values["rewriting"]
+    assert Provenance.from_json(values, Path("a.mp4")) == MADE
+
+
 def test_what_a_file_tells_of_itself_comes_back_as_it_was():
     assert Provenance.from_json(json.loads(json.dumps(MADE.to_json())), Path("a.mp4")) == MADE
 
@@ -188,6 +199,8 @@ def test_what_a_file_tells_of_itself_comes_back_as_it_was():
         ({"sampling": MADE.to_json()["sampling"] | {"num_steps": None}}, "num_steps is None; it must be int"),
         ({"load_key": "/etc"}, "load_key is '/etc'; it must be module, ema"),
         ({"frames_sha256": 1}, "frames_sha256 is 1"),
+        ({"rewriting": "offline"}, "rewriting is a str"),
+        ({"rewriting": {"original": "a", "mode": "best", "backend": "b"}}, "mode is 'best'; it must be normal, master"),
     ],
 )
 def test_settings_of_a_stranger_are_checked_as_a_users_are(change, sentence):

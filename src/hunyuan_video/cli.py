@@ -16,13 +16,16 @@ import tyro
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which
+from hunyuan_video.commands.demo import Demo
 from hunyuan_video.commands.serving import Serve, Worker
-from hunyuan_video.config import LoadKey, Output, Runtime, Sampling, check_prompt, parse_bytes, require
+from hunyuan_video.config import LoadKey, Output, RewriteMode, Runtime, Sampling, check_prompt, parse_bytes, require
 from hunyuan_video.distributed.started import RanksError, is_main_process, world_size
 from hunyuan_video.errors import is_out_of_memory
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
+from hunyuan_video.rewriting.backend import LanguageModel
+from hunyuan_video.rewriting.rewriter import Rewriter
 from hunyuan_video.signals import enter
 
 log = logging.getLogger("hunyuan_video")
@@ -55,6 +58,9 @@ class Generate:
     """keep the state of the run in this .safetensors file after every step"""
     resume: Path | None = None
     """continue from a file that --save-state wrote; all settings come from it, and what it was made with from you again"""
+    rewrite: RewriteMode | None = None
+    """rewrite the prompt first: normal, to be understood, also from Chinese; master, to look its best (docs/rewriting.md)"""
+    rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
     gpus: int = 1
     """how many of this machine's GPUs make each video together; with --device cpu, how many processes (docs/many-gpus.md)"""
 
@@ -67,7 +73,8 @@ class Generate:
 
         from hunyuan_video.apps.generate import make_videos
 
-        for path in make_videos(found, self.runtime, requests, self.output, self.save_state):
+        rewriting = None if self.rewrite is None else (self.rewrite, _backend(self.rewriter))
+        for path in make_videos(found, self.runtime, requests, self.output, self.save_state, rewriting):
             print(path)
 
     def launch(self, arguments: list[str]) -> None:
@@ -100,6 +107,11 @@ class Generate:
     def check(self) -> tuple[list[Request], weights.Weights]:
         """What is asked for, and the weights; refuses what can be refused before anything is loaded."""
         prompts, (adapters, picture) = self._prompts(), _given(self.lora, self.image)
+        if self.rewrite is None and self.rewriter != Rewriter():
+            raise ValueError(
+                "--rewrite-url and --rewrite-model say who rewrites the prompt, but not that it is rewritten; add --rewrite normal."
+            )
+        _backend(self.rewriter)
         each = [Request(prompt, self.sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
@@ -148,6 +160,21 @@ class Generate:
         if self.prompt:
             raise ValueError("A prompt and --prompts-file were given; give one of them.")
         return read_prompts(self.prompts_file)
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Rewrite a prompt in the words that the model was trained on, also from Chinese, and print it."""
+
+    prompt: tyro.conf.Positional[str]
+    mode: RewriteMode = "normal"
+    """normal: to be understood; master: composition, light, camera and finish"""
+    rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
+
+    def run(self) -> None:
+        from hunyuan_video.apps.rewrite import rewrite_one
+
+        print(rewrite_one(self.prompt, self.mode, _backend(self.rewriter)).prompt)
 
 
 @dataclass(frozen=True)
@@ -331,6 +358,10 @@ def _say_what_is_read(file: Path) -> None:
     log.info("Reading %s …", file)  # now: what follows takes seconds before the next sign of life
 
 
+def _backend(rewriter: Rewriter) -> LanguageModel | None:
+    return rewriter.backend(os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY"))
+
+
 def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ...], Picture | None]:
     """Adapters and picture that a user named, checked and read."""
     adapters = tuple(map(Adapter.parse, lora))
@@ -341,8 +372,8 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
 
 
 COMMANDS: dict[str, Any] = {
-    "generate": Generate, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download, "verify": Verify,
-    "inspect": Inspect, "convert": Convert, "evaluate": Evaluate, "serve": Serve, "worker": Worker,
+    "generate": Generate, "rewrite": Rewrite, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download,
+    "verify": Verify, "inspect": Inspect, "convert": Convert, "evaluate": Evaluate, "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip
 TOGETHER = ("generate", "worker")  # with --gpus, in a process for each
 GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}

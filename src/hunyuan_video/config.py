@@ -202,6 +202,7 @@ def parse_bytes(text: str, name: str) -> int:
     return round(float(match[1]) * {"GB": 10**9, "GIB": 2**30}[match[2].upper()])
 
 
+RewriteMode = Literal["normal", "master"]  # of a prompt: to be understood faithfully, or to look its best
 LoadKey = Literal["module", "ema"]  # of an official transformer's file: the weights, or their average
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import shutil
+import sys
 import tempfile
 import unicodedata
 import uuid
@@ -52,6 +53,16 @@ def check_writable(path: str | Path, *, num_frames: int = 1, suffixes: tuple[str
 def check_output(output: Output) -> None:
     """Refuse a place for videos that cannot be written to, before any work."""
     check_writable(output.out / f"video{output.suffix}")
+
+
+def user_cache() -> Path | None:
+    """The folder where this user's programs keep what can be made again, ours in it; not made yet. None for a user without a home."""
+    home = os.path.expanduser("~")
+    usual = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
+    variable, place = usual.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    if given := os.environ.get(variable):
+        return Path(given) / "hunyuan-video"
+    return None if home == "~" else Path(home, place, "hunyuan-video")
 
 
 def sha256(path: str | Path) -> str:

@@ -531,6 +531,7 @@ class HunyuanVideo:
             torch=str(torch.__version__),
             image_sha256=None if request.image is None else request.image.sha256,
             adapters=self.origin.adapted,
+            rewriting=request.rewriting,
         )
 
     def _noise(self, shape: tuple[int, ...], options: FullSampling, first_frame: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from hunyuan_video.config import FullSampling, Limits, LoadKey, Runtime, Sampling, check_prompt, check_types, require
+from hunyuan_video.config import FullSampling, Limits, LoadKey, RewriteMode, Runtime, Sampling, check_prompt, check_types, require
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+|nan|inf)(?:e[+-]?\d+)?"
 _BLOCKS = r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?"
@@ -159,6 +159,20 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Rewriting:
+    """How a prompt came about that is not what somebody typed."""
+
+    original: str
+    """what was typed"""
+    mode: RewriteMode
+    backend: str
+    """who wrote it: `offline`, or a kind of language model and its name; no address, for files travel"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True)
 class Request:
     """One video to make. Sizes and steps stand in `sampling`; adapters act in the weights, so the pipeline is loaded with them, too."""
 
@@ -169,6 +183,8 @@ class Request:
     image: Picture | None = None
     """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
     adapters: tuple[Adapter, ...] = ()
+    rewriting: Rewriting | None = None
+    """how `prompt` came about, if not as it was typed; nothing but the record depends on it"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -235,6 +251,8 @@ class Provenance:
     adapters: tuple[Adapted, ...] = ()
     frames_sha256: str | None = None
     """None before they are decoded"""
+    rewriting: Rewriting | None = None
+    """how the prompt came about, if not as it was typed"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -254,6 +272,8 @@ class Provenance:
             given |= {name: kind(**_checked(kind, given[name], name)) for name, kind in (("sampling", FullSampling), ("runtime", Runtime))}
             require("seed" in values["sampling"], "sampling lacks seed")
             given["adapters"] = tuple(map(_adapted, given.get("adapters", ())))
+            if given.get("rewriting") is not None:
+                given["rewriting"] = Rewriting(**_checked(Rewriting, given["rewriting"], "rewriting"))
             return cls(**given)
         except (ValueError, TypeError) as error:
             writer = values.get("hunyuan_video", "unknown") if isinstance(values, dict) else "unknown"

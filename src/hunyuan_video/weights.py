@@ -86,6 +86,12 @@ class Weights:
         return self._generation_config().get("image_to_video", False)
 
     @property
+    def trained(self) -> tuple[int, int, int] | None:
+        """The smallest and the largest side in pixels and the most frames that they were trained on; None if they do not say."""
+        stated = self._generation_config().get("trained")
+        return None if stated is None else (*stated["pixels"], stated["frames"])
+
+    @property
     def embedded_guidance(self) -> bool | None:
         """Whether the transformer was distilled with a guidance scale; None if that cannot be told before it is loaded."""
         return _names_guidance(self.transformer)
@@ -121,10 +127,9 @@ class Weights:
 
     def _warn_of_sizes(self, sampling: FullSampling) -> None:
         """Say what was never trained, where these weights say what was."""
-        trained = self._generation_config().get("trained")
-        if trained is None:
+        if self.trained is None:
             return
-        (smallest, largest), frames, sides = trained["pixels"], trained["frames"], (sampling.height, sampling.width)
+        (smallest, largest, frames), sides = self.trained, (sampling.height, sampling.width)
         if not smallest <= min(sides) <= max(sides) <= largest or sampling.num_frames > frames:
             log.warning(
                 "These weights were trained at %d to %d pixels a side and up to %d frames; %d frames of %dx%d will look worse.",

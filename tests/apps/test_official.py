@@ -311,5 +311,5 @@ def test_the_fp8_command_of_the_official_readme_makes_a_video_from_8_bit_weights
 
 def test_the_wrong_model_for_the_weights_is_named_with_the_right_one(official_tree):
     with pytest.raises(ValueError, match=r"--model is HYVideo-T/2, but .* has embedded guidance: give --model HYVideo-T/2-cfgdistill"):
-        official.check_model(translate(official_tree, "--model", "HYVideo-T/2"), "HYVideo-T/2")
-    official.check_model(translate(official_tree), "HYVideo-T/2-cfgdistill")
+        official.check_model(translate(official_tree, "--model", "HYVideo-T/2").found, "HYVideo-T/2")
+    official.check_model(translate(official_tree).found, "HYVideo-T/2-cfgdistill")

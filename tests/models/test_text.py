@@ -114,6 +114,12 @@ def test_long_prompt_is_cut_with_one_warning(encoder: TextEncoder, kind: Kind, c
     torch.testing.assert_close(features.states, encoder.encode(["x" * 400], kind=kind).states)
 
 
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_prompt_that_is_cut_keeps_its_templates_end(encoder: TextEncoder, kind: Kind):
+    fits = "x" * (MAX_TEXT_TOKENS - 1)  # and the end of turn
+    torch.testing.assert_close(encoder.encode([fits + "y" * 50], kind=kind).states, encoder.encode([fits], kind=kind).states)
+
+
 def test_longest_prompt_that_fits_gives_no_warning(encoder: TextEncoder, caplog: pytest.LogCaptureFixture):
     encoder.encode(["x" * (MAX_TEXT_TOKENS - 1)])
     assert not caplog.records

@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
+from hunyuan_video.apps.rewrite import rewrite_all
 from hunyuan_video.checkpoint import identity
-from hunyuan_video.config import FullSampling, Output, Runtime
+from hunyuan_video.config import FullSampling, Output, RewriteMode, Runtime
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
 from hunyuan_video.distributed.watch import EndedError, doing, is_lost
@@ -27,6 +28,7 @@ from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.recording import Recording
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
+from hunyuan_video.rewriting.backend import LanguageModel
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class Given:
             which = "begins with a picture" if self.image is None else "begins with another picture"
             raise ValueError(f"{path} {which}; give the one that it began with by --image.")
         adapters = tuple(replace(mine[adapted.sha256], strengths=adapted.strengths) for adapted in made.adapters)
-        return Request(made.prompt, made.sampling, made.negative_prompt, self.image, adapters)
+        return Request(made.prompt, made.sampling, made.negative_prompt, self.image, adapters, made.rewriting)
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,31 @@ def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
 
 
 def make_videos(
-    found: weights.Weights, runtime: Runtime, requests: Sequence[Request], output: Output, save_state: Path | None = None
+    found: weights.Weights,
+    runtime: Runtime,
+    requests: Sequence[Request],
+    output: Output,
+    save_state: Path | None = None,
+    rewriting: tuple[RewriteMode, LanguageModel | None] | None = None,
 ) -> Iterator[Path]:
     """Make the video of each of `requests`, which differ in prompt and seed alone, with the weights `found`; on all ranks that torchrun has
-    started, if it has. As `make_video` says."""
+    started, if it has. With `rewriting`, the mode and who does it, prompts are rewritten first. As `make_video` says."""
     with process_group(runtime.device):
+        if rewriting is not None:
+            doing("rewriting")
+            requests = _rewritten(requests, *rewriting)
         doing("loading weights")
         pipe = HunyuanVideo.load(found, runtime, requests[0].sampling, requests[0].adapters)
         for number, request in enumerate(requests, start=1):
             if len(requests) > 1:
                 log.info("Video %d of %d", number, len(requests))
             yield make_video(pipe, request, output, save_state=save_state)
+
+
+def _rewritten(requests: Sequence[Request], mode: RewriteMode, backend: LanguageModel | None) -> list[Request]:
+    """By the first rank for all: a language model seldom says the same twice."""
+    become = once(partial(rewrite_all, [request.prompt for request in requests], mode, backend))
+    return [replace(request, prompt=become[request.prompt].prompt, rewriting=become[request.prompt].record) for request in requests]
 
 
 def make_video(
@@ -296,6 +312,14 @@ def replay(path: Path, given: Given, device: str | None, output: Output) -> tupl
     if made.frames_sha256 is None:
         advice = "`hunyuan-video decode` makes a video of it" if path.suffix == files.LATENTS_SUFFIX else "it was not written by `generate`"
         raise ValueError(f"{path} knows no SHA-256 of frames to compare with; {advice}.")
+    if made.rewriting is not None:
+        log.info(
+            "Its prompt is %r, rewritten (%s, by %r) from %r.",
+            made.prompt,
+            made.rewriting.mode,
+            made.rewriting.backend,
+            made.rewriting.original,
+        )
     files.check_output(output)
     request = given.request_of(made, path)
     pipe = _load(given, made, path, runtime_here(made, device), request.adapters)

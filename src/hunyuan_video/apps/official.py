@@ -7,9 +7,11 @@ sentence. Torch is imported after everything is checked, and before any weight i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbelow
@@ -134,7 +136,7 @@ def run() -> None:
     """The command: make the videos that the command line asks for, on all GPUs that torchrun has given processes to, if it has."""
     args = build_parser().parse_args()
     command = translate(args)
-    check_model(command, args.model)
+    check_model(command.found, args.model)
     command.found.check(command.requests[0])
     if is_main_process():  # who writes
         check_output(command.output)
@@ -169,58 +171,75 @@ def translate(args: argparse.Namespace) -> Command:
     Raises:
         ValueError, FileNotFoundError: one sentence saying what came, what is right, and what to do.
     """
-    for name, value in FIXED.items():
-        if (given := getattr(args, name)) != value:
-            raise ValueError(f"{_flag(name)} is {given}; the released weights need {value}, so leave the flag out.")
+    check_facts(args)
     if args.prompt is None:
         raise ValueError("--prompt is missing; describe the video in a sentence or two.")
-    if args.batch_size != 1:
-        raise ValueError(f"--batch-size is {args.batch_size}; videos are made one at a time, so ask for several with --num-videos.")
-    if args.text_encoder_precision_2 not in ("fp16", args.text_encoder_precision):
-        raise ValueError("--text-encoder-precision-2 differs from --text-encoder-precision; both encoders run in the latter.")
     degrees = args.ulysses_degree, args.ring_degree
     if degrees != (1, 1) and world_size() == 1:
         raise ValueError(
             f"--ulysses-degree {degrees[0]} and --ring-degree {degrees[1]} are for several GPUs, but this is one process: start it by "
             f"`torchrun --nproc_per_node={math.prod(degrees)} sample_video_parallel.py …`, or leave them at 1."
         )
-    try:
+    with in_official_words():
         # The reference takes its own negative prompt for an empty one.
-        requests, output = Request(args.prompt, _sampling(args), args.neg_prompt or None).numbered(args.num_videos), _output(args)
-    except ValueError as error:
-        name = next((name for name in OFFICIAL_NAMES if str(error).startswith(f"{name} ")), "")
-        raise ValueError(OFFICIAL_NAMES.get(name, "") + str(error).removeprefix(name)) from error
+        requests, output = Request(args.prompt, sampling_of(args), args.neg_prompt or None).numbered(args.num_videos), _output(args)
     root = Path(args.model_base or os.environ.get("MODEL_BASE") or weights.DEFAULT_ROOT)
     transformer = None if args.dit_weight == DEFAULT_DIT_WEIGHT else Path(args.dit_weight)
     return Command(
         requests=requests,
-        runtime=Runtime(
-            dtype=_dtype(args.precision, "bf16"),
-            vae_dtype=_dtype(args.vae_precision, "fp16"),
-            text_dtype=_dtype(args.text_encoder_precision, "fp16"),
-            offload="models" if args.use_cpu_offload else "none",
-            fp8=args.use_fp8,
-            ulysses_degree=None if degrees == (1, 1) else degrees[0],
-            ring_degree=None if degrees == (1, 1) else degrees[1],
-            timeout=args.timeout,
-        ),
+        runtime=runtime_of(args),
         output=output,
         found=weights.find(root, transformer, args.load_key),
         reproduce=args.reproduce,
     )
 
 
-def check_model(command: Command, given: str) -> None:
+def check_facts(args: argparse.Namespace) -> None:
+    """Raises a ValueError for another value than the released weights need, or this program knows."""
+    for name, value in FIXED.items():
+        if (given := getattr(args, name)) != value:
+            raise ValueError(f"{flag(name)} is {given}; the released weights need {value}, so leave the flag out.")
+    if args.batch_size != 1:
+        raise ValueError(f"--batch-size is {args.batch_size}; videos are made one at a time, so ask for several with --num-videos.")
+    if args.text_encoder_precision_2 not in ("fp16", args.text_encoder_precision):
+        raise ValueError("--text-encoder-precision-2 differs from --text-encoder-precision; both encoders run in the latter.")
+
+
+@contextlib.contextmanager
+def in_official_words() -> Iterator[None]:
+    """Inside the block, errors call settings as the official flags do."""
+    try:
+        yield
+    except ValueError as error:
+        name = next((name for name in OFFICIAL_NAMES if str(error).startswith(f"{name} ")), "")
+        raise ValueError(OFFICIAL_NAMES.get(name, "") + str(error).removeprefix(name)) from error
+
+
+def runtime_of(args: argparse.Namespace) -> Runtime:
+    degrees = args.ulysses_degree, args.ring_degree
+    return Runtime(
+        dtype=_dtype(args.precision, "bf16"),
+        vae_dtype=_dtype(args.vae_precision, "fp16"),
+        text_dtype=_dtype(args.text_encoder_precision, "fp16"),
+        offload="models" if args.use_cpu_offload else "none",
+        fp8=args.use_fp8,
+        ulysses_degree=None if degrees == (1, 1) else degrees[0],
+        ring_degree=None if degrees == (1, 1) else degrees[1],
+        timeout=args.timeout,
+    )
+
+
+def check_model(found: weights.Weights, given: str) -> None:
     """Refuse the wrong `--model` for the weights, which decides about embedded guidance; `given` is what was said.
 
     Raises:
         ValueError: it is; names the right one.
     """
-    embedded = command.found.embedded_guidance
+    embedded = found.embedded_guidance
     right = given if embedded is None else MODELS[embedded]
     if given != right:
         has = "has" if embedded else "has no"
-        raise ValueError(f"--model is {given}, but {command.found.transformer} {has} embedded guidance: give --model {right}.")
+        raise ValueError(f"--model is {given}, but {found.transformer} {has} embedded guidance: give --model {right}.")
 
 
 def _output(args: argparse.Namespace) -> Output:
@@ -228,7 +247,7 @@ def _output(args: argparse.Namespace) -> Output:
     return Output(out=Path(folder), name_suffix=args.name_suffix)
 
 
-def _sampling(args: argparse.Namespace) -> FullSampling:
+def sampling_of(args: argparse.Namespace) -> FullSampling:
     if len(args.video_size) > 2:
         raise ValueError(f"--video-size has {len(args.video_size)} numbers; give height and width, or one number for both.")
     # Rounded up, as in the reference; only sizes above 0 mean anything.
@@ -262,5 +281,5 @@ def _dtype(given: str, official: str) -> DType:
     return "auto" if given == official else DTYPES[given]
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
     return "--" + name.replace("_", "-")

@@ -23,6 +23,8 @@ from hunyuan_video.serving.store import Store
 from hunyuan_video.weights import Weights
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from hunyuan_video.apps.ray_workers import Command
 
 log = logging.getLogger(__name__)
@@ -73,29 +75,37 @@ def is_own(host: str) -> bool:
 
 def serve_api(address: tuple[str, int], place: Place, rules: Rules) -> None:
     """The API, in this process, until a signal says to stop. Raises an OSError if the address is taken."""
-    import uvicorn
-
     from hunyuan_video.serving.api import create_app
 
     store, results = open_place(place)
-    sock = _listen(*address)
-    config = uvicorn.Config(create_app(store, results, rules), log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE)
-    end_with_holder()
-    host, port = address
-    log.info("Serving on http://%s:%d/v1/videos", f"[{host}]" if ":" in host else host, port)
     try:
-        uvicorn.Server(config).run(sockets=[sock])
+        listen_and_serve(address, create_app(store, results, rules), "/v1/videos")
     finally:
         store.close()
 
 
-def serve_with_workers(address: tuple[str, int], place: Place, api: list[str], worker: list[str], shares: Sequence[dict[str, str]]) -> None:
-    """The API and workers in processes of their own, by the arguments of their commands; each worker with its share of the machine."""
+def listen_and_serve(address: tuple[str, int], app: FastAPI, path: str) -> None:
+    """An application, whose `path` is said to the user, until a signal says to stop. Raises an OSError if the address is taken."""
+    import uvicorn
+
+    sock = _listen(*address)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE)
+    end_with_holder()
+    host, port = address
+    log.info("Serving on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, path)
+    uvicorn.Server(config).run(sockets=[sock])
+
+
+def serve_with_workers(
+    address: tuple[str, int], place: Place, front: list[str], worker: list[str], shares: Sequence[dict[str, str]]
+) -> None:
+    """The API or the page, and workers, each in a process of its own, by the arguments of their commands; a worker with its share of the
+    machine."""
     start = f"{socket.gethostname()}-{secrets.token_hex(2)}"
     names = [f"{start}-{number}" for number in range(1, len(shares) + 1)]
     command = (*_US, *worker)
     workers = [Child(name, (*command, "--name", name), share, is_worker=True) for name, share in zip(names, shares, strict=True)]
-    supervise(_checked(address, place), [Child("api", (*_US, *api)), *workers])
+    supervise(_checked(address, place), [Child(front[0], (*_US, *front)), *workers])
 
 
 def serve_with_ray(address: tuple[str, int], place: Place, api: list[str], command: Command) -> None:

@@ -52,7 +52,7 @@ class Serve:
 
         from hunyuan_video.apps import serve
 
-        rules = serve.rules_of(found, self.host, self._keys(), webhook_secret=secret, **more)
+        rules = serve.rules_of(found, self.host, keys_of(self.api_key_file), webhook_secret=secret, **more)
         address, api = (self.host, self.port), ["serve", *flags_of(replace(self, workers=0))]
         if self.workers == 0:
             serve.serve_api(address, self.place, rules)
@@ -69,11 +69,6 @@ class Serve:
     def _worker(self) -> Worker:
         """One of this server's queue."""
         return Worker(self.place, self.gpus, self.loras, None, self.runtime, self.which, self.load_key)
-
-    def _keys(self) -> str:
-        if self.api_key_file is None:
-            return os.environ.get("HUNYUAN_VIDEO_API_KEYS", "")
-        return self.api_key_file.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,11 @@ class Worker:
             place = replace(place, files=str(Path(place.results).absolute()))
         which = Which(_absolute(self.which.weights), _absolute(self.which.transformer))
         return replace(self, place=place, which=which, loras=_absolute(self.loras))
+
+
+def keys_of(file: Path | None) -> str:
+    """Lines NAME=KEY of a file, or else of the environment."""
+    return os.environ.get("HUNYUAN_VIDEO_API_KEYS", "") if file is None else file.read_text(encoding="utf-8")
 
 
 def _absolute(path: Path | None) -> Path | None:

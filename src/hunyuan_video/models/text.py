@@ -53,6 +53,11 @@ def template_prefix(kind: Kind) -> str:
     return TEMPLATES[kind].split("{}")[0]
 
 
+def template_end(kind: Kind) -> str:
+    """The template's words after the prompt."""
+    return TEMPLATES[kind].split("{}")[1]
+
+
 @dataclass(frozen=True)
 class TextFeatures:
     """What the diffusion transformer is told about a batch of prompts. `mask` is True at real tokens, which come first, and stays on the
@@ -107,25 +112,25 @@ class TextEncoder(nn.Module):
             raise ValueError("No prompts were given: encode needs at least one, which may be the empty string.")
         prompts = [prompt.strip() for prompt in prompts]
         crop = self.crop(kind)
-        ids, cut = tokenize(self.llm_tokenizer, [TEMPLATES[kind].format(prompt) for prompt in prompts], crop + MAX_TEXT_TOKENS)
-        for prompt, count in zip(prompts, cut, strict=True):
-            if count:
+        whole = self.llm_tokenizer([TEMPLATES[kind].format(prompt) for prompt in prompts], verbose=False)["input_ids"]
+        end = self.llm_tokenizer(template_end(kind), add_special_tokens=False)["input_ids"]
+        ids = [cut(row, crop + MAX_TEXT_TOKENS, end) for row in whole]
+        for prompt, before, after in zip(prompts, whole, ids, strict=True):
+            if lost := len(before) - len(after):
                 log.warning(
-                    "The prompt %.40r... is too long: its last %d tokens were cut (the model reads %d).", prompt, count, MAX_TEXT_TOKENS
+                    "The prompt %.40r... is too long: its last %d tokens were cut (the model reads %d).", prompt, lost, MAX_TEXT_TOKENS
                 )
         lengths = torch.tensor([len(row) - crop for row in ids])
         states = llm_states(self.llm, pad(ids, self.llm))[:, crop:]
         mask = torch.arange(states.shape[1]) < lengths[:, None]
         # CLIP's cut is not worth a warning: any detailed prompt is longer than 77 tokens, and the MLLM reads all of it.
-        clip_ids, _ = tokenize(self.clip_tokenizer, prompts, MAX_CLIP_TOKENS)
+        clip_ids = self.clip_tokenizer(prompts, truncation=True, max_length=MAX_CLIP_TOKENS, truncation_side="right")["input_ids"]
         return TextFeatures(states, mask, clip_pooled(self.clip, pad(clip_ids, self.clip)))
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], limit: int) -> tuple[list[list[int]], list[int]]:
-    """Each text's ids, at most `limit` with the tokenizer's own special tokens, and how many ids each lost on the right."""
-    whole = tokenizer(texts, verbose=False)["input_ids"]
-    kept = tokenizer(texts, truncation=True, max_length=limit, truncation_side="right")["input_ids"]
-    return kept, [len(a) - len(b) for a, b in zip(whole, kept, strict=True)]
+def cut(ids: list[int], limit: int, end: list[int]) -> list[int]:
+    """At most `limit` ids, which close with `end` as the whole ones do: the model has never seen a prompt that was not ended."""
+    return ids if len(ids) <= limit else ids[: limit - len(end)] + end
 
 
 def pad(ids: Sequence[Sequence[int]], model: nn.Module) -> Int[Tensor, "B N"]:

@@ -17,7 +17,7 @@ from hunyuan_video.serving.metrics import registry_of
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.routes import Service, house, router
 from hunyuan_video.serving.rules import Rules
-from hunyuan_video.serving.security import Guard, NoQueries
+from hunyuan_video.serving.security import NO_QUERIES, Guard
 from hunyuan_video.serving.store import Store
 from hunyuan_video.serving.webhooks import deliver_all
 
@@ -30,7 +30,7 @@ def create_app(store: Store, results: Results, rules: Rules) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        logging.getLogger("uvicorn.access").addFilter(NoQueries())
+        logging.getLogger("uvicorn.access").addFilter(NO_QUERIES)
         sending = asyncio.create_task(deliver_all(store, rules)) if rules.webhook_hosts else None
         yield
         if sending is not None:
@@ -41,7 +41,7 @@ def create_app(store: Store, results: Results, rules: Rules) -> FastAPI:
     # No pages of its own, which would fetch scripts from elsewhere; and no redirects, which would repeat a Host header.
     app = FastAPI(title="HunyuanVideo", docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False)
     app.state.service, app.state.rules = Service(store, results, rules, registry_of(store)), rules
-    handle_errors(app)
+    handle_errors(app, [*router.routes, *house.routes])
     app.include_router(router)
     app.include_router(house)
     app.add_middleware(Guard, max_body=rules.max_body)

@@ -22,7 +22,7 @@ _TAGS = ("str", "float", "bytes", "VideoReference")  # by which pydantic tells t
 M = TypeVar("M", bound=BaseModel)
 _WANTED = {
     "int": "a whole number", "float": "a number", "string": "text", "bool": "true or false", "list": "a list", "model": "an object",
-    "finite": "a finite number", "dict": "an object",
+    "finite": "a finite number", "dict": "an object", "string_unicode": "text without halves of characters",
 }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
     if kind in ("literal_error", "string_too_long", "string_too_short", "too_long"):
         said = first["msg"][0].lower() + first["msg"][1:]
     else:
-        said = f"it must be {_WANTED.get(kind.split('_')[0], first['msg'])}"
+        said = f"it must be {_WANTED.get(kind) or _WANTED.get(kind.split('_')[0], first['msg'])}"
     shown = f"{len(given)} bytes" if isinstance(given, bytes) else _short(given)
     raise ApiError(400, f"{where} is {shown}; {said}.", param=field)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,14 +13,16 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from hunyuan_video.serving.jobs import NO_SPACE, KeyReusedError, QueueFullError
 
 BUSY = 5  # seconds after which to ask again when the database or the disk gives no room
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {
-    400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 409: "conflict", 413: "request_too_large",
-    415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "queue_full", 500: "server_error", 503: "unavailable",
+    400: "invalid_value", 401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 409: "conflict",
+    413: "request_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "queue_full", 500: "server_error",
+    503: "unavailable",
 }  # fmt: skip
 _SENTENCES = {
     404: "There is nothing here; the paths are in /openapi.json.",
@@ -62,15 +64,21 @@ def refused(error: ValueError, fields: Mapping[str, str]) -> ApiError:
     return ApiError(400, said, param=beginning)
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Every error that a route raises becomes an answer of this form."""
+def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Every error that one of these routes raises becomes an answer of this form."""
+
+    def allowed(request: Request) -> str:
+        """The methods of a path, of which Starlette says only those of its first route."""
+        known = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        return ", ".join(sorted({method for route in known for method in getattr(route, "methods", ())}))
 
     def ours(_: Request, error: Any) -> JSONResponse:
         return error.response()
 
-    def starlettes(_: Request, error: Any) -> JSONResponse:
+    def starlettes(request: Request, error: Any) -> JSONResponse:
         status = error.status_code if error.status_code in _CODES else 400
-        return ApiError(status, _SENTENCES.get(status, f"{error.detail}."), headers=error.headers or {}).response()
+        headers = {"allow": allowed(request)} if status == 405 else error.headers or {}
+        return ApiError(status, _SENTENCES.get(status, f"{error.detail}."), headers=headers).response()
 
     def of_parameters(_: Request, error: Any) -> JSONResponse:
         first = error.errors()[0]

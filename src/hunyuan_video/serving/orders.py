@@ -13,7 +13,7 @@ from typing import Any
 
 from hunyuan_video.config import Sampling, require
 from hunyuan_video.pictures import picture_in
-from hunyuan_video.request import Adapter, Picture, Request, Strengths
+from hunyuan_video.request import Adapter, Picture, Request, Rewriting, Strengths
 from hunyuan_video.serving.jobs import Job, NamedLora, NewJob, Order
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import MAX_PICTURE_PIXELS, Rules
@@ -86,7 +86,9 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
 
 def request_of(order: Order, results: Results, loras: Path | None) -> Request:
     """What a worker makes. Raises a ValueError if a LoRA or the picture is no longer there."""
-    return Request(order.prompt, order.sampling, order.negative_prompt, _picture(order, results), adapters_of(order.loras, loras))
+    rewriting = None if order.rewritten is None else Rewriting(**order.rewritten)
+    adapters = adapters_of(order.loras, loras)
+    return Request(order.prompt, order.sampling, order.negative_prompt, _picture(order, results), adapters, rewriting)
 
 
 def image_of(order: Order, results: Results) -> bytes | None:

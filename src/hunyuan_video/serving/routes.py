@@ -25,7 +25,7 @@ from hunyuan_video.serving.metrics import text_of
 from hunyuan_video.serving.orders import Asked, image_of, lora_files, place
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import Rules
-from hunyuan_video.serving.security import owner_of
+from hunyuan_video.serving.security import owner_of, refuse_pages
 from hunyuan_video.serving.store import Store
 
 POLL_AFTER = 1000  # milliseconds after which to ask again how far a video is
@@ -85,7 +85,10 @@ async def service_of(request: Request) -> Service:
 
 
 async def owner(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))]) -> str:
-    return owner_of(request.app.state.service.rules.keys, request.headers.get("authorization"))
+    keys = request.app.state.service.rules.keys
+    if not keys and request.method not in ("GET", "HEAD"):
+        refuse_pages(request.headers)
+    return owner_of(keys, request.headers.get("authorization"))
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -103,7 +106,7 @@ def body(model: type[Any], *, json_too: bool = True) -> dict[str, Any]:
 Svc = Annotated[Service, Depends(service_of)]
 Owner = Annotated[str, Depends(owner)]
 Variant = Literal["video", "thumbnail", "spritesheet", "preview"]
-POSTED = errors(400, 401, 409, 413, 415, 429)
+POSTED = errors(400, 401, 403, 409, 413, 415, 429)
 KEY_HEADER = {
     "parameters": [
         {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
@@ -195,7 +198,7 @@ def get_video(video_id: str, svc: Svc, owner: Owner, response: Response) -> sche
     return schema.video_of(job, svc.rules.fps)
 
 
-@router.delete("/videos/{video_id}", responses=errors(401, 404))
+@router.delete("/videos/{video_id}", responses=errors(401, 403, 404))
 def delete_video(video_id: str, svc: Svc, owner: Owner) -> schema.Deleted:
     """Forget it and its files, also while it is made."""
     if not (check_id(video_id) and svc.store.delete(video_id, owner)):
@@ -203,6 +206,7 @@ def delete_video(video_id: str, svc: Svc, owner: Owner) -> schema.Deleted:
     return schema.Deleted(id=video_id)
 
 
+_EVENT_ID = {"type": "string", "pattern": "^[0-9]{0,18}$"}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"content": dict.fromkeys(("video/mp4", "image/webp"), _FILE)}
 
@@ -232,7 +236,7 @@ async def remix_video(video_id: str, request: Request, svc: Svc, owner: Owner) -
     return await run_in_threadpool(svc.place, owner, request.headers.get("idempotency-key"), asked)
 
 
-@router.post("/videos/{video_id}/cancel", responses=errors(401, 404))
+@router.post("/videos/{video_id}/cancel", responses=errors(401, 403, 404))
 def cancel_video(video_id: str, svc: Svc, owner: Owner) -> schema.Video:
     """End it, at once or after the running step; it is then `failed` with the code `cancelled`. One that is over stays as it is."""
     job = svc.store.cancel(video_id, owner) if check_id(video_id) else None
@@ -245,7 +249,7 @@ def cancel_video(video_id: str, svc: Svc, owner: Owner) -> schema.Video:
     "/videos/{video_id}/events",
     response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}} | errors(400, 401, 404),
-    openapi_extra={"parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"}}]},
+    openapi_extra={"parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": _EVENT_ID}]},
 )
 async def follow_video(video_id: str, request: Request, svc: Svc, owner: Owner) -> StreamingResponse:
     """What happens to it, as it happens (server-sent events), from after Last-Event-ID on."""

@@ -69,6 +69,13 @@ def owner_of(keys: Mapping[str, str], authorization: str | None) -> str:
     return found[0]
 
 
+def refuse_pages(headers: Mapping[str, str]) -> None:
+    """Where no key is asked for, any web page could have its visitor's browser order videos here, for browsers send forms without asking.
+    But they say from where: this API has no pages, so none of these is ours. Raises an ApiError, 403."""
+    if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise ApiError(403, "A web page may not ask for this where no key is needed; start the server with keys.")
+
+
 class Guard:
     """The outermost layer: ids and headers of answers, the limit of what comes in, and an answer also when something breaks inside."""
 
@@ -133,3 +140,6 @@ class NoQueries(logging.Filter):
             client, method, path, version, status = record.args
             record.args = (client, method, str(path).partition("?")[0], version, status)
         return True
+
+
+NO_QUERIES = NoQueries()  # one, which a logger takes only once

@@ -1,0 +1,29 @@
+"""What a language model must be able to do here."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+Messages = list[dict[str, str]]
+"""A conversation: of each message the `role` (system, user or assistant) and the `content`."""
+
+MAX_ANSWER_BYTES = 2**20  # a thousand times what is asked for
+
+
+class BackendError(Exception):
+    """Why there is no answer, as the end of a sentence. `passing` says whether asking again may help."""
+
+    def __init__(self, reason: str, *, passing: bool):
+        super().__init__(reason)
+        self.passing = passing
+
+
+class LanguageModel(Protocol):
+    @property
+    def name(self) -> str:
+        """Its kind and name, to be recorded in files that travel: no address."""
+        ...
+
+    def answer(self, messages: Messages) -> str:
+        """The next message. Raises a BackendError if there is none."""
+        ...
