@@ -239,7 +239,7 @@ def test_each_key_is_compared_with_all_whether_or_not_it_fits(monkeypatch: pytes
 def test_keys_are_read_by_name_and_kept_as_digests() -> None:
     keys = read_keys(["# ours", "", f"ann = {ANN}", f"bob={BOB}=="])
     assert keys == {"ann": digest_of(ANN), "bob": digest_of(f"{BOB}==")}
-    for lines in ([ANN], [f"ann={ANN}", f"ann={BOB}"], ["ann=short-secret"]):
+    for lines in ([ANN], [f"={ANN}"], [f"ann={ANN}", f"ann={BOB}"], ["ann=short-secret"]):
         with pytest.raises(ValueError, match="key") as raised:
             read_keys(lines)
         assert ANN not in str(raised.value) and "short-secret" not in str(raised.value)
