@@ -134,6 +134,7 @@ def test_a_picture_comes_as_a_file_or_a_data_url_and_is_known_by_its_bytes(
         ({"prompt": "x" * 2001}, "prompt", "the limit is 2000"),
         ({"prompt": "a\ud800"}, "prompt", "halves of characters"),
         ({"prompt": "a", "num_step": 5}, "num_step", "There is no field 'num_step'; did you mean 'num_steps'?"),
+        ({"prompt": "a", "\ud800": 5}, None, "A name is '\\ud800'; it must be text without halves of characters"),
         ({"prompt": "a", "qwertyuiop": 5}, "qwertyuiop", "there are prompt, model"),
         ({"prompt": "a", "num_steps": "many"}, "num_steps", "num_steps is 'many'; it must be a whole number"),
         ({"prompt": "a", "num_steps": 0}, "num_steps", "num_steps is 0; it must be 1 or more"),
@@ -159,7 +160,9 @@ def test_a_picture_comes_as_a_file_or_a_data_url_and_is_known_by_its_bytes(
         ({"prompt": "a", "webhook_url": "https://example.com"}, "webhook_url", "sends no webhooks"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_sentence_that_names_the_field(body: dict[str, Any], param: str, sentence: str, client: TestClient) -> None:
+def test_what_cannot_be_is_one_sentence_that_names_the_field(
+    body: dict[str, Any], param: str | None, sentence: str, client: TestClient
+) -> None:
     error = error_of(client.post("/v1/videos", content=json.dumps(body), headers={"content-type": "application/json"}))
     assert error["param"] == param and sentence in error["message"] and error["type"] == "invalid_request_error"
     assert len(error["message"]) < 700 and "\n" not in error["message"]

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
@@ -49,7 +49,8 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, headers: Mapping[str, str] = {}):
         super().__init__(message)
-        self.status, self.message, self.param, self.headers = status, message, param, headers
+        self.status, self.message, self.headers = status, message, headers
+        self.param = None if param is None else param.encode(errors="backslashreplace").decode()  # a name may hold half a character
         self.code = code or _CODES[status]
 
     def response(self) -> JSONResponse:
@@ -115,6 +116,8 @@ def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         (QueueFullError, queue_full),
         (KeyReusedError, key_reused),
         (OperationalError, database),
+        (InterfaceError, database),
+        (TimeoutError, database),  # of the pool of connections
         (OSError, disk),
     ):
         app.add_exception_handler(kind, handler)
