@@ -66,6 +66,18 @@ def run(store: Store, results: Results, studio: Studio, stop: Callable[[], bool]
     work(store, results, studio.craft(), name=name, model="fake", stop=until, poll=0.01)
 
 
+def test_what_a_worker_has_taken_at_most_is_known(store: Store, results: Results) -> None:
+    said: list[int | None] = []
+
+    def stop() -> bool:
+        said.extend(worker.memory for worker in store.live_workers())
+        return not store.counts()["queued"] and not store.counts()["in_progress"]
+
+    submit(store)
+    run(store, results, Studio(), stop)
+    assert said[-1] == 12345
+
+
 def test_a_video_is_made_and_its_file_and_provenance_are_there(store: Store, results: Results) -> None:
     job = submit(store)
     run(store, results, Studio())
@@ -73,7 +85,16 @@ def test_a_video_is_made_and_its_file_and_provenance_are_there(store: Store, res
     assert (done.status, done.progress, done.provenance) == ("completed", 100, {"prompt": "a cat", "seed": 7, "model": "fake"})
     assert read(results, done.files["video"]) == right_video(job.order)
     steps = [(event.data["stage"], event.data["step"]) for event in store.events(job.id) if event.kind == "step"]
-    assert steps == [("encode", 1), *(("denoise", step) for step in range(1, STEPS + 1)), ("decode", 1)]
+    assert steps == [("encode", 1), *(("denoise", step) for step in range(1, STEPS + 1)), ("decode", 1), ("decode", 2)]
+
+
+def test_a_worker_that_stops_while_it_decodes_keeps_the_finished_latents(store: Store, results: Results) -> None:
+    job, steps, second = submit(store), list[int](), Studio()
+    run(store, results, Studio(lambda order, step: steps.append(step)), stop=lambda: STEPS + 1 in steps)
+    waiting = look(store, job)
+    assert (waiting.status, waiting.stage, waiting.state_step) == ("queued", "decode", STEPS)
+    run(store, results, second)
+    assert second.done == [] and read(results, look(store, job).files["video"]) == right_video(job.order)
 
 
 def test_a_worker_that_stops_keeps_the_state_and_the_next_one_goes_on_from_it(store: Store, results: Results) -> None:
