@@ -93,6 +93,7 @@ class Recording:
         self._thread.shutdown(cancel_futures=True)
         if self._encoder is not None:
             self._encoder.close()
+            self._encoder = None
 
 
 class _Encoder:

@@ -21,7 +21,7 @@ class Made:
     model: str = "fake"
 
     def to_json(self) -> dict[str, Any]:
-        return {"prompt": self.prompt, "seed": self.sampling.seed, "model": self.model}
+        return {"prompt": self.prompt, "seed": self.sampling.seed, "model": self.model, "adapters": ()}
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,11 @@ def test_a_video_is_made_and_its_file_and_provenance_are_there(store: Store, res
     job = submit(store)
     run(store, results, Studio())
     done = look(store, job)
-    assert (done.status, done.progress, done.provenance) == ("completed", 100, {"prompt": "a cat", "seed": 7, "model": "fake"})
+    assert (done.status, done.progress, done.provenance) == (
+        "completed",
+        100,
+        {"prompt": "a cat", "seed": 7, "model": "fake", "adapters": []},
+    )
     assert read(results, done.files["video"]) == right_video(job.order)
     steps = [(event.data["stage"], event.data["step"]) for event in store.events(job.id) if event.kind == "step"]
     assert steps == [("encode", 1), *(("denoise", step) for step in range(1, STEPS + 1)), ("decode", 1), ("decode", 2)]
@@ -123,8 +127,11 @@ def test_the_state_is_kept_now_and_then_and_survives_a_worker_that_does_not_say_
     job, second = submit(store), Studio()
     with pytest.raises(KilledError):
         run(store, results, Studio(die))
+    store.lost("w")  # as who started it knows
     run(store, results, second)
-    assert second.done == [3, 4] and read(results, look(store, job).files["video"]) == right_video(job.order)
+    assert (
+        look(store, job).crashes == 1 and second.done == [3, 4] and read(results, look(store, job).files["video"]) == right_video(job.order)
+    )
 
 
 @pytest.mark.parametrize("spoil", ["damage", "another model"])
@@ -214,7 +221,19 @@ def test_an_error_fails_its_job_with_a_code_and_the_next_one_is_made(
     failed = look(store, bad)
     assert failed.error_code == code and said in (failed.error_message or "") and "secret" not in (failed.error_message or "")
     assert look(store, good).status == "completed"
-    assert any(record.exc_info and record.exc_info[1] is error for record in caplog.records)
+    traced = [record for record in caplog.records if record.exc_info and record.exc_info[1] is error]
+    assert len(traced) == (1 if code == "server_error" else 0) and str(error) in caplog.text
+
+
+def test_a_worker_that_is_to_end_at_once_gives_its_job_back(store: Store, results: Results) -> None:
+    def interrupt(_order: Order, step: int) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    job = submit(store)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, results, Studio(interrupt))
+    assert (look(store, job).status, look(store, job).crashes) == ("queued", 0)
 
 
 def test_what_breaks_the_model_fails_its_job_and_ends_the_worker(store: Store, results: Results) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import tempfile
 import threading
@@ -16,7 +18,7 @@ from typing import Any, Protocol
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from hunyuan_video.serving.faults import BrokenError, patiently, reason_of
-from hunyuan_video.serving.jobs import CANCELLED, NO_SPACE, Claim, LeaseLostError
+from hunyuan_video.serving.jobs import CANCELLED, INTERNAL, NO_SPACE, Claim, LeaseLostError
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.store import Store
 
@@ -177,13 +179,14 @@ class Attempt:
         except Exception as error:  # whatever one video does, the worker makes the next
             cause = (error.__cause__ or error) if isinstance(error, BrokenError) else error
             code, message = reason_of(cause)
-            log.error("%s: %s", job, code, exc_info=cause)
+            log.error("%s: %s: %s", job, code, cause, exc_info=cause if code == INTERNAL else None)
             outcome = self._fail(code, message, Outcome.NO_ROOM if code == NO_SPACE else Outcome.FAILED)
             if isinstance(error, BrokenError):
                 raise
             return outcome
-        except BaseException:  # asked to end at once
-            self._release()
+        except KeyboardInterrupt:  # asked to end at once; anything else that ends the process is a crash, and counted as one
+            with contextlib.suppress(LeaseLostError):
+                self._release()
             raise
 
     def _run(self, request: object) -> Outcome:
@@ -211,7 +214,7 @@ class Attempt:
             return self._make(request, None)
         steps = self._make(request, (state.step, state.latents))
         first = next(steps)
-        if first.provenance.to_json() == state.made:
+        if _described(first) == state.made:
             self._kept_step = state.step
             return _followed(first, steps)
         steps.close()
@@ -244,11 +247,10 @@ class Attempt:
         done = step.step if step.stage == "denoise" else step.provenance.sampling.num_steps
         if done <= self._kept_step or not (must or time.monotonic() - self._kept_at > KEEP_EVERY):
             return None
-        made = step.provenance.to_json()
         try:
             with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder:
                 path = Path(folder) / "state.safetensors"
-                self._files.keep(State(done, made, step.latents), path)
+                self._files.keep(State(done, _described(step), step.latents), path)
                 self._heartbeat.check()
                 name = self._results.put(f"{self._claim.folder}/state.safetensors", path)
         except OSError as error:
@@ -289,6 +291,11 @@ class Attempt:
 
     def _release(self) -> None:
         patiently(lambda: self._store.release(self._claim), self._stop)
+
+
+def _described(step: Step) -> dict[str, Any]:
+    """What it is a step of, as it comes back from a file."""
+    return json.loads(json.dumps(step.provenance.to_json()))
 
 
 def _followed(first: Any, steps: Generator[Any]) -> Generator[Any]:
