@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -89,25 +89,35 @@ def said_by(words: AsyncIterator[T]) -> list[T]:
 
 def site_of(desk: Desk) -> FastAPI:
     """Made inside a loop of events, for Gradio leaves one behind where there is none."""
-    from hunyuan_video.demo.site import create_site
 
     async def make() -> FastAPI:
-        return create_site(desk, Form.at(Sampling(), desk.offer))
+        return _site(desk)
 
     return asyncio.run(make())
+
+
+def _site(desk: Desk) -> FastAPI:
+    from hunyuan_video.demo.site import create_site
+
+    return create_site(desk, Form.at(Sampling(), desk.offer))
 
 
 @contextmanager
 def listening(desk: Desk) -> Iterator[str]:
     """Its site, on a free port of this machine; the address."""
+    made: Queue[uvicorn.Server] = Queue()
+
+    async def serve(sock: socket.socket) -> None:
+        server = uvicorn.Server(uvicorn.Config(_site(desk), log_level="warning", timeout_graceful_shutdown=1))
+        made.put(server)
+        await server.serve([sock])
+
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        server = uvicorn.Server(uvicorn.Config(site_of(desk), log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread = threading.Thread(target=lambda: asyncio.run(serve(sock)))
         thread.start()
+        server = made.get(timeout=60)
         try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}"  # where connections wait until it has started
         finally:
             server.should_exit = True
             thread.join()
