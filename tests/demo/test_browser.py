@@ -74,26 +74,31 @@ class Visit:
         self.page.wait_for_function(f"document.querySelector('{VIDEO}')?.currentTime > 0.1")
 
     def fits(self) -> bool:
-        return bool(self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+        """On a desk's screen and on a phone's, without going sideways."""
+        size, fits = self.page.viewport_size, []
+        for width in (1280, 390):
+            self.page.set_viewport_size({"width": width, "height": 844})
+            fits.append(self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+        assert size is not None
+        self.page.set_viewport_size(size)
+        return all(fits)
 
     def is_clean(self) -> bool:
         """Nothing broke, and nothing was asked of another host."""
         return not self.wrong and not self.elsewhere
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desk", "phone"])
-def test_a_video_is_asked_for_seen_while_it_is_made_played_and_found_again(
-    chromium: playwright.Browser, tmp_path: Path, width: int, height: int
-) -> None:
+def test_a_video_is_asked_for_seen_while_it_is_made_played_and_found_again(chromium: playwright.Browser, tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     with listening(kept.desk) as address:
-        visit = Visit(chromium, address, width, height)
+        visit = Visit(chromium, address, 1280, 900)
         page, hostile = visit.page, "<b>A</b> {{cat}} ${1+1} `x` \\ 猫"
         visit.ask(hostile)
         visit.said("Next in the queue.")
         claim = kept.begin()
         kept.step(claim, 1)
         first = visit.preview()
+        assert visit.fits()
         kept.step(claim, 2)
         assert visit.preview(before=first) != first
         visit.said("step 2 of 4")
