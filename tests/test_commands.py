@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import docker_commands
 import numpy as np
 import pytest
 import torch
+import yaml
 from adapters import random_lora
 
 from hunyuan_video import checkpoint, cli, weights
@@ -45,8 +47,14 @@ PARSED = {
     "hunyuan-video train vae": "days on a GPU",
     "torchrun": "eight GPUs",
     "python benchmarks/": "minutes, or 26 GB on the disk",
+    "curl": "needs a server; tests/serving/test_docs.py has one",
     "benchmarks/gpu.sh": "eight minutes of a GPU; tests/benchmarks rehearses it",
     "python benchmarks/gpu_table.py": "writes into docs/",
+    "docker": "needs a container engine; tests/test_containers.py does what it can without",
+    "conda": "downloads gigabytes",
+    "openssl rand": "a password for a container",
+    "mkdir": "a folder for containers",
+    "cp docker/": "settings of containers",
 }
 
 
@@ -58,10 +66,11 @@ SCRIPTS = {page: script for page in PAGES if (script := script_of(page))}
 
 # Programs that the documents start, by where they lie, and what they are called here.
 STARTED = {
-    **{f"bin/{name}": name for name in ("hunyuan-video", "python", "pip", "torchrun")},
+    **{f"bin/{name}": name for name in ("hunyuan-video", "python", "pip", "torchrun", "docker", "conda", "openssl", "mkdir", "cp")},
     **{f".venv/bin/{name}": name for name in ("hunyuan-video", "pip", "pytest")},
     **{f".venv-3.13/bin/{name}": name for name in ("pip", "pytest")},
     **{f"bin/{name}": "python" for name in ("python3", "python3.13")},
+    "bin/curl": "curl",
     "test.sh": "./test.sh",
     "benchmarks/gpu.sh": "benchmarks/gpu.sh",
 }
@@ -74,7 +83,7 @@ with open({log!r}, "a", encoding="utf-8") as log:
 
 def commands(script: str, folder: Path) -> list[list[str]]:
     """What a shell would start, each with its arguments; of all that it knows, nothing is started."""
-    folder.mkdir()
+    (folder / "docker" / "secrets").mkdir(parents=True)  # into which a page writes
     log = folder / "log"
     for place, name in STARTED.items():
         stub = folder / place
@@ -155,6 +164,27 @@ def parse_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     parse_ours(given.training_script_args, monkeypatch)
 
 
+def parse_curl(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [argument for argument in arguments if argument.startswith("http://127.0.0.1:8000/")] != []
+
+
+def parse_conda(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["name"]
+    assert arguments in (["env", "create", "--file", "environment.yml"], ["activate", environment])
+
+
+def parse_copy(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _target = arguments
+    assert (ROOT / source).is_file()
+
+
+def parse_as(pattern: str) -> Callable[[list[str], pytest.MonkeyPatch], None]:
+    def check(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
+        assert re.fullmatch(pattern, " ".join(arguments))
+
+    return check
+
+
 def parse_shell(name: str) -> Callable[[list[str], pytest.MonkeyPatch], None]:
     def check(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.access(ROOT / name, os.X_OK) and arguments == []
@@ -168,6 +198,12 @@ PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
     "python": parse_python,
     "pip": parse_pip,
     "torchrun": parse_torchrun,
+    "curl": parse_curl,
+    "docker": lambda arguments, monkeypatch: docker_commands.check(arguments, lambda ours: parse_ours(ours, monkeypatch)),
+    "conda": parse_conda,
+    "cp": parse_copy,
+    "mkdir": parse_as(r"-p( -m 700)? [a-z/]+"),
+    "openssl": parse_as(r"rand -hex \d+"),
     "./test.sh": parse_shell("test.sh"),
     "benchmarks/gpu.sh": parse_shell("benchmarks/gpu.sh"),
 }
@@ -267,6 +303,9 @@ def test_what_is_only_parsed_is_still_there(tmp_path):
         "hunyuan-video generate a --seeds 7",
         "python benchmarks/dit_step.py --repeat",
         "torchrun -m hunyuan_video.cli train lora --out a --start b",
+        "docker build --file docker/Dockerfile --build-arg FLAVOR=cpu --tag hunyuan-video:cpu .",
+        "docker run --rm hunyuan-video:cpu generate a --seeds 7",
+        "docker compose logs workers",
     ],
 )
 def test_a_command_that_is_wrong_is_found(line, monkeypatch, capsys):

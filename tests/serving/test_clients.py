@@ -17,6 +17,7 @@ import pytest
 from served import ANN, BOB, MP4, Served, picture
 
 from hunyuan_video.video import save_video
+from hunyuan_video.weights import EMBEDDED
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
 
@@ -171,9 +172,9 @@ def test_aiperf_measures_it(address: str, tmp_path: Path) -> None:
     if aiperf is None:
         pytest.skip("aiperf is not there; it has requirements of its own: install it apart and name the command in $AIPERF")
     command = [
-        aiperf, "profile", "--model", "tiny", "--url", address, "--endpoint-type", "video_generation", "--api-key", ANN,
-        "--request-count", "8", "--concurrency", "2", "--tokenizer", "builtin", "--ui", "none", "--artifact-dir", str(tmp_path),
-        "--extra-inputs", "size:64x64",
+        aiperf, "profile", "--model", "tiny", "--url", address, "--endpoint-type", "video-generation", "--api-key", ANN,
+        "--request-count", "8", "--concurrency", "2", "--tokenizer", str(EMBEDDED / "text_encoder"), "--ui", "none",
+        "--artifact-dir", str(tmp_path), "--extra-inputs", "size:64x64",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -206,6 +206,7 @@ def delete_video(video_id: str, svc: Svc, owner: Owner) -> schema.Deleted:
     return schema.Deleted(id=video_id)
 
 
+_EVENT_ID = {"type": "string", "pattern": "^[0-9]{0,18}$"}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"content": dict.fromkeys(("video/mp4", "image/webp"), _FILE)}
 
@@ -248,7 +249,7 @@ def cancel_video(video_id: str, svc: Svc, owner: Owner) -> schema.Video:
     "/videos/{video_id}/events",
     response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}} | errors(400, 401, 404),
-    openapi_extra={"parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"}}]},
+    openapi_extra={"parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": _EVENT_ID}]},
 )
 async def follow_video(video_id: str, request: Request, svc: Svc, owner: Owner) -> StreamingResponse:
     """What happens to it, as it happens (server-sent events), from after Last-Event-ID on."""
