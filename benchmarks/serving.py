@@ -25,7 +25,7 @@ import httpx
 
 from hunyuan_video.video import read_metadata
 
-SMALL = {"size": "64x64", "num_frames": 5, "num_steps": 2}
+SMALL = {"size": "32x32", "num_frames": 5, "num_steps": 2}
 CLIENTS, AT_ONCE = 8, 64
 POLL = 0.5  # seconds between two looks of a client at one of its videos
 WARM = 0.1  # of all jobs: what is measured from there on no longer grows by being used for the first time
@@ -157,6 +157,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=500)
     jobs = parser.parse_args().jobs
+    if jobs < 2 * AT_ONCE:
+        parser.error(f"--jobs is {jobs}; it must be {2 * AT_ONCE} or more, of which {AT_ONCE} are asked for at once.")
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:

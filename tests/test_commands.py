@@ -46,6 +46,8 @@ PARSED = {
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
     "hunyuan-video train vae": "days on a GPU",
     "torchrun": "eight GPUs",
+    "hunyuan-video serve": "serves until it is stopped, as tests/apps/test_serving.py does it",
+    "hunyuan-video worker": "works until it is stopped, as above",
     "python benchmarks/": "minutes, or 26 GB on the disk",
     "curl": "needs a server; tests/serving/test_docs.py has one",
     "benchmarks/gpu.sh": "eight minutes of a GPU; tests/benchmarks rehearses it",
@@ -129,7 +131,8 @@ def parse_ours(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         for command in cli.COMMANDS.values():
             patch.setattr(command, "run", lambda self: None)
-        patch.setattr(cli.Generate, "launch", lambda self, arguments: None)
+        for command in (cli.Generate, cli.Worker):
+            patch.setattr(command, "launch", lambda self, arguments: None)
         patch.setattr(train, "parse", lambda *given: (parse(*given), lambda: None)[1])
         assert cli.main(arguments) == 0
 
@@ -149,7 +152,8 @@ def parse_pip(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
 
     options, projects = create_command("install").parse_args(arguments[1:])
     assert all((ROOT / file).is_file() for file in options.constraints)
-    assert [re.fullmatch(r"\.(\[(train|wandb|gguf|docs|test)\])?", project) is not None for project in projects] == [True]
+    extras = "(train|wandb|gguf|docs|test|serve|postgres|s3|ray)"
+    assert [re.fullmatch(rf"\.(\[{extras}(,{extras})*\])?", project) is not None for project in projects] == [True]
 
 
 def parse_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -75,3 +78,22 @@ def test_what_fails_while_encoding_fails_when_it_is_written(tmp_path, monkeypatc
         with pytest.raises(RuntimeError, match="bug"):
             save_recording(made, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_the_encoders_threads_end_with_the_recording(tmp_path):
+    """And not when Python next looks for circles, which in a server may be a hundred threads later."""
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    gc.disable()
+    try:
+        before = threads()
+        with Recording(".mp4") as recording:
+            recording.add(np.zeros((5, 32, 32, 3), np.uint8))
+            recording.write(tmp_path / "clip.mp4", None)
+            assert threads() > before
+        assert threads() == before
+    finally:
+        gc.enable()

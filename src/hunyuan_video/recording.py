@@ -91,6 +91,9 @@ class Recording:
 
     def __exit__(self, *_error: object) -> None:
         self._thread.shutdown(cancel_futures=True)
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
 
 
 class _Encoder:
@@ -126,6 +129,11 @@ class _Encoder:
         rgb = pyav().VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         yuv = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=scaling())
         self._packets += self._stream.encode(yuv)
+
+    def close(self) -> None:
+        """Let go of its threads, which else run until Python looks for circles: a container and its streams hold each other."""
+        self._packets.clear()
+        self._nowhere.close()
 
     def write(self, path: Path, comment: str | None) -> None:
         self._packets += self._stream.encode(None)

@@ -35,7 +35,7 @@ class Step:
 
 
 class Studio:
-    """`work` is called in each denoising step, with its number, and may take long, fail, or end the process."""
+    """`work` is called in each step of denoising and decoding, with its number, and may take long, fail, or end the process."""
 
     def __init__(self, work: Callable[[Order, int], None] = lambda order, step: None, model: str = "fake"):
         self.work, self.model = work, model
@@ -53,7 +53,9 @@ class Studio:
             self.done.append(step)
             latents = hashlib.sha256(f"{latents} {step}".encode()).hexdigest()
             yield Step("denoise", step, total, made, latents)
-        yield Step("decode", 1, 1, made, latents, latents)
+        for piece in (1, 2):
+            self.work(order, total + piece)
+            yield Step("decode", piece, 2, made, latents, latents)
 
     def craft(self) -> Craft:
         return Craft(lambda order: order, self.make, Files)
@@ -94,5 +96,5 @@ def video_of(made: dict[str, Any], frames: str) -> bytes:
 
 def right_video(order: Order) -> bytes:
     """What must come of an order, however often its making was interrupted."""
-    (*_, last) = Studio().make(order, None)
-    return video_of(last.provenance.to_json(), last.new_frames or "")
+    steps = list(Studio().make(order, None))
+    return video_of(steps[-1].provenance.to_json(), "".join(step.new_frames or "" for step in steps))

@@ -73,7 +73,16 @@ def test_a_video_is_made_and_its_file_and_provenance_are_there(store: Store, res
     assert (done.status, done.progress, done.provenance) == ("completed", 100, {"prompt": "a cat", "seed": 7, "model": "fake"})
     assert read(results, done.files["video"]) == right_video(job.order)
     steps = [(event.data["stage"], event.data["step"]) for event in store.events(job.id) if event.kind == "step"]
-    assert steps == [("encode", 1), *(("denoise", step) for step in range(1, STEPS + 1)), ("decode", 1)]
+    assert steps == [("encode", 1), *(("denoise", step) for step in range(1, STEPS + 1)), ("decode", 1), ("decode", 2)]
+
+
+def test_a_worker_that_stops_while_it_decodes_keeps_the_finished_latents(store: Store, results: Results) -> None:
+    job, steps, second = submit(store), list[int](), Studio()
+    run(store, results, Studio(lambda order, step: steps.append(step)), stop=lambda: STEPS + 1 in steps)
+    waiting = look(store, job)
+    assert (waiting.status, waiting.stage, waiting.state_step) == ("queued", "decode", STEPS)
+    run(store, results, second)
+    assert second.done == [] and read(results, look(store, job).files["video"]) == right_video(job.order)
 
 
 def test_a_worker_that_stops_keeps_the_state_and_the_next_one_goes_on_from_it(store: Store, results: Results) -> None:
