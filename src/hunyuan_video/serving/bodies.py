@@ -3,7 +3,6 @@ objects, its files become bytes. Imports no torch."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -14,7 +13,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from hunyuan_video.serving.errors import ApiError
+from hunyuan_video.serving.errors import ApiError, unknown
 
 MAX_FIELDS = 200
 _KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){0,4})")
@@ -116,10 +115,7 @@ def _refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
     kind, given = first["type"], first.get("input")
     field = str(first["loc"][0]) if first["loc"] else None
     if kind == "extra_forbidden":
-        known = list(model.model_fields)
-        near = difflib.get_close_matches(where, known, 1, 0.5)
-        said = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
-        raise ApiError(400, f"There is no field {where[:100]!r}; {said}", param=where[:100], code="unknown_parameter")
+        raise unknown("field", where, model.model_fields)
     if kind == "missing":
         raise ApiError(400, f"{where} is missing; give it.", param=field, code="missing_required_parameter")
     if kind == "value_error":  # one of our own sentences

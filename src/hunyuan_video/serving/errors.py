@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -62,6 +63,13 @@ def refused(error: ValueError, fields: Mapping[str, str]) -> ApiError:
     said = str(error)
     beginning = next((name for start, name in fields.items() if re.match(rf"{re.escape(start)}\b", said)), None)
     return ApiError(400, said, param=beginning)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ApiError:
+    """The answer to a name that nobody here knows, with the one that may be meant."""
+    near = difflib.get_close_matches(name, known := list(known), 1, 0.5)
+    said = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}."
+    return ApiError(400, f"There is no {kind} {name[:100]!r}; {said}", param=name[:100], code="unknown_parameter")
 
 
 def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:

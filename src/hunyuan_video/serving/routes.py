@@ -17,7 +17,7 @@ from hunyuan_video.config import Sampling
 from hunyuan_video.serving import schema
 from hunyuan_video.serving.bodies import read_body
 from hunyuan_video.serving.content import send_content
-from hunyuan_video.serving.errors import ApiError, ErrorBody, refused
+from hunyuan_video.serving.errors import ApiError, ErrorBody, refused, unknown
 from hunyuan_video.serving.events import follow, last_seen
 from hunyuan_video.serving.jobs import Job, check_id
 from hunyuan_video.serving.last_frame import last_frame
@@ -105,6 +105,16 @@ def body(model: type[Any], *, json_too: bool = True) -> dict[str, Any]:
 
 Svc = Annotated[Service, Depends(service_of)]
 Owner = Annotated[str, Depends(owner)]
+
+
+async def known_query(request: Request, _: Owner) -> None:
+    """Refuse a parameter that the path does not know: a misspelt one would be passed over else."""
+    known = {param.alias for param in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise unknown("parameter", name, known)
+
+
 Variant = Literal["video", "thumbnail", "spritesheet", "preview"]
 POSTED = errors(400, 401, 403, 409, 413, 415, 429)
 KEY_HEADER = {
@@ -112,7 +122,7 @@ KEY_HEADER = {
         {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
     ]
 }
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
 
 
 @router.post("/videos", responses=POSTED, openapi_extra=body(schema.Create) | KEY_HEADER)
@@ -122,7 +132,7 @@ async def create_video(request: Request, svc: Svc, owner: Owner) -> schema.Video
     return await run_in_threadpool(svc.place, owner, request.headers.get("idempotency-key"), partial(given.asked, svc.rules.fps))
 
 
-@router.get("/videos", responses=errors(400, 401))
+@router.get("/videos", responses=errors(400, 401, 404))
 def list_videos(
     svc: Svc,
     owner: Owner,
@@ -134,7 +144,7 @@ def list_videos(
     try:
         jobs, more = svc.store.list(owner, after=after, limit=limit, order=order)
     except LookupError as error:
-        raise ApiError(400, str(error.args[0]), param="after") from error
+        raise ApiError(404, str(error.args[0]), param="after", code="video_not_found") from error
     data = [schema.video_of(job, svc.rules.fps) for job in jobs]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return schema.VideoList(data=data, first_id=first, last_id=last, has_more=more)
