@@ -72,7 +72,7 @@ def _words(kind: str, piece: str, unknown: list[str]) -> list[Cell]:
         return [readings for word in cut(piece) if (readings := _readings(word, unknown))]
     if kind == "digits" and piece.isdecimal() and len(piece) < 10:
         return [{"NUM": (0.0, Quantity(int(piece))), "N": (1.5, Noun(piece, "name"))}]
-    return [{"N": (0.5, Noun(piece, "name"))}]
+    return [{"N": (0.5, Noun(piece, "name", "quote" if kind == "quote" else ""))}]
 
 
 def _words_alone(found: re.Match[str], unknown: list[str]) -> str:
