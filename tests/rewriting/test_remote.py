@@ -77,8 +77,14 @@ def test_what_is_no_answer_is_said_to_be_none(body, reason):
 
 @pytest.mark.parametrize(
     ("status", "reason", "passing"),
-    [(500, "failed with status 500", True), (503, "failed with status 503", True), (429, "failed with status 429", True)]
-    + [(400, "failed with status 400", False), (404, "no model 'qwen'", False), (403, "refuses the key", False)],
+    [
+        (500, "failed with status 500", True),
+        (503, "failed with status 503", True),
+        (429, "failed with status 429", True),
+        (400, "failed with status 400", False),
+        (404, "no model 'qwen'", False),
+        (403, "refuses the key", False),
+    ],
 )
 def test_a_status_says_whether_asking_again_may_help(status, reason, passing):
     with serving(failing(status, b"<h1>oops</h1>")) as llm, pytest.raises(BackendError, match=reason) as failed:
