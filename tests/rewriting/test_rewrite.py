@@ -100,9 +100,7 @@ def test_a_prompt_that_stayed_as_it_was_is_asked_again(tmp_path):
     assert rewrite("三只猫", "normal", Scripted(GOOD), cache).prompt == GOOD
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff", b"[]", b'{"answer": 3}', json.dumps({"answer": "Cats without a number."}).encode()]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"answer": 3}', b'{"answer": "Cats without a number."}'])
 def test_a_damaged_answer_is_not_there(tmp_path, content):
     cache = Cache(tmp_path)
     rewrite("三只猫", "normal", Scripted(GOOD), cache)
