@@ -28,8 +28,8 @@ from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.recording import Recording
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
-from hunyuan_video.signals import Waiting
 from hunyuan_video.rewriting.backend import LanguageModel
+from hunyuan_video.signals import Waiting
 
 log = logging.getLogger(__name__)
 
