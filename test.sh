@@ -3,6 +3,7 @@
 # what is slow to make; files are run two at a time, each computing with one thread.
 set -euo pipefail
 cd "$(dirname "$0")"
+unset PYTHONDONTWRITEBYTECODE # else every process that the tests start compiles all of ours again
 python3 -m venv .venv
 .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 .venv/bin/ruff check .

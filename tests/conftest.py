@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imported_first  # noqa: F401
 import nudge
 import pytest
 import torch

@@ -279,7 +279,19 @@ def in_8_bits(weight: Tensor) -> Tensor:
 
 
 def by_hand(asked: Asked) -> dict[str, Tensor]:
-    """The same without any transform."""
+    """The same without any transform; once for all pairs that say the same of the weights."""
+    runtime, trained = asked.runtime, "LoRA trained" in asked.names
+    settings = runtime.fp8, runtime.fp8_matmul, runtime.text_fp8, runtime.pipefusion_patches, runtime.vae_tiling
+    key = (*settings, tuple(asked.seeds), asked.in_file, asked.trains, asked.trains_all_weights, trained)
+    if key not in MADE_BY_HAND:
+        MADE_BY_HAND[key] = _by_hand(asked)
+    return MADE_BY_HAND[key]
+
+
+MADE_BY_HAND: dict[object, dict[str, Tensor]] = {}
+
+
+def _by_hand(asked: Asked) -> dict[str, Tensor]:
     models = copy.deepcopy(plain())
     transformer, text = models.transformer, models.text
     assert transformer is not None and text is not None

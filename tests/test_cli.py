@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from adapters import random_lora
+from forked import python
 from media_files import read_video
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -366,12 +367,12 @@ def started(*command: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def interrupt_after_first_step(arguments: list[str], state: Path, number: int = signal.SIGINT) -> subprocess.Popen:
+def interrupt_after_first_step(arguments: list[str], state: Path) -> subprocess.Popen:
     process = started("-m", "hunyuan_video", "generate", *arguments)
     deadline = time.monotonic() + 60
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     return process
 
 
@@ -379,12 +380,14 @@ STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if ha
 
 
 @pytest.mark.parametrize("number", [number for number in STOPS if number != signal.SIGINT])
-def test_being_told_to_end_is_like_ctrl_c(official_tree, number):
+def test_being_told_to_end_is_like_ctrl_c(official_tree, tmp_path, number):
     settings = ["A cat.", "--weights", str(official_tree), *SMALL, "--num-steps", "300", "--save-state", "state.safetensors"]
-    process = interrupt_after_first_step(settings, Path("state.safetensors"), number)
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number and out == "" and "Traceback" not in error
-    assert "Kept: state.safetensors, the state after" in error and not list(Path("results").iterdir())
+    process = python("-m", "hunyuan_video", "generate", *settings, says=tmp_path / "said")
+    process.wait_until(Path("state.safetensors").exists)
+    process.send_signal(number)
+    assert process.ended(60) == 128 + number and process.out.read_text() == ""
+    error = process.error.read_text()
+    assert "Kept: state.safetensors, the state after" in error and "Traceback" not in error and not list(Path("results").iterdir())
 
 
 INFO = ("-m", "hunyuan_video", "info")
@@ -431,14 +434,15 @@ def test_a_signal_while_code_is_made_of_a_string_gives_the_code_of_a_stop():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
 
 
-def test_a_pipe_that_nobody_reads_any_more_ends_no_batch(official_tree):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a pipe with a name")
+def test_a_pipe_that_nobody_reads_any_more_ends_no_batch(official_tree, tmp_path):
+    os.mkfifo(tmp_path / "said.out")
     flags = ["--weights", str(official_tree), *SMALL, "--seed", "0", "--num-videos", "3"]
-    with started("-m", "hunyuan_video", "generate", "A cat.", *flags) as process:
-        assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == f"results/{NAME.format(0)}.mp4\n"
-        process.stdout.close()
-        assert "Traceback" not in process.stderr.read()
-    assert process.returncode == 0 and len(list(Path("results").iterdir())) == 3
+    process = python("-m", "hunyuan_video", "generate", "A cat.", *flags, says=tmp_path / "said")
+    with process.out.open() as pipe:
+        assert pipe.readline() == f"results/{NAME.format(0)}.mp4\n"
+    assert process.ended(60) == 0 and "Traceback" not in process.error.read_text()
+    assert len(list(Path("results").iterdir())) == 3
 
 
 def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(generate, official_tree):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hunyuan_video.memory import LiveBytes, available_memory
+from hunyuan_video.memory import LiveBytes, available_memory, most_taken
 
 
 def test_bytes_are_counted_while_they_live():
@@ -24,6 +24,16 @@ def test_ranks_of_one_machine_share_its_memory(monkeypatch):
     monkeypatch.setattr("hunyuan_video.memory.machine_memory", lambda: 1000)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert available_memory(torch.device("cpu")) == 250
+
+
+def test_the_most_that_was_taken_grows_and_stays():
+    before = most_taken()
+    held = bytearray(2**28)
+    held[::4096] = b"1" * len(held[::4096])
+    taken = most_taken()
+    assert before is not None and taken is not None and taken >= 2**28
+    del held
+    assert most_taken() == taken
 
 
 def test_what_pytorch_only_caches_is_free(monkeypatch):

@@ -7,8 +7,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 import torch
 from adapters import random_lora
 from conftest import golden_config, randomize
+from forked import python
 from PIL import Image
 from tiny_checkpoint import VAE, save_official_tree
 from torch import nn
@@ -302,7 +301,8 @@ for ask, sentence in {asked}.items():
     else:
         raise AssertionError(ask)
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    process = python("-c", code, says=tmp_path / "said")
+    assert process.ended(60) == 0, process.error.read_text()
 
 
 def test_a_video_is_shown_without_its_numbers(pipe):

@@ -71,6 +71,7 @@ def same(vae: CausalVAE, latents: Tensor) -> dict[str, Any]:
 def most_held(number: int) -> tuple[int, int]:
     """Of many tiles, how many results were in memory at once, and how many rounds this rank was ahead of who takes them."""
     counted, held, ahead, taken = Counted(lambda x: x * 2), 0, 0, 0
+    gc.freeze()  # so that only what comes now is looked through
     for result in over_ranks(counted, [torch.full((1, 1, 1, 7, 11), float(tile)) for tile in range(number)]):
         assert result.unique().tolist() == [2.0 * taken]
         # Summed, for a list of them would keep them for the next one to find.

@@ -24,6 +24,19 @@ def available_memory(device: torch.device) -> int:
     return machine_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def most_taken() -> int | None:
+    """The most bytes that this process has taken so far: of its GPU if it uses one, else of the machine; None where the system does not
+    say."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 MEMINFO, GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import subprocess
 import sys
@@ -35,17 +34,6 @@ def test_other_addresses_need_keys(host: str, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
 def test_this_machines_own_address_needs_none(host: str) -> None:
     assert serve.rules_of(weights.locate(weights.EMBEDDED), host, "").keys == {}
-
-
-def test_keys_are_kept_as_their_sha256() -> None:
-    assert serve.digests_of(f"# ours\n\nann = {KEY}\n") == {"ann": hashlib.sha256(KEY.encode()).hexdigest()}
-
-
-@pytest.mark.parametrize("lines", [KEY, f"={KEY}", "ann=short", f"ann={KEY}\nann={KEY}2"])
-def test_a_line_that_is_no_key_is_refused_without_being_repeated(lines: str) -> None:
-    with pytest.raises(ValueError, match=r"Line 1|The key of 'ann'|two keys") as refused:
-        serve.digests_of(lines)
-    assert KEY not in str(refused.value) and "short" not in str(refused.value)
 
 
 def test_an_address_that_is_taken_is_said_before_anything_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

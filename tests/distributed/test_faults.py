@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Forked, python
 
 from hunyuan_video import cli
 from hunyuan_video.apps import launch
@@ -110,14 +111,55 @@ def test_a_rank_that_is_killed_ends_all_within_seconds_and_what_was_done_is_kept
     assert files_in(tmp_path) == ["state.safetensors"]
 
 
-def test_a_rank_that_hangs_ends_all_after_the_timeout_and_never_wakes(tmp_path):
+@pytest.mark.slow
+def test_under_torchrun_a_rank_that_hangs_ends_all_after_the_timeout_and_never_wakes(tmp_path):
     with running(tmp_path, *OFFICIAL) as run:
         time.sleep(1)
         os.kill(run.ranks[1], signal.SIGSTOP)
         code, out, (sentence,) = run.ended(6 + 15)
     assert (code, out) == (1, "") and files_in(tmp_path) == []
-    assert sentence.startswith("hunyuan-video: Rank 1 has not answered for 6 s, last seen denoising, step ")
+    assert_hung(sentence, 6)
+
+
+def assert_hung(sentence: str, seconds: int) -> None:
+    assert sentence.startswith(f"hunyuan-video: Rank 1 has not answered for {seconds} s, last seen denoising, step ")
     assert sentence.endswith(" of 1000; if it is only slow, a longer --timeout waits for it.")
+
+
+def test_a_rank_that_hangs_ends_all_after_the_timeout_and_never_wakes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ("-m", "hunyuan_video", "generate", "A cat.", "--device", "cpu", "--timeout", "3", *LONG)
+    with started_by_another(*command) as ranks:
+        ranks[0].wait_until(lambda: "Attention at" in ranks[0].error.read_text())
+        time.sleep(1)  # in which ranks have heard of each other what they do
+        ranks[1].send_signal(signal.SIGSTOP)
+        assert [rank.ended(3 + 15) for rank in ranks] == [1, -signal.SIGKILL]
+    (sentence,) = sentences_of(ranks)
+    assert_hung(sentence, 3)
+    assert not (tmp_path / "results").exists() or files_in(tmp_path / "results") == []
+
+
+def of_two() -> dict[str, str]:
+    """The environment of two ranks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def started_by_another(*command: str, **environment: str) -> Iterator[list[Forked]]:
+    """Two ranks of a command, which no torchrun looks after."""
+    environment |= of_two()
+    ranks = [python(*command, says=Path(f"rank{rank}"), RANK=str(rank), LOCAL_RANK=str(rank), **environment) for rank in range(2)]
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.process.kill()
+
+
+def sentences_of(ranks: list[Forked]) -> list[str]:
+    return [line for rank in ranks for line in rank.error.read_text().splitlines() if line.startswith("hunyuan-video: ")]
 
 
 def test_ctrl_c_ends_all_ranks(tmp_path):
@@ -145,14 +187,42 @@ def test_what_ctrl_c_stopped_on_two_ranks_is_finished_by_three(tmp_path):
     torch.testing.assert_close(three, one, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_ranks_end_without_their_launcher(tmp_path):
     with running(tmp_path, *OWN, *LONG, "--gpus", "2") as run:
         os.kill(run.process.pid, signal.SIGKILL)
         run.process.wait()
-        deadline = time.monotonic() + 15
-        while any(Path(f"/proc/{number}").exists() for number in run.ranks.values()):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for_the_end_of(run.ranks.values())
+
+
+def wait_for_the_end_of(processes: Iterable[int]) -> None:
+    deadline = time.monotonic() + 15
+    while any(Path(f"/proc/{number}").exists() for number in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+# Forks the ranks, and waits for them.
+LAUNCHER = """
+import os, sys
+from hunyuan_video.__main__ import console
+for rank in ("0", "1"):
+    if os.fork() == 0:
+        os.environ["RANK"] = os.environ["LOCAL_RANK"] = rank
+        console()
+os.wait()
+"""
+
+
+def test_the_ranks_end_without_whatever_started_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    launcher = python("-c", LAUNCHER, "generate", "A cat.", "--device", "cpu", *LONG, says=Path("said"), **of_two())
+    launcher.wait_until(lambda: "Attention at" in launcher.error.read_text())
+    parent = launcher.process.pid
+    ranks = [int(number) for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    assert len(ranks) == 2
+    launcher.process.kill()
+    wait_for_the_end_of(ranks)
 
 
 @pytest.mark.slow
@@ -163,15 +233,19 @@ def test_under_torchrun_another_rank_tells_that_the_first_was_killed(tmp_path):
     assert out == "" and sentence.startswith("hunyuan-video: Rank 0 is gone, last seen ") and files_in(tmp_path) == []
 
 
+MEMORY = "Rank 1: out of memory; try --offload auto, --fp8 or a smaller video"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "code", "sentence"),
     [
-        ("memory", 1, "Rank 1: out of memory; try --offload auto, --fp8 or a smaller video"),
-        pytest.param("weights", 2, "Rank 1: No HunyuanVideo weights were found: looked for nowhere", marks=pytest.mark.slow),
-        pytest.param("sleep", 1, "Rank 1 has not answered for 3 s, last seen denoising", marks=pytest.mark.slow),  # but it beats
+        ("memory", 1, MEMORY),
+        ("weights", 2, "Rank 1: No HunyuanVideo weights were found: looked for nowhere"),
+        ("sleep", 1, "Rank 1 has not answered for 3 s, last seen denoising"),  # but it beats
     ],
 )
-def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code, sentence):
+def test_under_torchrun_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code, sentence):
     command = (*TORCHRUN, str(ROOT / "tests" / "faulty.py"), "generate", "A cat.", "--device", "cpu", "--timeout", "3", *LONG)
     result = subprocess.run(
         [sys.executable, *command],
@@ -185,6 +259,14 @@ def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, fault, code
     said = [line for line in result.stderr.splitlines() if line.startswith("hunyuan-video: ")]
     assert len(said) == 1 and said[0].startswith(f"hunyuan-video: {sentence}")
     assert result.stdout == "" and files_in(tmp_path) == [] and f"exitcode  : {code} " in result.stderr
+
+
+def test_what_fails_on_one_rank_ends_all_with_its_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with started_by_another(str(ROOT / "tests" / "faulty.py"), *OWN[2:], *LONG, FAULT="memory") as ranks:
+        assert [rank.ended(60) for rank in ranks] == [1, 1]
+    (sentence,) = sentences_of(ranks)
+    assert sentence.startswith(f"hunyuan-video: {MEMORY}") and [rank.out.read_text() for rank in ranks] == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class Studio:
             yield Step("decode", piece, 2, made, latents, latents)
 
     def craft(self) -> Craft:
-        return Craft(lambda order: order, self.make, Files)
+        return Craft(lambda order: order, self.make, Files, lambda: 12345)
 
 
 class Files:

@@ -134,7 +134,8 @@ def test_a_picture_comes_as_a_file_or_a_data_url_and_is_known_by_its_bytes(
         ({"prompt": "x" * 2001}, "prompt", "the limit is 2000"),
         ({"prompt": "a\ud800"}, "prompt", "halves of characters"),
         ({"prompt": "a", "num_step": 5}, "num_step", "There is no field 'num_step'; did you mean 'num_steps'?"),
-        ({"prompt": "a", "qwertyuiop": 5}, "qwertyuiop", "the fields are prompt, model"),
+        ({"prompt": "a", "\ud800": 5}, None, "A name is '\\ud800'; it must be text without halves of characters"),
+        ({"prompt": "a", "qwertyuiop": 5}, "qwertyuiop", "there are prompt, model"),
         ({"prompt": "a", "num_steps": "many"}, "num_steps", "num_steps is 'many'; it must be a whole number"),
         ({"prompt": "a", "num_steps": 0}, "num_steps", "num_steps is 0; it must be 1 or more"),
         ({"prompt": "a", "num_steps": 101}, "num_steps", "num_steps is 101; it must be 100 or less"),
@@ -159,7 +160,9 @@ def test_a_picture_comes_as_a_file_or_a_data_url_and_is_known_by_its_bytes(
         ({"prompt": "a", "webhook_url": "https://example.com"}, "webhook_url", "sends no webhooks"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_one_sentence_that_names_the_field(body: dict[str, Any], param: str, sentence: str, client: TestClient) -> None:
+def test_what_cannot_be_is_one_sentence_that_names_the_field(
+    body: dict[str, Any], param: str | None, sentence: str, client: TestClient
+) -> None:
     error = error_of(client.post("/v1/videos", content=json.dumps(body), headers={"content-type": "application/json"}))
     assert error["param"] == param and sentence in error["message"] and error["type"] == "invalid_request_error"
     assert len(error["message"]) < 700 and "\n" not in error["message"]
@@ -292,8 +295,9 @@ def test_pages_go_through_all_videos(client: TestClient, served: Served) -> None
     assert client.get("/v1/videos", params={"order": "asc", "after": mine[2]}).json() == {
         "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False,
     }  # fmt: skip
-    for wrong in ({"limit": 101}, {"limit": -1}, {"limit": "x"}, {"order": "up"}, {"after": "video_1"}):
+    for wrong in ({"limit": 101}, {"limit": -1}, {"limit": "x"}, {"order": "up"}, {"limt": 5}):
         assert error_of(client.get("/v1/videos", params=wrong))["param"] == next(iter(wrong))
+    assert error_of(client.get("/v1/videos", params={"after": "video_1"}), 404)["param"] == "after"
 
 
 def test_what_is_deleted_is_gone(client: TestClient, served: Served, done: str) -> None:
@@ -455,10 +459,14 @@ def test_the_description_has_no_status_that_is_never_sent_and_every_path(client:
     assert "422" not in json.dumps(document) and "HTTPValidationError" not in json.dumps(document)
 
 
-def test_the_api_needs_no_torch_and_starts_fast() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_the_api_needs_no_torch_and_starts_in_2_seconds_and_200_megabytes() -> None:
     code = (
-        "import sys, time; begun = time.process_time(); from hunyuan_video.serving import api, orders; "
-        "assert not {'torch', 'transformers', 'diffusers'} & set(sys.modules); print(time.process_time() - begun)"
+        "import sys, time; from pathlib import Path; from hunyuan_video.serving import api, orders; "
+        "assert not {'torch', 'transformers', 'diffusers'} & set(sys.modules); "
+        "print(time.process_time(), Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 4
+    seconds, kibibytes = map(float, done.stdout.split())
+    print(f"{seconds:.1f} s of compute, {kibibytes / 1024:.0f} MB")
+    assert seconds < 4 and kibibytes * 1024 < 200e6  # twice the 2 s, for other machines

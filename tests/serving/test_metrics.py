@@ -31,15 +31,15 @@ def test_jobs_steps_errors_and_memory_are_counted(tmp_path: Path) -> None:
         client.post("/v1/videos", json={"prompt": "a cat"})
     served.finish()
     served.store.fail(served.begin(), "out_of_memory", "no")
-    served.store.renew(served.begin(), memory=12345)
+    served.store.report(served.begin(), "denoise", 1, 4, memory=12345)
     found = samples(client)
     assert [found["hunyuan_video_jobs", status] for status in ("queued", "in_progress", "completed", "failed")] == [1, 1, 1, 1]
     assert found["hunyuan_video_queue_age_seconds",] > 0 and found["hunyuan_video_workers",] == 1
     assert found["hunyuan_video_errors_total", "out_of_memory"] == 1
     assert found["hunyuan_video_worker_peak_memory_bytes", "w"] == 12345
-    assert found["hunyuan_video_step_seconds_count", "denoise"] == 4 and found["hunyuan_video_stage_seconds_count", "denoise"] == 1
+    assert found["hunyuan_video_step_seconds_count", "denoise"] == 5 and found["hunyuan_video_stage_seconds_count", "denoise"] == 1
     assert found["hunyuan_video_job_seconds_count", "completed"] == found["hunyuan_video_job_seconds_count", "failed"] == 1
-    assert found["hunyuan_video_step_seconds_bucket", "denoise", "+Inf"] == 4
+    assert found["hunyuan_video_step_seconds_bucket", "denoise", "+Inf"] == 5
     assert samples(TestClient(create_app(served.store, served.results, served.rules))).keys() == found.keys()
     served.close()
 

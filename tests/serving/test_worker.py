@@ -66,6 +66,18 @@ def run(store: Store, results: Results, studio: Studio, stop: Callable[[], bool]
     work(store, results, studio.craft(), name=name, model="fake", stop=until, poll=0.01)
 
 
+def test_what_a_worker_has_taken_at_most_is_known(store: Store, results: Results) -> None:
+    said: list[int | None] = []
+
+    def stop() -> bool:
+        said.extend(worker.memory for worker in store.live_workers())
+        return not store.counts()["queued"] and not store.counts()["in_progress"]
+
+    submit(store)
+    run(store, results, Studio(), stop)
+    assert said[-1] == 12345
+
+
 def test_a_video_is_made_and_its_file_and_provenance_are_there(store: Store, results: Results) -> None:
     job = submit(store)
     run(store, results, Studio())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forked import python
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -74,7 +73,6 @@ rank = 2
 num_steps = 2
 checkpoint_seconds = 1000
 """
-TESTS = Path(__file__).parents[1]
 TRAIN = """
 import sys; from hunyuan_video.cli import main; from nudge import as_told
 with as_told():
@@ -105,23 +103,17 @@ def on_ranks(ranks: int, recipe: Path, out: Path, code: str = TRAIN, ends: tuple
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    shared["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(recipe), str(out)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        python("-c", code, str(recipe), str(out), says=out.with_name(f"rank{rank}"), RANK=str(rank), LOCAL_RANK=str(rank), **shared)
         for rank in range(ranks)
     ]
     deadline = time.monotonic() + 600
     try:
-        errors = [process.communicate(timeout=max(1.0, deadline - time.monotonic()))[1] for process in processes]
+        codes = tuple(process.ended(deadline - time.monotonic()) for process in processes)
     finally:
         for process in processes:
-            process.kill()
-    assert tuple(process.returncode for process in processes) == (ends or (0,) * ranks), errors[0][-3000:]
+            process.process.kill()
+    assert codes == (ends or (0,) * ranks), processes[0].error.read_text()[-3000:]
 
 
 def interrupted(run: Path, copy: Path) -> None:

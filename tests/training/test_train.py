@@ -6,15 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import fields, replace
 from pathlib import Path
 
 import nudge
 import pytest
 import torch
+from forked import python
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from training.cache_files import save_cache
@@ -89,14 +87,10 @@ def command(config: TransformerTraining, out: Path) -> list[str]:
 
 def killed(code: str, arguments: list[str], when: Path) -> None:
     """Run `code` with `arguments` until the path `when` exists, and kill it with SIGKILL at that moment."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, env=environment, text=True)
-    deadline = time.monotonic() + 120
-    while not when.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    process = python("-c", code, *arguments, says=when.parents[2] / "said", OMP_NUM_THREADS=str(torch.get_num_threads()))
+    process.wait_until(when.exists)
     process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors
+    assert process.ended(10) == -signal.SIGKILL, process.error.read_text()
 
 
 RUN = "import sys; from hunyuan_video import cli; cli.main(sys.argv[1:])"
@@ -195,14 +189,11 @@ def test_weights_are_exchanged_with_their_averages_only_where_something_is_shown
 @pytest.mark.parametrize("number", [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)])
 def test_a_training_that_is_told_to_end_ends_as_after_ctrl_c(config, tmp_path, number):
     arguments = [*command(replace(config, num_steps=10_000), tmp_path / "run"), "--checkpoint-seconds", "1000"]
-    with subprocess.Popen([sys.executable, "-m", "hunyuan_video", *arguments], stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        said = b""
-        while b"0%|" not in said and (more := process.stderr.read1()):  # its bar: the steps have begun
-            said += more
-        process.send_signal(number)
-        said += process.stderr.read()
-    assert process.returncode == 128 + number and b"with a checkpoint in" in said and b"Traceback" not in said
+    process = python("-m", "hunyuan_video", *arguments, says=tmp_path / "said")
+    process.wait_until(lambda: "0%|" in process.error.read_text())  # its bar: the steps have begun
+    process.send_signal(number)
+    assert process.ended(60) == 128 + number
+    assert "with a checkpoint in" in process.error.read_text() and "Traceback" not in process.error.read_text()
     assert len(os.listdir(tmp_path / "run" / "checkpoints")) == 1
 
 

@@ -28,6 +28,7 @@ from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.recording import Recording
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
+from hunyuan_video.signals import Waiting
 from hunyuan_video.rewriting.backend import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -189,8 +190,9 @@ def _record(
             if last.stage == "denoise" and save_state is not None and is_first():
                 assert last.latents is not None
                 state = {"step": last.step, "made": last.provenance.to_json(), "output": _form(output)}
-                save_state = video.save_latents(last.latents, save_state, state, overwrite=is_ours)
-                is_ours = True
+                with Waiting():  # or a stop between the two lines would leave a file that nobody is told of
+                    save_state = video.save_latents(last.latents, save_state, state, overwrite=is_ours)
+                    is_ours = True
             if last.stage == "denoise" and last.step == last.total:
                 denoised = last
                 if output.format == "latents":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import ipaddress
 import logging
 import os
@@ -19,6 +18,7 @@ from hunyuan_video.apps.supervisor import Child, supervise
 from hunyuan_video.config import Place, require
 from hunyuan_video.leash import end_with_holder
 from hunyuan_video.serving.rules import Rules
+from hunyuan_video.serving.security import read_keys
 from hunyuan_video.serving.store import Store
 from hunyuan_video.weights import Weights
 
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GRACE = 5  # seconds for which open connections may go on when the server is to end
-_SHORTEST_KEY = 16  # characters
 _US = (sys.executable, "-m", "hunyuan_video")
 
 
 def rules_of(found: Weights, host: str, keys: str, **more: Any) -> Rules:
     """What is allowed; `keys` are lines NAME=KEY, and `more` is as in `Rules`. Raises a ValueError if anybody could ask, from anywhere."""
-    digests = digests_of(keys)
+    digests = read_keys(keys.splitlines())
     require(
         is_own(host) or bool(digests),
         f"host is {host!r}, where others can ask for videos, but there are no keys; give --api-key-file a file with lines NAME=KEY, or "
@@ -50,20 +49,6 @@ def rules_of(found: Weights, host: str, keys: str, **more: Any) -> Rules:
         keys=digests,
         **more,
     )
-
-
-def digests_of(keys: str) -> dict[str, str]:
-    """The SHA-256 of each key, by its name. Raises a ValueError for a line that is none; which does not repeat it."""
-    found: dict[str, str] = {}
-    for number, line in enumerate(keys.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, equals, key = (part.strip() for part in line.partition("="))
-        require(bool(equals and name and key), f"Line {number} of the keys is not NAME=KEY.")
-        require(len(key) >= _SHORTEST_KEY, f"The key of {name!r} has {len(key)} characters; give it {_SHORTEST_KEY} or more.")
-        require(name not in found, f"There are two keys called {name!r}.")
-        found[name] = hashlib.sha256(key.encode()).hexdigest()
-    return found
 
 
 def is_own(host: str) -> bool:

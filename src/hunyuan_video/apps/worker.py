@@ -26,6 +26,7 @@ from hunyuan_video.distributed.watch import doing
 from hunyuan_video.distributed.world import process_group
 from hunyuan_video.errors import is_out_of_memory
 from hunyuan_video.leash import LEASH, end_with_holder, is_held, when_let_go
+from hunyuan_video.memory import most_taken
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.previews import Preview, fit
 from hunyuan_video.recording import Frames
@@ -59,7 +60,7 @@ def _lead(studio: Studio, place: Place, loras: Path | None, name: str, model: st
     store, results = open_place(place)
     alone = world_size() == 1
     make = studio.make if alone else partial(lead, studio)
-    craft = Craft(partial(orders.request_of, results=results, loras=loras), make, partial(Media, studio.show))
+    craft = Craft(partial(orders.request_of, results=results, loras=loras), make, partial(Media, studio.show), most_taken)
     log.info("%s is ready.", name)
     try:
         work(store, results, craft, name=name, model=model, stop=stop, idle=_nothing if alone else partial(_say, TICK))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from hunyuan_video.config import FullSampling, RewriteMode, Sampling, require
 from hunyuan_video.demo.offer import Offer, size_name
-from hunyuan_video.request import Provenance
+from hunyuan_video.request import Provenance, Rewriting
 from hunyuan_video.serving.jobs import NamedLora, Order
 from hunyuan_video.serving.orders import Asked
 
@@ -75,16 +75,15 @@ class Form:
     @classmethod
     def of_order(cls, order: Order) -> Form:
         """As was ordered."""
-        rewritten = order.rewritten or {}
+        own: dict[str, Any] = {"prompt": order.prompt}
+        if (rewriting := order.rewritten) is not None:
+            own = {"prompt": rewriting.original, "rewrite_mode": rewriting.mode, "rewritten": order.prompt, "rewriter": rewriting.backend}
         return cls.of_sampling(
             order.sampling,
-            prompt=rewritten.get("original", order.prompt),
             negative_prompt=order.negative_prompt or "",
             loras=tuple(lora.name for lora in order.loras),
             strengths=" ".join(lora.strengths for lora in order.loras) or "1",
-            rewrite_mode=rewritten.get("mode", "off"),
-            rewritten=order.prompt if rewritten else "",
-            rewriter=rewritten.get("backend", ""),
+            **own,
         )
 
     def sampling(self, offer: Offer) -> Sampling:
@@ -108,18 +107,17 @@ class Form:
 
     def asked(self, offer: Offer, image: bytes | None) -> Asked:
         """`image` is the content of the picture's file. Raises a ValueError as `sampling`."""
+        rewriting = None
+        if self.rewrite_mode != "off" and self.rewritten.strip() not in ("", self.prompt.strip()):
+            rewriting = Rewriting(self.prompt, self.rewrite_mode, self.rewriter)
         return Asked(
-            self.rewritten if self.is_rewritten else self.prompt,
+            self.prompt if rewriting is None else self.rewritten,
             self.sampling(offer),
             negative_prompt=self.negative_prompt if self.negative_prompt.strip() else None,
             image=image,
             loras=self._loras(),
-            rewritten={"original": self.prompt, "mode": self.rewrite_mode, "backend": self.rewriter} if self.is_rewritten else None,
+            rewritten=rewriting,
         )
-
-    @property
-    def is_rewritten(self) -> bool:
-        return self.rewrite_mode != "off" and self.rewritten.strip() not in ("", self.prompt.strip())
 
     @staticmethod
     def _whole(name: str, text: str) -> int | None:

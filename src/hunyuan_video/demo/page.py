@@ -17,6 +17,7 @@ from hunyuan_video.serving.rules import LOCAL
 WHILE_MOVING, ELSE = 1.0, 5.0  # seconds between looks at the store
 UPLOADS_KEPT = (3600, 24 * 3600)  # seconds: how often old uploads are looked for, and how old
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+AT_ONCE = QUIET | {"queue": False}  # what only asks the store goes around Gradio's own queue, which is for work
 
 
 def build(desk: Desk, opening: Form) -> gr.Blocks:
@@ -92,15 +93,15 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
     def opened(request: gr.Request) -> list[Any]:
         return [_head(desk, _owner(request)), gr.update(choices=desk.loras())]
 
-    blocks.load(opened, None, [page.head, page.fields["loras"]], **QUIET)
-    blocks.load(look, seen, sight, **QUIET)
-    page.timer.tick(look, seen, sight, **QUIET)
+    blocks.load(opened, None, [page.head, page.fields["loras"]], **AT_ONCE)
+    blocks.load(look, seen, sight, **AT_ONCE)
+    page.timer.tick(look, seen, sight, **AT_ONCE)
     page.generate.click(
         generate, [page.pages, page.last, *page.inputs], [*sight, page.fields["rewritten"], page.fields["rewriter"]], **QUIET
     )
     page.rewrite.click(rewrite, page.inputs, [page.fields["rewritten"], page.fields["rewriter"]], **QUIET)
-    page.fields["prompt"].input(lambda: ["", ""], None, [page.fields["rewritten"], page.fields["rewriter"]], **QUIET)
-    page.cancel.click(cancel, seen, sight, **QUIET)
+    page.fields["prompt"].input(lambda: ["", ""], None, [page.fields["rewritten"], page.fields["rewriter"]], **AT_ONCE)
+    page.cancel.click(cancel, seen, sight, **AT_ONCE)
     page.gallery.click(pressed, seen, [page.pages, *sight, *page.inputs], **QUIET)
     sizes = [page.fields[name] for name in ("size", "num_frames", "num_steps", "cfg_scale")]
     gr.on(

@@ -54,11 +54,7 @@ def sentence(job: Job, place: int = 0, events: Sequence[Event] = ()) -> str:
             return "Cancelled." if job.error_code == CANCELLED else f"It could not be made: {job.error_message or job.error_code}"
         case "queued":
             again = "Its worker has stopped; it goes on from where it was. " if job.attempt else ""
-            return (
-                f"{again}Next in the queue."
-                if place == 0
-                else f"{again}{place} {'video is' if place == 1 else 'videos are'} before it in the queue."
-            )
+            return again + ("Next in the queue." if place == 0 else f"In the queue, with {place} before it.")
     if job.cancelling:
         return "Stopping at the end of this step …"
     doing = DOING[job.stage]

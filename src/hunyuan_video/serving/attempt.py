@@ -144,11 +144,21 @@ class Heartbeat:
 
 
 class Attempt:
-    """What a worker does with a claim. `stop()` says that it is to be given back after the running step."""
+    """What a worker does with a claim. `stop()` says that it is to be given back after the running step, `memory()` how many bytes this
+    worker has taken at most."""
 
-    def __init__(self, store: Store, results: Results, make: Make, files: Files, claim: Claim, stop: Callable[[], bool]):
+    def __init__(
+        self,
+        store: Store,
+        results: Results,
+        make: Make,
+        files: Files,
+        claim: Claim,
+        stop: Callable[[], bool],
+        memory: Callable[[], int | None],
+    ):
         self._store, self._results, self._make, self._files = store, results, make, files
-        self._claim, self._stop = claim, stop
+        self._claim, self._stop, self._memory = claim, stop, memory
         self._kept_step, self._kept_at, self._shown_at = 0, time.monotonic(), 0.0
         self._heartbeat = Heartbeat(store, claim)
 
@@ -230,7 +240,8 @@ class Attempt:
         state = self._keep(step, keep) if step.latents is not None else None
         preview = self._show(step) if step.stage == "denoise" else None
         report = (self._claim, step.stage, step.step, step.total)
-        return patiently(lambda: self._store.report(*report, state=state, state_step=self._kept_step, preview=preview), self._stop)
+        more: dict[str, Any] = {"state": state, "state_step": self._kept_step, "preview": preview, "memory": self._memory()}
+        return patiently(lambda: self._store.report(*report, **more), self._stop)
 
     def _keep(self, step: Step, must: bool) -> str | None:
         done = step.step if step.stage == "denoise" else step.provenance.sampling.num_steps

@@ -3,7 +3,6 @@ objects, its files become bytes. Imports no torch."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -12,9 +11,10 @@ from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from hunyuan_video.serving.errors import ApiError
+from hunyuan_video.serving.errors import ApiError, unknown
 
 MAX_FIELDS = 200
 _KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){0,4})")
@@ -34,11 +34,16 @@ async def read_body(request: Request, model: type[M]) -> M:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        values = _json(await request.body())
+        content: bytes | list[tuple[str, Any]] = await request.body()
     elif kind == "multipart/form-data":
-        values = await _form(request)
+        content = await _form(request)
     else:
         raise ApiError(415, f"The body is {kind[:100] or 'of no type'}; it must be application/json or multipart/form-data.")
+    return await run_in_threadpool(_checked, content, model)  # for a picture in a body takes a while
+
+
+def _checked(content: bytes | list[tuple[str, Any]], model: type[M]) -> M:
+    values = _json(content) if isinstance(content, bytes) else nested(content)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -59,10 +64,9 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number")
 
 
-async def _form(request: Request) -> dict[str, Any]:
+async def _form(request: Request) -> list[tuple[str, Any]]:
     async with request.form(max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=request.app.state.rules.max_body) as form:
-        pairs = [(name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()]
-    return nested(pairs)
+        return [(name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()]
 
 
 def nested(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -112,14 +116,11 @@ def _lists(value: Any) -> Any:
 def _refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
     """One sentence about the first thing that is wrong."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
+    where = ".".join(str(part) for part in first["loc"] if part not in _TAGS) or "A name"
     kind, given = first["type"], first.get("input")
     field = str(first["loc"][0]) if first["loc"] else None
     if kind == "extra_forbidden":
-        known = list(model.model_fields)
-        near = difflib.get_close_matches(where, known, 1, 0.5)
-        said = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
-        raise ApiError(400, f"There is no field {where[:100]!r}; {said}", param=where[:100], code="unknown_parameter")
+        raise unknown("field", where, model.model_fields)
     if kind == "missing":
         raise ApiError(400, f"{where} is missing; give it.", param=field, code="missing_required_parameter")
     if kind == "value_error":  # one of our own sentences

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
@@ -48,7 +49,8 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, headers: Mapping[str, str] = {}):
         super().__init__(message)
-        self.status, self.message, self.param, self.headers = status, message, param, headers
+        self.status, self.message, self.headers = status, message, headers
+        self.param = None if param is None else param.encode(errors="backslashreplace").decode()  # a name may hold half a character
         self.code = code or _CODES[status]
 
     def response(self) -> JSONResponse:
@@ -62,6 +64,13 @@ def refused(error: ValueError, fields: Mapping[str, str]) -> ApiError:
     said = str(error)
     beginning = next((name for start, name in fields.items() if re.match(rf"{re.escape(start)}\b", said)), None)
     return ApiError(400, said, param=beginning)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ApiError:
+    """The answer to a name that nobody here knows, with the one that may be meant."""
+    near = difflib.get_close_matches(name, known := list(known), 1, 0.5)
+    said = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}."
+    return ApiError(400, f"There is no {kind} {name[:100]!r}; {said}", param=name[:100], code="unknown_parameter")
 
 
 def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
@@ -107,6 +116,8 @@ def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         (QueueFullError, queue_full),
         (KeyReusedError, key_reused),
         (OperationalError, database),
+        (InterfaceError, database),
+        (TimeoutError, database),  # of the pool of connections
         (OSError, disk),
     ):
         app.add_exception_handler(kind, handler)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from hunyuan_video.config import FullSampling, check_prompt, check_types, require
+from hunyuan_video.request import Rewriting
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 ACTIVE: tuple[Status, ...] = ("queued", "in_progress")
@@ -40,8 +41,8 @@ class Order:
     image: str | None = None
     """of `Results`: the picture to begin with"""
     loras: tuple[NamedLora, ...] = ()
-    rewritten: dict[str, Any] | None = None
-    """what became the prompt, and how, if it was rewritten"""
+    rewritten: Rewriting | None = None
+    """how the prompt came about, if not as it was typed"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -56,6 +57,7 @@ class Order:
         try:
             given = dict(values)
             given["sampling"] = FullSampling(**given["sampling"])
+            given["rewritten"] = None if given.get("rewritten") is None else Rewriting(**given["rewritten"])
             given["loras"] = tuple(NamedLora(**lora) for lora in given.get("loras", ()))
             return cls(**given)
         except (TypeError, KeyError) as error:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from hunyuan_video.config import Sampling, require
 from hunyuan_video.pictures import picture_in
@@ -36,7 +35,7 @@ class Asked:
     image: bytes | None = None
     """a picture's file, of any name and type"""
     loras: tuple[NamedLora, ...] = ()
-    rewritten: dict[str, Any] | None = None
+    rewritten: Rewriting | None = None
     model: str | None = None
     webhook: str | None = None
     remixed_from: str | None = None
@@ -86,9 +85,8 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
 
 def request_of(order: Order, results: Results, loras: Path | None) -> Request:
     """What a worker makes. Raises a ValueError if a LoRA or the picture is no longer there."""
-    rewriting = None if order.rewritten is None else Rewriting(**order.rewritten)
     adapters = adapters_of(order.loras, loras)
-    return Request(order.prompt, order.sampling, order.negative_prompt, _picture(order, results), adapters, rewriting)
+    return Request(order.prompt, order.sampling, order.negative_prompt, _picture(order, results), adapters, order.rewritten)
 
 
 def image_of(order: Order, results: Results) -> bytes | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -17,9 +18,9 @@ from hunyuan_video.config import Sampling
 from hunyuan_video.serving import schema
 from hunyuan_video.serving.bodies import read_body
 from hunyuan_video.serving.content import send_content
-from hunyuan_video.serving.errors import ApiError, ErrorBody, refused
+from hunyuan_video.serving.errors import ApiError, ErrorBody, refused, unknown
 from hunyuan_video.serving.events import follow, last_seen
-from hunyuan_video.serving.jobs import Job, check_id
+from hunyuan_video.serving.jobs import Job, KeyReusedError, check_id
 from hunyuan_video.serving.last_frame import last_frame
 from hunyuan_video.serving.metrics import text_of
 from hunyuan_video.serving.orders import Asked, image_of, lora_files, place
@@ -50,6 +51,7 @@ class Service:
     results: Results
     rules: Rules
     registry: CollectorRegistry
+    decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
 
     def job(self, job_id: str, owner: str) -> Job:
         """Raises an ApiError, 404, if there is none, or it is another's."""
@@ -69,11 +71,16 @@ class Service:
         """Raises what `place` does; of what cannot be, an ApiError that names the field."""
         try:
             job = place(self.store, self.results, self.rules, owner, asked(), idempotency_key=key)
+        except KeyReusedError:
+            raise
         except ValueError as error:
-            if type(error) is not ValueError:  # such as a key that came before
-                raise
             raise refused(error, _FIELDS) from error
         return schema.video_of(job, self.rules.fps)
+
+    async def order(self, owner: str, request: Request, asked: Callable[[], Asked], *, media: bool) -> schema.Video:
+        """`place`, in a thread; where pictures or videos are decoded, in one of few, so that who only asks for something need not wait."""
+        work = partial(self.place, owner, request.headers.get("idempotency-key"), asked)
+        return await to_thread.run_sync(work, limiter=self.decoding if media else None)
 
 
 def no_such_video() -> ApiError:
@@ -105,6 +112,16 @@ def body(model: type[Any], *, json_too: bool = True) -> dict[str, Any]:
 
 Svc = Annotated[Service, Depends(service_of)]
 Owner = Annotated[str, Depends(owner)]
+
+
+async def known_query(request: Request, _: Owner) -> None:
+    """Refuse a parameter that the path does not know: a misspelt one would be passed over else."""
+    known = {param.alias for param in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise unknown("parameter", name, known)
+
+
 Variant = Literal["video", "thumbnail", "spritesheet", "preview"]
 POSTED = errors(400, 401, 403, 409, 413, 415, 429)
 KEY_HEADER = {
@@ -112,17 +129,17 @@ KEY_HEADER = {
         {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
     ]
 }
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
 
 
 @router.post("/videos", responses=POSTED, openapi_extra=body(schema.Create) | KEY_HEADER)
 async def create_video(request: Request, svc: Svc, owner: Owner) -> schema.Video:
     """Order a video."""
     given = await read_body(request, schema.Create)
-    return await run_in_threadpool(svc.place, owner, request.headers.get("idempotency-key"), partial(given.asked, svc.rules.fps))
+    return await svc.order(owner, request, partial(given.asked, svc.rules.fps), media=given.input_reference is not None)
 
 
-@router.get("/videos", responses=errors(400, 401))
+@router.get("/videos", responses=errors(400, 401, 404))
 def list_videos(
     svc: Svc,
     owner: Owner,
@@ -134,7 +151,7 @@ def list_videos(
     try:
         jobs, more = svc.store.list(owner, after=after, limit=limit, order=order)
     except LookupError as error:
-        raise ApiError(400, str(error.args[0]), param="after") from error
+        raise ApiError(404, str(error.args[0]), param="after", code="video_not_found") from error
     data = [schema.video_of(job, svc.rules.fps) for job in jobs]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return schema.VideoList(data=data, first_id=first, last_id=last, has_more=more)
@@ -153,28 +170,23 @@ async def extend_video(request: Request, svc: Svc, owner: Owner) -> schema.Video
     given = await read_body(request, schema.Extend)
     if not svc.rules.image_to_video:
         raise ApiError(400, "The weights here know text alone, so they cannot go on from a frame.", code="not_supported")
-    return await run_in_threadpool(_extend, svc, owner, request.headers.get("idempotency-key"), given)
+    return await svc.order(owner, request, partial(_extension, svc, owner, given), media=True)
 
 
-def _extend(svc: Service, owner: str, key: str | None, given: schema.Extend) -> schema.Video:
-    source = svc.finished(given.video.id, owner) if isinstance(given.video, schema.VideoReference) else None
-
-    def asked() -> Asked:
-        frames = None if given.seconds is None else schema.frames_of(given.seconds, svc.rules.fps)
-        if source is None:
-            assert isinstance(given.video, bytes)
-            return Asked(given.prompt, Sampling(num_frames=frames), image=_last(svc, given.video))
+def _extension(svc: Service, owner: str, given: schema.Extend) -> Asked:
+    """Of a video of ours, like it; of another one, as the weights were made for."""
+    frames = None if given.seconds is None else schema.frames_of(given.seconds, svc.rules.fps)
+    if isinstance(given.video, bytes):
+        return Asked(given.prompt, Sampling(num_frames=frames), image=last_frame(given.video, svc.rules.max_picture_pixels))
+    source = svc.finished(given.video.id, owner)
+    try:
         with svc.results.open(source.files["video"]) as file:
-            picture = _last(svc, file.read())
-        order = source.order
-        like: dict[str, Any] = asdict(order.sampling) | {"seed": None, "num_frames": frames or order.sampling.num_frames}
-        return Asked(given.prompt, Sampling(**like), order.negative_prompt, picture, order.loras, remixed_from=source.id)
-
-    return svc.place(owner, key, asked)
-
-
-def _last(svc: Service, video: bytes) -> bytes:
-    return last_frame(video, svc.rules.max_picture_pixels)
+            picture = last_frame(file.read(), svc.rules.max_picture_pixels)
+    except FileNotFoundError as error:  # deleted meanwhile
+        raise no_such_video() from error
+    order = source.order
+    like: dict[str, Any] = asdict(order.sampling) | {"seed": None, "num_frames": frames or order.sampling.num_frames}
+    return Asked(given.prompt, Sampling(**like), order.negative_prompt, picture, order.loras, remixed_from=source.id)
 
 
 @router.post("/videos/characters", responses=POSTED, openapi_extra=body(schema.Character, json_too=False), response_model=schema.Video)
@@ -233,7 +245,7 @@ async def remix_video(video_id: str, request: Request, svc: Svc, owner: Owner) -
         picture = image_of(order, svc.results)
         return Asked(given.prompt, order.sampling, order.negative_prompt, picture, order.loras, remixed_from=source.id)
 
-    return await run_in_threadpool(svc.place, owner, request.headers.get("idempotency-key"), asked)
+    return await svc.order(owner, request, asked, media=source.order.image is not None)
 
 
 @router.post("/videos/{video_id}/cancel", responses=errors(401, 403, 404))

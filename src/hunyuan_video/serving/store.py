@@ -178,14 +178,13 @@ class Store:
                 self._tell(db, job_id, "resumed", {"attempt": job.attempt, "step": job.state_step})
             return Claim(job, worker)
 
-    def renew(self, claim: Claim, *, memory: int | None = None) -> bool:
-        """Go on for another lease. Returns whether to stop, because the job is to be cancelled. `memory` is the most bytes that the worker
-        has taken, for whoever watches it. Raises a LeaseLostError, as all below."""
+    def renew(self, claim: Claim) -> bool:
+        """Go on for another lease. Returns whether to stop, because the job is to be cancelled. Raises a LeaseLostError, as all below."""
         with self._writing() as db:
             now = self._now(db)
             row = self._held(db, claim)
             self._write(db, claim, lease_until=now + self.lease)
-            self._seen(db, claim.worker, claim.job.id, now, memory=memory)
+            self._seen(db, claim.worker, claim.job.id, now)
             return row.cancelling
 
     def report(
@@ -198,9 +197,11 @@ class Store:
         state: str | None = None,
         state_step: int | None = None,
         preview: str | None = None,
+        memory: int | None = None,
     ) -> bool:
         """Say that a piece of work is done, and what is kept of it: a `state` (of the denoising, after `state_step` of its steps, or else
-        this one) and a `preview`, files of `Results`. Renews the lease; returns what `renew` does."""
+        this one) and a `preview`, files of `Results`; and the most bytes that the worker has taken, if it knows. Renews the lease; returns
+        what `renew` does."""
         with self._writing() as db:
             now = self._now(db)
             row = self._held(db, claim)
@@ -211,7 +212,7 @@ class Store:
             if preview is not None:
                 changes["files"] = row.files | {"preview": preview}
             self._write(db, claim, **changes)
-            self._seen(db, claim.worker, claim.job.id, now)
+            self._seen(db, claim.worker, claim.job.id, now, memory=memory)
             tallies.count_step(db, row, stage, step == total, now)
             self._tell(db, row.id, "step", {"stage": stage, "step": step, "total": total, "progress": changes["progress"]})
             if preview is not None:

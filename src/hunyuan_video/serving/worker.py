@@ -26,12 +26,13 @@ class Craft:
 
     `request_of` makes of an order what `make` takes, and `make(request, resume)` gives the steps of its video, as `HunyuanVideo.steps`;
     `resume` is None, or (steps done, latents) to go on from. `files` gives what makes files of one video's
-    steps.
+    steps. `memory` says how many bytes it has all taken at most, if it knows.
     """
 
     request_of: Callable[[Order], object]
     make: Make
     files: Callable[[], Files]
+    memory: Callable[[], int | None] = lambda: None
 
 
 def work(
@@ -63,7 +64,7 @@ def work(
             time.sleep(poll)
             continue
         log.info("%s, attempt %d: begun.", claim.job.id, claim.job.attempt)
-        attempt = Attempt(store, results, craft.make, craft.files(), claim, stop)
+        attempt = Attempt(store, results, craft.make, craft.files(), claim, stop, craft.memory)
         outcome = attempt.run(partial(craft.request_of, claim.job.order))
         full = outcome is Outcome.NO_ROOM
         log.info("%s, attempt %d: %s.", claim.job.id, claim.job.attempt, outcome.value)
