@@ -153,12 +153,14 @@ class Server:
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "hunyuan_video", "serve", "--port", str(self.port), "--data", str(folder), "--device", "cpu"]
-        self.process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+        self.log = folder.with_name("log")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*command, *flags], stderr=log)
 
     def wait_until(self, what: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.process.communicate()
+            assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
             try:
                 if what():
                     return
@@ -192,7 +194,7 @@ def server(folder: Path, *flags: str) -> Iterator[Server]:
         yield started
     finally:
         started.process.kill()  # its processes end with it
-        started.process.communicate()
+        started.process.wait()
 
 
 def processes_with(word: str) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from hunyuan_video.apps.supervisor import LOOK, Child
 from hunyuan_video.config import require
 from hunyuan_video.serving.jobs import ACTIVE
 from hunyuan_video.serving.store import Store
+from hunyuan_video.signals import heard
 
 try:
     import ray
@@ -156,7 +158,10 @@ def placed_by_ray(command: Command, store: Store) -> Iterator[Callable[[], None]
     Raises:
         ValueError: several machines were to share a SQLite file.
     """
+    before = heard()
     ray.init(logging_level=logging.WARNING)
+    for number, handler in before.items():  # Ray leaves its own
+        signal.signal(number, handler)
     try:
         cluster = Cluster(command, store)
         yield cluster.keep_enough
