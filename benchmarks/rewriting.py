@@ -79,7 +79,7 @@ def translation_table(english: Sequence[str], chinese: Sequence[str]) -> Iterabl
 
 
 def share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} % of {whole}"
+    return f"{100 * part // whole} % of {whole}"  # rounded down: 100 % is all
 
 
 def style_table(english: Sequence[str], columns: dict[str, Sequence[str]]) -> Iterable[str]:

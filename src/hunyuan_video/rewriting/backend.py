@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Messages = list[dict[str, str]]
 """A conversation: of each message the `role` (system, user or assistant) and the `content`."""
@@ -18,6 +18,7 @@ class BackendError(Exception):
         self.passing = passing
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     @property
     def name(self) -> str:

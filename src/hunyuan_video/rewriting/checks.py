@@ -10,7 +10,9 @@ from hunyuan_video.rewriting.english import forms
 
 MAX_TOKENS = 255  # the encoder reads 256, one of which ends the prompt
 MAX_CHARACTERS = 8 * MAX_TOKENS  # more than any that short
-_QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|「([^」\n]+)」|『([^』\n]+)』|‘([^’\n]+)’|(?<!\w)'([^'\n]+)'(?!\w)")
+_QUOTED = re.compile(
+    r"\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|「([^」\n]{1,200})」|『([^』\n]{1,200})』|‘([^’\n]{1,200})’|(?<!\w)'([^'\n]{1,200})'(?!\w)"
+)
 
 _ONES = [
     "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",

@@ -11,10 +11,10 @@ from hunyuan_video.rewriting.chart import Cell, parse
 from hunyuan_video.rewriting.lexicon import lexicon
 from hunyuan_video.rewriting.phrases import Noun, Quantity, Verb, join
 
-MAX_WORDS = 32  # of a clause, which is cut there: the grammar's time grows with their cube
+MAX_WORDS = 24  # of a clause, which is cut there: the grammar's time grows with their cube
 _MARKS = {"，": ",", "。": ".", "！": "!", "？": "?", "；": ";", "：": ":", "…": "..."}
 _PIECE = re.compile(
-    r"(?P<quote>\"[^\"\n]+\"|“[^”\n]+”|「[^」\n]+」|『[^』\n]+』|‘[^’\n]+’)"
+    r"(?P<quote>\"[^\"\n]{1,200}\"|“[^”\n]{1,200}”|「[^」\n]{1,200}」|『[^』\n]{1,200}』|‘[^’\n]{1,200}’)"
     r"|(?P<mark>[，。！？；：…,.!?;:\n]+)"
     r"|(?P<han>[\u3400-\u9fff\uf900-\ufaff〇、·]+)"
     r"|(?P<digits>\d+(?:[.:]\d+)*(?![\dA-Za-z]))"
@@ -47,33 +47,39 @@ def translate(text: str) -> tuple[str, list[str]]:
     if len(re.findall("[A-Za-z]", text)) > 2 * len(_HAN.findall(text)):
         unknown = list[str]()
         return _PIECE.sub(lambda found: _words_alone(found, unknown), text), unknown
-    said, unknown = "", list[str]()
     text = re.sub(r"(\d+)年代", r"\1s", text)
     if framed := _FRAMED.fullmatch(text.strip()):
         text = f"{framed[1]}{framed[3]}：{framed[2]}{framed[4]}"
+    said, unknown = "", list[str]()
     clause: list[Cell] = []
     for kind, piece in _pieces(text):
         if kind == "mark":
             said, clause = _close(said, clause), []
             mark = "".join(_MARKS.get(sign, sign) for sign in piece if sign != "\n") or ","
             said = f"{said}{mark}" if said else said
-        elif kind == "han":
-            for word in cut(piece):
-                clause += [readings] if (readings := _readings(word, unknown)) else []
-        elif kind == "digits" and piece.isdecimal() and len(piece) < 10:
-            clause.append({"NUM": (0.0, Quantity(int(piece))), "N": (1.5, Noun(piece, "name"))})
-        else:
-            clause.append({"N": (0.5, Noun(piece, "name"))})
-        if len(clause) >= MAX_WORDS:
-            said, clause = _close(said, clause), []
+        for readings in _words(kind, piece, unknown):
+            clause.append(readings)
+            if len(clause) == MAX_WORDS:
+                said, clause = _close(said, clause), []
     return _close(said, clause), unknown
+
+
+def _words(kind: str, piece: str, unknown: list[str]) -> list[Cell]:
+    """Of a piece of text, each word with all its readings."""
+    if kind == "mark":
+        return []
+    if kind == "han":
+        return [readings for word in cut(piece) if (readings := _readings(word, unknown))]
+    if kind == "digits" and piece.isdecimal() and len(piece) < 10:
+        return [{"NUM": (0.0, Quantity(int(piece))), "N": (1.5, Noun(piece, "name"))}]
+    return [{"N": (0.5, Noun(piece, "name", "quote" if kind == "quote" else ""))}]
 
 
 def _words_alone(found: re.Match[str], unknown: list[str]) -> str:
     if found.lastgroup != "han":
         return found[0]
-    cells = [readings for word in cut(found[0]) if (readings := _readings(word, unknown))]
-    return parse(cells)
+    words = _words("han", found[0], unknown)
+    return join(*(parse(words[start : start + MAX_WORDS]) for start in range(0, len(words), MAX_WORDS)))
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:

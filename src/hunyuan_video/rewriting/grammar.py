@@ -83,8 +83,8 @@ def _compound(left: Noun, right: Noun) -> Noun | None:
 
 
 @_rule("N", "NDE N", 0.2)
-def _owned(owner: Noun, noun: Noun) -> Noun:
-    return owner.owning(noun)
+def _owned(owner: Noun, noun: Noun) -> Noun | None:
+    return owner.owning(noun) if owner.topic != "quote" else None
 
 
 @_rule("N", "NP N", 0.4)

@@ -7,15 +7,19 @@ from hunyuan_video.rewriting import style
 from hunyuan_video.rewriting.checks import MAX_TOKENS, estimated_tokens, is_english, quotes
 from hunyuan_video.rewriting.chinese import has_chinese, translate
 
+MAX_CHARACTERS = 500  # of Chinese: more than the model reads once it is English
+
 
 def rewrite(prompt: str, mode: RewriteMode) -> tuple[str, str | None]:
     """The prompt, and a notice of what could not be translated. English words stay as they are, all of them and in their order."""
     text, notice = " ".join(prompt.split()), None
     if has_chinese(_without_quotes(text)):
-        text, unknown = translate(text)
-        if unknown:
-            words = ", ".join(dict.fromkeys(unknown))
+        read, rest = text[:MAX_CHARACTERS], text[MAX_CHARACTERS:]
+        text, unknown = translate(read)
+        if unknown or rest:
+            words = ", ".join([*dict.fromkeys(unknown), *([f"all after {MAX_CHARACTERS} characters"] if rest else [])])
             notice = f"Not translated, and kept as they are: {words}. A language model could (docs/rewriting.md)."
+        text += rest
     elif not is_english(_without_quotes(text)):
         return prompt, "The prompt stays as it is: without a language model, only Chinese can be translated (docs/rewriting.md)."
     return _with_style(text, mode), notice

@@ -12,7 +12,7 @@ _FENCE = re.compile(r"```[\w-]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _NAMES = ("prompt", "rewritten_prompt", "rewritten", "enhanced_prompt", "output", "description", "caption", "text", "result", "answer")
 _LABEL = re.compile(
     r"[\s#>*_]*(?:(?:sure|certainly|of course|okay|ok)\b[^\n:]{0,80}[!.,:]\s*)?"
-    r"(?:here(?:'s| is| are)\b[^\n:]{0,80}:|(?:(?:the|my|a)\s+)?"
+    r"(?:here(?:'s| is| are)\b[^\n:]{0,80}:|(?:(?:the|my|your)\s+)?"
     r"(?:(?:re-?written|enhanced|improved|final|new|english|video|output)\s+){0,3}"
     r"(?:prompt|description|caption|output|answer|result)\s*[*_]*\s*:)[\s*_]*",
     re.IGNORECASE,

@@ -100,7 +100,7 @@ class Quantity:
             return replace(noun, article=self.word, is_many=self.word in MANY or self.word.endswith("s of"))
         assert self.number is not None
         if self.number == 1:
-            return noun
+            return replace(noun, article=english.article(noun.words())) if noun.kind == "name" and noun.article is None else noun
         return replace(noun, before=join(english.numeral(self.number), noun.before), is_many=True)
 
 
