@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,6 @@ from hunyuan_video.distributed.started import LAUNCHED, RanksError, is_main_proc
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
-from hunyuan_video.rewriting.backend import LanguageModel
 from hunyuan_video.rewriting.rewriter import Rewriter
 from hunyuan_video.signals import enter
 
@@ -94,9 +94,12 @@ class Generate:
         log.info("Loading %s …", found.root)  # now: what follows takes seconds before the first sign of life
 
         from hunyuan_video.apps.generate import make_videos
+        from hunyuan_video.apps.rewrite import rewrite_and_say
 
-        rewriting = None if self.rewrite is None else (self.rewrite, _backend(self.rewriter))
-        for path in make_videos(found, self.runtime, requests, self.output, self.save_state, rewriting):
+        rewrite = None
+        if self.rewrite is not None:
+            rewrite = partial(rewrite_and_say, mode=self.rewrite, rewriter=self.rewriter, key=_rewrite_key())
+        for path in make_videos(found, self.runtime, requests, self.output, self.save_state, rewrite):
             print(path)
 
     def launch(self, arguments: list[str]) -> None:
@@ -133,7 +136,7 @@ class Generate:
             raise ValueError(
                 "--rewrite-url and --rewrite-model say who rewrites the prompt, but not that it is rewritten; add --rewrite normal."
             )
-        _backend(self.rewriter)
+        self.rewriter.backend(_rewrite_key())  # refuses what is no address and no model
         each = [Request(prompt, self.sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
@@ -194,9 +197,9 @@ class Rewrite:
     rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
 
     def run(self) -> None:
-        from hunyuan_video.apps.rewrite import rewrite_one
+        from hunyuan_video.apps.rewrite import rewrite_all
 
-        print(rewrite_one(self.prompt, self.mode, _backend(self.rewriter)).prompt)
+        print(rewrite_all([self.prompt], self.mode, self.rewriter, _rewrite_key())[self.prompt].prompt)
 
 
 @dataclass(frozen=True)
@@ -380,8 +383,8 @@ def _say_what_is_read(file: Path) -> None:
     log.info("Reading %s …", file)  # now: what follows takes seconds before the next sign of life
 
 
-def _backend(rewriter: Rewriter) -> LanguageModel | None:
-    return rewriter.backend(os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY"))
+def _rewrite_key() -> str | None:
+    return os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY")
 
 
 def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ...], Picture | None]:

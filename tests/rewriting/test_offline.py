@@ -91,3 +91,8 @@ def test_far_too_much_chinese_is_said_and_none_of_it_lost():
     rewritten = rewrite("一只猫在草地上走。" * 300)
     assert rewritten.notice is not None and "all after 500 characters" in rewritten.notice
     assert rewritten.prompt.startswith("A cat walks on grass. A cat walks") and rewritten.prompt.count("猫") > 200
+
+
+def test_what_would_be_no_prompt_any_more_stays_as_it_is():
+    rewritten = rewrite("一只猫在草地上走。" * 1100)
+    assert rewritten.record is None and rewritten.notice is not None and "far longer" in rewritten.notice
