@@ -192,6 +192,7 @@ class Rewrite:
     """Rewrite a prompt in the words that the model was trained on, also from Chinese, and print it."""
 
     prompt: tyro.conf.Positional[str]
+    """what to show, in English or Chinese"""
     mode: RewriteMode = "normal"
     """normal: to be understood; master: composition, light, camera and finish"""
     rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
