@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from hunyuan_video.apps.rewrite import rewrite_one
-from hunyuan_video.commands.common import Flat, Loads, Places, Repeatable, Which
+from hunyuan_video.apps.rewrite import rewriting_by
+from hunyuan_video.commands.common import Flat, Loads, Places, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.flags import flags_of
 from hunyuan_video.config import Limits, LoadKey, Place, RewriteMode, Runtime, require
 from hunyuan_video.rewriting.rewriter import Rewriter
@@ -54,7 +53,7 @@ class Serve:
     def run(self) -> None:
         found = self.which.find(self.load_key)
         secret = os.environ.get("HUNYUAN_VIDEO_WEBHOOK_SECRET")
-        rewriter = partial(rewrite_one, backend=self.rewriter.backend(os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY")))
+        rewriter = rewriting_by(self.rewriter, rewrite_key())
         more = {
             "limits": self.limits, "loras": self.loras, "webhook_hosts": self.webhook_host, "max_queue": self.max_queue,
             "rewrite": self.rewrite, "rewriter": rewriter,
