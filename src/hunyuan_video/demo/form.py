@@ -15,7 +15,7 @@ from hunyuan_video.serving.orders import Asked
 
 @dataclass(frozen=True)
 class Form:
-    """What stands in the fields, named as they are; only what a file says of itself has all of it from one place."""
+    """What stands in the page's fields, each named as what it becomes."""
 
     prompt: str
     size: str
