@@ -25,6 +25,7 @@ from hunyuan_video.apps import official, train
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
+from hunyuan_video.commands import official_page
 from hunyuan_video.video import save_video
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,8 @@ PARSED = {
     "hunyuan-video train vae": "days on a GPU",
     "torchrun": "eight GPUs",
     "hunyuan-video serve": "serves until it is stopped, as tests/apps/test_serving.py does it",
+    "hunyuan-video demo": "serves until it is stopped; tests/demo visits it",
+    "python gradio_server.py": "as above",
     "hunyuan-video worker": "works until it is stopped, as above",
     "python benchmarks/": "minutes, or 26 GB on the disk",
     "curl": "needs a server; tests/serving/test_docs.py has one",
@@ -145,6 +148,8 @@ def parse_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif arguments[0] in ("sample_video.py", "sample_video_parallel.py"):
         monkeypatch.setenv("MODEL_BASE", str(weights.EMBEDDED))
         official.translate(official.build_parser().parse_args(arguments[1:]))
+    elif arguments[0] == "gradio_server.py":
+        official_page.translate(official_page.parser().parse_args(arguments[1:]))
     else:
         parse_script(ROOT / arguments[0], arguments[1:], monkeypatch)
 
@@ -154,7 +159,7 @@ def parse_pip(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
 
     options, projects = create_command("install").parse_args(arguments[1:])
     assert all((ROOT / file).is_file() for file in options.constraints)
-    extras = "(train|wandb|gguf|docs|test|serve|postgres|s3|ray)"
+    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray)"
     assert [re.fullmatch(rf"\.(\[{extras}(,{extras})*\])?", project) is not None for project in projects] == [True]
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ import tyro
 
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
-from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which
+from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.demo import Demo
 from hunyuan_video.commands.serving import Serve, Worker
 from hunyuan_video.config import LoadKey, Output, RewriteMode, Runtime, Sampling, check_prompt, parse_bytes, require
@@ -24,7 +25,6 @@ from hunyuan_video.errors import is_out_of_memory
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.request import Adapter, Picture, Request
-from hunyuan_video.rewriting.backend import LanguageModel
 from hunyuan_video.rewriting.rewriter import Rewriter
 from hunyuan_video.signals import enter
 
@@ -72,9 +72,12 @@ class Generate:
         log.info("Loading %s …", found.root)  # now: what follows takes seconds before the first sign of life
 
         from hunyuan_video.apps.generate import make_videos
+        from hunyuan_video.apps.rewrite import rewrite_and_say
 
-        rewriting = None if self.rewrite is None else (self.rewrite, _backend(self.rewriter))
-        for path in make_videos(found, self.runtime, requests, self.output, self.save_state, rewriting):
+        rewrite = None
+        if self.rewrite is not None:
+            rewrite = partial(rewrite_and_say, mode=self.rewrite, rewriter=self.rewriter, key=rewrite_key())
+        for path in make_videos(found, self.runtime, requests, self.output, self.save_state, rewrite):
             print(path)
 
     def launch(self, arguments: list[str]) -> None:
@@ -111,7 +114,7 @@ class Generate:
             raise ValueError(
                 "--rewrite-url and --rewrite-model say who rewrites the prompt, but not that it is rewritten; add --rewrite normal."
             )
-        _backend(self.rewriter)
+        self.rewriter.backend(rewrite_key())  # refuses what is no address and no model
         each = [Request(prompt, self.sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
@@ -167,14 +170,15 @@ class Rewrite:
     """Rewrite a prompt in the words that the model was trained on, also from Chinese, and print it."""
 
     prompt: tyro.conf.Positional[str]
+    """what to show, in English or Chinese"""
     mode: RewriteMode = "normal"
     """normal: to be understood; master: composition, light, camera and finish"""
     rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
 
     def run(self) -> None:
-        from hunyuan_video.apps.rewrite import rewrite_one
+        from hunyuan_video.apps.rewrite import rewrite_all
 
-        print(rewrite_one(self.prompt, self.mode, _backend(self.rewriter)).prompt)
+        print(rewrite_all([self.prompt], self.mode, self.rewriter, rewrite_key())[self.prompt].prompt)
 
 
 @dataclass(frozen=True)
@@ -356,10 +360,6 @@ class Evaluate:
 
 def _say_what_is_read(file: Path) -> None:
     log.info("Reading %s …", file)  # now: what follows takes seconds before the next sign of life
-
-
-def _backend(rewriter: Rewriter) -> LanguageModel | None:
-    return rewriter.backend(os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY"))
 
 
 def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ...], Picture | None]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from hunyuan_video.rewriting import english, numerals
+from hunyuan_video.config import check_prompt
+from hunyuan_video.rewriting import english, numerals, rewrite
 from hunyuan_video.rewriting.chinese import cut, has_chinese, translate
 from hunyuan_video.rewriting.lexicon import lexicon
 
@@ -137,3 +140,11 @@ def test_the_lexicon_is_whole():
         c for c, meanings in lexicon().items() for w in meanings if not w.english and w.part not in ("measure", "complement", "particle")
     ]
     assert lacking == []
+
+
+@given(words=st.lists(st.sampled_from([*sorted(lexicon()), "，", "。", "“", "”", "{", "的", "🐈", "\n"]), min_size=1, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_any_row_of_words_becomes_a_prompt(words):
+    text = "".join(words)
+    assume(text.strip())
+    check_prompt(rewrite(text).prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,16 @@ def test_random_weights_make_a_real_answer_that_cannot_be_used(folder, monkeypat
     monkeypatch.setattr("hunyuan_video.rewriting.local.MAX_NEW_TOKENS", 8)
     rewritten = rewrite("三只猫", "normal", Local(folder))
     assert rewritten.prompt == "三只猫" and rewritten.notice == "The prompt stays as it is: the answer did not end within 8 tokens."
+
+
+def test_its_memory_is_free_when_it_is_gone(folder, monkeypatch):
+    model = Local(folder)
+    saying(model, "A cat.", monkeypatch)
+    model.answer([{"role": "user", "content": "cat"}])
+    left = weakref.ref(model._loaded[1])
+    monkeypatch.undo()
+    del model
+    assert left() is None  # at once: a video model comes next
 
 
 def test_a_model_that_cannot_converse_is_refused(folder, monkeypatch):

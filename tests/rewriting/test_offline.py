@@ -81,13 +81,19 @@ def test_other_languages_stay_as_they_are_with_a_notice(prompt):
     assert rewritten.notice is not None and "only Chinese can be translated" in rewritten.notice
 
 
-def test_nothing_is_added_that_the_model_would_not_read():
-    prompt = "A cat walks on the grass. " * 30
-    assert estimated_tokens(prompt) < MAX_TOKENS < estimated_tokens(rewrite(prompt + "A dog runs. " * 13, "normal").prompt) + 20
-    assert rewrite("A cat walks on the grass. " * 40).prompt == ("A cat walks on the grass. " * 40).strip()
+@pytest.mark.parametrize("mode", ["normal", "master"])
+def test_nothing_is_added_that_the_model_would_not_read(mode):
+    fits, full = "A cat walks on the grass." + " It purrs." * 50, "A cat walks on the grass." + " It purrs." * 82
+    assert estimated_tokens(full) < MAX_TOKENS
+    assert rewrite(fits, mode).prompt.startswith(f"{fits} ") and rewrite(full, mode).prompt == full
 
 
 def test_far_too_much_chinese_is_said_and_none_of_it_lost():
     rewritten = rewrite("一只猫在草地上走。" * 300)
     assert rewritten.notice is not None and "all after 500 characters" in rewritten.notice
     assert rewritten.prompt.startswith("A cat walks on grass. A cat walks") and rewritten.prompt.count("猫") > 200
+
+
+def test_what_would_be_no_prompt_any_more_stays_as_it_is():
+    rewritten = rewrite("一只猫在草地上走。" * 1100)
+    assert rewritten.record is None and rewritten.notice is not None and "far longer" in rewritten.notice

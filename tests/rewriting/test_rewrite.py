@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from fake_llm import failing, serving
 
@@ -132,3 +135,11 @@ def test_a_url_alone_is_refused():
 
 def test_no_address_is_recorded_for_files_travel():
     assert Remote("http://intranet.example/v1", "qwen").name == "remote qwen"
+
+
+def test_rewriting_by_rules_or_a_server_imports_no_torch():
+    code = (
+        "import sys; from hunyuan_video import cli; assert cli.main(['rewrite', '三只猫']) == 0; import hunyuan_video.rewriting.remote; "
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-X", "utf8", "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from served import Served, picture
 
 from hunyuan_video.serving import events
+from hunyuan_video.serving.jobs import Event
 
 
 @pytest.fixture
@@ -88,6 +89,21 @@ def test_previews_come_while_a_video_is_made_and_silence_is_broken(
     assert [kind for kind, _, _ in story] == ["queued", "step", "preview", "failed"]
     assert story[2][2]["picture"].startswith("data:image/webp;base64,")
     assert story[3][2]["video"]["error"]["code"] == "server_error" and any(text.startswith(":") for text in heard)
+
+
+def test_an_end_between_two_looks_at_the_database_is_told_as_it_is(
+    client: TestClient, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, look = ordered(client), served.store.events
+
+    def events_after_the_end(job_id: str, after: int = 0) -> list[Event]:
+        if served.store.counts()["queued"]:
+            served.finish()
+        return look(job_id, after)
+
+    monkeypatch.setattr(served.store, "events", events_after_the_end)
+    story = parsed(client.get(f"/v1/videos/{made}/events").text)
+    assert [kind for kind, _, _ in story].count("completed") == 1 and story[-1][2]["video"]["status"] == "completed"
 
 
 def test_a_video_that_is_deleted_ends_the_stream(client: TestClient, served: Served) -> None:

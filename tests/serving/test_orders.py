@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hunyuan_video.config import FullSampling, Limits, Sampling
-from hunyuan_video.request import Request, Strengths
+from hunyuan_video.config import FullSampling, Limits, RewriteMode, Sampling
+from hunyuan_video.request import Request, Rewriting, Strengths
+from hunyuan_video.rewriting import Rewritten
 from hunyuan_video.serving.jobs import KeyReusedError, NamedLora, QueueFullError
 from hunyuan_video.serving.migrations import upgrade
 from hunyuan_video.serving.orders import Asked, lora_files, place, request_of
@@ -143,3 +144,21 @@ def test_a_full_queue_keeps_no_picture(store: Store, results: Results) -> None:
 def test_rules_that_cannot_be_are_refused(given: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         rules(**given)
+
+
+def test_a_prompt_is_rewritten_as_asked_or_as_the_rules_say(store: Store, results: Results) -> None:
+    def rewriter(prompt: str, mode: RewriteMode) -> Rewritten:
+        return Rewritten(f"{mode}: {prompt}", prompt, mode, "test", "a notice")
+
+    by_rule = rules(rewrite="normal", rewriter=rewriter)
+    prompts = [place(store, results, by_rule, "ann", Asked("cat", rewrite=mode)).order.prompt for mode in (None, "master", "off")]
+    assert prompts == ["normal: cat", "master: cat", "cat"]
+    order = place(store, results, rules(rewriter=rewriter), "ann", Asked("cat", rewrite="normal")).order
+    assert order.rewritten == Rewriting("cat", "normal", "test") and order.notice == "a notice"
+    assert request_of(order, results, None).rewriting == order.rewritten
+
+
+def test_what_was_rewritten_before_is_not_again(store: Store, results: Results) -> None:
+    before = Rewriting("\u732b", "normal", "offline")
+    order = place(store, results, rules(rewrite="master"), "ann", Asked("A cat", rewritten=before)).order
+    assert (order.prompt, order.rewritten) == ("A cat", before)

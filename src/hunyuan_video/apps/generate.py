@@ -7,7 +7,7 @@ place of the result are the caller's, and are compared with what the file says b
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,9 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hunyuan_video import files, video, weights
-from hunyuan_video.apps.rewrite import rewrite_all
 from hunyuan_video.checkpoint import identity
-from hunyuan_video.config import FullSampling, Output, RewriteMode, Runtime
+from hunyuan_video.config import FullSampling, Output, Runtime
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
 from hunyuan_video.distributed.watch import EndedError, doing, is_lost
@@ -28,8 +27,8 @@ from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.recording import Recording
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
+from hunyuan_video.rewriting import Rewritten
 from hunyuan_video.signals import Waiting
-from hunyuan_video.rewriting.backend import LanguageModel
 
 log = logging.getLogger(__name__)
 
@@ -121,26 +120,23 @@ def make_videos(
     requests: Sequence[Request],
     output: Output,
     save_state: Path | None = None,
-    rewriting: tuple[RewriteMode, LanguageModel | None] | None = None,
+    rewrite: Callable[[list[str]], Mapping[str, Rewritten]] | None = None,
 ) -> Iterator[Path]:
     """Make the video of each of `requests`, which differ in prompt and seed alone, with the weights `found`; on all ranks that torchrun has
-    started, if it has. With `rewriting`, the mode and who does it, prompts are rewritten first. As `make_video` says."""
+    started, if it has. With `rewrite`, prompts are what it says they become. As `make_video` says."""
     with process_group(runtime.device):
-        if rewriting is not None:
+        if rewrite is not None:
             doing("rewriting")
-            requests = _rewritten(requests, *rewriting)
+            become = once(partial(rewrite, [request.prompt for request in requests]))  # a language model seldom says the same twice
+            requests = [
+                replace(request, prompt=become[request.prompt].prompt, rewriting=become[request.prompt].record) for request in requests
+            ]
         doing("loading weights")
         pipe = HunyuanVideo.load(found, runtime, requests[0].sampling, requests[0].adapters)
         for number, request in enumerate(requests, start=1):
             if len(requests) > 1:
                 log.info("Video %d of %d", number, len(requests))
             yield make_video(pipe, request, output, save_state=save_state)
-
-
-def _rewritten(requests: Sequence[Request], mode: RewriteMode, backend: LanguageModel | None) -> list[Request]:
-    """By the first rank for all: a language model seldom says the same twice."""
-    become = once(partial(rewrite_all, [request.prompt for request in requests], mode, backend))
-    return [replace(request, prompt=become[request.prompt].prompt, rewriting=become[request.prompt].record) for request in requests]
 
 
 def make_video(

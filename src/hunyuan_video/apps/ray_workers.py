@@ -24,7 +24,7 @@ from hunyuan_video.serving.store import Store
 from hunyuan_video.signals import heard
 
 try:
-    import ray
+    import ray  # pyright: ignore[reportMissingImports] (an extra)
 except ImportError as error:
     raise ImportError(
         "--workers ray needs Ray, which is not installed: pip install 'hunyuan-video[ray]', or '.[ray]' in a clone."

@@ -45,3 +45,8 @@ Loads = Annotated[Which, Flat]
 
 
 Places = Annotated[Place, Flat]
+
+
+def rewrite_key() -> str | None:
+    """Of a server that rewrites prompts."""
+    return os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY")

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from hunyuan_video.commands.common import Flat, Loads, Places, Which
+from hunyuan_video.apps.rewrite import rewriting_by
+from hunyuan_video.commands.common import Flat, Loads, Places, Which, rewrite_key
 from hunyuan_video.commands.flags import flags_of
 from hunyuan_video.commands.serving import Worker, keys_of
 from hunyuan_video.config import Limits, LoadKey, Place, RewriteMode, Runtime, Sampling, require
@@ -59,7 +60,7 @@ class Demo:
 
     def run(self) -> None:
         found = self.which.find(self.load_key)
-        backend = self.rewriter.backend(os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY"))
+        rewriter = rewriting_by(self.rewriter, rewrite_key())
         self.limits.check(self.sampling.over(found.sampling()))
 
         from hunyuan_video.apps import serve
@@ -73,13 +74,12 @@ class Demo:
             return serve.serve_with_workers(address, self.place, page, ["worker", *flags_of(worker)], shares)
 
         from hunyuan_video.apps.demo import serve_page
-        from hunyuan_video.apps.rewrite import rewrite_one
         from hunyuan_video.demo.desk import Desk
         from hunyuan_video.demo.estimate import Planner
         from hunyuan_video.demo.form import Form
         from hunyuan_video.demo.offer import Offer
 
-        offer, rewriter = Offer.of(found), partial(rewrite_one, backend=backend)
+        offer = Offer.of(found)
         # Of workers that were started with this page, and so are on this machine, it is known what memory they have.
         planner = Planner(found, self.runtime, self.gpus) if is_held() else None
         desk = partial(Desk, rules=rules, offer=offer, rewriter=rewriter, planner=planner)

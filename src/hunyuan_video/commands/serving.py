@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from hunyuan_video.commands.common import Flat, Loads, Places, Repeatable, Which
+from hunyuan_video.apps.rewrite import rewriting_by
+from hunyuan_video.commands.common import Flat, Loads, Places, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.flags import flags_of
-from hunyuan_video.config import Limits, LoadKey, Place, Runtime, require
+from hunyuan_video.config import Limits, LoadKey, Place, RewriteMode, Runtime, require
+from hunyuan_video.rewriting.rewriter import Rewriter
 from hunyuan_video.serving.rules import FOR_STRANGERS
 
 
@@ -31,6 +33,9 @@ class Serve:
     """folder of LoRA files that may be asked for by name"""
     webhook_host: Annotated[tuple[str, ...], Repeatable] = ()
     """a host to which webhooks may be sent, as often as there are hosts; they are signed with $HUNYUAN_VIDEO_WEBHOOK_SECRET"""
+    rewrite: RewriteMode | None = None
+    """how prompts are rewritten, if a client says nothing else: normal, to be understood, also from Chinese; master, to look their best"""
+    rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
     max_queue: int = 100
     """how many videos may wait; who asks for one more is told when to come again"""
     limits: Annotated[Limits, Flat] = FOR_STRANGERS
@@ -48,7 +53,11 @@ class Serve:
     def run(self) -> None:
         found = self.which.find(self.load_key)
         secret = os.environ.get("HUNYUAN_VIDEO_WEBHOOK_SECRET")
-        more = {"limits": self.limits, "loras": self.loras, "webhook_hosts": self.webhook_host, "max_queue": self.max_queue}
+        rewriter = rewriting_by(self.rewriter, rewrite_key())
+        more = {
+            "limits": self.limits, "loras": self.loras, "webhook_hosts": self.webhook_host, "max_queue": self.max_queue,
+            "rewrite": self.rewrite, "rewriter": rewriter,
+        }  # fmt: skip
 
         from hunyuan_video.apps import serve
 

@@ -17,7 +17,7 @@ from hunyuan_video.serving.rules import LOCAL
 WHILE_MOVING, ELSE = 1.0, 5.0  # seconds between looks at the store
 UPLOADS_KEPT = (3600, 24 * 3600)  # seconds: how often old uploads are looked for, and how old
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-AT_ONCE = QUIET | {"queue": False}  # what only asks the store goes around Gradio's own queue, which is for work
+AT_ONCE: dict[str, Any] = QUIET | {"queue": False}  # what only asks the store goes around Gradio's own queue, which is for work
 
 
 def build(desk: Desk, opening: Form) -> gr.Blocks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hunyuan_video.config import RewriteMode
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS, RewriteMode
 from hunyuan_video.rewriting import style
 from hunyuan_video.rewriting.checks import MAX_TOKENS, estimated_tokens, is_english, quotes
 from hunyuan_video.rewriting.chinese import has_chinese, translate
@@ -20,6 +20,8 @@ def rewrite(prompt: str, mode: RewriteMode) -> tuple[str, str | None]:
             words = ", ".join([*dict.fromkeys(unknown), *([f"all after {MAX_CHARACTERS} characters"] if rest else [])])
             notice = f"Not translated, and kept as they are: {words}. A language model could (docs/rewriting.md)."
         text += rest
+        if len(text) > MAX_PROMPT_CHARACTERS - 100:  # room for what is added
+            return prompt, "The prompt stays as it is: it is far longer than what the model reads."
     elif not is_english(_without_quotes(text)):
         return prompt, "The prompt stays as it is: without a language model, only Chinese can be translated (docs/rewriting.md)."
     return _with_style(text, mode), notice

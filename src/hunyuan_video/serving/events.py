@@ -58,8 +58,12 @@ async def follow(store: Store, results: Results, job: Job, after: int, fps: int)
 
 
 def _look(store: Store, job_id: str, after: int) -> tuple[Job | None, list[Event]]:
-    job = store.get(job_id)  # first: what ends it meanwhile is then among the events of the next look
-    return job, [] if job is None else store.events(job_id, after)
+    job = store.get(job_id)  # first: if it is over, the event of its end is among those that follow
+    if job is None:
+        return None, []
+    found = store.events(job_id, after)
+    ended = not job.is_over and any(event.kind in ("completed", "failed") for event in found)
+    return (store.get(job_id) if ended else job), found
 
 
 def _data(results: Results, job: Job, event: Event, fps: int) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Order:
     """of `Results`: the picture to begin with"""
     loras: tuple[NamedLora, ...] = ()
     rewritten: Rewriting | None = None
+    notice: str | None = None
+    """what did not go as asked when it was ordered"""
     """how the prompt came about, if not as it was typed"""
 
     def __post_init__(self) -> None:

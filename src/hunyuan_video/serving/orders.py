@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import Literal
 
-from hunyuan_video.config import Sampling, require
+from hunyuan_video.config import RewriteMode, Sampling, check_prompt, require
 from hunyuan_video.pictures import picture_in
 from hunyuan_video.request import Adapter, Picture, Request, Rewriting, Strengths
 from hunyuan_video.serving.jobs import Job, NamedLora, NewJob, Order
@@ -35,7 +36,10 @@ class Asked:
     image: bytes | None = None
     """a picture's file, of any name and type"""
     loras: tuple[NamedLora, ...] = ()
+    rewrite: RewriteMode | Literal["off"] | None = None
+    """None: as the rules say"""
     rewritten: Rewriting | None = None
+    """how the prompt came about, if it was rewritten before; it is not again"""
     model: str | None = None
     webhook: str | None = None
     remixed_from: str | None = None
@@ -60,8 +64,9 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
         idempotency_key is None or 0 < len(idempotency_key) <= MAX_KEY,
         f"Idempotency-Key has {len(idempotency_key or '')} characters; it must have 1 to {MAX_KEY}.",
     )
+    prompt, rewritten, notice = _prompt_of(asked, rules)
     picture = None if asked.image is None else _decoded(asked.image, rules.max_picture_pixels)
-    request = Request(asked.prompt, asked.sampling, asked.negative_prompt, picture, adapters_of(asked.loras, rules.loras))
+    request = Request(prompt, asked.sampling, asked.negative_prompt, picture, adapters_of(asked.loras, rules.loras))
     request.check(rules.limits)
     complete = request.complete(rules.defaults)
     rules.limits.check(complete)
@@ -69,7 +74,7 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
 
     job_id = f"video_{uuid.uuid4().hex}"
     image = None if asked.image is None else f"{job_id}/{PICTURE}"
-    order = Order(asked.prompt, complete, asked.negative_prompt, image, asked.loras, asked.rewritten)
+    order = Order(prompt, complete, asked.negative_prompt, image, asked.loras, rewritten, notice)
     new = NewJob(job_id, owner, rules.model, order, asked.remixed_from, asked.webhook, idempotency_key, _digest(asked))
     if image is None or asked.image is None:
         return store.submit(new, limit=rules.max_queue)
@@ -81,6 +86,16 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
     finally:
         if made is None or made.id != job_id:
             results.remove(job_id)
+
+
+def _prompt_of(asked: Asked, rules: Rules) -> tuple[str, Rewriting | None, str | None]:
+    """What is made of the prompt, how, and a notice of what did not go as asked. Raises a ValueError for a prompt that is none."""
+    mode = asked.rewrite or rules.rewrite or "off"
+    if mode == "off" or asked.rewritten is not None:
+        return asked.prompt, asked.rewritten, None
+    check_prompt(asked.prompt, limits=rules.limits)
+    made = rules.rewriter(asked.prompt, mode)
+    return made.prompt, made.record, made.notice
 
 
 def request_of(order: Order, results: Results, loras: Path | None) -> Request:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hunyuan_video.config import FullSampling, Limits, require
+from hunyuan_video.config import FullSampling, Limits, RewriteMode, require
 from hunyuan_video.request import Request
+from hunyuan_video.rewriting import Rewritten, rewrite
 
 # For strangers: twice the longest official video, and room for twice its steps.
 FOR_STRANGERS = Limits(max_side=2048, max_frames=257, max_pixels=2 * 129 * 720 * 1280, max_steps=100)
@@ -39,6 +40,10 @@ class Rules:
     """to which webhooks may go: names or addresses, without port"""
     webhook_secret: str | None = None
     """whsec_ and base64, by which receivers know that a webhook is ours"""
+    rewriter: Callable[[str, RewriteMode], Rewritten] = rewrite
+    """who rewrites prompts"""
+    rewrite: RewriteMode | None = None
+    """how, where a client does not say"""
     max_queue: int = 100
     """jobs that may wait"""
     max_body: int = MAX_BODY

@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import re
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
@@ -84,6 +85,7 @@ class Create(Strict):
     seed: int | None = None
     noise: Literal["cpu", "official"] | None = None
     loras: list[Lora] | None = Field(None, max_length=20)
+    rewrite: Literal["off", "normal", "master"] | None = None
     webhook_url: str | None = None
 
     def asked(self, fps: int) -> Asked:
@@ -94,7 +96,9 @@ class Create(Strict):
         names = ("num_steps", "shift", "schedule", "linear_steps", "guidance", "cfg_scale", "seed", "noise")
         sampling = Sampling(height=height, width=width, num_frames=frames, **{name: getattr(self, name) for name in names})
         loras = tuple(NamedLora(lora.name, str(lora.strengths)) for lora in self.loras or ())
-        return Asked(self.prompt, sampling, self.negative_prompt, self.input_reference, loras, None, self.model, self.webhook_url)
+        return Asked(
+            self.prompt, sampling, self.negative_prompt, self.input_reference, loras, self.rewrite, None, self.model, self.webhook_url
+        )
 
 
 class Remix(Strict):
@@ -135,6 +139,14 @@ class LoraUsed(BaseModel):
     strengths: str
 
 
+class Rewriting(BaseModel):
+    """How the prompt came about."""
+
+    original: str
+    mode: Literal["normal", "master"]
+    backend: str
+
+
 class Parameters(BaseModel):
     """All that decides what the video is, with nothing left open."""
 
@@ -154,6 +166,10 @@ class Parameters(BaseModel):
     loras: list[LoraUsed]
     input_reference: bool
     """whether it begins with a picture"""
+    rewriting: Rewriting | None
+    """None: the prompt is as it was given"""
+    notice: str | None
+    """what did not go as asked"""
 
 
 class Video(BaseModel):
@@ -210,7 +226,7 @@ class Health(BaseModel):
 
 
 def video_of(job: Job, fps: int) -> Video:
-    sampling, failed = job.order.sampling, job.error_code is not None
+    sampling, rewritten, failed = job.order.sampling, job.order.rewritten, job.error_code is not None
     values = {name: getattr(sampling, name) for name in Parameters.model_fields if hasattr(sampling, name)}
     return Video(
         id=job.id,
@@ -231,6 +247,8 @@ def video_of(job: Job, fps: int) -> Video:
             negative_prompt=job.order.negative_prompt,
             loras=[LoraUsed(name=lora.name, strengths=lora.strengths) for lora in job.order.loras],
             input_reference=job.order.image is not None,
+            rewriting=None if rewritten is None else Rewriting(**asdict(rewritten)),
+            notice=job.order.notice,
         ),
     )
 
