@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from reprlib import repr  # short: an array has thousands of numbers
 from secrets import randbelow
 from types import UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 # Verbatim from the official release; used when classifier-free guidance is on and no negative prompt is given.
 OFFICIAL_NEGATIVE_PROMPT = (
@@ -32,7 +33,7 @@ def require(correct: bool, sentence: str) -> None:
 
 def check_types(settings: object) -> None:
     """Refuse values of another type or choice than the fields say: settings also come from files and from other programs."""
-    for name, kind in get_type_hints(type(settings)).items():
+    for name, kind in _hints(type(settings)).items():
         value = getattr(settings, name)
         if get_origin(kind) is tuple:
             item_type = get_args(kind)[0]
@@ -47,6 +48,12 @@ def check_types(settings: object) -> None:
         right = value in choices or (isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool)))
         wanted = ", ".join(choices) if choices else " or ".join(option.__name__ for option in types).replace("NoneType", "None")
         require(right, f"{name} is {repr(value)}; it must be {wanted}.")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Read once: hints are code that is compiled."""
+    return get_type_hints(kind)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import json
 import logging
 import zipfile
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ LARGE = 2**31
 
 @dataclass(frozen=True)
 class Weights:
-    """The four parts of a model on disk."""
+    """The four parts of a model on disk. What they say of themselves is read once."""
 
     root: Path
     transformer: Path
@@ -68,13 +69,13 @@ class Weights:
 
     def sampling(self) -> FullSampling:
         """The defaults these weights were made for. Raises a ValueError if the file that says so is damaged, or says what cannot be."""
-        stated = FullSampling(**{name: value for name, value in self._generation_config().items() if name in _SAMPLING})
+        stated = FullSampling(**{name: value for name, value in self._stated.items() if name in _SAMPLING})
         return replace(stated, guidance=None) if self.embedded_guidance is False else stated
 
     @property
     def negative_prompt(self) -> str | None:
         """The one these weights were made for; None if they do not say."""
-        return self._generation_config().get("negative_prompt")
+        return self._stated.get("negative_prompt")
 
     @property
     def is_diffusers(self) -> bool:
@@ -83,20 +84,21 @@ class Weights:
     @property
     def image_to_video(self) -> bool:
         """Whether these weights say that they were trained to go on from a given first frame."""
-        return self._generation_config().get("image_to_video", False)
+        return self._stated.get("image_to_video", False)
 
     @property
     def trained(self) -> tuple[int, int, int] | None:
         """The smallest and the largest side in pixels and the most frames that they were trained on; None if they do not say."""
-        stated = self._generation_config().get("trained")
+        stated = self._stated.get("trained")
         return None if stated is None else (*stated["pixels"], stated["frames"])
 
-    @property
+    @cached_property
     def embedded_guidance(self) -> bool | None:
         """Whether the transformer was distilled with a guidance scale; None if that cannot be told before it is loaded."""
         return _names_guidance(self.transformer)
 
-    def _generation_config(self) -> dict[str, Any]:
+    @cached_property
+    def _stated(self) -> dict[str, Any]:
         """What these weights say of how they are used, checked; other programs' settings in the same files are passed over."""
         stated: dict[str, Any] = {}
         if self.is_diffusers and (path := self.root / _SCHEDULER).is_file():  # FastHunyuan's shift is another than HunyuanVideo's
