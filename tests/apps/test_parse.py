@@ -31,6 +31,11 @@ from hunyuan_video.config import Output, Runtime, Sampling
         (["generate", "-a cat"], "There is no option -a cat; a text that begins with a dash goes behind --, or after a space."),
         (["replay"], "`hunyuan-video replay` needs file; `hunyuan-video replay --help` says what that is."),
         (
+            ["rewrite"],
+            "`hunyuan-video rewrite` needs what to show, in English or Chinese; `hunyuan-video rewrite --help` says what that is.",
+        ),
+        (["convert", "x"], "`hunyuan-video convert` needs where to, --to; `hunyuan-video convert --help` says what that is."),
+        (
             ["train", "lora", "--rank", "4"],
             "`hunyuan-video train lora` needs --out, --cache; `hunyuan-video train lora --help` says what that is.",
         ),

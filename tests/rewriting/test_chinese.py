@@ -148,3 +148,7 @@ def test_any_row_of_words_becomes_a_prompt(words):
     text = "".join(words)
     assume(text.strip())
     check_prompt(rewrite(text).prompt)
+
+
+def test_brackets_around_words_go_with_them_and_others_stay():
+    assert translate("一只猫在{草地}上走 {x}")[0] == "A cat walks on grass {x}"

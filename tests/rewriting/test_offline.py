@@ -97,3 +97,13 @@ def test_far_too_much_chinese_is_said_and_none_of_it_lost():
 def test_what_would_be_no_prompt_any_more_stays_as_it_is():
     rewritten = rewrite("一只猫在草地上走。" * 1100)
     assert rewritten.record is None and rewritten.notice is not None and "far longer" in rewritten.notice
+
+
+@pytest.mark.parametrize("prompt", ["。。。", "!!! ... ,,,", "🐱"])
+def test_what_has_no_word_stays_as_it_is_with_a_notice(prompt):
+    text, notice = rewrite(prompt, "normal")
+    assert text == prompt and notice is not None and "no word" in notice
+
+
+def test_an_address_keeps_its_letters():
+    assert rewrite("https://example.com", "normal")[0].startswith("https://example.com. ")

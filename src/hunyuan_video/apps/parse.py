@@ -139,7 +139,9 @@ def _sentence(box: str, prog: str) -> str:
     if found := re.match(r"Missing value for argument '(\S+)'", text):
         return f"{found[1]} lacks its value."
     if found := re.match(r"Missing from [^:]*: (.*)", text):
-        names = re.findall(r"--[\w-]+", found[1]) or re.findall(r"\w+ (\w+) \(required\)", found[1])
+        # "--flag {kinds} what it is (required)", or without a flag "KIND what it is (required)".
+        lacking = [re.match(r"(--[\w-]+)|\S+ ([^:]+)", part.strip()) for part in found[1].split("(required)")]
+        names = [part[1] or part[2].strip() for part in lacking if part]
         return f"`{prog}` needs {', '.join(names) or found[1]}; `{prog} --help` says what that is."
     if found := re.match(r"(?:Unrecognized options|Unrecognized or misplaced options): (.*)", text):
         return _unknown(found[1].split(", "), re.findall(r"(?<!\S)--[\w-]+", more.partition("For full helptext")[0]), prog)

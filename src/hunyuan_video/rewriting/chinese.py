@@ -22,6 +22,7 @@ _PIECE = re.compile(
 )
 # "A tranquil picture of …", around sentences: in English the picture comes first.
 _FRAMED = re.compile(r"(一[幅张段])([^。]{10,})的([^的，。]{0,6}(?:画面|场景|油画|照片|图片|视频|镜头|水彩画|插画))([，。].*|)", re.DOTALL)
+_BRACKETS = re.compile(r"[{\[]([^{}\[\]]*[\u3400-\u9fff][^{}\[\]]*)[}\]]")  # around words, which may come in another order
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _NUMERAL = re.compile(f"[{numerals.SIGNS}]+")
 _PARTS = {
@@ -47,7 +48,7 @@ def translate(text: str) -> tuple[str, list[str]]:
     if len(re.findall("[A-Za-z]", text)) > 2 * len(_HAN.findall(text)):
         unknown = list[str]()
         return _PIECE.sub(lambda found: _words_alone(found, unknown), text), unknown
-    text = re.sub(r"(\d+)年代", r"\1s", text)
+    text = _BRACKETS.sub(r"\1", re.sub(r"(\d+)年代", r"\1s", text))
     if framed := _FRAMED.fullmatch(text.strip()):
         text = f"{framed[1]}{framed[3]}：{framed[2]}{framed[4]}"
     said, unknown = "", list[str]()

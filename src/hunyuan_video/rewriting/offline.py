@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS, RewriteMode
 from hunyuan_video.rewriting import style
 from hunyuan_video.rewriting.checks import MAX_TOKENS, estimated_tokens, is_english, quotes
 from hunyuan_video.rewriting.chinese import has_chinese, translate
 
+_ADDRESS = re.compile(r"\w+://")
 MAX_CHARACTERS = 500  # of Chinese: more than the model reads once it is English
 
 
 def rewrite(prompt: str, mode: RewriteMode) -> tuple[str, str | None]:
     """The prompt, and a notice of what could not be translated. English words stay as they are, all of them and in their order."""
     text, notice = " ".join(prompt.split()), None
+    if not any(sign.isalpha() for sign in text):
+        return prompt, "The prompt stays as it is: there is no word in it."
     if has_chinese(_without_quotes(text)):
         read, rest = text[:MAX_CHARACTERS], text[MAX_CHARACTERS:]
         text, unknown = translate(read)
@@ -35,7 +40,9 @@ def _without_quotes(text: str) -> str:
 
 def _with_style(text: str, mode: RewriteMode) -> str:
     """With what the text leaves open behind it, if the model would still read that."""
-    text = text[:1].upper() + text[1:].rstrip(" ,;")
+    if not _ADDRESS.match(text):
+        text = text[:1].upper() + text[1:]
+    text = text.rstrip(" ,;")
     added = [style.closing(text)] if mode == "normal" else [f"{sentence}." for sentence in style.direction(text)]
     whole = " ".join([text if text[-1:] in tuple(".!?…\"”'’") else f"{text}.", *filter(None, added)])
     return whole if estimated_tokens(whole) <= MAX_TOKENS else text
