@@ -151,4 +151,4 @@ def test_any_row_of_words_becomes_a_prompt(words):
 
 
 def test_brackets_around_words_go_with_them_and_others_stay():
-    assert translate("一只猫在{草地}上走 {x}")[0] == "A cat walks on grass {x}"
+    assert translate("一只猫在{草地}上走，{x}")[0] == "A cat walks on grass, {x}"

@@ -101,9 +101,9 @@ def test_what_would_be_no_prompt_any_more_stays_as_it_is():
 
 @pytest.mark.parametrize("prompt", ["。。。", "!!! ... ,,,", "🐱"])
 def test_what_has_no_word_stays_as_it_is_with_a_notice(prompt):
-    text, notice = rewrite(prompt, "normal")
-    assert text == prompt and notice is not None and "no word" in notice
+    made = rewrite(prompt, "normal")
+    assert made.prompt == prompt and "no word" in (made.notice or "")
 
 
 def test_an_address_keeps_its_letters():
-    assert rewrite("https://example.com", "normal")[0].startswith("https://example.com. ")
+    assert rewrite("https://example.com", "normal").prompt.startswith("https://example.com. ")

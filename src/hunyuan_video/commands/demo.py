@@ -23,9 +23,9 @@ class Demo:
     """Make videos in a web browser."""
 
     host: str = field(default_factory=lambda: os.environ.get("SERVER_NAME", "127.0.0.1"))
-    """any other address than this machine's own needs keys (default: $SERVER_NAME, else 127.0.0.1)"""
+    """any other address than this machine's own needs keys; $SERVER_NAME may say another one, too"""
     port: int = field(default_factory=lambda: int(os.environ.get("SERVER_PORT", "8081")))
-    """(default: $SERVER_PORT, else 8081)"""
+    """or what $SERVER_PORT says"""
     place: Places = field(default_factory=Place)
     workers: int = 1
     """how many processes make videos here; 0: none, they run elsewhere, or are those of `hunyuan-video serve` with the same data"""
