@@ -11,6 +11,7 @@ from hunyuan_video.demo.desk import Desk, View
 from hunyuan_video.demo.form import Form
 from hunyuan_video.demo.layout import Page
 from hunyuan_video.demo.markup import text
+from hunyuan_video.demo.sealed import Sealed
 from hunyuan_video.serving.jobs import QueueFullError
 from hunyuan_video.serving.rules import LOCAL
 
@@ -22,7 +23,7 @@ AT_ONCE: dict[str, Any] = QUIET | {"queue": False}  # what only asks the store g
 
 def build(desk: Desk, opening: Form) -> gr.Blocks:
     """The page of a desk, with its fields at `opening`."""
-    with gr.Blocks(title="HunyuanVideo", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS_KEPT) as blocks:
+    with Sealed(title="HunyuanVideo", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS_KEPT) as blocks:
         page = Page(desk.offer, opening, desk.loras())
         _wire(blocks, page, desk)
     return blocks

@@ -29,6 +29,7 @@ from hunyuan_video.serving.rules import LOCAL
 MAX_UPLOAD, MAX_LOGIN = "20mb", 4096  # bytes
 LOGIN = Path(__file__).with_name("login.html").read_text(encoding="utf-8")
 OPEN = ("/login", "/health")  # what may be asked for by anybody
+ELSEWHERE = ("/gradio_api/file=http:", "/gradio_api/file=https:")  # where Gradio would fetch from other hosts for its users
 HEADERS = {
     # Gradio's templates are made into functions, and its styles stand in the page. Nothing comes from another host, and nothing goes there.
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -110,6 +111,8 @@ class Guard:
         if not self.keys and not is_own(Request(scope).url.hostname or ""):
             # Somebody's web page that has its name point at this machine, and so would be taken for ours by the browser.
             return await Response("Without keys this is for http://localhost alone.", 421)(scope, receive, answered)
+        if scope["path"].startswith(ELSEWHERE):
+            return await Response("This gives its own files alone.", 403)(scope, receive, answered)
         if scope["path"] in OPEN or whose(self.keys, Request(scope)) is not None:
             return await self.app(scope, receive, answered)
         wants_page = scope["method"] == "GET" and scope["path"] == "/"

@@ -1,0 +1,113 @@
+"""What comes in from a browser: no file but what it has uploaded, and no more than is allowed."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from desks import Kept, listening
+from served import picture
+
+pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'hunyuan-video[demo]'")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",  # of what Gradio asks pandas for
+    "ignore::ResourceWarning",  # of pictures that it leaves open
+)
+
+
+class Visitor:
+    """Somebody who speaks to the page without a browser, and says what they like."""
+
+    def __init__(self, kept: Kept, address: str):
+        self.kept, self.http = kept, httpx.Client(base_url=address, timeout=30, trust_env=False)
+        config = self.http.get("/config").json()
+        self.components = {component["id"]: component for component in config["components"]}
+        button = next(i for i, component in self.components.items() if component["props"].get("elem_id") == "generate")
+        self.event = next(event for event in config["dependencies"] if [button, "click"] in event["targets"])
+
+    def generate(self, field: str, value: Any) -> bool:
+        """Press the button with one field at `value`; whether that went well."""
+        asked = {"prompt": "a cat", field: value}
+        props = [self.components[i]["props"] for i in self.event["inputs"]]
+        data = [asked.get(own.get("elem_id", ""), own.get("value")) for own in props]
+        body = {"data": data, "fn_index": self.event["id"], "session_hash": "visitor"}
+        self.http.post("/gradio_api/queue/join", json=body).raise_for_status()
+        with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "visitor"}) as events:
+            for line in events.iter_lines():
+                said = json.loads(line.removeprefix("data: ") or "{}")
+                if said.get("msg") == "process_completed":
+                    return said["success"]
+        raise AssertionError("The page said nothing.")
+
+    def upload(self, content: bytes, name: str = "x.png") -> str:
+        return self.http.post("/gradio_api/upload", files={"files": (name, content)}).json()[0]
+
+    @property
+    def jobs(self) -> int:
+        return len(self.kept.store.list()[0])
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    kept = Kept(tmp_path_factory.mktemp("sealed"))
+    with listening(kept.desk) as address:
+        visitor = Visitor(kept, address)
+        yield visitor
+        visitor.http.close()
+    kept.close()
+
+
+def file_at(path: Path | str, **more: Any) -> dict[str, Any]:
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}} | more
+
+
+def test_a_picture_that_was_uploaded_is_taken(visitor: Visitor) -> None:
+    before = visitor.jobs
+    assert visitor.generate("picture", file_at(visitor.upload(picture()))) and visitor.jobs == before + 1
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda path: file_at(path),
+        lambda path: file_at(path, orig_name="x.svg"),
+        lambda path: file_at(path, is_stream=True),
+        lambda path: {"path": path},
+        lambda path: {"path": None, "deep": [file_at(path)]},
+    ],
+    ids=["plain", "svg", "stream", "bare", "deep"],
+)
+def test_a_file_of_the_server_is_not(visitor: Visitor, tmp_path: Path, around: Callable[[str], Any]) -> None:
+    secret, before = tmp_path / "secret.png", visitor.jobs
+    secret.write_bytes(picture())
+    assert not visitor.generate("picture", around(str(secret))) and visitor.jobs == before
+
+
+def test_a_file_of_the_server_is_not_copied_for_any_field(visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secret := tmp_path / "secret.png").write_bytes(picture(level=99))
+    (uploads := tmp_path / "uploads").mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    for field in ("prompt", "seed", "size"):
+        assert not visitor.generate(field, file_at(secret)) and not visitor.generate(field, file_at(uploads / ".." / secret.name))
+    assert list(uploads.iterdir()) == []
+
+
+def test_a_file_without_end_is_not_read(visitor: Visitor) -> None:
+    assert not visitor.generate("picture", file_at("/dev/zero"))
+    assert visitor.http.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("field", ["picture", "prompt"])
+def test_the_server_asks_no_other_host_for_a_file(visitor: Visitor, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    asked: list[str] = []
+    own = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **also: asked.append(host) or own("127.0.0.1", *more, **also))
+    address = "http://pictures.example/x.png"
+    assert not visitor.generate(field, file_at(address)) and not visitor.generate(field, [{"deep": file_at(address)}])
+    assert visitor.http.get(f"/gradio_api/file={address}").status_code == 403
+    assert {host for host in asked if host != "127.0.0.1"} == set()
