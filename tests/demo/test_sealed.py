@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,10 @@ import httpx
 import pytest
 from desks import Kept, listening
 from served import picture
+
+from hunyuan_video.demo import desk
+from hunyuan_video.serving import orders
+from hunyuan_video.serving.store import Store
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'hunyuan-video[demo]'")
 pytestmark = pytest.mark.filterwarnings(
@@ -27,15 +34,18 @@ class Visitor:
         self.kept, self.http = kept, httpx.Client(base_url=address, timeout=30, trust_env=False)
         config = self.http.get("/config").json()
         self.components = {component["id"]: component for component in config["components"]}
-        button = next(i for i, component in self.components.items() if component["props"].get("elem_id") == "generate")
-        self.event = next(event for event in config["dependencies"] if [button, "click"] in event["targets"])
+        self.events = config["dependencies"]
 
     def generate(self, field: str, value: Any) -> bool:
         """Press the button with one field at `value`; whether that went well."""
-        asked = {"prompt": "a cat", field: value}
-        props = [self.components[i]["props"] for i in self.event["inputs"]]
-        data = [asked.get(own.get("elem_id", ""), own.get("value")) for own in props]
-        body = {"data": data, "fn_index": self.event["id"], "session_hash": "visitor"}
+        return self.press("generate", {"prompt": "a cat", field: value})
+
+    def press(self, name: str, fields: dict[str, Any], act: dict[str, Any] | None = None) -> bool:
+        pressed = next(i for i, component in self.components.items() if component["props"].get("elem_id") == name)
+        event = next(event for event in self.events if [pressed, "click"] in event["targets"])
+        props = [self.components[i]["props"] for i in event["inputs"]]
+        data = [fields.get(own.get("elem_id", ""), own.get("value")) for own in props]
+        body = {"data": data, "fn_index": event["id"], "session_hash": "visitor", "event_data": act}
         self.http.post("/gradio_api/queue/join", json=body).raise_for_status()
         with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "visitor"}) as events:
             for line in events.iter_lines():
@@ -111,3 +121,38 @@ def test_the_server_asks_no_other_host_for_a_file(visitor: Visitor, monkeypatch:
     assert not visitor.generate(field, file_at(address)) and not visitor.generate(field, [{"deep": file_at(address)}])
     assert visitor.http.get(f"/gradio_api/file={address}").status_code == 403
     assert {host for host in asked if host != "127.0.0.1"} == set()
+
+
+def test_nothing_waits_for_the_store_or_a_picture_where_the_page_is_served(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: set[str] = set()
+
+    def watch(owner: Any, name: str) -> None:
+        own = getattr(owner, name)
+
+        def watched(*arguments: Any, **more: Any) -> Any:
+            with suppress(RuntimeError):
+                asyncio.get_running_loop()
+                waited.add(name)
+            return own(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for name in ("submit", "get", "list", "cancel", "delete"):
+        watch(Store, name)
+    for place in (orders, desk):
+        watch(place, "picture_in")
+    assert visitor.generate("picture", file_at(visitor.upload(picture())))
+    job = visitor.kept.store.list()[0][0]
+    for act in ("show", "again", "cancel", "delete"):
+        assert visitor.press("gallery", {}, {"act": act, "job": job.id})
+    assert visitor.kept.store.get(job.id) is None and waited == set()
+
+
+def test_nobody_sends_more_than_is_allowed(visitor: Visitor) -> None:
+    from hunyuan_video.demo.site import AROUND
+
+    most = visitor.kept.desk.rules.max_body + AROUND
+    sent = itertools.repeat(b" " * 2**20, most // 2**20 + 1)  # in pieces, without saying how many
+    assert visitor.http.post("/gradio_api/queue/join", content=sent).status_code == 413
+    files = [("files", (f"{number}.png", b" " * 2**20)) for number in range(most // 2**20 + 1)]  # each of which might come alone
+    assert visitor.http.post("/gradio_api/upload", files=files).status_code == 413
