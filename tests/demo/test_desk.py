@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from desks import SMALL, Kept, form, said_by
+from desks import SMALL, Kept, form, rewritten, said_by
 from served import picture
 
 from hunyuan_video.pictures import picture_in
 from hunyuan_video.request import Rewriting
+from hunyuan_video.rewriting import Rewritten
 from hunyuan_video.serving.jobs import QueueFullError
 from hunyuan_video.serving.orders import request_of
 
@@ -117,3 +119,23 @@ def test_a_prompt_is_rewritten_and_what_went_wrong_is_said(kept: Kept) -> None:
     assert asyncio.run(kept.desk.rewrite(form(prompt="half", rewrite_mode="normal")))[1] == "Half of it was understood."
     off, _ = asyncio.run(kept.desk.rewrite(form(rewrite_mode="off", rewritten="old")))
     assert off.rewritten == ""
+
+
+def test_prompts_that_take_long_to_rewrite_hold_up_nothing_else(kept: Kept) -> None:
+    done = threading.Event()
+
+    def slow(prompt: str, mode: str) -> Rewritten:
+        done.wait()
+        return rewritten(prompt, mode)
+
+    desk = replace(kept.desk, rewriter=slow)
+
+    async def ask() -> str:
+        asked = [asyncio.ensure_future(desk.rewrite(form(rewrite_mode="normal"))) for _ in range(64)]  # more than there are threads
+        try:
+            return await asyncio.wait_for(anext(desk.takes(form())), 10)
+        finally:
+            done.set()
+            await asyncio.gather(*asked)
+
+    assert asyncio.run(ask()) == "Time not known yet: none of this size has been made here."

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from anyio import CapacityLimiter, to_thread
 
 from hunyuan_video.config import RewriteMode
 from hunyuan_video.demo import estimate, gallery, stage
@@ -20,11 +22,13 @@ from hunyuan_video.demo.offer import Offer
 from hunyuan_video.pictures import picture_in
 from hunyuan_video.request import Provenance
 from hunyuan_video.rewriting import Rewritten
-from hunyuan_video.serving.jobs import Job
+from hunyuan_video.serving.jobs import Job, Order
 from hunyuan_video.serving.orders import image_of, lora_files, place
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import Rules
 from hunyuan_video.serving.store import Store
+
+REWRITTEN_AT_ONCE = 4  # prompts
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Desk:
     rewriter: Callable[[str, RewriteMode], Rewritten]
     planner: Planner | None = None
     aside: Aside = field(default_factory=Aside)
+    rewriting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(REWRITTEN_AT_ONCE))
 
     def make(self, owner: str, form: Form) -> Job:
         """Put what the form says into the queue. Raises as `orders.place`."""
@@ -61,11 +66,11 @@ class Desk:
         return place(self.store, self.results, self.rules, owner, form.asked(self.offer, image))
 
     async def rewrite(self, form: Form) -> tuple[Form, str | None]:
-        """With its prompt rewritten, and what did not go as asked. In a thread, for a language model takes its time. Raises a ValueError
-        for what is no prompt."""
+        """With its prompt rewritten, and what did not go as asked. In a thread, of which others are left to the page: a language model
+        may take minutes. Raises a ValueError for what is no prompt."""
         if form.rewrite_mode == "off":
             return replace(form, rewritten="", rewriter=""), None
-        made = await asyncio.to_thread(self.rewriter, form.prompt, form.rewrite_mode)
+        made = await to_thread.run_sync(self.rewriter, form.prompt, form.rewrite_mode, limiter=self.rewriting)
         return replace(form, rewritten=made.prompt, rewriter=made.backend), made.notice
 
     def view(self, owner: str, shown: str | None, pages: int = 1) -> View:
@@ -97,12 +102,11 @@ class Desk:
             LookupError: it is not there, or another's.
             ValueError: its file or its picture cannot be read.
         """
-        job = self.store.get(job_id, owner)
+        job = await asyncio.to_thread(self.store.get, job_id, owner)
         if job is None:
             raise LookupError("This video is no longer there.")
         form = Form.of_order(job.order) if "video" not in job.files else Form.of_made(await self._made(job), job.order)
-        image = image_of(job.order, self.results)
-        return form, None if image is None else picture_in(image, "The picture", self.rules.max_picture_pixels).pixels
+        return form, await asyncio.to_thread(self._picture, job.order)
 
     async def takes(self, form: Form) -> AsyncIterator[str]:
         """What the video will take, in a sentence; with a plan, in a better one. Raises a ValueError for settings that are none."""
@@ -114,10 +118,18 @@ class Desk:
             yield estimate.sentence(await self.aside(self.planner.plan, sampling), here)
 
     async def _made(self, job: Job) -> Provenance:
-        with self.results.open(job.files["video"]) as file, tempfile.NamedTemporaryFile(suffix=".mp4") as copy:
-            copy.write(file.read())
-            copy.flush()
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as copy:
+            await asyncio.to_thread(self._copy, job.files["video"], copy)
             return Provenance.from_json(await self.aside(metadata_of, copy.name), Path(job.files["video"]))
+
+    def _copy(self, name: str, to: IO[bytes]) -> None:
+        with self.results.open(name) as file:
+            shutil.copyfileobj(file, to)
+        to.flush()
+
+    def _picture(self, order: Order) -> np.ndarray | None:
+        image = image_of(order, self.results)
+        return None if image is None else picture_in(image, "The picture", self.rules.max_picture_pixels).pixels
 
 
 def metadata_of(path: str) -> dict[str, Any]:

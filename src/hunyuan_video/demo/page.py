@@ -1,7 +1,9 @@
-"""What happens on the page: each event, wired to what `desk` does."""
+"""What happens on the page: each event, wired to what `desk` does. What waits for the store or a picture does so in a thread, which Gradio
+gives to plain functions; else a database that is locked would hold up the page for all."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,7 @@ from hunyuan_video.demo.desk import Desk, View
 from hunyuan_video.demo.form import Form
 from hunyuan_video.demo.layout import Page
 from hunyuan_video.demo.markup import text
+from hunyuan_video.demo.sealed import Sealed
 from hunyuan_video.serving.jobs import QueueFullError
 from hunyuan_video.serving.rules import LOCAL
 
@@ -22,7 +25,7 @@ AT_ONCE: dict[str, Any] = QUIET | {"queue": False}  # what only asks the store g
 
 def build(desk: Desk, opening: Form) -> gr.Blocks:
     """The page of a desk, with its fields at `opening`."""
-    with gr.Blocks(title="HunyuanVideo", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS_KEPT) as blocks:
+    with Sealed(title="HunyuanVideo", analytics_enabled=False, fill_width=True, delete_cache=UPLOADS_KEPT) as blocks:
         page = Page(desk.offer, opening, desk.loras())
         _wire(blocks, page, desk)
     return blocks
@@ -40,10 +43,10 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
         try:
             if form.rewrite_mode != "off" and not form.rewritten.strip():
                 form = await rewritten(form)
-            job = desk.make(_owner(request), form)
+            job = await asyncio.to_thread(desk.make, _owner(request), form)
         except (ValueError, QueueFullError, OSError) as error:
             raise gr.Error(text(error), title="Not asked for") from error
-        return [*_sight(desk.view(_owner(request), job.id, pages), last), form.rewritten, form.rewriter]
+        return [*await asyncio.to_thread(look, job.id, pages, last, request), form.rewritten, form.rewriter]
 
     async def rewrite(*values: Any) -> list[str]:
         try:
@@ -72,16 +75,16 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
             case "show":
                 shown = event.job
             case "cancel":
-                desk.store.cancel(event.job, owner)
+                await asyncio.to_thread(desk.store.cancel, event.job, owner)
             case "delete":
-                desk.store.delete(event.job, owner)
+                await asyncio.to_thread(desk.store.delete, event.job, owner)
             case "again":
                 try:
                     fields = page.filled(*await desk.again(owner, event.job))
                 except (LookupError, ValueError, OSError) as error:
                     raise gr.Error(text(error), title="Not filled in") from error
                 gr.Info("The settings of this video are in the form.", duration=3)
-        return [pages, *look(shown, pages, last, request), *fields]
+        return [pages, *await asyncio.to_thread(look, shown, pages, last, request), *fields]
 
     async def takes(*values: Any) -> AsyncIterator[str]:
         try:

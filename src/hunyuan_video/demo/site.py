@@ -27,8 +27,10 @@ from hunyuan_video.serving.jobs import check_id
 from hunyuan_video.serving.rules import LOCAL
 
 MAX_UPLOAD, MAX_LOGIN = "20mb", 4096  # bytes
+AROUND = 2**16  # bytes that Gradio has around what is sent
 LOGIN = Path(__file__).with_name("login.html").read_text(encoding="utf-8")
 OPEN = ("/login", "/health")  # what may be asked for by anybody
+ELSEWHERE = ("/gradio_api/file=http:", "/gradio_api/file=https:")  # where Gradio would fetch from other hosts for its users
 HEADERS = {
     # Gradio's templates are made into functions, and its styles stand in the page. Nothing comes from another host, and nothing goes there.
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -83,7 +85,7 @@ def create_site(desk: Desk, opening: Form) -> FastAPI:
     page: dict[str, Any] = {"theme": THEME, "css": CSS, "max_file_size": MAX_UPLOAD, "footer_links": []}
     off = dict.fromkeys(("run_history", "ssr_mode", "enable_monitoring", "pwa", "mcp_server"), False)
     gr.mount_gradio_app(app, build(desk, opening), "/", auth_dependency=lambda request: whose(keys, request), **page, **off)
-    app.add_middleware(Guard, keys=keys)
+    app.add_middleware(Guard, keys=keys, max_body=desk.rules.max_body + AROUND)
     return app
 
 
@@ -93,10 +95,10 @@ def whose(keys: Mapping[str, str], request: Request) -> str | None:
 
 
 class Guard:
-    """Before everything else: strangers only get to the login, and every answer has the headers."""
+    """Before everything else: strangers only get to the login, nobody sends more than `max_body` bytes, every answer has the headers."""
 
-    def __init__(self, app: ASGIApp, keys: Mapping[str, str]):
-        self.app, self.keys = app, keys
+    def __init__(self, app: ASGIApp, keys: Mapping[str, str], max_body: int):
+        self.app, self.keys, self.max_body = app, keys, max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -110,11 +112,27 @@ class Guard:
         if not self.keys and not is_own(Request(scope).url.hostname or ""):
             # Somebody's web page that has its name point at this machine, and so would be taken for ours by the browser.
             return await Response("Without keys this is for http://localhost alone.", 421)(scope, receive, answered)
+        if scope["path"].startswith(ELSEWHERE):
+            return await Response("This gives its own files alone.", 403)(scope, receive, answered)
         if scope["path"] in OPEN or whose(self.keys, Request(scope)) is not None:
-            return await self.app(scope, receive, answered)
+            return await self.app(scope, self._counted(receive), answered)
         wants_page = scope["method"] == "GET" and scope["path"] == "/"
         response = RedirectResponse("login", 303) if wants_page else Response("Log in first.", 401)
         await response(scope, receive, answered)
+
+    def _counted(self, receive: Receive) -> Receive:
+        taken = 0
+
+        async def counting() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.max_body:
+                # Which the innermost application answers, for Gradio's would make another error a broken server.
+                raise HTTPException(413, f"This is more than {self.max_body} bytes; send a smaller picture.", {"connection": "close"})
+            return message
+
+        return counting
 
 
 def is_own(host: str) -> bool:
