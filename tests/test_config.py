@@ -239,3 +239,8 @@ def test_a_huge_prompt_is_refused_and_the_longest_is_not():
 def test_what_checks_requests_imports_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_prompt_without_meaning_to_any_program_is_refused():
+    with pytest.raises(ValueError, match="number 0"):
+        check_prompt("a\0cat")

@@ -195,6 +195,7 @@ def check_prompt(prompt: str, name: str = "The prompt", *, empty_ok: bool = Fals
     require(empty_ok or bool(prompt.strip()), f"{name} is empty; describe the video in a sentence or two.")
     halves = not prompt.isascii() and any(0xD800 <= ord(letter) < 0xE000 for letter in prompt)
     require(not halves, f"{name} holds half a character (a lone surrogate), which no file can keep; type it again.")
+    require("\0" not in prompt, f"{name} holds a character of number 0, which no program means; type it again.")
     require(
         len(prompt) <= limits.max_prompt_characters,
         f"{name} has {len(prompt)} characters; the limit is {limits.max_prompt_characters}, and the model reads about the first 1,000.",

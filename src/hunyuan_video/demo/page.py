@@ -45,14 +45,14 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
                 form = await rewritten(form)
             job = await asyncio.to_thread(desk.make, _owner(request), form)
         except (ValueError, QueueFullError, OSError) as error:
-            raise gr.Error(text(error), title="Not asked for") from error
+            raise gr.Error(text(error), title="Not asked for", print_exception=False) from error
         return [*await asyncio.to_thread(look, job.id, pages, last, request), form.rewritten, form.rewriter]
 
     async def rewrite(*values: Any) -> list[str]:
         try:
             form = await rewritten(page.form(values))
         except ValueError as error:
-            raise gr.Error(text(error), title="Not rewritten") from error
+            raise gr.Error(text(error), title="Not rewritten", print_exception=False) from error
         return [form.rewritten, form.rewriter]
 
     async def rewritten(form: Form) -> Form:
@@ -82,7 +82,7 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
                 try:
                     fields = page.filled(*await desk.again(owner, event.job))
                 except (LookupError, ValueError, OSError) as error:
-                    raise gr.Error(text(error), title="Not filled in") from error
+                    raise gr.Error(text(error), title="Not filled in", print_exception=False) from error
                 gr.Info("The settings of this video are in the form.", duration=3)
         return [pages, *await asyncio.to_thread(look, shown, pages, last, request), *fields]
 

@@ -18,7 +18,7 @@ class Sealed(gr.Blocks):
         uploads = Path(get_upload_folder()).resolve()
         for path in _named(inputs):
             if not isinstance(path, str) or not Path(path).resolve().is_relative_to(uploads):
-                raise gr.Error("This file was not uploaded here; choose it again.", title="Not taken")
+                raise gr.Error("This file was not uploaded here; choose it again.", title="Not taken", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
 
