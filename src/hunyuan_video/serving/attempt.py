@@ -273,14 +273,10 @@ class Attempt:
             files = self._files.finish(last, Path(folder))
             self._heartbeat.check()
             names = {kind: f"{self._claim.folder}/{path.name}" for kind, path in files.items()}
-            try:
-                for kind, path in files.items():
-                    self._results.put(names[kind], path)
-                patiently(lambda: self._store.finish(self._claim, names, last.provenance.to_json()), self._stop)
-            except LeaseLostError:
-                for name in names.values():
-                    self._results.remove(name)
-                raise
+            for kind, path in files.items():
+                self._results.put(names[kind], path)
+            # If the lease is lost, the files stay: `Upkeep` removes attempts that nobody wants, and knows which these are.
+            patiently(lambda: self._store.finish(self._claim, names, last.provenance.to_json()), self._stop)
 
     def _fail(self, code: str, message: str, outcome: Outcome) -> Outcome:
         try:

@@ -220,8 +220,12 @@ class Store:
             return row.cancelling
 
     def finish(self, claim: Claim, files: dict[str, str], provenance: dict[str, Any]) -> None:
-        """The video is there, whole: `files` says where, by what they are. One that was to be cancelled meanwhile is done all the same."""
+        """The video is there, whole: `files` says where, by what they are. One that was to be cancelled meanwhile is done all the same. May
+        be said again, if the answer was lost."""
         with self._writing() as db:
+            said = (jobs.c.id == claim.job.id, jobs.c.attempt == claim.job.attempt, jobs.c.status == "completed")
+            if db.scalar(select(jobs.c.id).where(*said)) is not None:
+                return
             row = self._held(db, claim)
             self._end(db, row, "completed", files=files, provenance=provenance, progress=100)
 
