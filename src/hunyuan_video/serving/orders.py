@@ -84,7 +84,7 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
     except (
         QueueFullError,
         KeyReusedError,
-    ):  # after any other error the job may be there all the same; if not, `Upkeep` removes the picture
+    ):  # after another error the job may be there; if it is not, `Upkeep` removes the picture
         results.remove(job_id)
         raise
     if made.id != job_id:
