@@ -81,10 +81,7 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
     results.put(image, asked.image)  # before anybody is told that the job is there
     try:
         made = store.submit(new, limit=rules.max_queue)
-    except (
-        QueueFullError,
-        KeyReusedError,
-    ):  # after another error the job may be there; if it is not, `Upkeep` removes the picture
+    except (QueueFullError, KeyReusedError):  # after another error the job may be there; if it is not, `Upkeep` removes the picture
         results.remove(job_id)
         raise
     if made.id != job_id:
