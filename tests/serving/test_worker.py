@@ -206,6 +206,25 @@ def test_a_video_is_done_though_the_answer_to_its_end_was_lost(
     assert "attempt 1: done" in caplog.text and [event.kind for event in store.events(job.id)].count("completed") == 1
 
 
+def test_a_video_waits_for_files_that_are_away_and_does_without_a_preview(
+    store: Store, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hunyuan_video.serving.faults._PAUSE", 0.0)
+    put, refused = results.put, set[str]()
+
+    def away(name: str, source: Path | bytes) -> str:
+        if name not in refused:
+            refused.add(name)
+            raise ConnectionError("nobody answers")
+        return put(name, source)
+
+    monkeypatch.setattr(results, "put", away)
+    job = submit(store)
+    run(store, results, Studio())
+    assert read(results, look(store, job).files["video"]) == right_video(job.order)
+    assert refused == {f"{job.id}/1/{what}" for what in ("preview.webp", "video.mp4")}
+
+
 def test_cancelling_ends_a_video_within_a_step(store: Store, results: Results) -> None:
     job = submit(store)
     studio = Studio(lambda order, step: store.cancel(job.id) and None if step == 2 else None)
