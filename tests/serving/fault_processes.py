@@ -24,7 +24,7 @@ from hunyuan_video.serving.store import Store
 from hunyuan_video.serving.worker import work
 from hunyuan_video.signals import Waiting
 
-LEASE = 1.5  # seconds
+LEASE = 5.0  # seconds: more than a loaded machine lets a process wait
 
 
 def api(store: Store, results: Results, port: int) -> None:

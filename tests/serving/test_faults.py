@@ -38,7 +38,8 @@ class House:
         self.ports = [free_port() for _ in range(apis)]
         self._names = itertools.count()
         self.apis = [self._start("api", str(port)) for port in self.ports]
-        self.workers = [self._start("worker", f"w{next(self._names)}") for _ in range(workers)]
+        self.names = [f"w{next(self._names)}" for _ in range(workers)]
+        self.workers = [self._start("worker", name) for name in self.names]
 
     def _start(self, what: str, which: str) -> Any:
         return start(what, self.url, str(self.folder), which)
@@ -54,18 +55,20 @@ class House:
         self.add_worker(index)
 
     def add_worker(self, index: int) -> None:
-        self.workers[index] = self._start("worker", f"w{next(self._names)}")
+        self.names[index] = f"w{next(self._names)}"
+        self.workers[index] = self._start("worker", self.names[index])
 
     def job(self, job_id: str) -> Job | None:
         return self.store.get(job_id)
 
     def wait(self, *, restart: bool = False) -> None:
-        """Until all is made; with `restart` also by workers that end meanwhile."""
+        """Until all is made; with `restart` also by workers that end meanwhile, whose jobs are given back at once."""
         deadline = time.monotonic() + PATIENCE
         while any(self.store.counts()[status] for status in ACTIVE):
             assert time.monotonic() < deadline, self.store.counts()
             for index, worker in enumerate(self.workers):
                 if restart and not worker.is_alive():
+                    self.store.lost(f"{self.names[index]}-{worker.pid}")
                     self.add_worker(index)
             time.sleep(0.05)
 
@@ -153,7 +156,7 @@ def kill_in_rounds(built: House, rounds: int, jobs: int, clients: int, pause: fl
         assert time.monotonic() - begun < PATIENCE
     enough.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     asked = time.monotonic() - begun
     acknowledged = {job_id: prompt for thread in threads for job_id, prompt in thread.acknowledged.items()}
     built.wait()
@@ -207,9 +210,9 @@ def test_sigterm_lets_a_worker_finish_its_step_and_end_well(tmp_path: Path) -> N
         enough = threading.Event()
         client = Client(built.ports, enough, 20)
         client.start()
-        client.join(30)
+        client.join(PATIENCE)
         built.workers[0].terminate()
-        built.workers[0].join(10)
+        built.workers[0].join(60)
         assert built.workers[0].exitcode == 0
         counts = built.store.counts()
         assert (counts["in_progress"], sum(counts.values())) == (0, 20) and built.store.live_workers() == []

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from hunyuan_video.config import FullSampling, Limits, RewriteMode, Sampling
 from hunyuan_video.request import Request, Rewriting, Strengths
 from hunyuan_video.rewriting import Rewritten
-from hunyuan_video.serving.jobs import KeyReusedError, NamedLora, QueueFullError
+from hunyuan_video.serving.jobs import Job, KeyReusedError, NamedLora, NewJob, QueueFullError
 from hunyuan_video.serving.migrations import upgrade
-from hunyuan_video.serving.orders import Asked, lora_files, place, request_of
+from hunyuan_video.serving.orders import Asked, image_of, lora_files, place, request_of
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import Rules
 from hunyuan_video.serving.store import Store
@@ -54,6 +55,20 @@ def loras(tmp_path: Path) -> Path:
 
 def rules(**more: object) -> Rules:
     return Rules("tiny", SMALL, lambda request: None, **more)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_picture_of_a_job_stays_though_the_answer_was_lost(store: Store, results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = store.submit
+
+    def lost(new: NewJob, *, limit: int | None = None) -> Job:
+        submit(new, limit=limit)
+        raise OperationalError("commit", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(store, "submit", lost)
+    with pytest.raises(OperationalError):
+        place(store, results, rules(image_to_video=True), "ann", Asked("a cat", image=png()))
+    (job,), _ = store.list()
+    assert image_of(job.order, results) == png()
 
 
 def test_an_order_has_nothing_left_open(store: Store, results: Results) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Connection, create_engine, event, inspect, select, update
 
 from hunyuan_video.config import FullSampling
 from hunyuan_video.serving.jobs import Job, KeyReusedError, LeaseLostError, NewJob, Order, QueueFullError
 from hunyuan_video.serving.migrations import upgrade
-from hunyuan_video.serving.store import Store
-from hunyuan_video.serving.tables import metadata
+from hunyuan_video.serving.store import FORGET_WORKER, Store
+from hunyuan_video.serving.tables import jobs, metadata, workers
 
 
 class Clock:
@@ -81,6 +82,23 @@ def test_no_more_wait_than_may(store: Store) -> None:
     assert raised.value.retry_after > 0
 
 
+def test_one_owners_full_queue_is_not_anothers(store: Store) -> None:
+    store.submit(new("ann"), limit=1)
+    assert store.submit(new("bob"), limit=1).status == "queued"
+
+
+def test_no_more_wait_than_may_also_if_many_ask_at_once(store: Store) -> None:
+    def ask(_number: int) -> bool:
+        try:
+            store.submit(new(), limit=2)
+        except QueueFullError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(ask, range(24))) == 2
+
+
 def test_pages_go_on_where_the_last_ended(store: Store) -> None:
     ids = [store.submit(new()).id for _ in range(5)]
     seen, after = [], None
@@ -105,6 +123,77 @@ def test_owners_take_turns(store: Store) -> None:
         order.append(claim.job.order.prompt)
         store.finish(claim, {}, {})
     assert order == ["a1", "b1", "e1", "a2", "a3"]
+
+
+def test_who_deletes_finished_videos_is_not_always_next(store: Store) -> None:
+    for prompt in ("a1", "a2", "a3"):
+        store.submit(new("ann", prompt))
+    for prompt in ("b1", "b2"):
+        store.submit(new("bob", prompt))
+    order = []
+    while (claim := store.claim("w")) is not None:
+        order.append(claim.job.order.prompt)
+        store.finish(claim, {}, {})
+        store.delete(claim.job.id, "ann")
+    assert order == ["a1", "b1", "a2", "b2", "a3"]
+
+
+def test_a_jobs_place_is_how_many_are_made_before_it(store: Store) -> None:
+    submitted = [store.submit(new(owner)) for owner in ("ann", "ann", "ann", "ann", "bob", "bob", "eve")]
+    places = {job.id: store.place(job) for job in submitted}
+    made = []
+    while (claim := store.claim("w")) is not None:
+        made.append(claim.job.id)
+        store.finish(claim, {}, {})
+    last = {job.owner: job.id for job in submitted}  # others' jobs may be before or after it in the same round
+    assert all(made.index(job) <= place <= made.index(job) + 2 for job, place in places.items())
+    assert places[last["ann"]] == made.index(last["ann"]) == 6 and places[last["eve"]] == made.index(last["eve"]) == 2
+
+
+def test_a_worker_makes_what_was_ordered_of_its_model(store: Store) -> None:
+    job = store.submit(new())
+    assert store.claim("w1", "miniature") is None
+    claim = store.claim("w2", "tiny")
+    assert claim is not None and claim.job.id == job.id
+
+
+def test_an_order_of_another_version_fails_and_the_next_one_is_made(store: Store) -> None:
+    strange, good = store.submit(new(prompt="a strange cat")), store.submit(new())
+    with store.engine.connect().execution_options(writes=True) as db, db.begin():
+        db.execute(update(jobs).where(jobs.c.id == strange.id).values(order={"prompt": "a strange cat", "sampling": {"colour": 3}}))
+    (_, shown), _ = store.list("ann")
+    assert shown == store.get(strange.id) and shown.order.prompt == "a strange cat"
+    assert claimed(store).id == good.id
+    failed = store.get(strange.id)
+    assert failed is not None and failed.error_code == "invalid_request" and "another version" in (failed.error_message or "")
+
+
+def test_who_finds_nothing_to_do_writes_only_to_say_that_it_lives(store: Store, clock: Clock) -> None:
+    wrote: list[object] = []
+
+    def note(connection: Connection) -> None:
+        if connection.get_execution_options().get("writes"):
+            wrote.append(connection)
+
+    event.listen(store.engine, "begin", note)
+    for _ in range(20):  # 20 seconds, of a lease of 30
+        assert store.claim("w", "tiny") is None
+        clock.now += 1
+    assert len(wrote) == 2 and [worker.id for worker in store.live_workers()] == ["w"]
+
+
+def test_a_dead_worker_stays_dead_and_is_forgotten(store: Store, clock: Clock) -> None:
+    job = store.submit(new())
+    store.claim("w")
+    store.cancel(job.id)
+    clock.now += 31
+    store.reap()
+    ended = store.get(job.id)
+    assert ended is not None and ended.error_code == "cancelled" and store.live_workers() == []
+    clock.now += FORGET_WORKER
+    store.reap()
+    with store.engine.connect() as db:
+        assert db.execute(select(workers)).all() == []
 
 
 def test_who_has_more_running_waits(store: Store) -> None:
@@ -172,6 +261,16 @@ def test_cancelling_ends_what_waits_and_tells_who_works(store: Store) -> None:
     assert claim is not None and not store.renew(claim)
     store.cancel(claim.job.id)
     assert store.renew(claim) and store.report(claim, "denoise", 1, 2)
+
+
+def test_a_job_that_is_given_back_after_it_was_cancelled_is_cancelled(store: Store) -> None:
+    job = store.submit(new())
+    claim = store.claim("w")
+    assert claim is not None
+    store.cancel(job.id)
+    store.release(claim)
+    ended = store.get(job.id)
+    assert ended is not None and (ended.status, ended.error_code) == ("failed", "cancelled")
 
 
 def test_what_waits_too_long_and_what_is_kept_long_enough_go(store: Store, clock: Clock) -> None:

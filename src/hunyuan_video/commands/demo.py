@@ -36,7 +36,7 @@ class Demo:
     loras: Path | None = None
     """folder of LoRA files that may be chosen"""
     max_queue: int = 100
-    """how many videos may wait"""
+    """how many videos of each key may wait"""
     prompt: str = ""
     """what stands in the prompt's field at the beginning"""
     negative_prompt: str = ""

@@ -37,7 +37,7 @@ class Serve:
     """how prompts are rewritten, if a client says nothing else: normal, to be understood, also from Chinese; master, to look their best"""
     rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
     max_queue: int = 100
-    """how many videos may wait; who asks for one more is told when to come again"""
+    """how many videos of each key may wait; who asks for one more is told when to come again"""
     limits: Annotated[Limits, Flat] = FOR_STRANGERS
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
     which: Loads = field(default_factory=Which)

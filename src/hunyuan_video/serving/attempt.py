@@ -252,7 +252,7 @@ class Attempt:
                 path = Path(folder) / "state.safetensors"
                 self._files.keep(State(done, _described(step), step.latents), path)
                 self._heartbeat.check()
-                name = self._results.put(f"{self._claim.folder}/state.safetensors", path)
+                name = self._put(f"{self._claim.folder}/state.safetensors", path)
         except OSError as error:
             if not must:
                 raise
@@ -266,21 +266,24 @@ class Attempt:
             return None
         self._heartbeat.check()
         self._shown_at = time.monotonic()
-        return self._results.put(f"{self._claim.folder}/preview.webp", picture)
+        try:
+            return self._results.put(f"{self._claim.folder}/preview.webp", picture)
+        except ConnectionError as error:
+            log.warning("%s: a preview could not be kept (%s).", self._claim.job.id, error)  # the next one may
+            return None
+
+    def _put(self, name: str, path: Path) -> str:
+        return patiently(lambda: self._results.put(name, path), self._stop)
 
     def _finish(self, last: Step) -> None:
         with tempfile.TemporaryDirectory(prefix="hunyuan-video-") as folder:
             files = self._files.finish(last, Path(folder))
             self._heartbeat.check()
             names = {kind: f"{self._claim.folder}/{path.name}" for kind, path in files.items()}
-            try:
-                for kind, path in files.items():
-                    self._results.put(names[kind], path)
-                patiently(lambda: self._store.finish(self._claim, names, last.provenance.to_json()), self._stop)
-            except LeaseLostError:
-                for name in names.values():
-                    self._results.remove(name)
-                raise
+            for kind, path in files.items():
+                self._put(names[kind], path)
+            # If the lease is lost, the files stay: `Upkeep` removes attempts that nobody wants, and knows which these are.
+            patiently(lambda: self._store.finish(self._claim, names, last.provenance.to_json()), self._stop)
 
     def _fail(self, code: str, message: str, outcome: Outcome) -> Outcome:
         try:

@@ -27,19 +27,20 @@ class BrokenError(RuntimeError):
 
 
 def patiently(ask: Callable[[], Result], stop: Callable[[], bool]) -> Result:
-    """What the database answers, which may be away for a while, or full.
+    """What the database or whoever keeps the files answers, which may be away for a while, or full.
 
     Raises:
-        OperationalError: it has not come back, and the process is to `stop()`.
+        OperationalError, ConnectionError: it has not come back, and the process is to `stop()`.
     """
     asked_to_stop: float | None = None
     said = False
     while True:
         try:
             return ask()
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, ConnectionError) as error:
             if not said:
-                log.warning("The database does not answer (%s); asking on.", str(error.orig).strip())
+                who, why = ("Who keeps the files", error) if isinstance(error, ConnectionError) else ("The database", error.orig)
+                log.warning("%s does not answer (%s); asking on.", who, str(why).strip())
                 said = True
             if stop():
                 asked_to_stop = asked_to_stop or time.monotonic()

@@ -42,9 +42,9 @@ class Order:
     """of `Results`: the picture to begin with"""
     loras: tuple[NamedLora, ...] = ()
     rewritten: Rewriting | None = None
+    """how the prompt came about, if not as it was typed"""
     notice: str | None = None
     """what did not go as asked when it was ordered"""
-    """how the prompt came about, if not as it was typed"""
 
     def __post_init__(self) -> None:
         check_types(self)

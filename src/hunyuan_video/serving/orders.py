@@ -14,7 +14,7 @@ from typing import Literal
 from hunyuan_video.config import RewriteMode, Sampling, check_prompt, require
 from hunyuan_video.pictures import picture_in
 from hunyuan_video.request import Adapter, Picture, Request, Rewriting, Strengths
-from hunyuan_video.serving.jobs import Job, NamedLora, NewJob, Order
+from hunyuan_video.serving.jobs import Job, KeyReusedError, NamedLora, NewJob, Order, QueueFullError
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import MAX_PICTURE_PIXELS, Rules
 from hunyuan_video.serving.store import Store
@@ -78,14 +78,15 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
     new = NewJob(job_id, owner, rules.model, order, asked.remixed_from, asked.webhook, idempotency_key, _digest(asked))
     if image is None or asked.image is None:
         return store.submit(new, limit=rules.max_queue)
-    made = None
     results.put(image, asked.image)  # before anybody is told that the job is there
     try:
         made = store.submit(new, limit=rules.max_queue)
-        return made
-    finally:
-        if made is None or made.id != job_id:
-            results.remove(job_id)
+    except (QueueFullError, KeyReusedError):  # after another error the job may be there; if it is not, `Upkeep` removes the picture
+        results.remove(job_id)
+        raise
+    if made.id != job_id:
+        results.remove(job_id)
+    return made
 
 
 def _prompt_of(asked: Asked, rules: Rules) -> tuple[str, Rewriting | None, str | None]:

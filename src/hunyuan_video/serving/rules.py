@@ -45,7 +45,7 @@ class Rules:
     rewrite: RewriteMode | None = None
     """how, where a client does not say"""
     max_queue: int = 100
-    """jobs that may wait"""
+    """jobs of each owner that may wait"""
     max_body: int = MAX_BODY
     max_picture_pixels: int = MAX_PICTURE_PIXELS
     fps: int = 24

@@ -14,11 +14,13 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, and_, create_engine, delete, event, func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from hunyuan_video.serving import tallies
+from hunyuan_video.config import FullSampling
+from hunyuan_video.serving import tallies, turns
 from hunyuan_video.serving.jobs import (
     CANCELLED,
     CRASHED,
     EXPIRED,
+    REFUSED,
     Claim,
     Delivery,
     Event,
@@ -38,7 +40,9 @@ LEASE = 30.0  # seconds without a sign of life after which a worker counts as de
 HOW_LONG_KEPT = 7 * 24 * 3600.0  # seconds for which a finished video can be had
 HOW_LONG_QUEUED = 7 * 24 * 3600.0  # seconds after which a job that nobody has begun is given up
 FIRST_GUESS = 60.0  # seconds a video takes, as long as none has been made
-_CLAIMING = 0x4875_6E79  # of PostgreSQL's advisory locks: claims come one after the other, for each looks at all owners
+FORGET_WORKER = 3600.0  # seconds after its last sign of life
+# Of PostgreSQL's advisory locks. Claims come one after the other, for each looks at all owners; an owner's jobs are counted one by one.
+_CLAIMING, _COUNTING = 0x4875_6E79, 0x4875_6E7A
 _PATIENCE = 30  # seconds for which SQLite waits for another's transaction
 
 
@@ -68,15 +72,14 @@ class Store:
         """Keep a job; or return the one that the same owner's same idempotency key has made.
 
         Raises:
-            QueueFullError: `limit` jobs wait already.
+            QueueFullError: `limit` jobs of this owner wait already.
             KeyReusedError: the key came with something else.
         """
         with self._writing() as db:
             if (made := self._made_before(db, new)) is not None:
                 return made
-            waiting = db.scalar(select(func.count()).where(jobs.c.status == "queued")) or 0
-            if limit is not None and waiting >= limit:
-                raise QueueFullError(f"{waiting} videos wait already, and no more may; try again later.", self._retry_after(db))
+            if limit is not None:
+                self._check_queue(db, new.owner, limit)
             row = {
                 "id": new.id, "owner": new.owner, "status": "queued", "progress": 0, "created_at": self._now(db), "model": new.model,
                 "order": new.order.to_json(), "remixed_from": new.remixed_from, "attempt": 0, "crashes": 0, "cancelling": False, "step": 0,
@@ -118,10 +121,9 @@ class Store:
         return found[:limit], len(found) > limit
 
     def place(self, job: Job) -> int:
-        """How many jobs are before it in the queue, if owners take turns by arrival: 0 is the next one."""
+        """How many jobs are before it in the queue, as owners take turns: 0 is the next one."""
         with self._reading() as db:
-            earlier = or_(jobs.c.created_at < job.created_at, and_(jobs.c.created_at == job.created_at, jobs.c.id < job.id))
-            return db.scalar(select(func.count()).where(jobs.c.status == "queued", earlier)) or 0
+            return turns.place(db, job)
 
     def cancel(self, job_id: str, owner: str | None = None) -> Job | None:
         """End a waiting job, or ask the worker of a running one to end it; of one that is over, nothing. None as for `get`."""
@@ -151,31 +153,27 @@ class Store:
 
     # What workers ask for.
 
-    def claim(self, worker: str, model: str = "") -> Claim | None:
-        """The job whose turn it is, of the owner with the fewest running ones, and among these the one that was served longest ago; None if
-        none waits. `worker` is then known to live, and to have `model`."""
+    def claim(self, worker: str, model: str | None = None) -> Claim | None:
+        """The job whose turn it is (see `turns`), of those for `model` (None: any); None if none waits. `worker` is then known to live."""
+        with self._reading() as db:  # most times nothing waits, and whoever asks twice a second should not write then
+            if not self._has_work(db, worker, model, self._now(db)):
+                return None
         with self._writing() as db:
             if not self._is_sqlite:
                 db.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
             now = self._now(db)
             self._seen(db, worker, None, now, model)
             self._reap(db, now)
-            running = func.sum((jobs.c.status == "in_progress").cast(jobs.c.attempt.type))
-            owners = select(jobs.c.owner, running.label("running"), func.max(jobs.c.started_at).label("served")).group_by(jobs.c.owner)
-            each = owners.subquery()
-            turn = (each.c.running, func.coalesce(each.c.served, 0), jobs.c.created_at, jobs.c.id)
-            query = select(jobs.c.id).join(each, each.c.owner == jobs.c.owner).where(jobs.c.status == "queued").order_by(*turn).limit(1)
-            job_id = db.scalar(query)
-            if job_id is None:
+            row = self._next(db, model)
+            if row is None:
                 return None
             values = {"status": "in_progress", "started_at": now, "worker": worker, "lease_until": now + self.lease}
-            claimed = update(jobs).where(jobs.c.id == job_id, jobs.c.status == "queued").values(attempt=jobs.c.attempt + 1, **values)
-            if db.execute(claimed).rowcount == 0:  # cancelled meanwhile
-                return None
-            self._seen(db, worker, job_id, now, model)
-            job = self._job(db, job_id)
+            db.execute(update(jobs).where(jobs.c.id == row.id).values(attempt=row.attempt + 1, **values))
+            turns.serve(db, row.owner, now)
+            self._seen(db, worker, row.id, now, model)
+            job = self._job(db, row.id)
             if job.attempt > 1:
-                self._tell(db, job_id, "resumed", {"attempt": job.attempt, "step": job.state_step})
+                self._tell(db, job.id, "resumed", {"attempt": job.attempt, "step": job.state_step})
             return Claim(job, worker)
 
     def renew(self, claim: Claim) -> bool:
@@ -220,21 +218,30 @@ class Store:
             return row.cancelling
 
     def finish(self, claim: Claim, files: dict[str, str], provenance: dict[str, Any]) -> None:
-        """The video is there, whole: `files` says where, by what they are. One that was to be cancelled meanwhile is done all the same."""
+        """The video is there, whole: `files` says where, by what they are. One that was to be cancelled meanwhile is done all the same. May
+        be said again, if the answer was lost."""
         with self._writing() as db:
+            said = (jobs.c.id == claim.job.id, jobs.c.attempt == claim.job.attempt, jobs.c.status == "completed")
+            if db.scalar(select(jobs.c.id).where(*said)) is not None:
+                return
             row = self._held(db, claim)
             self._end(db, row, "completed", files=files, provenance=provenance, progress=100)
+            self._seen(db, claim.worker, None, self._now(db))
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
         """It cannot be made, and shall not be tried again."""
         with self._writing() as db:
             self._end(db, self._held(db, claim), "failed", error_code=code, error_message=message)
+            self._seen(db, claim.worker, None, self._now(db))
 
     def release(self, claim: Claim) -> None:
-        """Give a job back, to be gone on with by another worker: this one is asked to stop."""
+        """Give a job back, to be gone on with by another worker: this one is asked to stop. One that was to be cancelled ends."""
         with self._writing() as db:
-            self._held(db, claim)
-            self._write(db, claim, status="queued", worker=None, lease_until=None)
+            row = self._held(db, claim)
+            if row.cancelling:
+                self._end(db, row, "failed", error_code=CANCELLED, error_message="Cancelled.")
+            else:
+                self._write(db, claim, status="queued", worker=None, lease_until=None)
             self._seen(db, claim.worker, None, self._now(db))
 
     def lost(self, worker: str) -> None:
@@ -252,7 +259,8 @@ class Store:
     # What keeps the house.
 
     def reap(self) -> None:
-        """Give the jobs of dead workers back, or up after `MAX_CRASHES`; give up what waited too long; forget what is over and expired."""
+        """Give the jobs of dead workers back, or up after `MAX_CRASHES`, and forget such workers; give up what waited too long; forget what
+        is over and expired."""
         with self._writing() as db:
             self._reap(db, self._now(db))
 
@@ -327,6 +335,32 @@ class Store:
             raise KeyReusedError("This Idempotency-Key came with another request before; use a new one for each video.")
         return None if row is None else _to_job(row)
 
+    def _check_queue(self, db: Connection, owner: str, limit: int) -> None:
+        if not self._is_sqlite:
+            db.execute(select(func.pg_advisory_xact_lock(_COUNTING, func.hashtext(owner))))
+        number = db.scalar(select(func.count()).where(jobs.c.status == "queued", jobs.c.owner == owner)) or 0
+        if number >= limit:
+            raise QueueFullError(f"{number} of your videos wait already, and no more may; try again later.", self._retry_after(db))
+
+    def _has_work(self, db: Connection, worker: str, model: str | None, now: float) -> bool:
+        """Whether a claim would change anything: a job waits, one is overdue, or it is time to say that the worker lives."""
+        overdue = and_(jobs.c.status == "in_progress", jobs.c.lease_until < now)
+        if db.scalar(select(jobs.c.id).where(or_(turns.waiting(model), overdue)).limit(1)) is not None:
+            return True
+        known = (workers.c.id == worker, *(() if model is None else (workers.c.model == model,)))
+        return db.scalar(select(workers.c.id).where(*known, workers.c.seen_at > now - self.lease / 3)) is None
+
+    def _next(self, db: Connection, model: str | None) -> Row[Any] | None:
+        """Jobs that cannot be read fail here, one by one: nobody could make them, and they must not stop the others."""
+        while (row := turns.next_job(db, model)) is not None:
+            try:
+                Order.from_json(row.order)
+            except ValueError as error:
+                self._end(db, row, "failed", error_code=REFUSED, error_message=str(error))
+                continue
+            return row
+        return None
+
     def _retry_after(self, db: Connection) -> int:
         """Until a place is free, by what the last videos took and how many workers there are."""
         took = select((jobs.c.completed_at - jobs.c.started_at).label("took")).where(jobs.c.status == "completed")
@@ -364,8 +398,6 @@ class Store:
         if row.webhook is not None:
             sent = {"job": row.id, "url": row.webhook, "kind": f"video.{status}", "created_at": now, "tries": 0, "next_at": now}
             db.execute(insert(deliveries), sent)
-        if row.worker is not None:
-            self._seen(db, row.worker, None, now)
 
     def _reap(self, db: Connection, now: float) -> None:
         for row in db.execute(self._locked(select(jobs).where(jobs.c.status == "in_progress", jobs.c.lease_until < now))).all():
@@ -381,6 +413,7 @@ class Store:
         late = select(jobs).where(jobs.c.status == "queued", jobs.c.attempt == 0, jobs.c.created_at < now - self.queued)
         for row in db.execute(self._locked(late)).all():
             self._end(db, row, "failed", error_code=EXPIRED, error_message="No worker has begun it in time.")
+        db.execute(delete(workers).where(workers.c.seen_at < now - max(FORGET_WORKER, self.lease)))
         for job_id in db.scalars(select(jobs.c.id).where(jobs.c.expires_at < now)).all():
             if db.execute(delete(jobs).where(jobs.c.id == job_id)).rowcount:
                 self._forget(db, job_id)
@@ -457,5 +490,14 @@ def _to_job(row: Row[Any]) -> Job:
     values: dict[str, Any] = dict(row._mapping)
     for name in ("lease_until", "idempotency_key", "digest"):
         del values[name]
-    values["order"] = Order.from_json(values["order"])
+    values["order"] = _order_of(values["order"])
     return Job(**values)
+
+
+def _order_of(values: Any) -> Order:
+    """To look at. One of another version shows what it can; `Store.claim` fails the job if it still waits."""
+    try:
+        return Order.from_json(values)
+    except ValueError:
+        prompt = values.get("prompt") if isinstance(values, dict) else None
+        return Order(prompt if isinstance(prompt, str) and prompt.strip() else "(of another version)", FullSampling())

@@ -55,6 +55,9 @@ events = Table(
     sqlite_autoincrement=True,  # so that the number of a forgotten event never comes again
 )
 
+# `served_at` is when one of their jobs was last begun.
+owners = Table("owners", metadata, Column("name", String(200), primary_key=True), Column("served_at", Float(53), nullable=False))
+
 workers = Table(
     "workers",
     metadata,

@@ -41,13 +41,13 @@ def work(
     craft: Craft,
     *,
     name: str,
-    model: str = "",
+    model: str | None = None,
     stop: Callable[[], bool],
     idle: Callable[[], None] = lambda: None,
     poll: float = POLL,
 ) -> None:
     """Make videos until `stop()`: then the state after the running step is kept and its job given back. `name` is this worker's, and no
-    other's; `idle` is called whenever nothing waits, every `poll` seconds.
+    other's; `model` is which orders it makes (None: all); `idle` is called whenever nothing waits, every `poll` seconds.
 
     Raises:
         BrokenError: what makes videos cannot go on; the job has been told.
