@@ -24,6 +24,7 @@ from hunyuan_video.serving.rules import Rules
 from hunyuan_video.serving.security import digest_of
 from hunyuan_video.serving.store import Store
 
+HERE = "http://localhost"  # a Host that needs no key
 ANN, BOB = "key-of-ann-0123456789", "key-of-bob-0123456789"
 SMALL = FullSampling(height=64, width=64, num_frames=9, num_steps=4)
 SECRET = "whsec_" + "QUJD" * 10

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from served import ANN, BOB, MP4, SMALL, Served, picture
+from served import ANN, BOB, HERE, MP4, SMALL, Served, picture
 
 from hunyuan_video.serving.schema import frames_of, seconds_of
 
@@ -31,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[TestClient]:
-    with TestClient(served.app, headers={"Authorization": f"Bearer {ANN}"}) as client:
+    with TestClient(served.app, base_url=HERE, headers={"Authorization": f"Bearer {ANN}"}) as client:
         yield client
 
 
@@ -377,7 +377,7 @@ def test_the_same_idempotency_key_is_the_same_video(client: TestClient, bob: dic
 
 def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
     served = Served(tmp_path, max_queue=1, keys={})
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         assert client.post("/v1/videos", json={"prompt": "a"}).status_code == 200
         response = client.post("/v1/videos", json={"prompt": "a"})
         assert error_of(response, 429)["type"] == "rate_limit_error" and int(response.headers["retry-after"]) > 0
@@ -389,7 +389,7 @@ def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     served.store.engine.dispose()
     (tmp_path / "jobs.db").unlink()
     (tmp_path / "jobs.db").mkdir()
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         response = client.get("/v1/videos")
         assert error_of(response, 503) and "retry-after" in response.headers
     served.close()
@@ -402,7 +402,7 @@ def test_no_room_for_a_picture_is_said(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(served.results, "put", full)
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         response = client.post("/v1/videos", json={"prompt": "a", "input_reference": PNG_URL})
         assert error_of(response, 503)["code"] == "insufficient_storage"
     assert served.store.counts()["queued"] == 0
@@ -416,7 +416,7 @@ def test_what_breaks_inside_is_an_answer_without_details(tmp_path: Path, monkeyp
         raise RuntimeError("a secret detail")
 
     monkeypatch.setattr(served.store, "list", broken)
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         response = client.get("/v1/videos")
         error = error_of(response, 500)
         assert "secret" not in response.text and response.headers["x-request-id"] in error["message"]
@@ -428,7 +428,7 @@ def test_what_breaks_inside_is_an_answer_without_details(tmp_path: Path, monkeyp
 
 def test_health_and_readiness_need_no_key(tmp_path: Path) -> None:
     served = Served(tmp_path)
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         assert client.get("/health").json() == {"status": "ok"}
         assert error_of(client.get("/ready"), 503)["code"] == "no_worker"
         assert served.store.claim("w") is None

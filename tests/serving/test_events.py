@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from served import Served, picture
+from served import HERE, Served, picture
 
 from hunyuan_video.serving import events
 from hunyuan_video.serving.jobs import Event
@@ -26,7 +26,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> TestClient:
-    return TestClient(served.app)
+    return TestClient(served.app, base_url=HERE)
 
 
 def parsed(text: str) -> list[tuple[str, int | None, dict]]:

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 from fastapi.testclient import TestClient
-from served import SECRET, Served
+from served import HERE, SECRET, Served
 
 from hunyuan_video.serving import webhooks
 from hunyuan_video.serving.jobs import Delivery
@@ -75,7 +75,7 @@ def send_until(served: Served, enough: Callable[[], bool]) -> None:
 
 
 def ordered(served: Served, url: str) -> str:
-    response = TestClient(served.app).post("/v1/videos", json={"prompt": "a cat", "webhook_url": url})
+    response = TestClient(served.app, base_url=HERE).post("/v1/videos", json={"prompt": "a cat", "webhook_url": url})
     assert response.status_code == 200, response.text
     return response.json()["id"]
 
@@ -128,7 +128,7 @@ def test_one_that_never_arrives_is_given_up(served: Served, monkeypatch: pytest.
 
 
 def test_an_app_sends_while_it_runs(served: Served) -> None:
-    with receiver(200) as (url, came), TestClient(served.app) as client:
+    with receiver(200) as (url, came), TestClient(served.app, base_url=HERE) as client:
         client.post("/v1/videos", json={"prompt": "a cat", "webhook_url": url})
         served.finish()
         for _ in range(1000):
@@ -184,5 +184,5 @@ def test_it_goes_to_the_address_that_was_checked_and_asks_for_the_names_certific
     ],
 )  # fmt: skip
 def test_other_places_are_refused_when_a_video_is_ordered(url: str, served: Served) -> None:
-    error = TestClient(served.app).post("/v1/videos", json={"prompt": "a", "webhook_url": url})
+    error = TestClient(served.app, base_url=HERE).post("/v1/videos", json={"prompt": "a", "webhook_url": url})
     assert error.status_code == 400 and error.json()["error"]["param"] == "webhook_url"

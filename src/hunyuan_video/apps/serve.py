@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import logging
 import os
 import secrets
@@ -18,7 +16,7 @@ from hunyuan_video.apps.supervisor import Child, supervise
 from hunyuan_video.config import Place, require
 from hunyuan_video.leash import end_with_holder
 from hunyuan_video.serving.rules import Rules
-from hunyuan_video.serving.security import read_keys
+from hunyuan_video.serving.security import is_own, read_keys
 from hunyuan_video.serving.store import Store
 from hunyuan_video.weights import Weights
 
@@ -49,13 +47,6 @@ def rules_of(found: Weights, host: str, keys: str, **more: Any) -> Rules:
         keys=digests,
         **more,
     )
-
-
-def is_own(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def serve_api(address: tuple[str, int], place: Place, rules: Rules) -> None:

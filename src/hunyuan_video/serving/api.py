@@ -44,7 +44,7 @@ def create_app(store: Store, results: Results, rules: Rules) -> FastAPI:
     handle_errors(app, [*router.routes, *house.routes])
     app.include_router(router)
     app.include_router(house)
-    app.add_middleware(Guard, max_body=rules.max_body)
+    app.add_middleware(Guard, max_body=rules.max_body, is_open=not rules.keys)
     app.openapi = lambda: _openapi(app)
     return app
 

@@ -22,8 +22,8 @@ BUSY = 5  # seconds after which to ask again when the database or the disk gives
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {
     400: "invalid_value", 401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 409: "conflict",
-    413: "request_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "queue_full", 500: "server_error",
-    503: "unavailable",
+    413: "request_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 421: "misdirected_request",
+    429: "queue_full", 500: "server_error", 503: "unavailable",
 }  # fmt: skip
 _SENTENCES = {
     404: "There is nothing here; the paths are in /openapi.json.",

@@ -99,7 +99,7 @@ async def owner(request: Request, _: Annotated[HTTPAuthorizationCredentials | No
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorBody} for status in (*statuses, 500, 503)}
+    return {status: {"model": ErrorBody} for status in (*statuses, 421, 500, 503)}
 
 
 def body(model: type[Any], *, json_too: bool = True) -> dict[str, Any]:

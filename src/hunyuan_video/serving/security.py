@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, MutableMapping
 from hmac import compare_digest
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -76,11 +79,27 @@ def refuse_pages(headers: Mapping[str, str]) -> None:
         raise ApiError(403, "A web page may not ask for this where no key is needed; start the server with keys.")
 
 
+def is_own(host: str) -> bool:
+    """Whether only this machine reaches the address, by any of its names."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def refuse_other_names(host: str) -> None:
+    """Where no key is asked for, a page could have its own name lead to this machine, and its visitor's browser would then show it every
+    answer as if it were of its own server. But the browser still says that name in the header Host. Raises an ApiError, 421."""
+    with contextlib.suppress(ValueError):
+        if is_own(urlsplit(f"//{host}").hostname or ""):
+            return
+    raise ApiError(421, "Without keys this server answers to http://localhost and http://127.0.0.1 alone; start it with keys.")
+
+
 class Guard:
     """The outermost layer: ids and headers of answers, the limit of what comes in, and an answer also when something breaks inside."""
 
-    def __init__(self, app: ASGIApp, max_body: int):
-        self.app, self.max_body = app, max_body
+    def __init__(self, app: ASGIApp, max_body: int, is_open: bool):
+        self.app, self.max_body, self.is_open = app, max_body, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,6 +116,8 @@ class Guard:
             await send(message)
 
         try:
+            if self.is_open:
+                refuse_other_names(Headers(scope=scope).get("host", ""))
             self._check_length(scope)
             await self.app(scope, self._counted(receive), answer)
         except ApiError as error:
