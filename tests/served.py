@@ -50,7 +50,7 @@ def fresh_store(folder: Path) -> Store:
 
 def rules(**more: object) -> Rules:
     given = {"keys": {"ann": digest_of(ANN), "bob": digest_of(BOB)}, "image_to_video": True, "limits": LIMITS} | more
-    return Rules("tiny", SMALL, lambda request: None, **given)  # pyright: ignore[reportArgumentType]
+    return Rules(**{"model": "tiny", "defaults": SMALL, "check": lambda request: None} | given)  # pyright: ignore[reportArgumentType]
 
 
 LIMITS = Limits(max_side=2048, max_frames=257, max_pixels=2**28, max_steps=100, max_prompt_characters=2000)

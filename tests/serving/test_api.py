@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from served import ANN, BOB, HERE, MP4, SMALL, Served, picture
 
+from hunyuan_video.config import RewriteMode
+from hunyuan_video.rewriting import Rewritten, rewrite
+from hunyuan_video.serving.last_frame import last_frame
 from hunyuan_video.serving.schema import frames_of, seconds_of
 
 DATA = Path(__file__).parent.parent / "data"
@@ -329,6 +335,66 @@ def test_only_a_completed_video_is_gone_on_with(client: TestClient) -> None:
     error_of(client.post(f"/v1/videos/{made}/remix", json={"prompt": "b"}), 409)
     error_of(client.post("/v1/videos/extensions", json={"prompt": "b", "seconds": "4", "video": {"id": made}}), 409)
     error_of(client.post("/v1/videos/extensions", json={"prompt": "b", "seconds": "4", "video": {"id": "video_1"}}), 404)
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-", f"bytes=0-{len(MP4) - 1}", f"bytes=-{len(MP4)}"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_range_that_is_all_of_it_is_a_range(asked: str, method: str, client: TestClient, done: str) -> None:
+    """Players that begin so take a 200 for a server without ranges, and give up."""
+    response = client.request(method, f"/v1/videos/{done}/content", headers={"Range": asked})
+    assert response.status_code == 206
+    assert response.headers["content-range"] == f"bytes 0-{len(MP4) - 1}/{len(MP4)}"
+
+
+def test_a_refusal_shows_no_folder_of_the_server(tmp_path: Path) -> None:
+    def check(_: object) -> None:
+        raise ValueError("image is given, but the weights in /srv/secret/ckpts were trained for text alone; leave it out.")
+
+    served = Served(tmp_path, keys={}, check=check)
+    error = error_of(TestClient(served.app, base_url=HERE).post("/v1/videos", json={"prompt": "a cat"}))
+    assert error["message"] == "image is given, but the weights in ckpts were trained for text alone; leave it out."
+    assert error["param"] == "input_reference"
+    served.close()
+
+
+def test_prompts_that_are_being_rewritten_hold_up_nobody_else(tmp_path: Path) -> None:
+    """More of them than all threads that serve the rest."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slowly(prompt: str, mode: RewriteMode) -> Rewritten:
+        begun.set()
+        may_end.wait(60)
+        return rewrite(prompt, mode)
+
+    async def crowd(address: str) -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60, trust_env=False) as client:
+            order = {"prompt": "a cat", "rewrite": "normal"}
+            orders = [asyncio.create_task(client.post("/v1/videos", json=order)) for _ in range(60)]
+            await asyncio.to_thread(begun.wait, 60)
+            try:
+                answers = [await client.get("/v1/videos", timeout=20) for _ in range(5)]
+            finally:
+                may_end.set()
+            assert {answer.status_code for answer in (*answers, *await asyncio.gather(*orders))} == {200}
+
+    served = Served(tmp_path, keys={}, rewriter=slowly)
+    with served.listening() as address:
+        asyncio.run(crowd(address))
+    served.close()
+
+
+def test_who_reads_a_strangers_video_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, str] = {}
+
+    def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        given.update(env)
+        return subprocess.CompletedProcess(command, 0, b"png")
+
+    for name in ("HUNYUAN_VIDEO_API_KEYS", "HUNYUAN_VIDEO_WEBHOOK_SECRET", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "a secret")
+    monkeypatch.setattr(subprocess, "run", run)
+    assert last_frame(b"", 1) == b"png" and "a secret" not in given.values()
 
 
 def test_an_extension_begins_with_the_last_frame(client: TestClient, served: Served, tmp_path: Path) -> None:

@@ -39,9 +39,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> TestClient:
-    return TestClient(
-        served.app, base_url=HERE, headers={"Authorization": f"Bearer {ANN}"}
-    )  # without the lifespan, so that no webhook is sent
+    # Without the lifespan, so that no webhook is sent.
+    return TestClient(served.app, headers={"Authorization": f"Bearer {ANN}"})
 
 
 # --- Paths and addresses ---

@@ -16,6 +16,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
+from hunyuan_video.serving.faults import for_strangers
 from hunyuan_video.serving.jobs import NO_SPACE, KeyReusedError, QueueFullError
 
 BUSY = 5  # seconds after which to ask again when the database or the disk gives no room
@@ -63,7 +64,7 @@ def refused(error: ValueError, fields: Mapping[str, str]) -> ApiError:
     """The answer to a value that cannot be. Our sentences begin with the name of the field, or `fields` knows their beginning."""
     said = str(error)
     beginning = next((name for start, name in fields.items() if re.match(rf"{re.escape(start)}\b", said)), None)
-    return ApiError(400, said, param=beginning)
+    return ApiError(400, for_strangers(said), param=beginning)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ApiError:

@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
 
-from hunyuan_video.config import Sampling
+from hunyuan_video.config import RewriteMode, Sampling
 from hunyuan_video.serving import schema
 from hunyuan_video.serving.bodies import read_body
 from hunyuan_video.serving.content import send_content
@@ -52,6 +52,7 @@ class Service:
     rules: Rules
     registry: CollectorRegistry
     decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+    rewriting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
 
     def job(self, job_id: str, owner: str) -> Job:
         """Raises an ApiError, 404, if there is none, or it is another's."""
@@ -77,10 +78,15 @@ class Service:
             raise refused(error, _FIELDS) from error
         return schema.video_of(job, self.rules.fps)
 
-    async def order(self, owner: str, request: Request, asked: Callable[[], Asked], *, media: bool) -> schema.Video:
-        """`place`, in a thread; where pictures or videos are decoded, in one of few, so that who only asks for something need not wait."""
+    async def order(
+        self, owner: str, request: Request, asked: Callable[[], Asked], *, media: bool, rewrite: RewriteMode | Literal["off"] | None = None
+    ) -> schema.Video:
+        """`place`, in a thread; where a prompt is rewritten, which may take minutes, or pictures and videos are decoded, in one of few, so
+        that who only asks for something need not wait."""
         work = partial(self.place, owner, request.headers.get("idempotency-key"), asked)
-        return await to_thread.run_sync(work, limiter=self.decoding if media else None)
+        rewrites = (rewrite or self.rules.rewrite or "off") != "off"
+        limiter = self.rewriting if rewrites else self.decoding if media else None
+        return await to_thread.run_sync(work, limiter=limiter)
 
 
 def no_such_video() -> ApiError:
@@ -136,7 +142,8 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
 async def create_video(request: Request, svc: Svc, owner: Owner) -> schema.Video:
     """Order a video."""
     given = await read_body(request, schema.Create)
-    return await svc.order(owner, request, partial(given.asked, svc.rules.fps), media=given.input_reference is not None)
+    asked = partial(given.asked, svc.rules.fps)
+    return await svc.order(owner, request, asked, media=given.input_reference is not None, rewrite=given.rewrite)
 
 
 @router.get("/videos", responses=errors(400, 401, 404))
