@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from hunyuan_video.apps.serve import server_of
 from hunyuan_video.config import FullSampling, Limits
 from hunyuan_video.serving.api import create_app
 from hunyuan_video.serving.jobs import Claim, Job, LeaseLostError
@@ -109,7 +109,8 @@ class Served:
         """By a real server, on a free port; its address."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=1))
+            server = server_of(self.app)
+            server.config.timeout_graceful_shutdown = 1
             thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
             thread.start()
             try:

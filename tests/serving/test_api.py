@@ -492,6 +492,21 @@ def test_what_breaks_inside_is_an_answer_without_details(tmp_path: Path, monkeyp
 # --- The house ---
 
 
+def test_without_any_worker_a_dead_ones_job_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, given_back = Served(tmp_path, keys={}), threading.Event()
+    reap = served.store.reap
+    monkeypatch.setattr(served.store, "reap", lambda: (reap(), given_back.set()))
+    client = TestClient(served.app, base_url=HERE)
+    made = client.post("/v1/videos", json={"prompt": "a cat"}).json()["id"]
+    served.store.lease = -1.0
+    served.begin()
+    assert client.get(f"/v1/videos/{made}").json()["status"] == "in_progress"
+    with client:
+        assert given_back.wait(60)
+        assert client.get(f"/v1/videos/{made}").json()["status"] == "queued"
+    served.close()
+
+
 def test_health_and_readiness_need_no_key(tmp_path: Path) -> None:
     served = Served(tmp_path)
     with TestClient(served.app, base_url=HERE) as client:

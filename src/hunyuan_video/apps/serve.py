@@ -22,6 +22,7 @@ from hunyuan_video.weights import Weights
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from uvicorn import Server
 
     from hunyuan_video.apps.ray_workers import Command
 
@@ -62,14 +63,19 @@ def serve_api(address: tuple[str, int], place: Place, rules: Rules) -> None:
 
 def listen_and_serve(address: tuple[str, int], app: FastAPI, path: str) -> None:
     """An application, whose `path` is said to the user, until a signal says to stop. Raises an OSError if the address is taken."""
-    import uvicorn
-
     sock = _listen(*address)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE)
+    server = server_of(app)
     end_with_holder()
     host, port = address
     log.info("Serving on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, path)
-    uvicorn.Server(config).run(sockets=[sock])
+    server.run(sockets=[sock])
+
+
+def server_of(app: FastAPI) -> Server:
+    """Without a log of who asked for what: somebody may have put a key into an address."""
+    import uvicorn
+
+    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE))
 
 
 def serve_with_workers(

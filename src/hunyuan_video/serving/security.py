@@ -151,16 +151,3 @@ class Guard:
     def _too_large(self) -> ApiError:
         said = f"The body has more than {self.max_body} bytes, which is the limit; send a smaller picture."
         return ApiError(413, said, headers={"connection": "close"})
-
-
-class NoQueries(logging.Filter):
-    """Takes what follows a question mark out of uvicorn's access log: somebody may have put a key there."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple) and len(record.args) == 5:
-            client, method, path, version, status = record.args
-            record.args = (client, method, str(path).partition("?")[0], version, status)
-        return True
-
-
-NO_QUERIES = NoQueries()  # one, which a logger takes only once
