@@ -81,13 +81,16 @@ def server_of(app: FastAPI) -> Server:
 def serve_with_workers(
     address: tuple[str, int], place: Place, front: list[str], worker: list[str], shares: Sequence[dict[str, str]]
 ) -> None:
-    """The API or the page, and workers, each in a process of its own, by the arguments of their commands; a worker with its share of the
-    machine."""
+    """The API or the page, and workers, each in a process of its own, by the arguments of their commands, with this place; a worker with
+    its share of the machine."""
     start = f"{socket.gethostname()}-{secrets.token_hex(2)}"
     names = [f"{start}-{number}" for number in range(1, len(shares) + 1)]
     command = (*_US, *worker)
-    workers = [Child(name, (*command, "--name", name), share, is_worker=True) for name, share in zip(names, shares, strict=True)]
-    supervise(_checked(address, place), [Child(front[0], (*_US, *front)), *workers])
+    workers = [
+        Child(name, (*command, "--name", name), share | place.environment, is_worker=True)
+        for name, share in zip(names, shares, strict=True)
+    ]
+    supervise(_checked(address, place), [Child(front[0], (*_US, *front), place.environment), *workers])
 
 
 def serve_with_ray(address: tuple[str, int], place: Place, api: list[str], command: Command) -> None:
@@ -96,7 +99,7 @@ def serve_with_ray(address: tuple[str, int], place: Place, api: list[str], comma
 
     store = _checked(address, place)
     with placed_by_ray(command, store) as keep_enough:
-        supervise(store, [Child("api", (*_US, *api))], keep_enough)
+        supervise(store, [Child("api", (*_US, *api), place.environment)], keep_enough)
 
 
 def _checked(address: tuple[str, int], place: Place) -> Store:
