@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import logging
 import mimetypes
 import subprocess
@@ -304,6 +305,33 @@ def test_this_machines_own_names_need_no_key(host: str, tmp_path: Path) -> None:
     served = Served(tmp_path, keys={})
     assert TestClient(served.app).get("/v1/videos", headers={"Host": host}).status_code == 200
     served.close()
+
+
+def test_so_many_large_bodies_are_held_at_once() -> None:
+    async def run() -> tuple[int, int]:
+        inside, most = 0, 0
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal inside, most
+            await receive()
+            inside += 1
+            most = max(most, inside)
+            for _ in range(10):  # turns of the loop, in which any other could come in
+                await asyncio.sleep(0)
+            inside -= 1
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": bytes(security.LARGE + 1)}
+
+        async def send(_: Any) -> None:
+            pass
+
+        guard = security.Guard(app, 2**25, is_open=False)
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        await asyncio.gather(*[guard(scope, receive, send) for _ in range(3 * security.AT_ONCE)])
+        return inside, most
+
+    assert asyncio.run(run()) == (0, security.AT_ONCE)
 
 
 # --- What is not used at all ---

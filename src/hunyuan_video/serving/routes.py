@@ -149,7 +149,7 @@ async def known_query(request: Request, _: Owner) -> None:
 
 
 Variant = Literal["video", "thumbnail", "spritesheet", "preview"]
-POSTED = errors(400, 401, 403, 409, 413, 415, 429)
+POSTED = errors(400, 401, 403, 408, 409, 413, 415, 429)
 KEY_HEADER = {
     "parameters": [
         {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "minLength": 1, "maxLength": 255}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import ipaddress
@@ -22,6 +23,8 @@ from hunyuan_video.serving.rules import LOCAL
 
 log = logging.getLogger(__name__)
 SHORTEST_KEY = 16
+LARGE, AT_ONCE = 2**20, 8  # bytes from which a body waits for its turn, and how many have one, for each is held in memory
+SECONDS = 120.0  # in which such a body must have come, once it has its turn
 HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -100,6 +103,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, max_body: int, is_open: bool):
         self.app, self.max_body, self.is_open = app, max_body, is_open
+        self.large = asyncio.Semaphore(AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,7 +123,8 @@ class Guard:
             if self.is_open:
                 refuse_other_names(Headers(scope=scope).get("host", ""))
             self._check_length(scope)
-            await self.app(scope, self._counted(receive), answer)
+            async with contextlib.AsyncExitStack() as turn:
+                await self.app(scope, self._counted(receive, turn), answer)
         except ApiError as error:
             await error.response()(scope, receive, answer)
         except ClientDisconnect:
@@ -135,15 +140,22 @@ class Guard:
         if length.isascii() and length.isdigit() and int(length[:20]) > self.max_body:
             raise self._too_large()
 
-    def _counted(self, receive: Receive) -> Receive:
-        taken = 0
+    def _counted(self, receive: Receive, turn: contextlib.AsyncExitStack) -> Receive:
+        taken, until, is_whole = 0, None, False
 
         async def counting() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
+            nonlocal taken, until, is_whole
+            try:
+                async with asyncio.timeout_at(None if is_whole else until):
+                    message = await receive()
+            except TimeoutError as error:
+                raise ApiError(408, "The body came too slowly; send it again.", code="too_slow", headers={"connection": "close"}) from error
+            taken, is_whole = taken + len(message.get("body", b"")), not message.get("more_body", False)
             if taken > self.max_body:
                 raise self._too_large()
+            if taken > LARGE and until is None:
+                await turn.enter_async_context(self.large)
+                until = asyncio.get_running_loop().time() + SECONDS
             return message
 
         return counting
