@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from hunyuan_video.apps.serve import server_of
 from hunyuan_video.config import FullSampling, Limits
 from hunyuan_video.serving.api import create_app
 from hunyuan_video.serving.jobs import Claim, Job, LeaseLostError
@@ -24,6 +24,7 @@ from hunyuan_video.serving.rules import Rules
 from hunyuan_video.serving.security import digest_of
 from hunyuan_video.serving.store import Store
 
+HERE = "http://localhost"  # a Host that needs no key
 ANN, BOB = "key-of-ann-0123456789", "key-of-bob-0123456789"
 SMALL = FullSampling(height=64, width=64, num_frames=9, num_steps=4)
 SECRET = "whsec_" + "QUJD" * 10
@@ -49,7 +50,7 @@ def fresh_store(folder: Path) -> Store:
 
 def rules(**more: object) -> Rules:
     given = {"keys": {"ann": digest_of(ANN), "bob": digest_of(BOB)}, "image_to_video": True, "limits": LIMITS} | more
-    return Rules("tiny", SMALL, lambda request: None, **given)  # pyright: ignore[reportArgumentType]
+    return Rules(**{"model": "tiny", "defaults": SMALL, "check": lambda request: None} | given)  # pyright: ignore[reportArgumentType]
 
 
 LIMITS = Limits(max_side=2048, max_frames=257, max_pixels=2**28, max_steps=100, max_prompt_characters=2000)
@@ -108,7 +109,8 @@ class Served:
         """By a real server, on a free port; its address."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=1))
+            server = server_of(self.app)
+            server.config.timeout_graceful_shutdown = 1
             thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
             thread.start()
             try:

@@ -6,8 +6,9 @@ how much of it.
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from reprlib import repr  # short: an array has thousands of numbers
@@ -326,19 +327,30 @@ class Output:
         return ".safetensors" if self.format == "latents" else f".{self.format}"
 
 
+_DATABASE, _FILES = "HUNYUAN_VIDEO_DATABASE", "HUNYUAN_VIDEO_FILES"
+BY_ENVIRONMENT = {"by_environment": True}  # of what may hold a password: another process gets it so, for all can read its command line
+
+
 @dataclass(frozen=True)
 class Place:
     """Where jobs and files are."""
 
     data: Path = Path("server")
     """folder for the database and the files, unless the next two say else"""
-    database: str | None = None
-    """of jobs: postgresql+psycopg://USER@HOST/NAME for workers on many machines (default: DATA/jobs.db, SQLite)"""
-    files: str | None = None
-    """of videos: a folder, or a URL that fsspec knows, such as s3://bucket/videos (default: DATA/files)"""
+    database: str | None = field(default_factory=lambda: os.environ.get(_DATABASE), metadata=BY_ENVIRONMENT)
+    """of jobs: postgresql+psycopg://USER@HOST/NAME for workers on many machines (default: $HUNYUAN_VIDEO_DATABASE, else DATA/jobs.db,
+    SQLite)"""
+    files: str | None = field(default_factory=lambda: os.environ.get(_FILES), metadata=BY_ENVIRONMENT)
+    """of videos: a folder, or a URL that fsspec knows, such as s3://bucket/videos (default: $HUNYUAN_VIDEO_FILES, else DATA/files)"""
 
     def __post_init__(self) -> None:
         check_types(self)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which another process has the same database and files."""
+        given = {_DATABASE: self.database, _FILES: self.files}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def url(self) -> str:

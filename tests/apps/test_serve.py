@@ -11,6 +11,7 @@ import pytest
 
 from hunyuan_video import cli, weights
 from hunyuan_video.apps import serve
+from hunyuan_video.apps.supervisor import Child
 from hunyuan_video.commands.common import Which
 from hunyuan_video.commands.flags import flags_of
 from hunyuan_video.commands.serving import Serve, Worker
@@ -64,10 +65,24 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(capsys: p
         ),
     ],
 )
-def test_flags_mean_the_settings_that_they_are_made_of(settings: Serve | Worker) -> None:
+def test_flags_mean_the_settings_that_they_are_made_of(settings: Serve | Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     from hunyuan_video.apps.parse import parse
 
+    for name, value in settings.place.environment.items():
+        monkeypatch.setenv(name, value)
     assert parse(type(settings), flags_of(settings), "test") == settings
+
+
+def test_no_command_line_of_a_child_has_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[Child] = []
+    monkeypatch.setattr(serve, "_checked", lambda *_: None)
+    monkeypatch.setattr(serve, "supervise", lambda _, started: children.extend(started))
+    database, files = "postgresql+psycopg://ann:secret@db.example/videos", "s3://key:secret@bucket/videos"
+    Serve(place=Place(tmp_path, database, files), runtime=Runtime(device="cpu")).run()
+    assert [child.is_worker for child in children] == [False, True]
+    for child in children:
+        assert "secret" not in " ".join(child.command)
+        assert child.environment.items() >= {"HUNYUAN_VIDEO_DATABASE": database, "HUNYUAN_VIDEO_FILES": files}.items()
 
 
 def test_workers_share_gpus_and_more_than_there_are_gpus_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 import torch
 from adapters import random_lora
 from PIL import Image
+from ports import free_port
 
 from hunyuan_video import checkpoint, weights
 from hunyuan_video.apps.worker import Studio
@@ -180,11 +180,6 @@ class Server:
 
     def is_ready(self) -> bool:
         return httpx.get(f"{self.url}/ready").status_code == 200
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from hunyuan_video.apps import supervisor
 from hunyuan_video.apps.supervisor import Child, how, supervise
@@ -79,6 +80,18 @@ def test_the_pause_grows_each_time(tmp_path: Path) -> None:
     failing = child("raise SystemExit(1)")
     supervised([failing], lambda: failing.pause >= 0.16)
     assert failing.pause in (0.16, 0.32)
+
+
+def test_a_database_that_is_away_ends_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    errors = [OperationalError("select", {}, OSError("gone")), InterfaceError("select", {}, OSError("gone"))]
+
+    def until() -> bool:
+        if errors:
+            raise errors.pop()
+        return True
+
+    supervised([], until)
+    assert caplog.messages == ["The database does not answer (gone); asking on."] * 2
 
 
 def test_a_stop_lets_all_end_in_order(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +52,20 @@ def test_it_reads_the_conversation_and_answers_with_what_is_new(folder, monkeypa
     read = saying(model, "A cat.", monkeypatch)
     assert model.answer([{"role": "system", "content": "Be short."}, {"role": "user", "content": "cat"}]) == "A cat."
     assert read[0].endswith("[system]Be short.[user]cat[assistant]")
+
+
+def test_several_threads_are_answered_one_after_the_other(folder, monkeypatch):
+    model, together = Local(folder), threading.Barrier(2)
+
+    def answer(self: Local, messages: object) -> str:
+        with pytest.raises(threading.BrokenBarrierError):  # nobody else comes in
+            together.wait(0.2)
+        together.reset()
+        return "A cat."
+
+    monkeypatch.setattr(Local, "_answer", answer)
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(model.answer, [[], []])] == ["A cat."] * 2
 
 
 def test_its_answer_becomes_the_prompt(folder, monkeypatch):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
-from served import ANN, BOB, MP4, SMALL, Served, picture
+from served import ANN, BOB, HERE, MP4, SMALL, Served, picture
 
+from hunyuan_video.config import RewriteMode
+from hunyuan_video.rewriting import Rewritten, rewrite
+from hunyuan_video.serving.last_frame import last_frame
 from hunyuan_video.serving.schema import frames_of, seconds_of
 
 DATA = Path(__file__).parent.parent / "data"
@@ -31,7 +37,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[TestClient]:
-    with TestClient(served.app, headers={"Authorization": f"Bearer {ANN}"}) as client:
+    with TestClient(served.app, base_url=HERE, headers={"Authorization": f"Bearer {ANN}"}) as client:
         yield client
 
 
@@ -331,6 +337,66 @@ def test_only_a_completed_video_is_gone_on_with(client: TestClient) -> None:
     error_of(client.post("/v1/videos/extensions", json={"prompt": "b", "seconds": "4", "video": {"id": "video_1"}}), 404)
 
 
+@pytest.mark.parametrize("asked", ["bytes=0-", f"bytes=0-{len(MP4) - 1}", f"bytes=-{len(MP4)}"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_range_that_is_all_of_it_is_a_range(asked: str, method: str, client: TestClient, done: str) -> None:
+    """Players that begin so take a 200 for a server without ranges, and give up."""
+    response = client.request(method, f"/v1/videos/{done}/content", headers={"Range": asked})
+    assert response.status_code == 206
+    assert response.headers["content-range"] == f"bytes 0-{len(MP4) - 1}/{len(MP4)}"
+
+
+def test_a_refusal_shows_no_folder_of_the_server(tmp_path: Path) -> None:
+    def check(_: object) -> None:
+        raise ValueError("image is given, but the weights in /srv/secret/ckpts were trained for text alone; leave it out.")
+
+    served = Served(tmp_path, keys={}, check=check)
+    error = error_of(TestClient(served.app, base_url=HERE).post("/v1/videos", json={"prompt": "a cat"}))
+    assert error["message"] == "image is given, but the weights in ckpts were trained for text alone; leave it out."
+    assert error["param"] == "input_reference"
+    served.close()
+
+
+def test_prompts_that_are_being_rewritten_hold_up_nobody_else(tmp_path: Path) -> None:
+    """More of them than all threads that serve the rest."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slowly(prompt: str, mode: RewriteMode) -> Rewritten:
+        begun.set()
+        may_end.wait(60)
+        return rewrite(prompt, mode)
+
+    async def crowd(address: str) -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60, trust_env=False) as client:
+            order = {"prompt": "a cat", "rewrite": "normal"}
+            orders = [asyncio.create_task(client.post("/v1/videos", json=order)) for _ in range(60)]
+            await asyncio.to_thread(begun.wait, 60)
+            try:
+                answers = [await client.get("/v1/videos", timeout=20) for _ in range(5)]
+            finally:
+                may_end.set()
+            assert {answer.status_code for answer in (*answers, *await asyncio.gather(*orders))} == {200}
+
+    served = Served(tmp_path, keys={}, rewriter=slowly)
+    with served.listening() as address:
+        asyncio.run(crowd(address))
+    served.close()
+
+
+def test_who_reads_a_strangers_video_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, str] = {}
+
+    def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        given.update(env)
+        return subprocess.CompletedProcess(command, 0, b"png")
+
+    for name in ("HUNYUAN_VIDEO_API_KEYS", "HUNYUAN_VIDEO_WEBHOOK_SECRET", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "a secret")
+    monkeypatch.setattr(subprocess, "run", run)
+    assert last_frame(b"", 1) == b"png" and "a secret" not in given.values()
+
+
 def test_an_extension_begins_with_the_last_frame(client: TestClient, served: Served, tmp_path: Path) -> None:
     import numpy as np
 
@@ -377,7 +443,7 @@ def test_the_same_idempotency_key_is_the_same_video(client: TestClient, bob: dic
 
 def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
     served = Served(tmp_path, max_queue=1, keys={})
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         assert client.post("/v1/videos", json={"prompt": "a"}).status_code == 200
         response = client.post("/v1/videos", json={"prompt": "a"})
         assert error_of(response, 429)["type"] == "rate_limit_error" and int(response.headers["retry-after"]) > 0
@@ -389,7 +455,7 @@ def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
     served.store.engine.dispose()
     (tmp_path / "jobs.db").unlink()
     (tmp_path / "jobs.db").mkdir()
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         response = client.get("/v1/videos")
         assert error_of(response, 503) and "retry-after" in response.headers
     served.close()
@@ -402,7 +468,7 @@ def test_no_room_for_a_picture_is_said(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(served.results, "put", full)
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         response = client.post("/v1/videos", json={"prompt": "a", "input_reference": PNG_URL})
         assert error_of(response, 503)["code"] == "insufficient_storage"
     assert served.store.counts()["queued"] == 0
@@ -416,7 +482,7 @@ def test_what_breaks_inside_is_an_answer_without_details(tmp_path: Path, monkeyp
         raise RuntimeError("a secret detail")
 
     monkeypatch.setattr(served.store, "list", broken)
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         response = client.get("/v1/videos")
         error = error_of(response, 500)
         assert "secret" not in response.text and response.headers["x-request-id"] in error["message"]
@@ -426,9 +492,24 @@ def test_what_breaks_inside_is_an_answer_without_details(tmp_path: Path, monkeyp
 # --- The house ---
 
 
+def test_without_any_worker_a_dead_ones_job_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, given_back = Served(tmp_path, keys={}), threading.Event()
+    reap = served.store.reap
+    monkeypatch.setattr(served.store, "reap", lambda: (reap(), given_back.set()))
+    client = TestClient(served.app, base_url=HERE)
+    made = client.post("/v1/videos", json={"prompt": "a cat"}).json()["id"]
+    served.store.lease = -1.0
+    served.begin()
+    assert client.get(f"/v1/videos/{made}").json()["status"] == "in_progress"
+    with client:
+        assert given_back.wait(60)
+        assert client.get(f"/v1/videos/{made}").json()["status"] == "queued"
+    served.close()
+
+
 def test_health_and_readiness_need_no_key(tmp_path: Path) -> None:
     served = Served(tmp_path)
-    with TestClient(served.app) as client:
+    with TestClient(served.app, base_url=HERE) as client:
         assert client.get("/health").json() == {"status": "ok"}
         assert error_of(client.get("/ready"), 503)["code"] == "no_worker"
         assert served.store.claim("w") is None

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from served import Served, picture
+from served import HERE, Served, picture
 
-from hunyuan_video.serving import events
+from hunyuan_video.serving import events, routes
 from hunyuan_video.serving.jobs import Event
 
 
@@ -26,7 +26,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> TestClient:
-    return TestClient(served.app)
+    return TestClient(served.app, base_url=HERE)
 
 
 def parsed(text: str) -> list[tuple[str, int | None, dict]]:
@@ -119,6 +119,18 @@ def test_a_video_that_is_deleted_ends_the_stream(client: TestClient, served: Ser
         return heard
 
     assert [kind for kind, _, _ in parsed(asyncio.run(follow()))][-1] == "deleted"
+
+
+def test_one_owner_follows_so_many_at_once(client: TestClient, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ordered(client)
+    served.finish()
+    followers = served.app.state.service.followers
+    followers["local"] = routes.MAX_FOLLOWERS
+    refused = client.get(f"/v1/videos/{made}/events")
+    assert refused.status_code == 429 and refused.json()["error"]["code"] == "too_many_followers"
+    followers["local"] -= 1
+    assert [client.get(f"/v1/videos/{made}/events").status_code for _ in range(2)] == [200, 200]
+    assert followers["local"] == routes.MAX_FOLLOWERS - 1  # an end makes room
 
 
 def test_many_who_follow_hold_no_thread(served: Served) -> None:

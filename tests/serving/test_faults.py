@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import socket
 import threading
 import time
 import uuid
@@ -18,6 +17,7 @@ import httpx
 import pytest
 from fake_studio import right_video
 from fault_processes import start
+from ports import free_port
 
 from hunyuan_video.serving.jobs import ACTIVE, Job
 from hunyuan_video.serving.migrations import upgrade
@@ -77,11 +77,6 @@ class House:
             process.kill()
             process.join()
         self.store.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 @contextmanager

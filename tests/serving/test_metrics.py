@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from served import Served
+from served import HERE, Served
 
 from hunyuan_video.serving.api import create_app
 from hunyuan_video.serving.jobs import NewJob, Order
@@ -25,7 +25,7 @@ def samples(client: TestClient) -> dict[tuple[str, ...], float]:
 
 def test_jobs_steps_errors_and_memory_are_counted(tmp_path: Path) -> None:
     served = Served(tmp_path, keys={})
-    client = TestClient(served.app)
+    client = TestClient(served.app, base_url=HERE)
     assert samples(client)["hunyuan_video_jobs", "queued"] == 0
     for _ in range(4):
         client.post("/v1/videos", json={"prompt": "a cat"})
@@ -40,14 +40,14 @@ def test_jobs_steps_errors_and_memory_are_counted(tmp_path: Path) -> None:
     assert found["hunyuan_video_step_seconds_count", "denoise"] == 5 and found["hunyuan_video_stage_seconds_count", "denoise"] == 1
     assert found["hunyuan_video_job_seconds_count", "completed"] == found["hunyuan_video_job_seconds_count", "failed"] == 1
     assert found["hunyuan_video_step_seconds_bucket", "denoise", "+Inf"] == 5
-    assert samples(TestClient(create_app(served.store, served.results, served.rules))).keys() == found.keys()
+    assert samples(TestClient(create_app(served.store, served.results, served.rules), base_url=HERE)).keys() == found.keys()
     served.close()
 
 
 def test_times_are_those_of_the_steps_and_outlive_the_jobs(tmp_path: Path) -> None:
     served, now = Served(tmp_path, keys={}), [1000.0]
     store = Store(str(served.store.engine.url), lease=10_000, clock=lambda: now[0])
-    client = TestClient(create_app(store, served.results, served.rules))
+    client = TestClient(create_app(store, served.results, served.rules), base_url=HERE)
     job = store.submit(NewJob("video_" + "1" * 32, "local", "tiny", Order("a cat", served.rules.defaults)))
     now[0] += 5
     claim = store.claim("w")

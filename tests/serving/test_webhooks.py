@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import sqlalchemy.exc
 from fastapi.testclient import TestClient
-from served import SECRET, Served
+from served import HERE, SECRET, Served
 
 from hunyuan_video.serving import webhooks
 from hunyuan_video.serving.jobs import Delivery
@@ -33,13 +34,14 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @contextmanager
-def receiver(*statuses: int) -> Iterator[tuple[str, list[tuple[dict[str, str], str]]]]:
+def receiver(*statuses: int, then: Callable[[], object] = lambda: None) -> Iterator[tuple[str, list[tuple[dict[str, str], str]]]]:
     """Answers one after the other, and keeps what came; a redirect leads to itself."""
     came: list[tuple[dict[str, str], str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             came.append((dict(self.headers), self.rfile.read(int(self.headers["content-length"])).decode()))
+            then()
             self.send_response(statuses[min(len(came), len(statuses)) - 1])
             self.send_header("location", "/elsewhere")
             self.send_header("content-length", "0")
@@ -59,12 +61,12 @@ def receiver(*statuses: int) -> Iterator[tuple[str, list[tuple[dict[str, str], s
         server.server_close()
 
 
-def send_until(served: Served, enough: Callable[[], bool]) -> None:
+def send_until(served: Served, enough: Callable[[], bool], at_once: int = 1) -> None:
     """Let the background task of the API work."""
 
     async def run() -> None:
-        sending = asyncio.create_task(deliver_all(served.store, served.rules, look=0.01, pause=0.001))
-        async with asyncio.timeout(20):
+        sending = asyncio.create_task(deliver_all(served.store, served.rules, look=0.01, pause=0.001, at_once=at_once))
+        async with asyncio.timeout(60):
             while not enough():
                 await asyncio.sleep(0.01)
         sending.cancel()
@@ -75,7 +77,7 @@ def send_until(served: Served, enough: Callable[[], bool]) -> None:
 
 
 def ordered(served: Served, url: str) -> str:
-    response = TestClient(served.app).post("/v1/videos", json={"prompt": "a cat", "webhook_url": url})
+    response = TestClient(served.app, base_url=HERE).post("/v1/videos", json={"prompt": "a cat", "webhook_url": url})
     assert response.status_code == 200, response.text
     return response.json()["id"]
 
@@ -128,15 +130,65 @@ def test_one_that_never_arrives_is_given_up(served: Served, monkeypatch: pytest.
 
 
 def test_an_app_sends_while_it_runs(served: Served) -> None:
-    with receiver(200) as (url, came), TestClient(served.app) as client:
+    arrived = threading.Event()
+    with receiver(200, then=arrived.set) as (url, _), TestClient(served.app, base_url=HERE) as client:
         client.post("/v1/videos", json={"prompt": "a cat", "webhook_url": url})
         served.finish()
-        for _ in range(1000):
-            if came:
-                break
-            client.get("/health")
-            threading.Event().wait(0.01)
-        assert came
+        assert arrived.wait(60)
+
+
+@pytest.mark.parametrize("error", [sqlalchemy.exc.TimeoutError("pool"), sqlalchemy.exc.InterfaceError("select", {}, OSError("gone"))])
+def test_whatever_the_database_says_webhooks_go_on(error: Exception, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    due, errors = served.store.due_delivery, [error]
+
+    def failing_once(pause: float) -> Delivery | None:
+        if errors:
+            raise errors.pop()
+        return due(pause)
+
+    monkeypatch.setattr(served.store, "due_delivery", failing_once)
+    with receiver(200) as (url, came):
+        ordered(served, url)
+        served.finish()
+        send_until(served, lambda: not waiting(served))
+    assert len(came) == 1
+
+
+def test_a_slow_receiver_holds_up_no_other(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_came = threading.Event()
+    with receiver(200, then=lambda: other_came.wait(60)) as (slow, held), receiver(200, then=other_came.set) as (url, came):
+        ordered(served, slow)
+        ordered(served, url)
+        served.finish()
+        served.finish()
+        send_until(served, lambda: bool(came), at_once=2)
+    assert held and came
+
+
+def test_a_receiver_that_answers_a_byte_at_a_time_is_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "DEADLINE", 0.5)
+    over, closed = asyncio.Event(), asyncio.Event()
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not over.is_set():
+            writer.write(b"H")
+            await asyncio.sleep(0.05)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        closed.set()
+
+    async def run() -> str | None:
+        async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server, httpx.AsyncClient() as client:
+            port = server.sockets[0].getsockname()[1]
+            delivery = Delivery(1, "video_" + "0" * 32, f"http://127.0.0.1:{port}/", "video.completed", 0.0, 0)
+            try:
+                return await asyncio.wait_for(deliver(client, delivery, served.rules), 30)
+            finally:
+                over.set()
+                await closed.wait()
+
+    assert asyncio.run(run()) == "the receiver did not answer within 0.5 s"
 
 
 def resolves_to(*addresses: str) -> Callable[..., Any]:
@@ -184,5 +236,5 @@ def test_it_goes_to_the_address_that_was_checked_and_asks_for_the_names_certific
     ],
 )  # fmt: skip
 def test_other_places_are_refused_when_a_video_is_ordered(url: str, served: Served) -> None:
-    error = TestClient(served.app).post("/v1/videos", json={"prompt": "a", "webhook_url": url})
+    error = TestClient(served.app, base_url=HERE).post("/v1/videos", json={"prompt": "a", "webhook_url": url})
     assert error.status_code == 400 and error.json()["error"]["param"] == "webhook_url"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hunyuan_video.apps.supervisor import LOOK, Child
-from hunyuan_video.config import require
+from hunyuan_video.config import Place, require
 from hunyuan_video.serving.jobs import ACTIVE
 from hunyuan_video.serving.store import Store
 from hunyuan_video.signals import heard
@@ -38,10 +38,10 @@ _IDLE = 300.0  # seconds for which more workers than work are kept: loading take
 
 @dataclass(frozen=True)
 class Command:
-    """A `hunyuan-video` command that works in any folder, the database that it works for, and what it takes."""
+    """A `hunyuan-video` command that works in any folder, the database and files that it works for, and what it takes."""
 
     arguments: list[str]
-    database: str
+    place: Place
     gpus: int
     on_cpu: bool
 
@@ -49,10 +49,11 @@ class Command:
 class Holder:
     """An actor: keeps a worker running on its node."""
 
-    def __init__(self, name: str, arguments: list[str], url: str, takes_all_cores: bool):
+    def __init__(self, name: str, arguments: list[str], place: Place, takes_all_cores: bool):
         cores = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)} if takes_all_cores else {}  # Ray says 1 where nobody asked for more
-        self._child = Child(name, (sys.executable, "-m", "hunyuan_video", *arguments, "--name", name), cores, is_worker=True)
-        self._url, self._over = url, False
+        command = (sys.executable, "-m", "hunyuan_video", *arguments, "--name", name)
+        self._child = Child(name, command, cores | place.environment, is_worker=True)
+        self._url, self._over = place.url, False
 
     def run(self) -> int:
         """Until `stop`; or the exit code of what a restart cannot mend."""
@@ -88,12 +89,17 @@ class Cluster:
     """As many workers as there are jobs, at least one, and at most as many as the cluster has GPUs for; without GPUs, one a node."""
 
     def __init__(self, command: Command, store: Store, clock: Callable[[], float] = time.monotonic):
-        nodes = sum(node["Alive"] for node in ray.nodes())
+        nodes = len(_alive())
         require(
-            not command.database.startswith("sqlite") or nodes == 1,
+            not command.place.url.startswith("sqlite") or nodes == 1,
             f"This Ray cluster has {nodes} machines, which cannot share a SQLite file; give --database the address of a PostgreSQL.",
         )
         self._command, self._store = command, store
+        most = max((int(node["Resources"].get("GPU", 0)) for node in _alive()), default=0)
+        require(
+            command.on_cpu or most == 0 or most >= command.gpus,
+            f"gpus is {command.gpus}, but no machine of this Ray cluster has more than {most}; give fewer --gpus.",
+        )
         self._placed: list[Placed] = []
         self._clock, self._looked, self._busy_at = clock, -_PAUSE, clock()
         self._start, self._number = f"ray-{secrets.token_hex(2)}", 0
@@ -120,8 +126,8 @@ class Cluster:
         ray.get([placed.actor.stop.remote() for placed in self._placed])
 
     def _room(self) -> int:
-        gpus = 0 if self._command.on_cpu else int(ray.cluster_resources().get("GPU", 0))
-        return gpus // self._command.gpus if gpus else sum(node["Alive"] for node in ray.nodes())
+        gpus = [] if self._command.on_cpu else [int(node["Resources"].get("GPU", 0)) for node in _alive()]
+        return sum(number // self._command.gpus for number in gpus) if any(gpus) else len(_alive())
 
     def _place(self) -> None:
         self._number += 1
@@ -136,7 +142,7 @@ class Cluster:
             max_concurrency=2,  # to be stopped while it runs
             scheduling_strategy="SPREAD",
         )
-        actor = remote.remote(name, self._command.arguments, self._command.database, not has_gpus)
+        actor = remote.remote(name, self._command.arguments, self._command.place, not has_gpus)
         self._placed.append(Placed(name, actor, actor.run.remote()))
         log.info("%s is placed by Ray.", name)
 
@@ -151,12 +157,17 @@ class Cluster:
             log.info("%s has nothing to do, and goes.", idle[-1].name)
 
 
+def _alive() -> list[dict[str, Any]]:
+    """The cluster's machines."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
 @contextmanager
 def placed_by_ray(command: Command, store: Store) -> Iterator[Callable[[], None]]:
     """Workers in the cluster of $RAY_ADDRESS or of this machine, or else in one that is started here; gives what keeps their number right.
 
     Raises:
-        ValueError: several machines were to share a SQLite file.
+        ValueError: several machines were to share a SQLite file, or none has GPUs enough for a worker.
     """
     before = heard()
     ray.init(logging_level=logging.WARNING)

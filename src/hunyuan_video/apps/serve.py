@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import logging
 import os
 import secrets
@@ -18,12 +16,13 @@ from hunyuan_video.apps.supervisor import Child, supervise
 from hunyuan_video.config import Place, require
 from hunyuan_video.leash import end_with_holder
 from hunyuan_video.serving.rules import Rules
-from hunyuan_video.serving.security import read_keys
+from hunyuan_video.serving.security import is_own, read_keys
 from hunyuan_video.serving.store import Store
 from hunyuan_video.weights import Weights
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from uvicorn import Server
 
     from hunyuan_video.apps.ray_workers import Command
 
@@ -51,13 +50,6 @@ def rules_of(found: Weights, host: str, keys: str, **more: Any) -> Rules:
     )
 
 
-def is_own(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
 def serve_api(address: tuple[str, int], place: Place, rules: Rules) -> None:
     """The API, in this process, until a signal says to stop. Raises an OSError if the address is taken."""
     from hunyuan_video.serving.api import create_app
@@ -71,26 +63,34 @@ def serve_api(address: tuple[str, int], place: Place, rules: Rules) -> None:
 
 def listen_and_serve(address: tuple[str, int], app: FastAPI, path: str) -> None:
     """An application, whose `path` is said to the user, until a signal says to stop. Raises an OSError if the address is taken."""
-    import uvicorn
-
     sock = _listen(*address)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE)
+    server = server_of(app)
     end_with_holder()
     host, port = address
     log.info("Serving on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, path)
-    uvicorn.Server(config).run(sockets=[sock])
+    server.run(sockets=[sock])
+
+
+def server_of(app: FastAPI) -> Server:
+    """Without a log of who asked for what: somebody may have put a key into an address."""
+    import uvicorn
+
+    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE))
 
 
 def serve_with_workers(
     address: tuple[str, int], place: Place, front: list[str], worker: list[str], shares: Sequence[dict[str, str]]
 ) -> None:
-    """The API or the page, and workers, each in a process of its own, by the arguments of their commands; a worker with its share of the
-    machine."""
+    """The API or the page, and workers, each in a process of its own, by the arguments of their commands, with this place; a worker with
+    its share of the machine."""
     start = f"{socket.gethostname()}-{secrets.token_hex(2)}"
     names = [f"{start}-{number}" for number in range(1, len(shares) + 1)]
     command = (*_US, *worker)
-    workers = [Child(name, (*command, "--name", name), share, is_worker=True) for name, share in zip(names, shares, strict=True)]
-    supervise(_checked(address, place), [Child(front[0], (*_US, *front)), *workers])
+    workers = [
+        Child(name, (*command, "--name", name), share | place.environment, is_worker=True)
+        for name, share in zip(names, shares, strict=True)
+    ]
+    supervise(_checked(address, place), [Child(front[0], (*_US, *front), place.environment), *workers])
 
 
 def serve_with_ray(address: tuple[str, int], place: Place, api: list[str], command: Command) -> None:
@@ -99,7 +99,7 @@ def serve_with_ray(address: tuple[str, int], place: Place, api: list[str], comma
 
     store = _checked(address, place)
     with placed_by_ray(command, store) as keep_enough:
-        supervise(store, [Child("api", (*_US, *api))], keep_enough)
+        supervise(store, [Child("api", (*_US, *api), place.environment)], keep_enough)
 
 
 def _checked(address: tuple[str, int], place: Place) -> Store:

@@ -89,7 +89,10 @@ def supervise(store: Store, children: Sequence[Child], also: Callable[[], None] 
             while not waiting.asked:
                 for child in children:
                     child.look(store)
-                also()
+                try:
+                    also()
+                except (OperationalError, InterfaceError) as error:  # the database is away, and who runs goes on running
+                    log.warning("The database does not answer (%s); asking on.", str(error.orig).strip())
                 time.sleep(LOOK)
             _let_go(children)
     except SystemExit:

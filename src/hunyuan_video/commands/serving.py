@@ -69,7 +69,8 @@ class Serve:
             from hunyuan_video.apps.ray_workers import Command
 
             on_cpu = self.runtime.device == "cpu"
-            command = Command(["worker", *flags_of(self._worker().anywhere())], self.place.url, self.gpus, on_cpu)
+            worker = self._worker().anywhere()
+            command = Command(["worker", *flags_of(worker)], worker.place, self.gpus, on_cpu)
             serve.serve_with_ray(address, self.place, api, command)
         else:
             shares = serve.shares_of(self.workers, self.gpus, self.runtime.device)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from hunyuan_video.config import require
@@ -19,9 +20,11 @@ MAX_NEW_TOKENS = 1024  # 120 words, and room for a model that thinks aloud
 
 @dataclass(frozen=True)
 class Local:
-    """Read at the first answer, on the GPU if there is one, and kept as long as this is."""
+    """Read at the first answer, on the GPU if there is one, and kept as long as this is. Threads that ask at once are answered in turn,
+    for there is memory for one answer."""
 
     folder: Path
+    _one: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(
@@ -35,6 +38,10 @@ class Local:
         return f"local {self.folder.resolve().name}"
 
     def answer(self, messages: Messages) -> str:
+        with self._one:
+            return self._answer(messages)
+
+    def _answer(self, messages: Messages) -> str:
         import torch
 
         tokenizer, model = self._loaded

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
 
 from hunyuan_video.serving import schema
 from hunyuan_video.serving.errors import handle_errors
@@ -17,26 +18,32 @@ from hunyuan_video.serving.metrics import registry_of
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.routes import Service, house, router
 from hunyuan_video.serving.rules import Rules
-from hunyuan_video.serving.security import NO_QUERIES, Guard
+from hunyuan_video.serving.security import Guard
 from hunyuan_video.serving.store import Store
+from hunyuan_video.serving.upkeep import Upkeep
 from hunyuan_video.serving.webhooks import deliver_all
 
+log = logging.getLogger(__name__)
+
+_TIDY = 10.0  # seconds between two looks at what is to be tidied up
 _BODIES = (schema.Create, schema.Remix, schema.Extend, schema.Edit, schema.Character)
 _FILE = {"type": "string", "format": "binary"}
 
 
 def create_app(store: Store, results: Results, rules: Rules) -> FastAPI:
-    """The API of what `store` and `results` keep, by these rules. While it runs it also sends webhooks."""
+    """The API of what `store` and `results` keep, by these rules. While it runs it also sends webhooks and keeps the house."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        logging.getLogger("uvicorn.access").addFilter(NO_QUERIES)
-        sending = asyncio.create_task(deliver_all(store, rules)) if rules.webhook_hosts else None
+        tasks = [asyncio.create_task(_keep_house(store, results))]
+        if rules.webhook_hosts:
+            tasks.append(asyncio.create_task(deliver_all(store, rules)))
         yield
-        if sending is not None:
-            sending.cancel()
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await sending
+                await task
 
     # No pages of its own, which would fetch scripts from elsewhere; and no redirects, which would repeat a Host header.
     app = FastAPI(title="HunyuanVideo", docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False)
@@ -44,9 +51,20 @@ def create_app(store: Store, results: Results, rules: Rules) -> FastAPI:
     handle_errors(app, [*router.routes, *house.routes])
     app.include_router(router)
     app.include_router(house)
-    app.add_middleware(Guard, max_body=rules.max_body)
+    app.add_middleware(Guard, max_body=rules.max_body, is_open=not rules.keys)
     app.openapi = lambda: _openapi(app)
     return app
+
+
+async def _keep_house(store: Store, results: Results) -> None:
+    """As workers do: also while none is alive, a dead one's job is given back, and what expires is forgotten."""
+    upkeep = Upkeep(store, results)
+    while True:
+        try:
+            await run_in_threadpool(upkeep.do)
+        except Exception:  # this task's outermost boundary: nobody would hear of its end, and next time it may go well
+            log.exception("The house could not be kept.")
+        await asyncio.sleep(_TIDY)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

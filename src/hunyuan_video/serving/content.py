@@ -41,14 +41,15 @@ def send_content(request: Request, job: Job, variant: str, results: Results) -> 
         headers |= {"etag": etag, "cache-control": "private, no-cache"}
         if etag in re.split(r",\s*", request.headers.get("if-none-match", "").replace("W/", "")):
             return Response(status_code=304, headers=headers)
-    start, end = _range(request, headers.get("etag"), size) or (0, size)
-    partial = (start, end) != (0, size)
-    if partial:
+    part = _range(request, headers.get("etag"), size)
+    start, end = part or (0, size)
+    if part is not None:  # also if it is all of it, by which players learn that they may ask for parts
         headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+    status = 200 if part is None else 206
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
-        return Response(status_code=206 if partial else 200, headers=headers)
-    return StreamingResponse(_pieces(results, name, start, end), 206 if partial else 200, headers)
+        return Response(status_code=status, headers=headers)
+    return StreamingResponse(_pieces(results, name, start, end), status, headers)
 
 
 def _name_of(job: Job, variant: str) -> str:

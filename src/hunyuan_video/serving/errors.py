@@ -16,14 +16,15 @@ from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
+from hunyuan_video.serving.faults import for_strangers
 from hunyuan_video.serving.jobs import NO_SPACE, KeyReusedError, QueueFullError
 
 BUSY = 5  # seconds after which to ask again when the database or the disk gives no room
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {
     400: "invalid_value", 401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 409: "conflict",
-    413: "request_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "queue_full", 500: "server_error",
-    503: "unavailable",
+    413: "request_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 421: "misdirected_request",
+    429: "queue_full", 500: "server_error", 503: "unavailable",
 }  # fmt: skip
 _SENTENCES = {
     404: "There is nothing here; the paths are in /openapi.json.",
@@ -63,7 +64,7 @@ def refused(error: ValueError, fields: Mapping[str, str]) -> ApiError:
     """The answer to a value that cannot be. Our sentences begin with the name of the field, or `fields` knows their beginning."""
     said = str(error)
     beginning = next((name for start, name in fields.items() if re.match(rf"{re.escape(start)}\b", said)), None)
-    return ApiError(400, said, param=beginning)
+    return ApiError(400, for_strangers(said), param=beginning)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ApiError:

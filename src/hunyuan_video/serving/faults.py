@@ -49,6 +49,11 @@ def patiently(ask: Callable[[], Result], stop: Callable[[], bool]) -> Result:
             time.sleep(_PAUSE)
 
 
+def for_strangers(said: str) -> str:
+    """A sentence without the folders of this machine: "/srv/weights/ckpts" is "ckpts"."""
+    return _FOLDERS.sub("", said)
+
+
 def reason_of(error: BaseException) -> tuple[str, str]:
     """The code and the sentence of a job that failed by an error. A sentence for strangers: no folder in it, nor what nobody foresaw."""
     if is_out_of_memory(error):
@@ -56,5 +61,5 @@ def reason_of(error: BaseException) -> tuple[str, str]:
     if is_full(error):
         return NO_SPACE, "The server's disk is full, so the video could not be kept; ask for it again later."
     if isinstance(error, ValueError):
-        return REFUSED, _FOLDERS.sub("", " ".join(str(error).split()))
+        return REFUSED, for_strangers(" ".join(str(error).split()))
     return INTERNAL, f"Something went wrong that nobody foresaw ({type(error).__name__}); the server's log says more."

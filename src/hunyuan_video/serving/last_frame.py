@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 
@@ -15,14 +16,16 @@ from PIL import Image
 
 MEMORY = 2**31  # bytes of addresses
 SECONDS = 20
+_NEEDED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")  # by Python and its libraries
 _FORMATS = "mov,matroska"  # FFmpeg also reads playlists, by which a hostile "video" has other files or addresses opened
 
 
 def last_frame(video: bytes, max_pixels: int) -> bytes:
     """A PNG. Raises a ValueError if the file is no video that can be read, or a frame has more pixels than that."""
     command = [sys.executable, "-m", "hunyuan_video.serving.last_frame", str(max_pixels)]
+    environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}  # and no key or password, should the file take over
     try:
-        done = subprocess.run(command, input=video, capture_output=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, input=video, env=environment, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"video takes more than {SECONDS} seconds to read; give a shorter one.") from error
     if done.returncode != 0:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -13,8 +14,9 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
-from hunyuan_video.config import Sampling
+from hunyuan_video.config import RewriteMode, Sampling
 from hunyuan_video.serving import schema
 from hunyuan_video.serving.bodies import read_body
 from hunyuan_video.serving.content import send_content
@@ -29,6 +31,7 @@ from hunyuan_video.serving.rules import Rules
 from hunyuan_video.serving.security import owner_of, refuse_pages
 from hunyuan_video.serving.store import Store
 
+MAX_FOLLOWERS = 100  # streams of one owner: each looks into the database twice a second
 POLL_AFTER = 1000  # milliseconds after which to ask again how far a video is
 # By the beginning of our sentences, which field they are about.
 _FIELDS = {
@@ -52,6 +55,9 @@ class Service:
     rules: Rules
     registry: CollectorRegistry
     decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+    followers: Counter[str] = field(default_factory=Counter)
+    """how many streams each owner follows"""
+    rewriting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
 
     def job(self, job_id: str, owner: str) -> Job:
         """Raises an ApiError, 404, if there is none, or it is another's."""
@@ -77,10 +83,30 @@ class Service:
             raise refused(error, _FIELDS) from error
         return schema.video_of(job, self.rules.fps)
 
-    async def order(self, owner: str, request: Request, asked: Callable[[], Asked], *, media: bool) -> schema.Video:
-        """`place`, in a thread; where pictures or videos are decoded, in one of few, so that who only asks for something need not wait."""
+    async def order(
+        self, owner: str, request: Request, asked: Callable[[], Asked], *, media: bool, rewrite: RewriteMode | Literal["off"] | None = None
+    ) -> schema.Video:
+        """`place`, in a thread; where a prompt is rewritten, which may take minutes, or pictures and videos are decoded, in one of few, so
+        that who only asks for something need not wait."""
         work = partial(self.place, owner, request.headers.get("idempotency-key"), asked)
-        return await to_thread.run_sync(work, limiter=self.decoding if media else None)
+        rewrites = (rewrite or self.rules.rewrite or "off") != "off"
+        limiter = self.rewriting if rewrites else self.decoding if media else None
+        return await to_thread.run_sync(work, limiter=limiter)
+
+
+class Followed(StreamingResponse):
+    """A stream of events, between `begin` and `end`, however that comes about."""
+
+    def __init__(self, stream: AsyncIterator[str], begin: Callable[[], None], end: Callable[[], None]):
+        super().__init__(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        self._begin, self._end = begin, end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._begin()
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
 
 
 def no_such_video() -> ApiError:
@@ -99,7 +125,7 @@ async def owner(request: Request, _: Annotated[HTTPAuthorizationCredentials | No
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorBody} for status in (*statuses, 500, 503)}
+    return {status: {"model": ErrorBody} for status in (*statuses, 421, 500, 503)}
 
 
 def body(model: type[Any], *, json_too: bool = True) -> dict[str, Any]:
@@ -123,7 +149,7 @@ async def known_query(request: Request, _: Owner) -> None:
 
 
 Variant = Literal["video", "thumbnail", "spritesheet", "preview"]
-POSTED = errors(400, 401, 403, 409, 413, 415, 429)
+POSTED = errors(400, 401, 403, 408, 409, 413, 415, 429)
 KEY_HEADER = {
     "parameters": [
         {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
@@ -136,7 +162,8 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(known_query)])
 async def create_video(request: Request, svc: Svc, owner: Owner) -> schema.Video:
     """Order a video."""
     given = await read_body(request, schema.Create)
-    return await svc.order(owner, request, partial(given.asked, svc.rules.fps), media=given.input_reference is not None)
+    asked = partial(given.asked, svc.rules.fps)
+    return await svc.order(owner, request, asked, media=given.input_reference is not None, rewrite=given.rewrite)
 
 
 @router.get("/videos", responses=errors(400, 401, 404))
@@ -260,15 +287,18 @@ def cancel_video(video_id: str, svc: Svc, owner: Owner) -> schema.Video:
 @router.get(
     "/videos/{video_id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}} | errors(400, 401, 404),
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}} | errors(400, 401, 404, 429),
     openapi_extra={"parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": _EVENT_ID}]},
 )
 async def follow_video(video_id: str, request: Request, svc: Svc, owner: Owner) -> StreamingResponse:
     """What happens to it, as it happens (server-sent events), from after Last-Event-ID on."""
     after = last_seen(request.headers.get("last-event-id"))
     job = await run_in_threadpool(svc.job, video_id, owner)
+    if svc.followers[owner] >= MAX_FOLLOWERS:
+        said = f"You follow {MAX_FOLLOWERS} videos already, which is the limit; end one, or ask for the video now and then."
+        raise ApiError(429, said, code="too_many_followers")
     stream = follow(svc.store, svc.results, job, after, svc.rules.fps)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    return Followed(stream, partial(svc.followers.update, [owner]), partial(svc.followers.subtract, [owner]))
 
 
 @router.get("/models", responses=errors(401))

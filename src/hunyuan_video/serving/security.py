@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+import ipaddress
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, MutableMapping
 from hmac import compare_digest
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -19,6 +23,8 @@ from hunyuan_video.serving.rules import LOCAL
 
 log = logging.getLogger(__name__)
 SHORTEST_KEY = 16
+LARGE, AT_ONCE = 2**20, 8  # bytes from which a body waits for its turn, and how many have one, for each is held in memory
+SECONDS = 120.0  # in which such a body must have come, once it has its turn
 HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -76,11 +82,28 @@ def refuse_pages(headers: Mapping[str, str]) -> None:
         raise ApiError(403, "A web page may not ask for this where no key is needed; start the server with keys.")
 
 
+def is_own(host: str) -> bool:
+    """Whether only this machine reaches the address, by any of its names."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def refuse_other_names(host: str) -> None:
+    """Where no key is asked for, a page could have its own name lead to this machine, and its visitor's browser would then show it every
+    answer as if it were of its own server. But the browser still says that name in the header Host. Raises an ApiError, 421."""
+    with contextlib.suppress(ValueError):
+        if is_own(urlsplit(f"//{host}").hostname or ""):
+            return
+    raise ApiError(421, "Without keys this server answers to http://localhost and http://127.0.0.1 alone; start it with keys.")
+
+
 class Guard:
     """The outermost layer: ids and headers of answers, the limit of what comes in, and an answer also when something breaks inside."""
 
-    def __init__(self, app: ASGIApp, max_body: int):
-        self.app, self.max_body = app, max_body
+    def __init__(self, app: ASGIApp, max_body: int, is_open: bool):
+        self.app, self.max_body, self.is_open = app, max_body, is_open
+        self.large = asyncio.Semaphore(AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,8 +120,11 @@ class Guard:
             await send(message)
 
         try:
+            if self.is_open:
+                refuse_other_names(Headers(scope=scope).get("host", ""))
             self._check_length(scope)
-            await self.app(scope, self._counted(receive), answer)
+            async with contextlib.AsyncExitStack() as turn:
+                await self.app(scope, self._counted(receive, turn), answer)
         except ApiError as error:
             await error.response()(scope, receive, answer)
         except ClientDisconnect:
@@ -114,15 +140,22 @@ class Guard:
         if length.isascii() and length.isdigit() and int(length[:20]) > self.max_body:
             raise self._too_large()
 
-    def _counted(self, receive: Receive) -> Receive:
-        taken = 0
+    def _counted(self, receive: Receive, turn: contextlib.AsyncExitStack) -> Receive:
+        taken, until, is_whole = 0, None, False
 
         async def counting() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
+            nonlocal taken, until, is_whole
+            try:
+                async with asyncio.timeout_at(None if is_whole else until):
+                    message = await receive()
+            except TimeoutError as error:
+                raise ApiError(408, "The body came too slowly; send it again.", code="too_slow", headers={"connection": "close"}) from error
+            taken, is_whole = taken + len(message.get("body", b"")), not message.get("more_body", False)
             if taken > self.max_body:
                 raise self._too_large()
+            if taken > LARGE and until is None:
+                await turn.enter_async_context(self.large)
+                until = asyncio.get_running_loop().time() + SECONDS
             return message
 
         return counting
@@ -130,16 +163,3 @@ class Guard:
     def _too_large(self) -> ApiError:
         said = f"The body has more than {self.max_body} bytes, which is the limit; send a smaller picture."
         return ApiError(413, said, headers={"connection": "close"})
-
-
-class NoQueries(logging.Filter):
-    """Takes what follows a question mark out of uvicorn's access log: somebody may have put a key there."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple) and len(record.args) == 5:
-            client, method, path, version, status = record.args
-            record.args = (client, method, str(path).partition("?")[0], version, status)
-        return True
-
-
-NO_QUERIES = NoQueries()  # one, which a logger takes only once

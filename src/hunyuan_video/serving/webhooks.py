@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import httpx
-from sqlalchemy.exc import OperationalError
+from anyio import to_thread
+from sqlalchemy.exc import SQLAlchemyError
 from standardwebhooks import Webhook
 from starlette.concurrency import run_in_threadpool
 
@@ -24,48 +25,61 @@ from hunyuan_video.serving.store import Store
 
 log = logging.getLogger(__name__)
 LOOK = 1.0  # seconds between looks for one that is due
-PAUSE = 5.0  # seconds before the second try; each further one waits twice as long
-MAX_TRIES = 12  # over almost six hours
-TIMEOUT = 10.0  # seconds
+TIMEOUT, DEADLINE = 10.0, 30.0  # seconds for a step of a delivery, and for all of it: a receiver may answer a byte at a time
+PAUSE = 40.0  # seconds before the second try, longer than the first one takes; each further one waits twice as long
+MAX_TRIES = 10  # over almost six hours
+AT_ONCE = 4  # so that a slow receiver does not hold up the others
 
 
-async def deliver_all(store: Store, rules: Rules, *, look: float = LOOK, pause: float = PAUSE) -> None:
-    """Send what is due, one after the other, until cancelled. Any number of processes may do so at once."""
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client:
-        while True:
-            try:
-                delivery = await run_in_threadpool(store.due_delivery, pause)
-                if delivery is None:
-                    await asyncio.sleep(look)
-                    continue
-                failure = await deliver(client, delivery, rules)
-                if failure is not None:
-                    log.warning("%s of %s was not delivered at try %d: %s.", delivery.kind, delivery.job, delivery.tries + 1, failure)
-                if failure is None or delivery.tries + 1 >= MAX_TRIES:
-                    await run_in_threadpool(store.delivered, delivery)
-            except OperationalError as error:  # the database is away for a moment
-                log.warning("Webhooks wait for the database: %s.", type(error).__name__)
+async def deliver_all(store: Store, rules: Rules, *, look: float = LOOK, pause: float = PAUSE, at_once: int = AT_ONCE) -> None:
+    """Send what is due, so many at once, until cancelled. Any number of processes may do so, too."""
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client, asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(_deliver_in_turn(client, store, rules, look, pause))
+
+
+async def _deliver_in_turn(client: httpx.AsyncClient, store: Store, rules: Rules, look: float, pause: float) -> None:
+    while True:
+        try:
+            delivery = await run_in_threadpool(store.due_delivery, pause)
+            if delivery is None:
                 await asyncio.sleep(look)
+                continue
+            failure = await deliver(client, delivery, rules)
+            if failure is not None:
+                log.warning("%s of %s was not delivered at try %d: %s.", delivery.kind, delivery.job, delivery.tries + 1, failure)
+            if failure is None or delivery.tries + 1 >= MAX_TRIES:
+                await run_in_threadpool(store.delivered, delivery)
+        except SQLAlchemyError as error:  # whatever it is, webhooks must go on when the database does
+            log.warning("Webhooks wait for the database: %s.", type(error).__name__)
+            await asyncio.sleep(look)
 
 
 async def deliver(client: httpx.AsyncClient, delivery: Delivery, rules: Rules) -> str | None:
     """Try once. Returns what went wrong, if something did."""
     try:
-        rules.check_webhook(delivery.url)  # the list may be another since
-        host = urlsplit(delivery.url).hostname or ""
-        address = await run_in_threadpool(address_of, host, rules.webhook_hosts)
-        url = httpx.URL(delivery.url)
-        request = client.build_request(
-            "POST",
-            url.copy_with(host=address),  # not the name, which might stand for another address by now
-            content=(body := _body(delivery)),
-            headers={"host": url.netloc.decode(), "content-type": "application/json", **_signed(delivery, body, rules)},
-            extensions={"sni_hostname": host},
-        )
-        response = await client.send(request, stream=True)  # of which nobody reads the body
-        await response.aclose()
+        async with asyncio.timeout(DEADLINE):
+            return await _post(client, delivery, rules)
+    except TimeoutError:
+        return f"the receiver did not answer within {DEADLINE:g} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"[:200]
+
+
+async def _post(client: httpx.AsyncClient, delivery: Delivery, rules: Rules) -> str | None:
+    rules.check_webhook(delivery.url)  # the list may be another since
+    host = urlsplit(delivery.url).hostname or ""
+    address = await to_thread.run_sync(address_of, host, rules.webhook_hosts, abandon_on_cancel=True)
+    url = httpx.URL(delivery.url)
+    request = client.build_request(
+        "POST",
+        url.copy_with(host=address),  # not the name, which might stand for another address by now
+        content=(body := _body(delivery)),
+        headers={"host": url.netloc.decode(), "content-type": "application/json", **_signed(delivery, body, rules)},
+        extensions={"sni_hostname": host},
+    )
+    response = await client.send(request, stream=True)  # of which nobody reads the body
+    await response.aclose()
     return None if response.is_success else f"the receiver answered {response.status_code}"
 
 
