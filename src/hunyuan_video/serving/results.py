@@ -16,7 +16,7 @@ _NAME = re.compile(r"video_[0-9a-f]{32}(/[a-z0-9][a-z0-9_.-]*)+")
 _TEMPORARY = ".tmp"
 
 try:
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError  # pyright: ignore[reportMissingImports] (an extra)
 
     _OUTAGES: tuple[type[Exception], ...] = (BotoCoreError,)
 except ImportError:  # without the extra s3
