@@ -20,6 +20,7 @@ from served import ANN, BOB, HERE, MP4, SMALL, Served, picture
 from hunyuan_video.config import RewriteMode
 from hunyuan_video.rewriting import Rewritten, rewrite
 from hunyuan_video.serving.last_frame import last_frame
+from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.schema import frames_of, seconds_of
 
 DATA = Path(__file__).parent.parent / "data"
@@ -137,6 +138,11 @@ def test_a_picture_comes_as_a_file_or_a_data_url_and_is_known_by_its_bytes(
         ({"prompt": ""}, "prompt", "prompt is ''"),
         ({"prompt": "  "}, "prompt", "The prompt is empty"),
         ({"prompt": 5}, "prompt", "prompt is 5; it must be text"),
+        ({"prompt": ""}, "prompt", "prompt is ''; it must not be empty"),
+        ({"prompt": "a" * 10001}, "prompt", "it has 10001 characters; the limit is 10000"),
+        ({"prompt": "a", "size": "64"}, "size", "size is '64'; it must be WIDTHxHEIGHT"),
+        ({"prompt": "a", "num_steps": True}, "num_steps", "true and false are no numbers"),
+        ({"prompt": "a", "cfg_scale": False}, "cfg_scale", "true and false are no numbers"),
         ({"prompt": "x" * 2001}, "prompt", "the limit is 2000"),
         ({"prompt": "a\ud800"}, "prompt", "halves of characters"),
         ({"prompt": "a", "num_step": 5}, "num_step", "There is no field 'num_step'; did you mean 'num_steps'?"),
@@ -245,6 +251,15 @@ def test_each_variant_has_its_type_and_a_name_of_ours(variant: str, kind: str, c
     assert response.headers["content-type"] == kind
     assert response.headers["content-disposition"].startswith(f'attachment; filename="{done}')
     error_of(client.get(f"/v1/videos/{done}/content", params={"variant": "other"}))
+
+
+def test_a_preview_that_is_replaced_while_it_is_sent_is_whole(client: TestClient, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = client.post("/v1/videos", json={"prompt": "a cat"}).json()["id"]
+    claim = served.begin()
+    content = picture(kind="WEBP")
+    served.store.report(claim, "denoise", 1, 4, preview=served.results.put(f"{claim.folder}/preview.webp", content))
+    monkeypatch.setattr(Results, "size", lambda *_: 10 * len(content))  # of the one before
+    assert client.get(f"/v1/videos/{made}/content?variant=preview").content == content
 
 
 def test_a_preview_is_there_while_a_video_is_made_and_not_after(client: TestClient, served: Served, done: str) -> None:

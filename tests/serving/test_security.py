@@ -20,6 +20,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from served import ANN, BOB, HERE, SECRET, Served, picture
 
+from hunyuan_video.commands.serving import keys_of
 from hunyuan_video.serving import security
 from hunyuan_video.serving.errors import ApiError
 from hunyuan_video.serving.security import digest_of, owner_of, read_keys
@@ -245,6 +246,13 @@ def test_keys_are_read_by_name_and_kept_as_digests() -> None:
         with pytest.raises(ValueError, match="key") as raised:
             read_keys(lines)
         assert ANN not in str(raised.value) and "short-secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("content", "sentence"), [(b"# nobody\n\n", "holds no key"), (b"\xda\x00", "not a text file in UTF-8")])
+def test_a_file_without_keys_is_refused_by_its_name(content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"keys\.txt .*{sentence}"):
+        keys_of(tmp_path / "keys.txt")
 
 
 def test_no_key_reaches_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

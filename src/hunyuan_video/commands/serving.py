@@ -122,8 +122,16 @@ class Worker:
 
 
 def keys_of(file: Path | None) -> str:
-    """Lines NAME=KEY of a file, or else of the environment."""
-    return os.environ.get("HUNYUAN_VIDEO_API_KEYS", "") if file is None else file.read_text(encoding="utf-8")
+    """Lines NAME=KEY of a file, or else of the environment. Raises a ValueError for a file that has none."""
+    if file is None:
+        return os.environ.get("HUNYUAN_VIDEO_API_KEYS", "")
+    try:
+        lines = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a text file in UTF-8; write lines NAME=KEY into one.") from error
+    has_some = any(line.strip() and not line.strip().startswith("#") for line in lines.splitlines())
+    require(has_some, f"{file} holds no key; write lines NAME=KEY into it, or leave --api-key-file out.")
+    return lines
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -125,7 +125,12 @@ def _refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
         raise ApiError(400, f"{where} is missing; give it.", param=field, code="missing_required_parameter")
     if kind == "value_error":  # one of our own sentences
         raise ApiError(400, str(first.get("ctx", {}).get("error", first["msg"])), param=field)
-    if kind in ("literal_error", "string_too_long", "string_too_short", "too_long"):
+    if kind == "string_pattern_mismatch" and field is not None:
+        said = f"it must be {model.model_fields[field].description}"
+    elif kind in ("string_too_long", "string_too_short"):
+        limits = first.get("ctx", {})
+        said = f"it has {len(given)} characters; the limit is {limits['max_length']}" if "max_length" in limits else "it must not be empty"
+    elif kind in ("literal_error", "too_long"):
         said = first["msg"][0].lower() + first["msg"][1:]
     else:
         said = f"it must be {_WANTED.get(kind) or _WANTED.get(kind.split('_')[0], first['msg'])}"

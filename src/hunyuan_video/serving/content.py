@@ -36,12 +36,13 @@ def send_content(request: Request, job: Job, variant: str, results: Results) -> 
         "content-disposition": f'attachment; filename="{job.id}{"" if variant == "video" else f"-{variant}"}{suffix}"',
         "content-type": _TYPES.get(suffix, "application/octet-stream"),
     }
-    if job.is_over:  # a preview becomes another one
-        etag = f'"{name}"'
-        headers |= {"etag": etag, "cache-control": "private, no-cache"}
-        if etag in re.split(r",\s*", request.headers.get("if-none-match", "").replace("W/", "")):
-            return Response(status_code=304, headers=headers)
-    part = _range(request, headers.get("etag"), size)
+    if not job.is_over:  # a preview, which may become another one while it is sent
+        return Response(_whole(results, name), headers=headers)
+    etag = f'"{name}"'
+    headers |= {"etag": etag, "cache-control": "private, no-cache"}
+    if etag in re.split(r",\s*", request.headers.get("if-none-match", "").replace("W/", "")):
+        return Response(status_code=304, headers=headers)
+    part = _range(request, etag, size)
     start, end = part or (0, size)
     if part is not None:  # also if it is all of it, by which players learn that they may ask for parts
         headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
@@ -50,6 +51,11 @@ def send_content(request: Request, job: Job, variant: str, results: Results) -> 
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     return StreamingResponse(_pieces(results, name, start, end), status, headers)
+
+
+def _whole(results: Results, name: str) -> bytes:
+    with results.open(name) as file:
+        return file.read()
 
 
 def _name_of(job: Job, variant: str) -> str:

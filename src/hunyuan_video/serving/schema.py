@@ -52,6 +52,16 @@ Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
 Seconds = Annotated[str | FiniteFloat | None, Field(description="4n + 1 frames at 24 a second nearest to this length, and one more")]
 
 
+def _no_truth(given: object) -> object:
+    """True is 1 to Python, and to nobody else."""
+    require(not isinstance(given, bool), "true and false are no numbers")
+    return given
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Number = Annotated[FiniteFloat, BeforeValidator(_no_truth)]
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -73,16 +83,16 @@ class Create(Strict):
     size: str | None = Field(None, description="WIDTHxHEIGHT", pattern=r"^\d{1,5}x\d{1,5}$")
     input_reference: Annotated[bytes | None, BeforeValidator(picture_bytes), WithJsonSchema(_PICTURE)] = None
     negative_prompt: Annotated[str | None, Field(max_length=MAX_PROMPT_CHARACTERS)] = None
-    num_frames: int | None = Field(None, description="4n + 1, in place of seconds")
-    height: int | None = Field(None, description="multiple of 16, in place of size")
-    width: int | None = None
-    num_steps: int | None = None
-    shift: FiniteFloat | None = None
+    num_frames: Whole | None = Field(None, description="4n + 1, in place of seconds")
+    height: Whole | None = Field(None, description="multiple of 16, in place of size")
+    width: Whole | None = None
+    num_steps: Whole | None = None
+    shift: Number | None = None
     schedule: Literal["shift", "linear-quadratic"] | None = None
-    linear_steps: int | None = None
-    guidance: FiniteFloat | None = None
-    cfg_scale: FiniteFloat | None = None
-    seed: int | None = None
+    linear_steps: Whole | None = None
+    guidance: Number | None = None
+    cfg_scale: Number | None = None
+    seed: Whole | None = None
     noise: Literal["cpu", "official"] | None = None
     loras: list[Lora] | None = Field(None, max_length=20)
     rewrite: Literal["off", "normal", "master"] | None = None

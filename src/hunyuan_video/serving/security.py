@@ -45,7 +45,8 @@ def read_keys(lines: Iterable[str]) -> dict[str, str]:
             continue
         name, equals, key = (part.strip() for part in line.partition("="))
         require(bool(equals and name), f"Line {number} of the keys is not NAME=KEY.")
-        require(name not in keys and len(name) <= 200, f"Line {number} of the keys has a name that is there already, or too long.")
+        require(name not in keys, f"Line {number} of the keys has the name {name!r}, which an earlier one has; give each its own.")
+        require(len(name) <= 200, f"Line {number} of the keys has a name of {len(name)} characters; the limit is 200.")
         require(
             len(key) >= SHORTEST_KEY,
             f"The key {name!r} has {len(key)} characters; it must have {SHORTEST_KEY} or more: python -c "
