@@ -255,7 +255,8 @@ def test_a_file_without_keys_is_refused_by_its_name(content: bytes, sentence: st
         keys_of(tmp_path / "keys.txt")
 
 
-def test_no_key_reaches_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_key_reaches_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)  # which another server in this process may have changed
     served = Served(tmp_path)
     caplog.set_level(logging.DEBUG)
     with served.listening() as address, httpx.Client(base_url=address) as client:
