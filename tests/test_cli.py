@@ -482,7 +482,7 @@ def test_ctrl_c_leaves_no_partial_file_says_what_was_kept_and_resume_is_exact(ge
         ("hunyuan_video.pipeline", "decode_pieces", torch.OutOfMemoryError("CUDA out of memory.")),
         ("hunyuan_video.pipeline", "decode_pieces", ValueError("The video to convert holds NaN")),
         ("hunyuan_video.pipeline", "decode_pieces", KeyboardInterrupt()),
-        ("hunyuan_video.video", "save_video", OSError(28, "No space left on device")),
+        ("hunyuan_video.video", "save_recording", OSError(28, "No space left on device")),
     ],
 )
 def test_what_fails_after_the_last_step_keeps_the_latents_and_says_how_to_decode_them(
