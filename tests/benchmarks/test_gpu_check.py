@@ -53,6 +53,7 @@ def end(rows: list[Row]) -> Row:
     return row
 
 
+@pytest.mark.slow  # all of benchmarks/gpu.sh, without a GPU
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_measures_and_ends_well(rehearsed: Path, part: str):
     rows = read(rehearsed)[part]
@@ -60,16 +61,19 @@ def test_every_part_measures_and_ends_well(rehearsed: Path, part: str):
     assert {row["table"] for row in rows} >= {table.name for table in PARTS[part][1]}
 
 
+@pytest.mark.slow  # all of benchmarks/gpu.sh, without a GPU
 @pytest.mark.parametrize("part", PARTS)
 def test_no_case_fails(rehearsed: Path, part: str):
     assert [row for row in read(rehearsed)[part] if "failed" in row] == []
 
 
+@pytest.mark.slow  # all of benchmarks/gpu.sh, without a GPU
 def test_what_only_a_gpu_has_says_why_it_is_missing(rehearsed: Path):
     rows = [row for row in read(rehearsed)["attention"] if row["table"] == "attention"]
     assert {row["kernel"] for row in rows if "unavailable" not in row} == {"default"}
 
 
+@pytest.mark.slow  # all of benchmarks/gpu.sh, without a GPU
 def test_few_small_files_with_plain_names_come_back(rehearsed: Path):
     files = list(rehearsed.iterdir())
     assert len(files) == 8 and all(re.fullmatch(r"[\w.-]+", file.name) and file.stat().st_size < 2**24 for file in files)
@@ -91,6 +95,7 @@ def test_all_ends_in_time_whatever_happens(troubled):
     assert seconds < 14  # what cannot be killed in 12 is left behind a second later
 
 
+@pytest.mark.slow  # all of benchmarks/gpu.sh, without a GPU
 def test_the_tables_hold_every_part(rehearsed: Path):
     text = section(read(rehearsed))
     assert text.startswith("**A rehearsal") and all(f"### {title}\n" in text for title, _ in PARTS.values())
@@ -115,6 +120,7 @@ def test_the_section_is_written_between_its_marks_and_nowhere_else():
     assert put(page, "new\n") == f"{before}{gpu_table.START}\nnew\n{gpu_table.END}{after}"
 
 
+@pytest.mark.slow  # all of benchmarks/gpu.sh, without a GPU
 def test_a_rehearsal_is_not_written_into_the_page(rehearsed: Path, monkeypatch, capsys):
     before = PAGE.read_bytes()
     monkeypatch.setattr(sys, "argv", ["gpu_table.py", str(rehearsed)])
