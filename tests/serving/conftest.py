@@ -1,12 +1,17 @@
-"""A real PostgreSQL for the tests that want one, from a wheel that carries it."""
+"""A store and files for each test; and a real PostgreSQL for those that want one, from a wheel that carries it."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
+
+from hunyuan_video.serving.migrations import upgrade
+from hunyuan_video.serving.results import Results
+from hunyuan_video.serving.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +38,17 @@ def fresh_postgres(postgres: str) -> Iterator[str]:
 
 def _psycopg(url: str) -> str:
     return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    upgrade(url)
+    store = Store(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "files")

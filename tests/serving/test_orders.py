@@ -15,7 +15,6 @@ from hunyuan_video.config import FullSampling, Limits, RewriteMode, Sampling
 from hunyuan_video.request import Request, Rewriting, Strengths
 from hunyuan_video.rewriting import Rewritten
 from hunyuan_video.serving.jobs import Job, KeyReusedError, NamedLora, NewJob, QueueFullError
-from hunyuan_video.serving.migrations import upgrade
 from hunyuan_video.serving.orders import Asked, image_of, lora_files, place, request_of
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import Rules
@@ -28,20 +27,6 @@ def png(height: int = 8, width: int = 8, level: int = 7) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((height, width, 3), level, np.uint8)).save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    upgrade(url)
-    store = Store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Results:
-    return Results(tmp_path / "files")
 
 
 @pytest.fixture

@@ -22,27 +22,12 @@ from hunyuan_video.config import FullSampling
 from hunyuan_video.serving import attempt
 from hunyuan_video.serving.faults import BrokenError, patiently
 from hunyuan_video.serving.jobs import Job, NewJob, Order
-from hunyuan_video.serving.migrations import upgrade
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.store import Store
 from hunyuan_video.serving.upkeep import OLD, Upkeep
 from hunyuan_video.serving.worker import work
 
 STEPS = 4
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    upgrade(url)
-    store = Store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Results:
-    return Results(tmp_path / "files")
 
 
 def submit(store: Store, prompt: str = "a cat") -> Job:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ from hunyuan_video.serving.content import send_content
 from hunyuan_video.serving.errors import ApiError
 from hunyuan_video.serving.jobs import check_id
 from hunyuan_video.serving.rules import LOCAL
+from hunyuan_video.serving.security import is_own
 
 MAX_UPLOAD, MAX_LOGIN = "20mb", 4096  # bytes
 AROUND = 2**16  # bytes that Gradio has around what is sent
@@ -133,13 +132,6 @@ class Guard:
             return message
 
         return counting
-
-
-def is_own(host: str) -> bool:
-    """Whether a name or address in a browser is this machine's for itself."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
 
 
 async def _body(request: Request) -> bytes:

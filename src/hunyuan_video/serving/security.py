@@ -87,7 +87,7 @@ def is_own(host: str) -> bool:
     """Whether only this machine reaches the address, by any of its names."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def refuse_other_names(host: str) -> None:
