@@ -108,7 +108,7 @@ def listening(desk: Desk) -> Iterator[str]:
     made: Queue[uvicorn.Server] = Queue()
 
     async def serve(sock: socket.socket) -> None:
-        server = uvicorn.Server(uvicorn.Config(_site(desk), log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(_site(desk), log_config=None, access_log=False, timeout_graceful_shutdown=1))
         made.put(server)
         await server.serve([sock])
 
