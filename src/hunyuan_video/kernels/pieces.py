@@ -1,0 +1,48 @@
+"""The pieces of a block beside its matrix products and attention: what a device may compute in one pass over the tokens.
+
+Letters: B batch, S tokens, R rows of modulation (1, or one a token), D hidden size, H heads, K head dimension, M width of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hunyuan_video.models.rope import Rope, apply_rope
+from hunyuan_video.models.transformer import gelu_tanh
+
+
+def modulate(x: Float[Tensor, "B S D"], shift: Float[Tensor, "B R D"], scale: Float[Tensor, "B R D"]) -> Float[Tensor, "B S D"]:
+    """LayerNorm without parameters, then x * (1 + scale) + shift."""
+    if x.shape[0] == scale.shape[1] == 1:  # for all tokens the same: the norm's own weight and bias, in one pass
+        return F.layer_norm(x, (x.shape[-1],), 1 + scale[0, 0], shift[0, 0], eps=1e-6)
+    return F.layer_norm(x, (x.shape[-1],), eps=1e-6).mul_(1 + scale).add_(shift)
+
+
+def norm_rope(x: Float[Tensor, "B S H K"], weight: Float[Tensor, " K"], rope: Rope | None) -> Float[Tensor, "B S H K"]:
+    """RMSNorm of each head's features, in float32; cast back, times the weight; then rotated, where there are positions."""
+    x = F.rms_norm(x.float(), (x.shape[-1],), eps=1e-6).type_as(x) * weight
+    return x if rope is None else apply_rope(x, rope)
+
+
+def add_gated(x: Float[Tensor, "B S D"], gate: Float[Tensor, "B R D"], y: Float[Tensor, "B S D"]) -> None:
+    """x += gate * y, in place."""
+    x.addcmul_(gate, y)
+
+
+def linear_gelu(layer: nn.Module, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:
+    """A linear layer of any kind, then GELU (its tanh form)."""
+    return gelu_tanh(layer(x))
+
+
+class Pieces(NamedTuple):
+    """How a device computes them; each as the function of its name here, but for rounding."""
+
+    modulate: Callable[[Tensor, Tensor, Tensor], Tensor] = modulate
+    norm_rope: Callable[[Tensor, Tensor, Rope | None], Tensor] = norm_rope
+    add_gated: Callable[[Tensor, Tensor, Tensor], None] = add_gated
+    linear_gelu: Callable[[nn.Module, Tensor], Tensor] = linear_gelu
