@@ -6,14 +6,14 @@ if all had been converted while loading.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hunyuan_video.transforms.swap import LinearLike
+from hunyuan_video.transforms.swap import Dense, LinearLike, Apply, Rows, some
 
 
 class StoredLinear(nn.Linear):
@@ -21,6 +21,9 @@ class StoredLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         return F.linear(input, self.weight.to(input.dtype), self.bias)
+
+    def prepared(self, dtype: torch.dtype, rows: Rows | None) -> Apply:
+        return Dense(some(self.weight, rows).to(dtype), None if self.bias is None else some(self.bias, rows))
 
 
 class StackedLinear(LinearLike):
@@ -41,6 +44,22 @@ class StackedLinear(LinearLike):
         biases = [None] * len(self.rows) if self.bias is None else self.bias.split(self.rows)
         pairs = zip(self.pieces, biases, strict=True)
         return torch.cat([F.linear(input, piece.to(input.dtype), bias) for piece, bias in pairs], dim=-1)
+
+    def prepared(self, dtype: torch.dtype, rows: Rows | None) -> Apply:
+        if rows is None:
+            return self
+        parts = [piece.to(dtype) for each in rows for piece in _stretch(self.pieces, each)]
+        return Dense(parts[0] if len(parts) == 1 else torch.cat(parts), None if self.bias is None else some(self.bias, rows))
+
+
+def _stretch(pieces: Iterable[Tensor], rows: slice) -> Iterator[Tensor]:
+    """What the pieces of a weight have of some of its rows."""
+    start = 0
+    for piece in pieces:
+        first, last = max(rows.start, start), min(rows.stop, start + len(piece))
+        if first < last:
+            yield piece[first - start : last - start]
+        start += len(piece)
 
 
 class StoredEmbedding(nn.Embedding):

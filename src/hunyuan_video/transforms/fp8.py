@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hunyuan_video.transforms.swap import LinearLike, swap_linears
+from hunyuan_video.transforms.swap import Apply, Dense, LinearLike, Rows, some, swap_linears
+
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0  # the largest number of float8_e4m3fn
@@ -78,6 +79,12 @@ class Fp8Linear(nn.Module):
         if torch.is_grad_enabled() and x.requires_grad:
             return _ExpandedTwice.apply(x, weight, self.scale, self.bias)
         return self.product(x, weight, self.scale, self.bias)
+
+    def prepared(self, dtype: torch.dtype, rows: Rows | None) -> Apply:
+        weight, bias = some(self.weight.view(FP8), rows), None if self.bias is None else some(self.bias, rows)
+        if self.product is expanded:
+            return Dense(expand(weight, self.scale, dtype), bias)
+        return lambda x: self.product(x, weight, self.scale, bias)
 
 
 def expand(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], dtype: torch.dtype) -> Float[Tensor, "out in"]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from hunyuan_video.transforms.swap import LinearLike
+from hunyuan_video.transforms.swap import LinearLike, Apply, Rows, prepared, some
 
 _BEFORE = "_before_lora"  # of a module: the parameters in whose place changed ones stand
 Strength = float | Callable[[str], float]  # of the whole adapter, or of each layer by its official name
@@ -78,6 +78,11 @@ class LoraLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         low = F.linear(x, self.lora_down.to(x.dtype)) * (self.strength * self.alpha / len(self.lora_down))
         return self.base(x) + F.linear(low, self.lora_up.to(x.dtype))
+
+    def prepared(self, dtype: torch.dtype, rows: Rows | None) -> Apply:
+        base, down, up = prepared(self.base, dtype, rows), self.lora_down.to(dtype), some(self.lora_up, rows).to(dtype)
+        scale = self.strength * self.alpha / len(down)
+        return lambda x: base(x) + F.linear(F.linear(x, down) * scale, up)
 
 
 def weight_of(layer: nn.Module) -> Float[Tensor, "out in"]:

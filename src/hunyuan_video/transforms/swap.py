@@ -1,10 +1,18 @@
-"""Replacing linear layers of a finished model, chosen by dotted name: what every transform of weights is made of."""
+"""Linear layers of a finished model, of any kind: replaced, chosen by dotted name, which is what every transform of weights is made of; and
+used several times for one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
+
+Apply = Callable[[Tensor], Tensor]  # what a linear layer does
+Rows = Sequence[slice]
 
 
 class LinearLike(nn.Module):
@@ -25,3 +33,37 @@ def swap_linears(model: nn.Module, make: Callable[[str, nn.Linear | LinearLike],
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear | LinearLike) and where(name):
             model.set_submodule(name, make(name, module))
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A linear layer of another kind than `nn.Linear`, that knows what it can do once for several uses."""
+
+    def prepared(self, dtype: torch.dtype, rows: Rows | None) -> Apply: ...
+
+
+class Dense(NamedTuple):
+    """A weight as it is multiplied by."""
+
+    weight: Float[Tensor, "out in"]
+    bias: Float[Tensor, " out"] | None
+
+    def __call__(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        return F.linear(x, self.weight, self.bias)
+
+
+def prepared(layer: nn.Module, dtype: torch.dtype, rows: Rows | None = None) -> Apply:
+    """A linear layer, to be used several times for inputs of `dtype`: what it would expand at each use is expanded once. Of its outputs
+    those of `rows`, in their order, or all."""
+    if isinstance(layer, Preparing):
+        return layer.prepared(dtype, rows)
+    assert isinstance(layer, nn.Linear)
+    return Dense(some(layer.weight, rows), None if layer.bias is None else some(layer.bias, rows))
+
+
+def some(tensor: Tensor, rows: Rows | None) -> Tensor:
+    """Of its first axis; not copied where they are one stretch."""
+    if rows is None:
+        return tensor
+    parts = [tensor[each] for each in rows]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
