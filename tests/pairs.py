@@ -6,8 +6,8 @@ By hand means: plain layers, whose weights are what the transforms say that they
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
@@ -42,9 +42,11 @@ from hunyuan_video.models.text import without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.training.plan import gathered
-from hunyuan_video.transforms import chunk, fp8
+from hunyuan_video.transforms import chunk, fp8, lean
+from hunyuan_video.transforms.ahead import Prepare, ahead
 from hunyuan_video.transforms.as_stored import leave_as_stored
 from hunyuan_video.transforms.chunk import in_chunks
+from hunyuan_video.transforms.lean import lean_blocks
 from hunyuan_video.transforms.lora import Lora, LoraLinear, add_lora, apply_lora, linear_layers, merge_lora
 from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
@@ -79,6 +81,8 @@ TRANSFORMS = {
     "text FP8": Transform((fp8.quantize,), {"text_fp8": True}),
     "offload models": Transform((on_device,), {"offload": "models"}),
     "offload blocks": Transform((offload_blocks,), {"offload": "blocks"}),
+    "lean blocks": Transform((lean_blocks,)),
+    "known ahead": Transform((ahead,)),
     "phases": Transform((upsample_by_phases,)),
     "chunks": Transform((in_chunks,)),
     "tiling": Transform((decode_pieces,), {"vae_tiling": True}),
@@ -162,10 +166,18 @@ def adapt(model: HunyuanVideoTransformer) -> None:
 
 
 def outcome(
-    models: Models, device: torch.device, streamed: list[Tensor], *, trains: bool, tiling: bool, later: bool, run: Run = map
+    models: Models,
+    device: torch.device,
+    streamed: list[Tensor],
+    *,
+    trains: bool,
+    tiling: bool,
+    later: bool,
+    run: Run = map,
+    known: bool = False,
 ) -> dict[str, Tensor]:
-    """What models make of the same inputs: text states, frames, a velocity (of a `later` step, where one has gone before), and gradients of
-    an uneven loss where there is a training."""
+    """What models make of the same inputs: text states, frames, a velocity (of a `later` step, where one has gone before; where all that can
+    be `known` before is), and gradients of an uneven loss where there is a training."""
     transformer, text, vae = models.transformer, models.text, models.vae
     assert transformer is not None and text is not None and vae is not None
     draw = torch.Generator().manual_seed(3)
@@ -179,11 +191,13 @@ def outcome(
             found["text"] = text.get_submodule("llm")(input_ids=ids, use_cache=False).last_hidden_state
         with on_device(vae, device, streamed), patch.dict(chunk.CHUNK_SIZE, cpu=SEVERAL_CHUNKS):
             found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES, run)), dim=2) if tiling else vae.decode(z)
-    with torch.set_grad_enabled(trains), on_device(transformer, device, streamed):
-        condition = transformer.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
+    before, now = torch.full((1,), 700.0), torch.full((1,), 500.0)
+    knowing = ahead(transformer, [before, now], 0, lambda module: on_device(module, device)) if known else as_it_is(transformer)
+    with torch.set_grad_enabled(trains), on_device(transformer, device, streamed), knowing as prepare:
+        condition = prepare(0, states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
         if later:
-            transformer(x.flip(2), torch.full((1,), 700.0), condition)
-        velocity = transformer(x, torch.full((1,), 500.0), condition)
+            transformer(x.flip(2), before, condition)
+        velocity = transformer(x, now, condition)
         if trains:
             (velocity * loss).sum().backward()
     found["velocity"] = velocity.detach()
@@ -193,6 +207,12 @@ def outcome(
         if parameter.grad is not None:
             found[f"gradient of {name}"] = _mean(parameter.grad)
     return found
+
+
+@contextmanager
+def as_it_is(model: HunyuanVideoTransformer) -> Iterator[Prepare]:
+    """Nothing is known before: where a training is, and where all is done by hand."""
+    yield lambda branch, *inputs: replace(model.condition(*inputs), branch=branch)
 
 
 def _mean(gradient: Tensor) -> Tensor:
@@ -230,9 +250,17 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     )
     patches = asked.runtime.pipefusion_patches
     run = over_ranks if world.size > 1 else map
-    with Traded() as traded, nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps):
+    patched = patch.dict(lean.CHUNK, cpu=3), patch.object(lean, "GROUP_BYTES", 1)  # so that there are several of both
+    with (
+        patched[0],
+        patched[1],
+        Traded() as traded,
+        nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps),
+    ):
         tiling = asked.runtime.vae_tiling
-        found = outcome(models, world.device, streamed, trains=asked.trains, tiling=tiling, later=patches is not None, run=run)
+        found = outcome(
+            models, world.device, streamed, trains=asked.trains, tiling=tiling, later=patches is not None, run=run, known=not asked.trains
+        )
     assert (traded.count > 0) == (world.sequence is not None)
     return found
 

@@ -24,9 +24,11 @@ from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.ahead import early_tensors
 from hunyuan_video.transforms.chunk import in_chunks
+from hunyuan_video.transforms.lean import lean_blocks
 from hunyuan_video.transforms.lora import Lora, Strength, apply_lora, merge_lora
-from hunyuan_video.transforms.offload import offload_blocks
+from hunyuan_video.transforms.offload import offload_blocks, to_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
 from hunyuan_video.transforms.recompute import recompute_blocks
@@ -77,7 +79,8 @@ def assemble(
     `in_file` says that the transformer's weights are used where they lie, in their file; of weights in files, those of all models together
     may hold on to `room` bytes of memory from step to step.
 
-    Returns the tensors that come and go by themselves, block by block, for `on_device` to leave alone.
+    Returns the tensors that come and go by themselves, block by block, or before a video's first step (see `ahead`), for `on_device` to
+    leave alone.
 
     Raises:
         ValueError: an adapter does not fit the transformer.
@@ -98,6 +101,9 @@ def assemble(
         # The kernel before what wraps it. "auto" depends on the length, and is chosen for each video.
         if runtime.attention != "auto":
             use_attention(transformer, KINDS[runtime.attention])
+        # Of blocks that go backward every intermediate value is needed. Before what wraps the trunk, which is another one then.
+        if training is None:
+            lean_blocks(transformer)
         # Inside sequence parallelism, so that a block computed again trades tokens again, in step with the other ranks.
         if training is not None and training.checkpoint_activations:
             recompute_blocks(transformer)
@@ -122,24 +128,25 @@ def assemble(
         if models.text is not None:
             llm = models.text.get_submodule("llm")
             shard(llm, models.stacks()["text"], world.mesh, world.device, dtype)
+    early = [] if transformer is None or training is not None else [*early_tensors(transformer).values()]
     if runtime.offload == "none":
         for model in models.present():
-            model.to(world.device)
+            to_device(model, world.device, early)
     if room is not None:
-        _read_ahead(models, room)
-    streamed: list[Tensor] = []
+        _read_ahead(models, room, early)
+    streamed = early
     if runtime.offload == "blocks":
         for blocks in models.stacks().values():
-            streamed += offload_blocks(blocks, world.device)
+            streamed = streamed + offload_blocks(blocks, world.device, early)
     return streamed
 
 
-def _read_ahead(models: Models, room: int) -> None:
+def _read_ahead(models: Models, room: int, early: list[Tensor]) -> None:
     """Let what fits of the large models stay in memory. If not both fit, the language model, which works once a video, makes room."""
     stacks = models.stacks()
-    whole = sum(size_of(mapped_spans(model)) for model in models.present())
+    whole = sum(size_of(mapped_spans(model, early)) for model in models.present())
     for name, blocks in stacks.items():
-        read_ahead(blocks, room if name == "transformer" or whole <= room else 0)
+        read_ahead(blocks, room if name == "transformer" or whole <= room else 0, early)
 
 
 def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_file: bool = False, training: bool = False) -> None:

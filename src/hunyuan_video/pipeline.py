@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
@@ -63,6 +63,7 @@ from hunyuan_video.sampling import (
     official_noise,
     shifted_sigmas,
 )
+from hunyuan_video.transforms.ahead import Prepare, ahead
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
@@ -287,7 +288,12 @@ class HunyuanVideo:
         else:
             once(load_text)  # prompts are short: one rank reads them for all
             transformer = checkpoint.load_transformer(
-                found.transformer, dtype, CPU if runtime.fp8 or world.stages else home, found.load_key, as_stored=transformer_stays
+                found.transformer,
+                dtype,
+                CPU if runtime.fp8 or world.stages else home,
+                found.load_key,
+                as_stored=transformer_stays,
+                early_on_host=True,
             )
         vae = checkpoint.load_vae(found.vae, vae_dtype, home)
         models = Models(transformer, text_encoder, vae)
@@ -415,8 +421,9 @@ class HunyuanVideo:
         if done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        with on_device(self.transformer, self.device, self.streamed), in_patches:
-            velocity = self._velocity(features, options, 0 if first_frame is None else 1)
+        clean_frames = 0 if first_frame is None else 1
+        with on_device(self.transformer, self.device, self.streamed), in_patches, self._ahead(sigmas, clean_frames) as condition:
+            velocity = self._velocity(features, options, clean_frames, condition)
             before = latents = latents.to(self.device, torch.float32)
             for index, latents in enumerate(euler(velocity, latents, sigmas[done:]), start=done + 1):  # noqa: B020
                 _check_finite(latents, index, options.num_steps)
@@ -540,7 +547,16 @@ class HunyuanVideo:
         noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
         return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
 
-    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int) -> Velocity:
+    def _ahead(self, sigmas: Sequence[float], clean_frames: int) -> AbstractContextManager[Prepare]:
+        """All that the model needs to know of these noise levels, once for the video."""
+        ts = [self._t(sigma) for sigma in sigmas[:-1]]
+        return ahead(self.transformer, ts, clean_frames, lambda module: on_device(module, self.device))
+
+    def _t(self, sigma: float) -> Float[Tensor, " 1"]:
+        """A noise level as the model knows it: float32, as in the official scheduler."""
+        return torch.full((1,), sigma, device=self.device) * 1000
+
+    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int, prepare: Prepare) -> Velocity:
         """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
         model, dtype = self.transformer, features.states.dtype
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
@@ -549,12 +565,10 @@ class HunyuanVideo:
         rope = model.rope(self.vae.config.latent_shape(options.num_frames, options.height, options.width), self.device)  # once a video
 
         def branch(row: int) -> Velocity:
-            condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
-            condition = replace(condition, branch=row)
+            condition = prepare(row, features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
-                t = torch.full((1,), sigma, device=self.device) * 1000  # float32, as in the official scheduler
-                v = model(x, t, condition, clean_frames, rope)
+                v = model(x, self._t(sigma), condition, clean_frames, rope)
                 return F.pad(v[:, :, clean_frames:], (0, 0, 0, 0, clean_frames, 0))  # a given frame does not move
 
             return velocity

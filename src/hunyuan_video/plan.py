@@ -15,6 +15,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -47,9 +48,10 @@ from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, SequenceGroups, World
 from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
-from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.ahead import ahead, early_tensors
 from hunyuan_video.transforms.lora import Lora, LoraLinear, Strength
 from hunyuan_video.transforms.offload import tensors_of
 from hunyuan_video.transforms.tiling import decode_pieces
@@ -326,9 +328,11 @@ def _predict(
     *models, streamed = text, transformer, vae, _ = _build(parts, runtime, CUDA, loras, first_of(degrees))
     loaded, stages = _bytes(transformer), runtime.pipefusion_stages
     keep_blocks(transformer, 0, stages)  # the first stage, which has as many as any
-    prompts, travelling = 2 if sampling.cfg_scale > 1 else 1, {id(tensor) for tensor in streamed}
+    prompts = 2 if sampling.cfg_scale > 1 else 1
+    early = early_tensors(transformer).values()  # which stay on the host
+    travelling = {id(tensor) for tensor in streamed} - {id(tensor) for tensor in early}
     passes = prompts * degrees.ranks * stages // gpus if gpus > degrees.ranks * stages else prompts
-    size = [_bytes(model) for model in models]
+    size = [_bytes(text), _bytes(transformer) - _total(early), _bytes(vae)]
     moving = [sum(tensor.nbytes for tensor in tensors_of(model) if id(tensor) in travelling) for model in models]
     resident = [sum(size)] * 3 if runtime.offload == "none" else [whole - part for whole, part in zip(size, moving, strict=True)]
     if runtime.shard:
@@ -363,7 +367,7 @@ def _predict(
     ]
     gathered = [whole * (gpus - 1) / gpus / card.link if runtime.shard else 0.0 for whole in (*size[:2], 0)]
     hidden = [max(part / COPIED, sent) for part, sent in zip(moving, gathered, strict=True)]
-    copied = 0 if runtime.offload == "none" else sum(resident) / COPIED
+    copied = (_total(early) + (0 if runtime.offload == "none" else sum(resident))) / COPIED
     # 8 bits are made, and other stages' blocks dropped, on the host.
     made = size[0] * runtime.text_fp8 + loaded * (runtime.fp8 or stages > 1)
     if runtime.shard:
@@ -374,7 +378,7 @@ def _predict(
     return Prediction(
         runtime,
         {name: held + done.most for name, held, done in zip(STAGES, resident, work, strict=True)},
-        (made if runtime.offload == "none" else sum(size)) + 2 * frames,
+        (max(made, _total(early)) if runtime.offload == "none" else sum(size) + _total(early)) + 2 * frames,
         OURS.alone + copied + sum(n * max(times) for n, *times in zip(repeats, computing, hidden, strict=True)),
         gpus,
     )
@@ -442,7 +446,11 @@ def _made(model: nn.Module, *, came_in_8_bits: bool) -> int:
 
 
 def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in tensors_of(module))
+    return _total(tensors_of(module))
+
+
+def _total(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _encode(llm: nn.Module, prompts: int) -> None:
@@ -460,26 +468,27 @@ def _encode(llm: nn.Module, prompts: int) -> None:
 def _count_denoising(model: HunyuanVideoTransformer, shape: Sequence[int], runtime: Runtime, sampling: FullSampling) -> Work:
     """One step. Where there are to be patches, an exact one, in which more is alive, with all keys of all branches remembered."""
     if runtime.pipefusion_patches is None:
-        return count(model, lambda: denoise(model, shape))
+        return count(model, lambda: denoise(model, shape, sampling.num_steps))
     calls = 2 * list(range(2 if sampling.cfg_scale > 1 else 1))  # only the second time all keys are there from the start
 
     def work() -> None:
         with one_step_old(model, patches=1, warmup_steps=1):
             for branch in calls:
-                denoise(model, shape, branch)
+                denoise(model, shape, sampling.num_steps, branch)
 
     done = count(model, work)
     return done._replace(operations=done.operations / len(calls))
 
 
-def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], branch: int = 0) -> None:
-    """One step. Not by `model.condition`, which looks at the mask: there is nothing to see on this device."""
+def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], num_steps: int = 1, branch: int = 0) -> None:
+    """One step of so many, and what is known of all before it."""
     config, dtype = model.config, model.img_in.proj.weight.dtype
     make = partial(torch.empty, device=META)
-    latents, pooled = make(shape), make(1, config.pooled_dim, dtype=dtype)
-    txt, context = model.txt_in.embed(make(1, MAX_TEXT_TOKENS, config.text_dim, dtype=dtype), None)
-    guidance = None if model.guidance_in is None else model.guidance_in(make(1), dtype)
-    velocity = model(latents, make(1), Condition(txt, context, model.vector_in(pooled), guidance, None, branch))
+    latents, states, pooled = make(shape), make(1, MAX_TEXT_TOKENS, config.text_dim, dtype=dtype), make(1, config.pooled_dim, dtype=dtype)
+    with ahead(model, [make(1)] * num_steps, 0, lambda _: nullcontext()) as prepare:
+        mask = torch.ones(1, MAX_TEXT_TOKENS, dtype=torch.bool)  # not on the meta device: it is looked at
+        condition = prepare(branch, states, mask, pooled, None if model.guidance_in is None else make(1))
+        velocity = model(latents, make(1), condition)
     latents + velocity  # pyright: ignore[reportUnusedExpression]
 
 

@@ -9,7 +9,7 @@ Where a process group is there, the loaders are for all its ranks together, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +27,12 @@ from hunyuan_video.checkpoint.reading import check_finite, container_of, plain_t
 from hunyuan_video.checkpoint.stored import StoredTransformer, expanded, open_transformer, transformer_config, unwrap
 from hunyuan_video.config import LoadKey, check_types
 from hunyuan_video.distributed.once import is_first, once
+from hunyuan_video.distributed.world import CPU
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.ahead import early_tensors
 from hunyuan_video.transforms.as_stored import StackedLinear, StoredEmbedding, StoredLinear, leave_as_stored
 from hunyuan_video.transforms.lora import listed
 from hunyuan_video.weights import Weights, is_large, read_json
@@ -74,10 +76,20 @@ def stays_in_file(part: Path, device: torch.device) -> bool:
     return not (part.is_file() and container_of(part) == "gguf")
 
 
-def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype, device: torch.device, *, as_stored: bool = False) -> None:
+def fill(
+    model: nn.Module,
+    state: dict[str, Any],
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    as_stored: bool = False,
+    on_host: Collection[str] = (),
+) -> None:
     """Make `state`, of tensors or what can give some, which is used up, the parameters of a model built on the meta device.
 
-    With `as_stored`, weights stay as the file has them, and are converted at each use.
+    With `as_stored`, weights stay as the file has them, and are converted at each use. Those named in `on_host` are on the CPU, whatever
+    the device is.
 
     Every tensor that is copied, into another dtype or onto a device, must be finite; of small models, all. What stays in the file of a
     large one is not read for that: what is wrong there is seen after the first denoising step.
@@ -97,11 +109,14 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path, dtype: torch.dtype
     in_file = device.type == "cpu" and not dist.is_initialized() and is_large(path)  # many ranks send each other all, and so check all
     for name in list(state):
         tensor = state.pop(name)
-        converted[name] = tensor.to(device, kept[name])
+        converted[name] = tensor.to(CPU if name in on_host else device, kept[name])
         if not (in_file and tensor.dtype == kept[name]):
             check_finite(name, converted[name], path)
     model.load_state_dict(converted, strict=True, assign=True)
-    model.eval().requires_grad_(False).to(device)  # moves what is no parameter: the scales of 8-bit layers
+    model.eval().requires_grad_(False)
+    for name, buffer in [*model.named_buffers()]:  # such as the scales of 8-bit layers
+        owner, _, own = name.rpartition(".")
+        setattr(model.get_submodule(owner), own, buffer.to(CPU if name in on_host else device))
 
 
 def _lay_out(model: nn.Module, state: dict[str, Any], dtype: torch.dtype) -> None:
@@ -147,13 +162,20 @@ def fitting_sizes(found: Weights) -> TransformerConfig:
 
 
 def load_transformer(
-    path: Path, dtype: torch.dtype, device: torch.device, load_key: LoadKey = "module", *, as_stored: bool = False
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    load_key: LoadKey = "module",
+    *,
+    as_stored: bool = False,
+    early_on_host: bool = False,
 ) -> HunyuanVideoTransformer:
     """The diffusion transformer from a file or folder of any layout that `stored` knows; linears in 8 bits stay so, and with `as_stored`,
-    for inference on a CPU, all do (see `fill`)."""
+    for inference on a CPU, all do (see `fill`). What only the start of a video needs may stay on the host."""
     stored = once(lambda: open_transformer(path, load_key))
     model = outline(stored)
-    fill(model, delivered(stored.state), path, dtype, device, as_stored=as_stored)
+    on_host = early_tensors(model) if early_on_host else ()
+    fill(model, delivered(stored.state), path, dtype, device, as_stored=as_stored, on_host=on_host)
     return model
 
 

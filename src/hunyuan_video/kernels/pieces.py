@@ -10,10 +10,22 @@ from typing import NamedTuple
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from hunyuan_video.models.rope import Rope, apply_rope
 from hunyuan_video.models.transformer import gelu_tanh
+
+Apply = Callable[[Tensor], Tensor]  # what a linear layer does
+
+
+class Dense(NamedTuple):
+    """A linear layer's weight as it is multiplied by."""
+
+    weight: Float[Tensor, "out in"]
+    bias: Float[Tensor, " out"] | None
+
+    def __call__(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        return F.linear(x, self.weight, self.bias)
 
 
 def modulate(x: Float[Tensor, "B S D"], shift: Float[Tensor, "B R D"], scale: Float[Tensor, "B R D"]) -> Float[Tensor, "B S D"]:
@@ -34,8 +46,13 @@ def add_gated(x: Float[Tensor, "B S D"], gate: Float[Tensor, "B R D"], y: Float[
     x.addcmul_(gate, y)
 
 
-def linear_gelu(layer: nn.Module, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:
-    """A linear layer of any kind, then GELU (its tanh form)."""
+def linear(layer: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:
+    """A linear layer of any kind."""
+    return layer(x)
+
+
+def linear_gelu(layer: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:
+    """The same, then GELU (its tanh form)."""
     return gelu_tanh(layer(x))
 
 
@@ -45,4 +62,5 @@ class Pieces(NamedTuple):
     modulate: Callable[[Tensor, Tensor, Tensor], Tensor] = modulate
     norm_rope: Callable[[Tensor, Tensor, Rope | None], Tensor] = norm_rope
     add_gated: Callable[[Tensor, Tensor, Tensor], None] = add_gated
-    linear_gelu: Callable[[nn.Module, Tensor], Tensor] = linear_gelu
+    linear: Callable[[Apply, Tensor], Tensor] = linear
+    linear_gelu: Callable[[Apply, Tensor], Tensor] = linear_gelu

@@ -384,6 +384,15 @@ class HunyuanVideoTransformer(nn.Module):
             mask=trimmed,
         )
 
+    def conditioning(self, t: Float[Tensor, " B"], condition: Condition, clean_frames: int) -> Float[Tensor, "B R D"]:
+        """The conditioning vector as `Context` has it."""
+        pooled, guidance = condition.pooled, condition.guidance
+        vec = self.time_in(t, pooled.dtype) + pooled
+        rows = [vec if guidance is None else vec + guidance]
+        if clean_frames:
+            rows.insert(0, self.time_in(torch.zeros_like(t), pooled.dtype) + pooled)
+        return F.silu(torch.stack(rows, dim=1))  # once here instead of once in each of 60 blocks
+
     def forward(
         self,
         x: Float[Tensor, "B C T H W"],
@@ -402,17 +411,11 @@ class HunyuanVideoTransformer(nn.Module):
         img = self.img_in(x.to(self.img_in.proj.weight.dtype))
         txt = self.txt_in(condition.txt, condition.context, t, condition.mask)
 
-        vec = self.time_in(t, img.dtype) + condition.pooled
-        if condition.guidance is not None:
-            vec = vec + condition.guidance
-        rows = [vec]
-        if clean_frames:
-            rows = [self.time_in(torch.zeros_like(t), img.dtype) + condition.pooled, vec]
         mask = condition.mask
         if mask is not None:
             mask = F.pad(mask, (img.shape[1], 0), value=True).unsqueeze(1)
         ctx = Context(
-            vec=F.silu(torch.stack(rows, dim=1)),  # once here instead of once in each of 60 blocks
+            vec=self.conditioning(t, condition, clean_frames),
             num_clean=clean_frames // pt * grid[1] * grid[2],
             rope=rope or self.rope(x.shape, img.device),
             mask=mask,

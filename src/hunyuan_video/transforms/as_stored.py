@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hunyuan_video.transforms.swap import Dense, LinearLike, Apply, Rows, some
+from hunyuan_video.kernels.pieces import Apply, Dense
+from hunyuan_video.transforms.swap import LinearLike, Rows, some
 
 
 class StoredLinear(nn.Linear):

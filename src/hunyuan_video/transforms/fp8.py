@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hunyuan_video.transforms.swap import Apply, Dense, LinearLike, Rows, some, swap_linears
-
+from hunyuan_video.kernels.pieces import Apply, Dense
+from hunyuan_video.transforms.swap import LinearLike, Rows, some, swap_linears
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0  # the largest number of float8_e4m3fn

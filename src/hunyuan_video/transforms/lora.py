@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from hunyuan_video.transforms.swap import LinearLike, Apply, Rows, prepared, some
+from hunyuan_video.kernels.pieces import Apply
+from hunyuan_video.transforms.swap import LinearLike, Rows, prepared, some
 
 _BEFORE = "_before_lora"  # of a module: the parameters in whose place changed ones stand
 Strength = float | Callable[[str], float]  # of the whole adapter, or of each layer by its official name

@@ -41,15 +41,25 @@ def on_device(module: nn.Module, device: torch.device, besides: Iterable[Tensor]
             tensor.data = data
 
 
-def offload_blocks(blocks: Sequence[nn.Module], device: torch.device) -> list[Tensor]:
-    """From now on each block is on `device` only while it works. `blocks` are in the order in which they are called.
+def to_device(module: nn.Module, device: torch.device, besides: Iterable[Tensor]) -> None:
+    """Move a module there for good, but for some of its tensors."""
+    staying = {id(tensor) for tensor in besides}
+    for tensor in tensors_of(module):
+        if id(tensor) not in staying:
+            tensor.data = tensor.data.to(device)
+
+
+def offload_blocks(blocks: Sequence[nn.Module], device: torch.device, besides: Iterable[Tensor] = ()) -> list[Tensor]:
+    """From now on each block is on `device` only while it works, but for the tensors given as `besides`. `blocks` are in the order in which
+    they are called.
 
     Returns the tensors that come and go by themselves, for `on_device` to leave alone. They are now in host memory of their own, one piece
     a block, page-locked for CUDA. What is added to a block afterwards, such as an adapter, is not among them, and moves with the rest of
     the model. After a pass, unless it was interrupted from the keyboard, nothing is left on the device.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    travellers = [Traveller(block, device, stream) for block in blocks]
+    staying = {id(tensor) for tensor in besides}
+    travellers = [Traveller([tensor for tensor in tensors_of(block) if id(tensor) not in staying], device, stream) for block in blocks]
     for block, traveller, following in zip(blocks, travellers, [*travellers, None][1:], strict=True):
         _attend(block, traveller, following)
     return [tensor for traveller in travellers for tensor in traveller.tensors]
@@ -77,8 +87,8 @@ class Traveller:
     is still read, and it runs beside the block that is about to compute.
     """
 
-    def __init__(self, block: nn.Module, device: torch.device, stream: torch.cuda.Stream | None):
-        self.tensors, self.device, self.stream = tensors_of(block), device, stream
+    def __init__(self, tensors: list[Tensor], device: torch.device, stream: torch.cuda.Stream | None):
+        self.tensors, self.device, self.stream = tensors, device, stream
         sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in self.tensors]
         self.ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
         # Home may be the meta device, on which memory is planned.

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 # Of Linux's madvise: begin to read; be read, and in the page table; be forgotten before others; be forgotten now, which is only for those
 # who may write to the file. Where the system is older, or another, less happens or nothing, and pages come when they are touched.
@@ -29,8 +29,8 @@ class Span(NamedTuple):
     end: int
 
 
-def mapped_spans(module: nn.Module) -> list[Span]:
-    """Where a module's tensors lie in files; nothing of what lies in memory."""
+def mapped_spans(module: nn.Module, besides: Iterable[Tensor] = ()) -> list[Span]:
+    """Where a module's tensors lie in files, but for some; nothing of what lies in memory."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
@@ -41,7 +41,8 @@ def mapped_spans(module: nn.Module) -> list[Span]:
             start, end = addresses.split("-")
             files.append(Span(int(start, 16), int(end, 16)))
     spans: list[Span] = []
-    tensors = (*module.parameters(), *module.buffers())
+    others = {id(tensor) for tensor in besides}
+    tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if id(tensor) not in others]
     for address, size in sorted({(tensor.data_ptr(), tensor.nbytes) for tensor in tensors}):
         if not size or not any(file.start <= address and address + size <= file.end for file in files):
             continue
@@ -57,12 +58,14 @@ def size_of(spans: Sequence[Span]) -> int:
     return sum(span.end - span.start for span in spans)
 
 
-def read_ahead(blocks: Sequence[nn.Module], room: int) -> None:
+def read_ahead(blocks: Sequence[nn.Module], room: int, besides: Iterable[Tensor] = ()) -> None:
     """From now on a mapped block is read before its turn, and of all together `room` bytes stay in memory from one pass to the next.
 
-    `blocks` are in the order in which they are called, again and again. Those that lie in memory are left alone.
+    `blocks` are in the order in which they are called, again and again. Those that lie in memory are left alone, and so are tensors that
+    are given as `besides`, which come when they are used.
     """
-    spans = [mapped_spans(block) for block in blocks]
+    others = list(besides)
+    spans = [mapped_spans(block, others) for block in blocks]
     if any(spans):
         reader = Reader(spans, room)
         for index, block in enumerate(blocks):

@@ -4,14 +4,13 @@ used several times for one call."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
-Apply = Callable[[Tensor], Tensor]  # what a linear layer does
+from hunyuan_video.kernels.pieces import Apply, Dense
+
 Rows = Sequence[slice]
 
 
@@ -40,16 +39,6 @@ class Preparing(Protocol):
     """A linear layer of another kind than `nn.Linear`, that knows what it can do once for several uses."""
 
     def prepared(self, dtype: torch.dtype, rows: Rows | None) -> Apply: ...
-
-
-class Dense(NamedTuple):
-    """A weight as it is multiplied by."""
-
-    weight: Float[Tensor, "out in"]
-    bias: Float[Tensor, " out"] | None
-
-    def __call__(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        return F.linear(x, self.weight, self.bias)
 
 
 def prepared(layer: nn.Module, dtype: torch.dtype, rows: Rows | None = None) -> Apply:
