@@ -176,8 +176,8 @@ def outcome(
     run: Run = map,
     known: bool = False,
 ) -> dict[str, Tensor]:
-    """What models make of the same inputs: text states, frames, a velocity (of a `later` step, where one has gone before; where all that can
-    be `known` before is), and gradients of an uneven loss where there is a training."""
+    """What models make of the same inputs: text states, frames, a velocity (of a `later` step, where one has gone before; where
+    all that can be `known` before is), and gradients of an uneven loss where there is a training."""
     transformer, text, vae = models.transformer, models.text, models.vae
     assert transformer is not None and text is not None and vae is not None
     draw = torch.Generator().manual_seed(3)

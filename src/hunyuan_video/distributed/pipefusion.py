@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from hunyuan_video.distributed.sequence import shares
 from hunyuan_video.models.attention import AttentionFn
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, TransformerConfig, TrunkFn, predict, stack, trunk
+from hunyuan_video.transforms import lean
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def one_step_old(model: HunyuanVideoTransformer, patches: int, warmup_steps: int
     """
     given = model.predict
     line = given if isinstance(given, Line) else Line()
-    if model.trunk is not trunk or given not in (predict, line):
+    if model.trunk not in (trunk, lean.trunk) or given not in (predict, line):
         raise ValueError("The model's calls are wrapped already, and what wraps them would see patches as whole videos.")
     model.predict = in_patches(line, patches, warmup_steps)
     try:

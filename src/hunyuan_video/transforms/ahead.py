@@ -74,7 +74,7 @@ class Moment(NamedTuple):
     """What one branch of guidance has of one noise level."""
 
     vec: Float[Tensor, "B R D"]  # by which it is found
-    txt: Float[Tensor, "B L D"]
+    txt: Float[Tensor, "B L D"]  # blocks may change what they are given
     modulation: Float[Tensor, "B R W"]
 
 
@@ -127,6 +127,6 @@ def known(predict: TrunkFn, moments: dict[int, list[Moment]]) -> TrunkFn:
         moment = next((moment for moment in moments[ctx.branch] if moment.vec.is_meta or torch.equal(moment.vec, ctx.vec)), None)
         if moment is None:
             raise ValueError("A step has a noise level that was not among those known before the first one.")
-        return predict(model, img, moment.txt, ctx._replace(vec=moment.modulation))
+        return predict(model, img, moment.txt.clone(), ctx._replace(vec=moment.modulation))
 
     return predict_known
