@@ -85,8 +85,7 @@ class Sampling:
     seed: int | None = None
     """0 or more; the same seed gives the same video (default: random, and recorded in the file)"""
     solver: Solver | None = None
-    """how a step is taken; heun evaluates the model twice in each; dpm++2m and unipc look back at earlier steps, once (default: the weights'
-    own)"""
+    """how a step is taken; heun evaluates the model twice in each, dpm++2m and unipc once, and look back (default: the weights' own)"""
     noise: Literal["cpu", "official"] | None = None
     """cpu: float32 noise drawn on the CPU, so a seed means the same on every device; official: float16 on the compute device, as the
     official code draws it (default: the weights' own)"""
@@ -324,7 +323,7 @@ class Runtime:
             object.__setattr__(self, "cache_threshold", CACHE_THRESHOLDS[self.step_cache])
         require(
             self.cache_threshold is None or self.step_cache != "off",
-            f"cache_threshold is {self.cache_threshold}, but step_cache is off, and no step is left out; give drift, taylor or first-block.",
+            f"cache_threshold is {self.cache_threshold}, but step_cache is off and leaves out no step; give drift, taylor or first-block.",
         )
         require(
             self.cache_threshold is None or 0 <= self.cache_threshold < float("inf"),

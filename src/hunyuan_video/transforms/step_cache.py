@@ -1,5 +1,5 @@
-"""Step caches: near steps ask a transformer for nearly the same, so some are answered from what it said before. They make another video than
-the exact one, near it.
+"""Step caches: near steps ask a transformer for nearly the same, so some are answered from what it said before. They make another video
+than the exact one, near it.
 
 * `Drift` (as EasyCache, arXiv 2507.02860) repeats the last velocity while, by how it changed with the latents before, it changes little.
 * `Taylor` (as TaylorSeer, arXiv 2503.06923) extrapolates the last velocities over the noise level while that errs little.
@@ -71,7 +71,7 @@ class Turns:
 
 
 class Drift:
-    """A velocity that is repeated. Expected is the change since it was computed: of the latents, times how much it changed with them last."""
+    """A velocity that is repeated. Expected is the change since it was computed: of the latents, times how it changed with them last."""
 
     def __init__(self, velocity: Velocity, turns: Turns):
         self._velocity, self._turns = velocity, turns
