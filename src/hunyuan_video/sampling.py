@@ -68,8 +68,8 @@ def dpmpp_2m(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]
 
 
 def unipc(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -> Iterator[Float[Tensor, "*shape"]]:
-    """As `dpmpp_2m`, and each step is taken again once the next evaluation has shown what the data is at its end (UniPC, arXiv 2302.04867,
-    of order 2 with B2). Still one evaluation a step; what is yielded is before that correction."""
+    """As `dpmpp_2m`, and each step is taken again once the next evaluation has shown what the data is at its end (UniPC-2 with B2, arXiv
+    2302.04867): of third order, still with one evaluation a step. What is yielded is before that correction."""
     x, past = x.float(), list[tuple[float, Tensor]]()
     start = x  # of the step that led to x
     for sigma, next_sigma in pairwise(sigmas):

@@ -134,7 +134,11 @@ class _Blocks:
     by_others: Tensor | None = None
 
     def leave_out(self, by_first: Tensor) -> bool:
-        return self.turns.leaves_out(lambda: self._change(by_first))
+        """Whether the others can be. If not, what they added before is no more needed, and that memory is theirs to work with."""
+        if left_out := self.turns.leaves_out(lambda: self._change(by_first)):
+            return left_out
+        self.by_first, self.by_others = by_first, None
+        return False
 
     def _change(self, by_first: Tensor) -> float:
         assert self.by_first is not None
@@ -168,7 +172,7 @@ def first_block(model: HunyuanVideoTransformer, turns: Callable[[], Turns], comp
         if left_out:
             assert known.by_others is not None
             return out + known.by_others
-        known.by_first, known.by_others = after_first - img, out - after_first
+        known.by_others = out - after_first
         computed()
         return out
 
