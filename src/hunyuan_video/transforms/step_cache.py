@@ -65,7 +65,8 @@ class Turns:
 
     def share(self, part: Tensor, whole: Tensor) -> float:
         """The norm of a part over that of the whole, of all ranks together."""
-        squares = torch.stack([torch.linalg.vector_norm(x, dtype=torch.float32).square() for x in (part, whole)])
+        precise = torch.promote_types(part.dtype, torch.float32)
+        squares = torch.stack([torch.linalg.vector_norm(x, dtype=precise).square() for x in (part, whole)])
         of_part, of_whole = self.total(squares).tolist()
         return math.sqrt(of_part / of_whole) if of_whole > 0 else math.inf
 
