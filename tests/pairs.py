@@ -50,7 +50,7 @@ from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import read_ahead
 from hunyuan_video.transforms.recompute import recompute_blocks
-from hunyuan_video.transforms.step_cache import StepCache, first_block
+from hunyuan_video.transforms.step_cache import CachedSteps, first_block
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces
 
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
@@ -239,7 +239,7 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     patches = asked.runtime.pipefusion_patches
     run = over_ranks if world.size > 1 else map
     in_patches = nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps)
-    cache = StepCache(asked.runtime.step_cache, asked.runtime.cache_threshold or 0.0, LEFT_OUT + 1, world.total)
+    cache = CachedSteps(asked.runtime.step_cache, asked.runtime.cache_threshold or 0.0, LEFT_OUT + 1, world.total)
     with Traded() as traded, in_patches, cache.inside(transformer):
         tiling = asked.runtime.vae_tiling
         found = outcome(models, world.device, streamed, trains=asked.trains, tiling=tiling, calls=asked.calls, run=run)

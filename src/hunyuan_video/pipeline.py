@@ -73,7 +73,7 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms.offload import on_device
-from hunyuan_video.transforms.step_cache import StepCache
+from hunyuan_video.transforms.step_cache import CachedSteps
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
@@ -425,7 +425,7 @@ class HunyuanVideo:
         if done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        cache = StepCache(self.runtime.step_cache, self.runtime.cache_threshold or 0.0, options.num_steps, self.world.total)
+        cache = CachedSteps(self.runtime.step_cache, self.runtime.cache_threshold or 0.0, options.num_steps, self.world.total)
         with on_device(self.transformer, self.device, self.streamed), in_patches, cache.inside(self.transformer):
             velocity = self._velocity(features, options, 0 if first_frame is None else 1, cache)
             before = latents = latents.to(self.device, torch.float32)
@@ -555,7 +555,7 @@ class HunyuanVideo:
         noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
         return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
 
-    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int, cache: StepCache) -> Velocity:
+    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int, cache: CachedSteps) -> Velocity:
         """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here. Each branch
         leaves out what the cache says."""
         model, dtype = self.transformer, features.states.dtype

@@ -184,7 +184,7 @@ def first_block(model: HunyuanVideoTransformer, turns: Callable[[], Turns], comp
         model.trunk = given
 
 
-class StepCache:
+class CachedSteps:
     """Of one video: what is put around the velocity of each branch of guidance, and into the model. Counts what was asked of it and what
     was computed; "off" only counts."""
 
