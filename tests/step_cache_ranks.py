@@ -45,6 +45,8 @@ def work(rank: int, world_size: int, folder: Path, tree: Path) -> None:
     for kind in KINDS:
         last = denoised(shared, kind)
         results[kind] = last.computed, last.latents
+    sharded = HunyuanVideo.load(tree, replace(runtime, shard=True), SMALL)
+    results["sharded"] = denoised(sharded, "first-block").latents
     halves = HunyuanVideo.load(tree, runtime, GUIDED)
     assert halves.world.across is not None
     results["halves"] = [denoised(halves, kind, GUIDED).latents for kind in KINDS]

@@ -52,6 +52,8 @@ def refusal(asked: Asked) -> str | None:
         return "weights must be there for the backward pass"
     if runtime.step_cache != "off" and asked.trains:
         return "for inference: a training has no steps"
+    if runtime.step_cache != "off" and runtime.shard:  # here each rank has all tokens, as halves for two branches of guidance have
+        return "leaves out other steps, and would wait for ever"
     if asked.in_file and (asked.trains or asked.ranks > 1):
         return "for inference in one process"
     if runtime.shard and runtime.offload != "none":
