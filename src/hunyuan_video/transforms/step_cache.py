@@ -136,10 +136,10 @@ class _Blocks:
 
     def leave_out(self, by_first: Tensor) -> bool:
         """Whether the others can be. If not, what they added before is no more needed, and that memory is theirs to work with."""
-        if left_out := self.turns.leaves_out(lambda: self._change(by_first)):
-            return left_out
-        self.by_first, self.by_others = by_first, None
-        return False
+        left_out = self.turns.leaves_out(lambda: self._change(by_first))
+        if not left_out:
+            self.by_first, self.by_others = by_first, None
+        return left_out
 
     def _change(self, by_first: Tensor) -> float:
         assert self.by_first is not None
