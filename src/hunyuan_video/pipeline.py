@@ -454,7 +454,7 @@ class HunyuanVideo:
         """Noise levels from 1 to 0, one more than there are steps."""
         if options.schedule == "linear-quadratic":
             return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
-        return shifted_sigmas(options.num_steps, options.shift).tolist()
+        return shifted_sigmas(options.num_steps, float(options.shift)).tolist()
 
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Latents as sampled (scaled) to frames."""
