@@ -39,7 +39,7 @@ from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.world import Degrees, World, world_of_group
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.text import without_skipped_layers
-from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, trunk
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.training.plan import gathered
 from hunyuan_video.transforms import chunk, fp8, lean
@@ -52,6 +52,7 @@ from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import read_ahead
 from hunyuan_video.transforms.recompute import recompute_blocks
+from hunyuan_video.transforms.step_cache import CachedSteps, first_block
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces
 
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
@@ -98,9 +99,11 @@ TRANSFORMS = {
     "PipeFusion in stages": Transform(
         (spread_blocks, one_step_old), {"pipefusion_stages": 2, "pipefusion_patches": 3, "warmup_steps": 1}, ranks=2
     ),
+    "first-block cache": Transform((first_block,), {"step_cache": "first-block", "cache_threshold": 1e9}),
 }
+LEFT_OUT = 4  # of five calls the one that a step cache leaves out: the first three and the last are computed
 SHARDS = {"sharded", "FSDP"}
-CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion"}
+CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion", "first-block cache"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,11 @@ class Asked:
         for transform in self.chosen:
             settings |= transform.runtime
         return Runtime(**settings)
+
+    @property
+    def calls(self) -> int:
+        """Of the transformer, of which the last one counts."""
+        return LEFT_OUT if self.runtime.step_cache != "off" else 2 if self.runtime.pipefusion_patches is not None else 1
 
     @property
     def seeds(self) -> list[int]:
@@ -172,12 +180,12 @@ def outcome(
     *,
     trains: bool,
     tiling: bool,
-    later: bool,
+    calls: int,
     run: Run = map,
     known: bool = False,
 ) -> dict[str, Tensor]:
-    """What models make of the same inputs: text states, frames, a velocity (of a `later` step, where one has gone before; where
-    all that can be `known` before is), and gradients of an uneven loss where there is a training."""
+    """What models make of the same inputs: text states, frames, a velocity (of the last of some `calls`; where all that can be `known`
+    before is), and gradients of an uneven loss where there is a training."""
     transformer, text, vae = models.transformer, models.text, models.vae
     assert transformer is not None and text is not None and vae is not None
     draw = torch.Generator().manual_seed(3)
@@ -191,12 +199,12 @@ def outcome(
             found["text"] = text.get_submodule("llm")(input_ids=ids, use_cache=False).last_hidden_state
         with on_device(vae, device, streamed), patch.dict(chunk.CHUNK_SIZE, cpu=SEVERAL_CHUNKS):
             found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES, run)), dim=2) if tiling else vae.decode(z)
-    before, now = torch.full((1,), 700.0), torch.full((1,), 500.0)
-    knowing = ahead(transformer, [before, now], 0, lambda module: on_device(module, device)) if known else as_it_is(transformer)
+    before, now = [torch.full((1,), 700.0 - call) for call in range(1, calls)], torch.full((1,), 500.0)
+    knowing = ahead(transformer, [*before, now], 0, lambda module: on_device(module, device)) if known else as_it_is(transformer)
     with torch.set_grad_enabled(trains), on_device(transformer, device, streamed), knowing as prepare:
         condition = prepare(0, states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
-        if later:
-            transformer(x.flip(2), before, condition)
+        for t in before:
+            transformer(x.flip(2), t, condition)
         velocity = transformer(x, now, condition)
         if trains:
             (velocity * loss).sum().backward()
@@ -250,17 +258,12 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     )
     patches = asked.runtime.pipefusion_patches
     run = over_ranks if world.size > 1 else map
-    patched = patch.dict(lean.CHUNK, cpu=3), patch.object(lean, "GROUP_BYTES", 1)  # so that there are several of both
-    with (
-        patched[0],
-        patched[1],
-        Traded() as traded,
-        nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps),
-    ):
-        tiling = asked.runtime.vae_tiling
-        found = outcome(
-            models, world.device, streamed, trains=asked.trains, tiling=tiling, later=patches is not None, run=run, known=not asked.trains
-        )
+    in_patches = nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps)
+    cache = CachedSteps(asked.runtime.step_cache, asked.runtime.cache_threshold or 0.0, LEFT_OUT + 1, world.total)
+    few, one = patch.dict(lean.CHUNK, cpu=3), patch.object(lean, "GROUP_BYTES", 1)  # so that there are several of both
+    with few, one, Traded() as traded, in_patches, cache.inside(transformer):
+        tiling, calls, known = asked.runtime.vae_tiling, asked.calls, not asked.trains
+        found = outcome(models, world.device, streamed, trains=asked.trains, tiling=tiling, calls=calls, run=run, known=known)
     assert (traded.count > 0) == (world.sequence is not None)
     return found
 
@@ -300,6 +303,22 @@ class ByHand(nn.Module):
         return out
 
 
+class LeavingOut:
+    """A trunk that at one call adds to what comes out of the first block what the others added at the call before."""
+
+    def __init__(self) -> None:
+        self.calls, self.by_others = 0, torch.tensor(torch.nan)
+
+    def __call__(self, model: HunyuanVideoTransformer, img: Tensor, txt: Tensor, ctx: Context) -> Tensor:
+        self.calls += 1
+        after_first, _ = model.double_blocks[0](img, txt, ctx)
+        if self.calls == LEFT_OUT:
+            return after_first + self.by_others
+        out = trunk(model, img, txt, ctx)
+        self.by_others = out - after_first
+        return out
+
+
 def in_8_bits(weight: Tensor) -> Tensor:
     """What 8 bits keep of a weight, expanded."""
     scale = weight.abs().max() / 448
@@ -309,7 +328,7 @@ def in_8_bits(weight: Tensor) -> Tensor:
 def by_hand(asked: Asked) -> dict[str, Tensor]:
     """The same without any transform; once for all pairs that say the same of the weights."""
     runtime, trained = asked.runtime, "LoRA trained" in asked.names
-    settings = runtime.fp8, runtime.fp8_matmul, runtime.text_fp8, runtime.pipefusion_patches, runtime.vae_tiling
+    settings = runtime.fp8, runtime.fp8_matmul, runtime.text_fp8, runtime.pipefusion_patches, runtime.vae_tiling, runtime.step_cache
     key = (*settings, tuple(asked.seeds), asked.in_file, asked.trains, asked.trains_all_weights, trained)
     if key not in MADE_BY_HAND:
         MADE_BY_HAND[key] = _by_hand(asked)
@@ -349,7 +368,9 @@ def _by_hand(asked: Asked) -> dict[str, Tensor]:
     if (patches := asked.runtime.pipefusion_patches) is not None:
         for block in transformer.blocks:
             block.attention = Old(patches, num_txt=5, warmup_steps=1)
-    return outcome(models, HOME, [], trains=asked.trains, tiling=asked.runtime.vae_tiling, later=patches is not None)
+    if asked.runtime.step_cache != "off":
+        transformer.trunk = LeavingOut()
+    return outcome(models, HOME, [], trains=asked.trains, tiling=asked.runtime.vae_tiling, calls=asked.calls)
 
 
 def deviations(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:

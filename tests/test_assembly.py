@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from hunyuan_video import checkpoint
 from hunyuan_video.assembly import check, dtype_of
@@ -44,6 +45,12 @@ def test_exact_steps_without_patches_are_refused():
 def test_patches_whose_blocks_are_gathered_are_refused():
     with pytest.raises(ValueError, match="shard would gather every block for every patch"):
         check(Runtime(pipefusion_patches=2, shard=True), World(CPU, size=2))
+
+
+def test_blocks_that_are_gathered_by_ranks_that_leave_out_other_steps_are_refused():
+    halves = dist.ProcessGroup(0, 2)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ValueError, match="leaves out other steps, and would wait for ever"):
+        check(Runtime(step_cache="taylor", shard=True), World(CPU, size=2, across=halves))
 
 
 def test_loading_refuses_before_it_reads(official_tree, monkeypatch):

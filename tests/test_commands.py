@@ -42,6 +42,9 @@ PARSED = {
     "hunyuan-video download": "45 GB",
     "hunyuan-video generate A cat walks on the grass, realistic style. --height 544": "needs the official weights to be worth it",
     "hunyuan-video generate A cat walks on the grass, realistic style. --gpus 8": "eight GPUs",
+    "hunyuan-video generate A cat walks on the grass, realistic style. --weights FastHunyuan": "needs these weights",
+    "hunyuan-video generate A cat walks on the grass, realistic style. --transformer accvideo": "as above",
+    "hunyuan-video generate A cat walks on the grass, realistic style. --lora fasthunyuan": "as above",
     "hunyuan-video train lora --data my-clips --cache runs/mine/cache --out runs/mine --rank 8 --alpha 32 --num-steps 300": "minutes; "
     "the slow test below runs it",
     "hunyuan-video rewrite 三只猫 --rewrite-url": "needs a server; tests/apps/test_rewrite.py has one",

@@ -8,7 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from hunyuan_video.config import MAX_PROMPT_CHARACTERS, FullSampling, Limits, Output, Runtime, Sampling, check_guidance, check_prompt
+from hunyuan_video.config import (
+    CACHE_THRESHOLDS,
+    MAX_PROMPT_CHARACTERS,
+    FullSampling,
+    Limits,
+    Output,
+    Runtime,
+    Sampling,
+    check_guidance,
+    check_prompt,
+)
 from hunyuan_video.request import Request
 
 
@@ -184,6 +194,25 @@ def test_stages_get_patches_to_be_busy_with():
 def test_patches_that_cannot_be_are_refused(setting, sentence):
     with pytest.raises(ValueError, match=sentence):
         Runtime(**setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"step_cache": "drift", "cache_threshold": -0.1}, "cache_threshold is -0.1; it must be 0"),
+        ({"step_cache": "drift", "cache_threshold": float("nan")}, "cache_threshold is nan; it must be 0"),
+        ({"cache_threshold": 0.1}, "step_cache is off and leaves out no step"),
+        ({"step_cache": "taylor", "pipefusion_patches": 2}, "pipefusion_patches need the last step's keys"),
+    ],
+)
+def test_step_caches_that_cannot_be_are_refused(setting, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Runtime(**setting)
+
+
+@pytest.mark.parametrize("kind", ["drift", "taylor", "first-block"])
+def test_a_step_cache_without_a_threshold_has_that_of_its_kind(kind):
+    assert Runtime(step_cache=kind).cache_threshold == CACHE_THRESHOLDS[kind]
 
 
 def test_a_whole_number_is_a_float():

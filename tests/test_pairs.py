@@ -39,6 +39,8 @@ def refusal(asked: Asked) -> str | None:
     patches = any(name.startswith("PipeFusion") for name in asked.names)
     if patches and "offload blocks" in asked.names:
         return "patches need every block again and again"
+    if patches and "first-block cache" in asked.names:
+        return "pipefusion_patches need the last step's keys"
     runtime = asked.runtime
     if runtime.attention == "chunked" and asked.trains:
         return "for inference, but trainings need its gradient"
@@ -48,6 +50,10 @@ def refusal(asked: Asked) -> str | None:
         return "needs a GPU that multiplies 8-bit numbers"
     if runtime.offload != "none" and asked.trains:
         return "weights must be there for the backward pass"
+    if runtime.step_cache != "off" and asked.trains:
+        return "for inference: a training has no steps"
+    if runtime.step_cache != "off" and runtime.shard:  # here each rank has all tokens, as halves for two branches of guidance have
+        return "leaves out other steps, and would wait for ever"
     if asked.in_file and (asked.trains or asked.ranks > 1):
         return "for inference in one process"
     if runtime.shard and runtime.offload != "none":

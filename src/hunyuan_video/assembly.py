@@ -175,6 +175,13 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         raise ValueError("wire is 'fp8', but no tokens are shared here, and nothing is sent that could be in 8 bits; leave it out.")
     if runtime.warmup_steps != Runtime.warmup_steps and runtime.pipefusion_patches is None:
         raise ValueError(f"warmup_steps is {runtime.warmup_steps}, but without pipefusion_patches every step is exact; leave it out.")
+    if runtime.step_cache != "off" and training:
+        raise ValueError(f"step_cache is {runtime.step_cache!r}, which is for inference: a training has no steps that follow each other.")
+    if runtime.step_cache != "off" and runtime.shard and world.across is not None:
+        raise ValueError(
+            "shard gathers every block on all ranks, but with step_cache each half of them, which computes one branch of guidance, leaves "
+            "out other steps, and would wait for ever; leave out one of them, or give degrees for all ranks."
+        )
     if runtime.pipefusion_patches is not None and training:
         raise ValueError("pipefusion_patches are for inference: keys that are a step old have no gradient.")
     if runtime.pipefusion_patches is not None and world.sequence is not None:

@@ -19,7 +19,18 @@ from hunyuan_video.apps.parse import parse
 from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.demo import Demo
 from hunyuan_video.commands.serving import Serve, Worker
-from hunyuan_video.config import LoadKey, Output, RewriteMode, Runtime, Sampling, check_prompt, parse_bytes, require
+from hunyuan_video.config import (
+    LoadKey,
+    Output,
+    RewriteMode,
+    Runtime,
+    Sampling,
+    check_prompt,
+    check_solver,
+    parse_bytes,
+    require,
+    why_not_continued,
+)
 from hunyuan_video.distributed.started import RanksError, is_main_process, world_size
 from hunyuan_video.errors import is_out_of_memory
 from hunyuan_video.files import LATENTS_SUFFIX, check_output, check_writable, read_prompts
@@ -119,8 +130,6 @@ class Generate:
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")
-        if self.save_state is not None and self.runtime.pipefusion_patches is not None:
-            raise ValueError("--save-state cannot keep the keys and values that --pipefusion-patches need from one step to the next.")
         if is_main_process():  # who writes
             check_output(self.output)
             if self.save_state is not None:
@@ -129,6 +138,10 @@ class Generate:
                     raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")
         found = self.which.find(self.load_key)
         found.check(requests[0])
+        complete = requests[0].complete(found.sampling())
+        check_solver(complete, self.runtime)
+        if self.save_state is not None and (needs := why_not_continued(complete, self.runtime)) is not None:
+            raise ValueError(f"--save-state keeps latents, which is not all that this video continues from: {needs}.")
         return requests, found
 
     def _refuse_more_than_resuming(self) -> None:

@@ -24,6 +24,9 @@ OFFICIAL_NEGATIVE_PROMPT = (
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
 MAX_TIMEOUT = 7 * 24 * 3600  # seconds
+Solver = Literal["euler", "heun", "dpm++2m", "unipc"]
+StepCache = Literal["off", "drift", "taylor", "first-block"]
+CACHE_THRESHOLDS = {"drift": 0.05, "taylor": 0.05, "first-block": 0.05}  # what `cache_threshold` means if it is left out
 MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
 
 
@@ -81,6 +84,8 @@ class Sampling:
     """classifier-free guidance in two passes; 1 is off, and the negative prompt is then unused (default: the weights' own)"""
     seed: int | None = None
     """0 or more; the same seed gives the same video (default: random, and recorded in the file)"""
+    solver: Solver | None = None
+    """how a step is taken; heun evaluates the model twice in each, dpm++2m and unipc once, and look back (default: the weights' own)"""
     noise: Literal["cpu", "official"] | None = None
     """cpu: float32 noise drawn on the CPU, so a seed means the same on every device; official: float16 on the compute device, as the
     official code draws it (default: the weights' own)"""
@@ -136,6 +141,7 @@ class FullSampling(Sampling):
     """None for weights without embedded guidance"""
     cfg_scale: float = 1.0
     seed: int = 0
+    solver: Solver = "euler"
     noise: Literal["cpu", "official"] = "cpu"
 
     def __post_init__(self) -> None:
@@ -151,6 +157,11 @@ class FullSampling(Sampling):
     def over(self, defaults: FullSampling) -> FullSampling:
         """Itself: there is nothing to fill in."""
         return self
+
+    @property
+    def evaluations(self) -> int:
+        """Of the transformer, for one branch of guidance, if no step is left out."""
+        return 2 * self.num_steps - 1 if self.solver == "heun" else self.num_steps
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,27 @@ class Limits:
             pixels <= self.max_pixels,
             f"num_frames of {frames} and {height}x{width} make {pixels} pixels; they must be {self.max_pixels} or less together.",
         )
+
+
+def check_solver(sampling: FullSampling, runtime: Runtime) -> None:
+    """Refuse a solver for what counts evaluations as steps."""
+    counts = "pipefusion_patches" if runtime.pipefusion_patches is not None else "step_cache" if runtime.step_cache != "off" else None
+    require(
+        sampling.solver != "heun" or counts is None,
+        f"solver is 'heun', which evaluates the model twice at a noise level, but {counts} takes each evaluation for a step; use another "
+        "solver, or leave that out.",
+    )
+
+
+def why_not_continued(sampling: FullSampling, runtime: Runtime) -> str | None:
+    """What a video needs from its last step besides the latents, in words; None for one that continues exactly from these."""
+    if runtime.pipefusion_patches is not None:
+        return "with pipefusion_patches it needs the last step's keys and values"
+    if runtime.step_cache != "off":
+        return f"with step_cache {runtime.step_cache!r} it needs what earlier steps computed"
+    if sampling.solver in ("dpm++2m", "unipc"):
+        return f"with solver {sampling.solver!r} it needs what earlier steps computed"
+    return None
 
 
 def check_guidance(guidance: float | None, embedded: bool, weights: object) -> None:
@@ -257,6 +289,11 @@ class Runtime:
     """ranks that share the transformer's blocks, through which patches follow each other; changes no value"""
     warmup_steps: int = 1
     """the first steps, which are exact, where there are patches"""
+    step_cache: StepCache = "off"
+    """leave out steps in which little changes, for another video, near the exact one: drift repeats the last velocity, taylor extrapolates
+    the last ones, first-block repeats what all blocks but the first add (docs/faster.md)"""
+    cache_threshold: float | None = None
+    """by how much what is left out may be expected to err, relative to it; 0 leaves out nothing (default: a good one of each kind)"""
     timeout: int = 120
     """seconds for which one GPU waits for a sign of life from another before all end (docs/many-gpus.md)"""
 
@@ -281,6 +318,21 @@ class Runtime:
         require(
             self.pipefusion_patches is None or self.offload in ("none", "models"),
             f"offload is {self.offload!r}, but patches need every block again and again; use none or models, or more pipefusion_stages.",
+        )
+        if self.step_cache != "off" and self.cache_threshold is None:
+            object.__setattr__(self, "cache_threshold", CACHE_THRESHOLDS[self.step_cache])
+        require(
+            self.cache_threshold is None or self.step_cache != "off",
+            f"cache_threshold is {self.cache_threshold}, but step_cache is off and leaves out no step; give drift, taylor or first-block.",
+        )
+        require(
+            self.cache_threshold is None or 0 <= self.cache_threshold < float("inf"),
+            f"cache_threshold is {self.cache_threshold}; it must be 0 (no step is left out) or more.",
+        )
+        require(
+            self.step_cache == "off" or self.pipefusion_patches is None,
+            f"step_cache is {self.step_cache!r}, but pipefusion_patches need the last step's keys, which a step that is left out does not "
+            "make; leave out one of them.",
         )
         require(1 <= self.timeout <= MAX_TIMEOUT, f"timeout is {self.timeout}; it must be between 1 and {MAX_TIMEOUT} seconds.")
         kind, _, index = self.device.partition(":")

@@ -34,7 +34,16 @@ from hunyuan_video import __version__, checkpoint, plan, weights
 from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
-from hunyuan_video.config import OFFICIAL_NEGATIVE_PROMPT, FullSampling, LoadKey, Runtime, Sampling, check_guidance
+from hunyuan_video.config import (
+    OFFICIAL_NEGATIVE_PROMPT,
+    FullSampling,
+    LoadKey,
+    Runtime,
+    Sampling,
+    check_guidance,
+    check_solver,
+    why_not_continued,
+)
 from hunyuan_video.distributed import cost, watch
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
@@ -54,10 +63,10 @@ from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixe
 from hunyuan_video.pictures import fill, picture_of
 from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
+    SOLVERS,
     Velocity,
     classifier_free_guidance,
     estimate,
-    euler,
     initial_noise,
     linear_quadratic_sigmas,
     official_noise,
@@ -65,6 +74,7 @@ from hunyuan_video.sampling import (
 )
 from hunyuan_video.transforms.ahead import Prepare, ahead
 from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.transforms.step_cache import CachedSteps
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
@@ -87,6 +97,8 @@ class Step:
     frames: UInt8[np.ndarray, "F H2 W2 3"] | None = None
     new_frames: UInt8[np.ndarray, "_ H2 W2 3"] | None = None
     estimate: Float[Tensor, "1 C T H W"] | None = None
+    computed: int = 0
+    """while it denoises: evaluations of the transformer so far, of all branches of guidance that this rank computes"""
 
 
 @dataclass(frozen=True)
@@ -400,11 +412,9 @@ class HunyuanVideo:
         shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
         if resume is not None and tuple(resume[1].shape) != shape:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
+        if resume is not None and (needs := why_not_continued(options, self.runtime)) is not None:
+            raise ValueError(f"This run cannot be continued: {needs}, which no file keeps; make the video from its first step.")
         patches = self.runtime.pipefusion_patches
-        if patches is not None and resume is not None:
-            raise ValueError(
-                "With pipefusion_patches no run can be continued: it would need the last step's keys and values, which no file keeps."
-            )
 
         negative = request.negative_prompt
         if negative is None and options.cfg_scale > 1:
@@ -421,15 +431,24 @@ class HunyuanVideo:
         if done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
+        cache = CachedSteps(self.runtime.step_cache, self.runtime.cache_threshold or 0.0, options.num_steps, self.world.total)
         clean_frames = 0 if first_frame is None else 1
-        with on_device(self.transformer, self.device, self.streamed), in_patches, self._ahead(sigmas, clean_frames) as condition:
-            velocity = self._velocity(features, options, clean_frames, condition)
+        with (
+            on_device(self.transformer, self.device, self.streamed),
+            in_patches,
+            self._ahead(sigmas, clean_frames) as prepare,
+            cache.inside(self.transformer),
+        ):
+            velocity = self._velocity(features, options, clean_frames, prepare, cache)
             before = latents = latents.to(self.device, torch.float32)
-            for index, latents in enumerate(euler(velocity, latents, sigmas[done:]), start=done + 1):  # noqa: B020
+            solver = SOLVERS[options.solver]
+            for index, latents in enumerate(solver(velocity, latents, sigmas[done:]), start=done + 1):  # noqa: B020
                 _check_finite(latents, index, options.num_steps)
                 near = estimate(before, latents, sigmas[index - 1], sigmas[index])
-                yield Step("denoise", index, options.num_steps, provenance, latents, estimate=near)
+                yield Step("denoise", index, options.num_steps, provenance, latents, estimate=near, computed=cache.computed)
                 before = latents
+        if self.runtime.step_cache != "off":
+            log.info("Of %d evaluations of the transformer %d were computed.", cache.asked, cache.computed)
         yield from self.decoding(latents, provenance)
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
@@ -447,7 +466,7 @@ class HunyuanVideo:
         """Noise levels from 1 to 0, one more than there are steps."""
         if options.schedule == "linear-quadratic":
             return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
-        return shifted_sigmas(options.num_steps, options.shift).tolist()
+        return shifted_sigmas(options.num_steps, float(options.shift)).tolist()
 
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Latents as sampled (scaled) to frames."""
@@ -498,6 +517,7 @@ class HunyuanVideo:
         """Every open choice made, so that what is recorded is what was used. Raises a ValueError for what this pipeline cannot make."""
         sampling = request.complete(self.defaults)
         check_guidance(sampling.guidance, self.transformer.config.guidance_embed, "these weights")
+        check_solver(sampling, self.runtime)
         if request.adapters != self.origin.adapters:
             asked, loaded = (
                 ", ".join(adapter.path.name for adapter in all_of) or "none" for all_of in (request.adapters, self.origin.adapters)
@@ -556,8 +576,9 @@ class HunyuanVideo:
         """A noise level as the model knows it: float32, as in the official scheduler."""
         return torch.full((1,), sigma, device=self.device) * 1000
 
-    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int, prepare: Prepare) -> Velocity:
-        """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
+    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int, prepare: Prepare, cache: CachedSteps) -> Velocity:
+        """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here. Each branch
+        leaves out what the cache says."""
         model, dtype = self.transformer, features.states.dtype
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
@@ -571,7 +592,7 @@ class HunyuanVideo:
                 v = model(x, self._t(sigma), condition, clean_frames, rope)
                 return F.pad(v[:, :, clean_frames:], (0, 0, 0, 0, clean_frames, 0))  # a given frame does not move
 
-            return velocity
+            return cache.of_branch(velocity)
 
         if options.cfg_scale == 1:
             return branch(0)

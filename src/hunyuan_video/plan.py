@@ -50,7 +50,7 @@ from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms import fp8, step_cache
 from hunyuan_video.transforms.ahead import ahead, early_tensors
 from hunyuan_video.transforms.lora import Lora, LoraLinear, Strength
 from hunyuan_video.transforms.offload import tensors_of
@@ -347,7 +347,7 @@ def _predict(
         once(
             (
                 *("denoise", runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
-                *(degrees, runtime.wire, runtime.pipefusion_patches is None, stages),
+                *(degrees, runtime.wire, runtime.pipefusion_patches is None, stages, runtime.step_cache),
             ),
             lambda: _count_denoising(transformer, shape, runtime, sampling),
         ),
@@ -373,7 +373,7 @@ def _predict(
     if runtime.shard:
         made = size[0] + size[1]  # whole, on the first GPU's host
     frames = 3 * sampling.num_frames * sampling.height * sampling.width
-    steps = stage_steps(stages, runtime.pipefusion_patches or 1, runtime.warmup_steps, sampling.num_steps)
+    steps = stage_steps(stages, runtime.pipefusion_patches or 1, runtime.warmup_steps, sampling.evaluations)
     repeats = 1, passes * steps, 1
     return Prediction(
         runtime,
@@ -468,7 +468,8 @@ def _encode(llm: nn.Module, prompts: int) -> None:
 def _count_denoising(model: HunyuanVideoTransformer, shape: Sequence[int], runtime: Runtime, sampling: FullSampling) -> Work:
     """One step. Where there are to be patches, an exact one, in which more is alive, with all keys of all branches remembered."""
     if runtime.pipefusion_patches is None:
-        return count(model, lambda: denoise(model, shape, sampling.num_steps))
+        done = count(model, lambda: denoise(model, shape, sampling.num_steps))
+        return done._replace(most=done.most + _remembered(model, shape, runtime, sampling))
     calls = 2 * list(range(2 if sampling.cfg_scale > 1 else 1))  # only the second time all keys are there from the start
 
     def work() -> None:
@@ -478,6 +479,15 @@ def _count_denoising(model: HunyuanVideoTransformer, shape: Sequence[int], runti
 
     done = count(model, work)
     return done._replace(operations=done.operations / len(calls))
+
+
+def _remembered(model: HunyuanVideoTransformer, shape: Sequence[int], runtime: Runtime, sampling: FullSampling) -> int:
+    """Bytes of a step cache that looks into the model; what the others keep is as little as latents."""
+    if runtime.step_cache != "first-block":
+        return 0
+    tokens = math.prod(model.config.grid(tuple(shape)))
+    ranks, branches = (runtime.ulysses_degree or 1) * (runtime.ring_degree or 1), 2 if sampling.cfg_scale > 1 else 1
+    return step_cache.remembered_bytes(model.config, -(-tokens // ranks), model.img_in.proj.weight.itemsize, branches)
 
 
 def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], num_steps: int = 1, branch: int = 0) -> None:

@@ -6,6 +6,7 @@ noise - data. Sampling runs from 1 to 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
+Solver = Callable[[Velocity, Float[Tensor, "*shape"], list[float]], Iterator[Float[Tensor, "*shape"]]]
 
 
 def shifted_sigmas(num_steps: int, shift: float) -> Float[Tensor, " steps_plus_1"]:
@@ -41,6 +43,86 @@ def euler(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -
     for sigma, next_sigma in pairwise(sigmas):
         x = x + velocity(x, sigma).float() * (next_sigma - sigma)
         yield x
+
+
+def heun(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -> Iterator[Float[Tensor, "*shape"]]:
+    """As `euler`, by the mean of the velocities at both ends of a step (Heun's rule): of second order, and two evaluations a step. The last
+    one, to noise level 0, at which no model was trained, is Euler's."""
+    x = x.float()
+    for sigma, next_sigma in pairwise(sigmas):
+        step, v = next_sigma - sigma, velocity(x, sigma).float()
+        if next_sigma > 0:
+            v = (v + velocity(x + v * step, next_sigma).float()) / 2
+        x = x + v * step
+        yield x
+
+
+def dpmpp_2m(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -> Iterator[Float[Tensor, "*shape"]]:
+    """As `euler`, by DPM-Solver++(2M) (arXiv 2211.01095): what the data will be is extrapolated from the last two steps, over the logarithm
+    of the signal-to-noise ratio. Of second order, with one evaluation a step."""
+    x, past = x.float(), list[tuple[float, Tensor]]()
+    for sigma, next_sigma in pairwise(sigmas):
+        past = [*past[-1:], (sigma, x - sigma * velocity(x, sigma).float())]
+        x = _towards(_ahead(past, next_sigma), x, next_sigma / sigma)
+        yield x
+
+
+def unipc(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -> Iterator[Float[Tensor, "*shape"]]:
+    """As `dpmpp_2m`, and each step is taken again once the next evaluation has shown what the data is at its end (UniPC-2 with B2, arXiv
+    2302.04867): of third order, still with one evaluation a step. What is yielded is before that correction."""
+    x, past = x.float(), list[tuple[float, Tensor]]()
+    start = x  # of the step that led to x
+    for sigma, next_sigma in pairwise(sigmas):
+        data = x - sigma * velocity(x, sigma).float()
+        if past:
+            x = _towards(_between(past, sigma, data), start, sigma / past[-1][0])
+        start, past = x, [*past[-1:], (sigma, data)]
+        x = _towards(_ahead(past, next_sigma), x, next_sigma / sigma)
+        yield x
+
+
+def _towards(data: Tensor, x: Tensor, ratio: float) -> Tensor:
+    """Where a step ends that goes towards the same data all the way, and leaves that `ratio` of the noise."""
+    return data + (x - data) * ratio
+
+
+def _log_snr(sigma: float) -> float:
+    return math.log((1 - sigma) / sigma)
+
+
+def _is_long(past: list[tuple[float, Tensor]]) -> bool:
+    """Whether two evaluations are known of which the first was not of pure noise, from which any step is infinitely long."""
+    return len(past) == 2 and past[0][0] < 1
+
+
+def _ahead(past: list[tuple[float, Tensor]], next_sigma: float) -> Tensor:
+    """The data in the middle of the next step, as the last two evaluations let one expect; the last one alone for a step to 0, which is
+    infinitely long."""
+    sigma, data = past[-1]
+    if next_sigma == 0 or not _is_long(past):
+        return data
+    before, data_before = past[0]
+    ratio = (_log_snr(next_sigma) - _log_snr(sigma)) / (_log_snr(sigma) - _log_snr(before))
+    return data + (data - data_before) * (ratio / 2)
+
+
+def _between(past: list[tuple[float, Tensor]], next_sigma: float, data_there: Tensor) -> Tensor:
+    """The same of the last step, when the data at its end is known."""
+    sigma, data = past[-1]
+    if not _is_long(past):
+        return (data + data_there) / 2
+    before, data_before = past[0]
+    h = _log_snr(next_sigma) - _log_snr(sigma)
+    back = (_log_snr(before) - _log_snr(sigma)) / h
+    # Weights with which a parabola through the three points is integrated exactly (the paper's equation for B2(h) = e^h - 1, at -h).
+    decay = math.expm1(-h)
+    first = -1 / h - 1 / decay
+    second = 2 * (first / -h - 0.5 / decay)
+    of_before = (first - second) / (1 - back)
+    return data + (data_before - data) * (of_before / back) + (data_there - data) * (first - of_before)
+
+
+SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "dpm++2m": dpmpp_2m, "unipc": unipc}
 
 
 def estimate(before: Float[Tensor, "*shape"], after: Float[Tensor, "*shape"], sigma: float, next_sigma: float) -> Float[Tensor, "*shape"]:

@@ -17,8 +17,9 @@ def test_what_stands_in_the_fields_is_asked_for() -> None:
     settings = {"size": "96x64", "num_frames": 9, "num_steps": 7, "seed": "5", "cfg_scale": 2, "shift": 3.5, "guidance": 4}
     asked = form(**settings, negative_prompt="rain").asked(OFFER, None)
     assert asked.sampling == Sampling(
-        height=64, width=96, num_frames=9, num_steps=7, seed=5, cfg_scale=2.0, shift=3.5, guidance=4.0, schedule="shift", noise="cpu"
-    )
+        height=64, width=96, num_frames=9, num_steps=7, seed=5, cfg_scale=2.0, shift=3.5, guidance=4.0, schedule="shift",
+        solver="euler", noise="cpu",
+    )  # fmt: skip
     assert asked.negative_prompt == "rain" and asked.prompt == "a cat" and asked.rewritten is None
 
 

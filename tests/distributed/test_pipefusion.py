@@ -168,7 +168,7 @@ def test_one_process_replays_what_sharded_ranks_made():
 def test_a_run_in_patches_is_not_continued():
     pipe = HunyuanVideo.load(runtime=Runtime(device="cpu", pipefusion_patches=2))
     latents = torch.zeros(pipe.vae.config.latent_shape(5, 64, 64))
-    with pytest.raises(ValueError, match="With pipefusion_patches no run can be continued"):
+    with pytest.raises(ValueError, match="This run cannot be continued: with pipefusion_patches it needs"):
         next(pipe.steps("A cat.", height=64, width=64, num_frames=5, resume=(1, latents)))
 
 

@@ -256,6 +256,8 @@ def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
         said.append(f"wire-{made.runtime.wire}")
     if made.runtime.pipefusion_patches is not None:
         said.append(f"{made.runtime.pipefusion_patches}patches")
+    if made.runtime.step_cache != "off":
+        said.append(f"{made.runtime.step_cache}{made.runtime.cache_threshold:g}")
     if own.cfg_scale > 1 and made.negative_prompt is not None and made.negative_prompt != pipe.origin.negative_prompt:
         said.append(f"negative-{files.short_digest(made.negative_prompt)}")
     if made.image_sha256 is not None:
@@ -273,7 +275,7 @@ def _words(sampling: FullSampling) -> list[str]:
     schedule = sampling.schedule if sampling.schedule == "shift" else f"{sampling.schedule}_{sampling.linear_steps}linear"
     return [
         f"{sampling.num_steps}steps", f"{sampling.height}x{sampling.width}", f"{sampling.num_frames}frames", f"shift{shift}",
-        schedule, f"guidance{guidance}", f"cfg{cfg_scale}", f"{sampling.noise}-noise",
+        schedule, f"guidance{guidance}", f"cfg{cfg_scale}", sampling.solver, f"{sampling.noise}-noise",
     ]  # fmt: skip
 
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbelow
+from typing import get_args
 
 from hunyuan_video import weights
 from hunyuan_video.apps.parse import Parser
-from hunyuan_video.config import SIZE_MULTIPLE, DType, FullSampling, Output, Runtime
+from hunyuan_video.config import SIZE_MULTIPLE, DType, FullSampling, Output, Runtime, Solver
 from hunyuan_video.distributed.started import is_main_process, world_size
 from hunyuan_video.files import check_output
 from hunyuan_video.request import Request
@@ -97,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     schedule.add_argument("--denoise-type", default="flow")
     schedule.add_argument("--flow-shift", type=float, default=7.0)
     schedule.add_argument("--flow-reverse", action="store_true", help="from noise to data: what this program always does")
-    schedule.add_argument("--flow-solver", choices=("euler",), default="euler")
+    schedule.add_argument("--flow-solver", choices=get_args(Solver), default="euler")
     schedule.add_argument("--use-linear-quadratic-schedule", action="store_true")
     schedule.add_argument("--linear-schedule-end", type=int, default=25, help="steps in the linear part of that schedule")
 
@@ -265,6 +266,7 @@ def sampling_of(args: argparse.Namespace) -> FullSampling:
         guidance=args.embedded_cfg_scale if args.model == MODELS[True] else None,
         cfg_scale=max(1.0, args.cfg_scale),
         seed=_seed(args.seed_type, args.seed),
+        solver=args.flow_solver,
     )
 
 

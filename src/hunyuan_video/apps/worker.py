@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hunyuan_video.apps.launch import added, check_gpus, launch
 from hunyuan_video.apps.queue import model_name, open_place
-from hunyuan_video.config import Place, Runtime
+from hunyuan_video.config import Place, Runtime, why_not_continued
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
 from hunyuan_video.distributed.watch import doing
@@ -118,7 +118,11 @@ class Studio:
     def make(self, request: Request, resume: Resume) -> Generator[Step]:
         """The steps of a video. Raises a BrokenError for what leaves a GPU unusable."""
         try:
-            with closing(self.load(request.adapters).steps(request, resume=resume)) as steps:  # pyright: ignore[reportArgumentType]
+            pipe = self.load(request.adapters)
+            if resume is not None and (needs := why_not_continued(request.complete(pipe.defaults), self._runtime)) is not None:
+                log.warning("The video begins anew: %s.", needs)
+                resume = None
+            with closing(pipe.steps(request, resume=resume)) as steps:  # pyright: ignore[reportArgumentType]
                 yield from steps
         except RuntimeError as error:
             if "CUDA error" in str(error) and not is_out_of_memory(error):

@@ -28,6 +28,7 @@ CONTROLS = {
     "video_length": ("num_frames",),
     "infer_steps": ("num_steps",),
     "flow_shift": ("shift",),
+    "flow_solver": ("solver",),
     "use_linear_quadratic_schedule": ("schedule", "linear_steps"),
     "cfg_scale": ("cfg_scale",),
     "embedded_cfg_scale": ("guidance",),

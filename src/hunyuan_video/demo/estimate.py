@@ -104,7 +104,7 @@ def pixels_of(sampling: FullSampling) -> int:
 
 
 def work_of(sampling: FullSampling) -> int:
-    return pixels_of(sampling) * sampling.num_steps * (2 if sampling.cfg_scale > 1 else 1)
+    return pixels_of(sampling) * sampling.evaluations * (2 if sampling.cfg_scale > 1 else 1)
 
 
 def sentence(plan: Plan | None, here: tuple[float, int] | None) -> str:

@@ -30,6 +30,7 @@ class Form:
     schedule: str = "shift"
     linear_steps: str = ""
     """empty: half of the steps"""
+    solver: str = "euler"
     noise: str = "cpu"
     negative_prompt: str = ""
     image: str | None = None
@@ -62,6 +63,7 @@ class Form:
             "guidance": sampling.guidance or 0.0,
             "schedule": sampling.schedule,
             "linear_steps": "" if sampling.linear_steps is None else str(sampling.linear_steps),
+            "solver": sampling.solver,
             "noise": sampling.noise,
         }
         return cls(**own | others)
@@ -99,6 +101,7 @@ class Form:
             shift=float(self.shift),
             schedule=self.schedule,  # pyright: ignore[reportArgumentType] (checked where it enters, there)
             linear_steps=self._whole("linear_steps", self.linear_steps) if self.schedule == "linear-quadratic" else None,
+            solver=self.solver,  # pyright: ignore[reportArgumentType]
             noise=self.noise,  # pyright: ignore[reportArgumentType]
             guidance=float(self.guidance) if offer.embedded_guidance else None,
             cfg_scale=float(self.cfg_scale),

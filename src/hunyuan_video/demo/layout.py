@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
+from hunyuan_video.config import Solver
 from hunyuan_video.demo import gallery, stage
 from hunyuan_video.demo.form import NAMES, Form
 from hunyuan_video.demo.offer import Offer, length_name, size_name, with_own
@@ -142,6 +143,7 @@ class Page:
                 self.fields["linear_steps"] = gr.Textbox(
                     form.linear_steps, label="Linear steps", placeholder="half", max_lines=1, min_width=100
                 )
+                self.fields["solver"] = gr.Dropdown(list(get_args(Solver)), value=form.solver, label="Solver", min_width=100)
                 self.fields["noise"] = gr.Dropdown(["cpu", "official"], value=form.noise, label="Noise", min_width=100)
 
     def _sizes(self, form: Form) -> list[str]:

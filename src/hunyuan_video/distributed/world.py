@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
@@ -103,6 +104,13 @@ class World:
     def leads_sequence(self) -> bool:
         """One rank of each data rank: what is counted, or written, once for all ranks that see the same samples."""
         return self.rank % self.sequence_parallel == 0
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over the ranks that share a video's tokens, the same on each."""
+        if self.sequence is not None:
+            for group in (self.sequence.ulysses, self.sequence.ring):
+                dist.all_reduce(x, group=group)
+        return x
 
     def sum(self, *values: float) -> list[float]:
         """The sums over all ranks, the same on each. Nobody passes before all have come."""

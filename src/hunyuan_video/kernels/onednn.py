@@ -1,7 +1,7 @@
 """Products of layers and some hundred tokens by oneDNN, with GELU in the same pass, on a CPU.
 
-PyTorch multiplies bfloat16 by oneDNN anyway, and reads and writes the result once more for GELU; float32 it leaves to a library that on some
-makes of CPU is half as fast. Which is faster is measured, with a layer's own sizes, once on a machine.
+PyTorch multiplies bfloat16 by oneDNN anyway, and reads and writes the result once more for GELU; float32 it leaves to a library that on
+some makes of CPU is half as fast. Which is faster is measured, with a layer's own sizes, once on a machine.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ Letters: B batch, S tokens of a sequence, n those of a stream, D hidden size, H 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -148,7 +148,13 @@ def project(
     return q, k, v
 
 
-def trunk(model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context) -> Float[Tensor, "B N D"]:
+def trunk(
+    model: HunyuanVideoTransformer,
+    img: Float[Tensor, "B N D"],
+    txt: Float[Tensor, "B L D"],
+    ctx: Context,
+    call: Callable[..., Any] = operator.call,
+) -> Float[Tensor, "B N D"]:
     """As the model's own, without a second copy of the tokens: they are one sequence from the start, and the caller's `img`, which it
     still has, becomes part of it, and lets go of what it was."""
     size = img.shape[1]
@@ -157,10 +163,10 @@ def trunk(model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Floa
         if tensor is not None:
             tensor.data = x[:, :size]
     for block in model.double_blocks:
-        block(x[:, :size], x[:, size:], ctx)
+        call(block, x[:, :size], x[:, size:], ctx)
     ctx = ctx._replace(rope=ctx.rope.with_text(txt.shape[1]))
     for block in model.single_blocks:
-        block(x, ctx)
+        call(block, x, ctx)
     return x[:, :size]
 
 
