@@ -34,29 +34,27 @@ class PhaseUpsample(nn.Module):
         super().__init__()
         conv = layer.conv.conv
         assert conv.bias is not None and layer.space == 2
-        self.time, self.space, self.lookback, self.channels = layer.time, layer.space, layer.lookback, conv.out_channels
+        self.time, self.space, self.lookback, self.bias = layer.time, layer.space, layer.lookback, conv.bias
         # (frame, row, column) of a phase. In space a phase looks to its own side; in time only backwards.
         self.phases = list(product(range(self.time), range(2), range(2)))
-        weights = []
+        self.weights = nn.ParameterList()
         for frame, row, column in self.phases:
             weight = conv.weight.detach().float()
             if self.time == 2:
                 weight = fold(weight, 2, earlier=frame == 1)
-            weights.append(fold(fold(weight, 3, earlier=row == 0), 4, earlier=column == 0))
-        weight = torch.cat(weights).to(conv.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = nn.Parameter(conv.bias.detach().repeat(len(self.phases)), requires_grad=False)
+            weight = fold(fold(weight, 3, earlier=row == 0), 4, earlier=column == 0)
+            weight = weight.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
+            self.weights.append(nn.Parameter(weight, requires_grad=False))
 
     def forward(self, x: Float[Tensor, "B C T H W"], past: int = 0) -> Float[Tensor, "B C T2 H2 W2"]:
         """As `Upsample`: the first `past` frames (at most `lookback`) belong to an earlier piece."""
         batch, _, frames, height, width = x.shape
         window = F.pad(x, (1, 1, 1, 1, self.lookback - past, 0), mode="replicate")
-        shape = (batch, self.channels, self.time * (frames - past), 2 * height, 2 * width)
+        shape = (batch, len(self.bias), self.time * (frames - past), 2 * height, 2 * width)
         grown = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
-        # Where phases look to different sides, one wants what another one drops: a row or a column more, instead of cut copies of the input.
-        phases = conv3d(window, self.weight, self.bias).chunk(len(self.phases), dim=1)
-        for (frame, row, column), phase in zip(self.phases, phases, strict=True):
-            grown[:, :, frame :: self.time, row::2, column::2] = phase[..., row : row + height, column : column + width]
+        for (frame, row, column), weight in zip(self.phases, self.weights, strict=True):
+            side = window[:, :, :, row : row + height + 1, column : column + width + 1]
+            grown[:, :, frame :: self.time, row::2, column::2] = conv3d(side, weight, self.bias)
         return grown if past else grown[:, :, self.time - 1 :]
 
 
