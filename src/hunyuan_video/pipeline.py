@@ -415,7 +415,7 @@ class HunyuanVideo:
         if done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        with on_device(self.transformer, self.device, self.streamed), in_patches:
+        with on_device(self.transformer, self.device, self.streamed, repeated=True), in_patches:
             velocity = self._velocity(features, options, 0 if first_frame is None else 1)
             before = latents = latents.to(self.device, torch.float32)
             for index, latents in enumerate(euler(velocity, latents, sigmas[done:]), start=done + 1):  # noqa: B020

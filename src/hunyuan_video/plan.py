@@ -364,6 +364,8 @@ def _predict(
     gathered = [whole * (gpus - 1) / gpus / card.link if runtime.shard else 0.0 for whole in (*size[:2], 0)]
     hidden = [max(part / COPIED, sent) for part, sent in zip(moving, gathered, strict=True)]
     copied = 0 if runtime.offload == "none" else sum(resident) / COPIED
+    if runtime.offload == "blocks":  # of each model the first block, once: nothing computes meanwhile
+        copied += sum(_bytes(blocks[0]) for blocks in Models(transformer, text).stacks().values()) / COPIED
     # 8 bits are made, and other stages' blocks dropped, on the host.
     made = size[0] * runtime.text_fp8 + loaded * (runtime.fp8 or stages > 1)
     if runtime.shard:
