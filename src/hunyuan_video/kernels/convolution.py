@@ -13,8 +13,8 @@ def conv3d(
 ) -> Float[Tensor, "B O T2 H2 W2"]:
     """As `F.conv3d` without padding, and without a gradient.
 
-    On a CPU PyTorch gives a float32 input of one sample to oneDNN only if channels x frames x rows are above 20,480. What is smaller, as all
-    of a small VAE's, goes through a loop that takes up to fifteen times as long. Here oneDNN gets it.
+    On a CPU PyTorch gives a float32 input of one sample to oneDNN only if channels x frames x rows are above 20,480. What is smaller, as
+    most of a small VAE's, goes through a loop that takes up to fifteen times as long. Here oneDNN gets it.
     """
     if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.mkldnn_convolution(x, weight, bias, padding=(0, 0, 0), stride=stride, dilation=(1, 1, 1), groups=1)

@@ -90,8 +90,8 @@ def apply(layer: nn.Module, chunks: Chunks) -> Chunks:
 
 
 def add_residual(block: ResBlock, x: Chunks) -> Chunks:
-    """Replaces the chunks of `x` one after another, so that at the network's widest place input and output never both exist. Where the block
-    makes them narrower, it does so as soon as the first convolution has seen them."""
+    """Replaces the chunks of `x` one after another, so that at the network's widest place input and output never both exist. Where the
+    block makes them narrower, it does so as soon as the first convolution has seen them."""
     h: Chunks = []
     for i, piece in enumerate(convolve(block.conv1, normalize(block.norm1, x), activate)):
         h.append(piece)

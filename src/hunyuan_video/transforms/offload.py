@@ -143,7 +143,8 @@ class Layout:
 
 
 def locked(size: int, device: torch.device, owner: object) -> Tensor:
-    """Page-locked memory for a CUDA device, which is an ordinary one's when its `owner` goes, and before it is freed. Not by pin_memory, which rounds every size up to a power of two."""
+    """Page-locked memory for a CUDA device. It is unlocked when its `owner` goes. Not by pin_memory, which rounds every size
+    up to a power of two."""
     runtime, whole_pages = torch.cuda.cudart(), -(-size // PAGE) * PAGE
     assert runtime is not None
     piece = torch.empty(whole_pages + PAGE, dtype=torch.uint8)
