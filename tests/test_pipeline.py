@@ -429,9 +429,9 @@ def test_one_model_after_the_other_is_on_the_device(pipe, monkeypatch):
     events = []
 
     @contextmanager
-    def watched(module: nn.Module, *where: object):
+    def watched(module: nn.Module, *where: object, **how: bool):
         events.append(("in", type(module)))
-        with on_device(module, *where):
+        with on_device(module, *where, **how):
             yield
         events.append(("out", type(module)))
 
