@@ -30,7 +30,7 @@ def shell_lines(page: Path) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_the_first_video_takes_less_than_a_minute_of_compute_and_2_gb(tmp_path):
+def test_the_first_video_takes_less_than_40_seconds_of_compute_and_2_gb(tmp_path):
     code = (
         "import time; from pathlib import Path; from hunyuan_video import cli; "
         "assert cli.main(['generate', 'A cat walks on the grass, realistic style.']) == 0; "
@@ -39,7 +39,7 @@ def test_the_first_video_takes_less_than_a_minute_of_compute_and_2_gb(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     seconds, kibibytes = map(float, result.stdout.splitlines()[-1].split())
-    assert seconds < 60 and kibibytes * 1024 < 2e9
+    assert seconds < 40 and kibibytes * 1024 < 2e9
 
 
 def sections(page: Path) -> list[dict[str, object]]:

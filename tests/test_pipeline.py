@@ -429,10 +429,10 @@ def test_one_model_after_the_other_is_on_the_device(pipe, monkeypatch):
     events = []
 
     @contextmanager
-    def watched(module: nn.Module, *where: object):
+    def watched(module: nn.Module, *where: object, **how: bool):
         whole = isinstance(module, TextEncoder | HunyuanVideoTransformer | CausalVAE)  # some parts visit it before the first step
         events.extend([("in", type(module))] * whole)
-        with on_device(module, *where):
+        with on_device(module, *where, **how):
             yield
         events.extend([("out", type(module))] * whole)
 

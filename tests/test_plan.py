@@ -19,6 +19,7 @@ from transformers import LlamaConfig
 from hunyuan_video import plan
 from hunyuan_video.cli import main
 from hunyuan_video.config import FullSampling, Runtime, parse_bytes
+from hunyuan_video.distributed import cost
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.transformer import TransformerConfig
 from hunyuan_video.pipeline import HunyuanVideo
@@ -276,6 +277,14 @@ def test_the_released_model_needs_what_its_tensors_say():
     text, transformer, *_ = plan._build(Parts(), Runtime(), torch.device("cuda"))
     count = [sum(parameter.numel() for parameter in model.parameters()) for model in (text.get_submodule("llm"), transformer)]
     assert count == [128320 * 4096 + 30 * 218_112_000, 12_821_012_544]
+
+
+@pytest.mark.slow
+def test_streaming_the_released_model_at_720p_costs_no_time_and_little_memory_around_its_steps():
+    resident, streamed = plan.predict(Parts(), FullSampling(), [Runtime(), Runtime(offload="blocks")], card=cost.H100)
+    assert streamed.seconds < 1.03 * resident.seconds
+    # A step's activations are another matter: they do not depend on where weights are.
+    assert all(streamed.stages[stage] * plan.FRAGMENTED + plan.RESERVED < 6e9 for stage in ("encode", "decode"))
 
 
 def test_fewer_frames_take_less_and_tiles_bound_the_decoding():

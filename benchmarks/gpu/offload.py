@@ -62,7 +62,8 @@ def measure_steps(
 ) -> None:
     """Rows of one step's time and of the GPU's fullest moment, weights included. What is resident comes first, and is what is expected."""
     for video in TINY_VIDEOS if part.rehearse else VIDEOS:
-        with part.case("offload", video="x".join(map(str, video)), offload=offload) as row, on_device(model, part.device, streamed):
+        there = on_device(model, part.device, streamed, repeated=True)
+        with part.case("offload", video="x".join(map(str, video)), offload=offload) as row, there:
             call = Inputs(model.config, grid_of(video), part.device, torch.bfloat16).ours(model)
             part.forget_peak()
             out = call()

@@ -28,7 +28,7 @@ from hunyuan_video.transforms.ahead import early_tensors
 from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.lean import lean_blocks
 from hunyuan_video.transforms.lora import Lora, Strength, apply_lora, merge_lora
-from hunyuan_video.transforms.offload import offload_blocks, to_device
+from hunyuan_video.transforms.offload import lock_at_home, offload_blocks, to_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import mapped_spans, read_ahead, size_of
 from hunyuan_video.transforms.recompute import recompute_blocks
@@ -138,6 +138,9 @@ def assemble(
     if runtime.offload == "blocks":
         for blocks in models.stacks().values():
             streamed = streamed + offload_blocks(blocks, world.device, early)
+    if runtime.offload in ("models", "blocks"):
+        for model in models.present():
+            lock_at_home(model, world.device, streamed)  # of which blocks are in such memory already
     return streamed
 
 

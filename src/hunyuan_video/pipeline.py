@@ -434,7 +434,7 @@ class HunyuanVideo:
         cache = CachedSteps(self.runtime.step_cache, self.runtime.cache_threshold or 0.0, options.num_steps, self.world.total)
         clean_frames = 0 if first_frame is None else 1
         with (
-            on_device(self.transformer, self.device, self.streamed),
+            on_device(self.transformer, self.device, self.streamed, repeated=True),
             in_patches,
             self._ahead(sigmas, clean_frames) as prepare,
             cache.inside(self.transformer),

@@ -368,6 +368,9 @@ def _predict(
     gathered = [whole * (gpus - 1) / gpus / card.link if runtime.shard else 0.0 for whole in (*size[:2], 0)]
     hidden = [max(part / COPIED, sent) for part, sent in zip(moving, gathered, strict=True)]
     copied = (_total(early) + (0 if runtime.offload == "none" else sum(resident))) / COPIED
+    if runtime.offload == "blocks":  # of each model the first block, once: nothing computes meanwhile
+        firsts = [tensor for blocks in Models(transformer, text).stacks().values() for tensor in tensors_of(blocks[0])]
+        copied += _total(tensor for tensor in firsts if id(tensor) in travelling) / COPIED
     # 8 bits are made, and other stages' blocks dropped, on the host.
     made = size[0] * runtime.text_fp8 + loaded * (runtime.fp8 or stages > 1)
     if runtime.shard:

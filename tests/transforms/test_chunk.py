@@ -150,6 +150,18 @@ def test_chunks_take_less_memory(vae: CausalVAE, one_frame_a_chunk: None, part: 
     assert most(chunked(vae)) < 0.65 * most(vae)
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_largest_tile_of_the_released_model_takes_less_than_two_and_a_half_gib():
+    with torch.device("meta"):
+        vae, latents = CausalVAE().half(), torch.empty(1, 16, 17, 32, 32, dtype=torch.float16)
+    upsample_by_phases(vae)
+    in_chunks(vae)
+    with LiveBytes(vae) as seen:
+        vae.decoder(latents)
+    assert seen.most < 2.5 * 2**30
+
+
 @pytest.mark.parametrize(("dtype", "layout"), [(torch.float32, torch.contiguous_format), (torch.float16, torch.channels_last_3d)])
 def test_weights_are_laid_out_for_their_kernels(vae: CausalVAE, dtype: torch.dtype, layout: torch.memory_format):
     in_chunks(vae.to(dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from torch import nn
 
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.transforms import fp8, lora
-from hunyuan_video.transforms.offload import Traveller, offload_blocks, on_device, tensors_of
+from hunyuan_video.transforms import fp8, lora, offload
+from hunyuan_video.transforms.offload import Traveller, lock_at_home, locked, offload_blocks, on_device, tensors_of
 
 ELSEWHERE = torch.device("cpu:0")  # not equal to "cpu", where tensors say they are: so they are copied there
 
@@ -160,8 +160,8 @@ def test_blocks_lock_whole_pages_and_share_none(monkeypatch):
     cudart = Cudart(error=0)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    travellers = [Traveller(layer, ELSEWHERE, None) for layer in layers(8, 16, 24)]
-    homes = [traveller._locked(1000 * (1 + place)) for place, traveller in enumerate(travellers)]
+    owners = layers(8, 16, 24)
+    homes = [locked(1000 * (1 + place), ELSEWHERE, owner) for place, owner in enumerate(owners)]
     assert all(pages.start % 4096 == pages.stop % 4096 == 0 for pages in cudart.locked)
     assert all(
         home.data_ptr() in pages and home.data_ptr() + home.nbytes - 1 in pages for home, pages in zip(homes, cudart.locked, strict=True)
@@ -172,8 +172,110 @@ def test_blocks_lock_whole_pages_and_share_none(monkeypatch):
 def test_what_cannot_be_locked_streams_all_the_same(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "cudart", lambda: Cudart(error=712))
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    home = Traveller(layers(8)[0], ELSEWHERE, None)._locked(1000)
+    home = locked(1000, ELSEWHERE, layers(8))
     assert home.nbytes == 1000 and "CUDA error 712" in caplog.text
+
+
+def test_models_are_locked_once_and_unchanged(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    module, cudart = layers(8, 16), Cudart(error=0)
+    before, (streamed, _) = copy.deepcopy(module.state_dict()), tensors_of(module)
+    lock_at_home(module, torch.device("cuda"), [streamed])
+    assert len(cudart.locked) == 1
+    pages = cudart.locked[0]
+    assert [address in pages for address in addresses(module)] == [False, True]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+# --- Pass after pass ---
+
+
+def test_the_last_block_of_a_pass_brings_the_first_one_of_the_next():
+    blocks = layers(64, 64, 64)
+    streamed = offload_blocks(list(blocks), ELSEWHERE)
+    home = addresses(blocks)
+    with LiveBytes(blocks) as seen, torch.no_grad():
+        with on_device(blocks, ELSEWHERE, streamed, repeated=True):
+            for _ in range(2):
+                y = blocks(torch.ones(1, 64))
+                del y
+                assert seen.live == 64 * 64 * 4
+        assert seen.live == 0
+    assert seen.most < 2 * 64 * 64 * 4 + 2000 and addresses(blocks) == home
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_is_left_on_the_device_by_passes_that_are_interrupted(error):
+    blocks = layers(64, 64, 64)
+    streamed = offload_blocks(list(blocks), ELSEWHERE)
+    home = addresses(blocks)
+    blocks[1].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(error()))
+    with LiveBytes(blocks) as seen:
+        with pytest.raises(error), on_device(blocks, ELSEWHERE, streamed, repeated=True):
+            blocks(torch.ones(1, 64))
+    assert addresses(blocks) == home and seen.live < 64 * 64 * 4
+
+
+class Stream:
+    """What of CUDA's streams matters here: which work this one knows to be done before its own next."""
+
+    def __init__(self):
+        self.done: set[str] = set()
+
+    def wait_stream(self, other: Stream) -> None:
+        self.done |= other.done
+
+
+def test_streams_wait_for_each_other_and_only_the_first_copy_of_all_passes_is_exposed(monkeypatch):
+    computing, copying, inside = Stream(), Stream(), []
+
+    @contextmanager
+    def on(stream: Stream):
+        inside.append(stream)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: computing)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    events: list[str] = []
+    latest: dict[int, str] = {}  # copy of each block
+
+    class Watched(Traveller):
+        def __init__(self, block, device, _stream):
+            super().__init__(block, device, None)
+            self.stream = copying
+
+        def depart(self) -> None:
+            starts = self.copy is None
+            super().depart()
+            if starts:
+                assert {event for event in events if "computes" in event} <= copying.done, "it may overwrite what is still read"
+                assert inside.pop() is copying
+                latest[id(self.tensors[0])] = f"{number[id(self.tensors[0])]} comes, event {len(events)}"
+                copying.done.add(latest[id(self.tensors[0])])
+                events.append(latest[id(self.tensors[0])])
+
+    blocks = layers(4, 4, 4)
+    number = {id(block.weight): place for place, block in enumerate(blocks)}
+    monkeypatch.setattr(offload, "Traveller", Watched)
+    streamed = offload_blocks(list(blocks), ELSEWHERE)
+    for block in blocks:
+
+        def forward(x, block=block, forward=block.forward):
+            assert latest[id(block.weight)] in computing.done, "its weights may not have come yet"
+            events.append(f"{number[id(block.weight)]} computes, event {len(events)}")
+            computing.done.add(events[-1])
+            return forward(x)
+
+        block.forward = forward
+    with on_device(blocks, ELSEWHERE, streamed, repeated=True):
+        for _ in range(2):
+            blocks(torch.ones(1, 4))
+    assert [event.split(",")[0] for event in events] == [
+        "0 comes", "1 comes", "0 computes", "2 comes", "1 computes", "0 comes", "2 computes",
+        "1 comes", "0 computes", "2 comes", "1 computes", "0 comes", "2 computes",
+    ]  # fmt: skip
+    assert copying.done <= computing.done, "memory is freed that is still written"
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ Letters: B batch, C channels, T frames, H W height and width, G norm groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hunyuan_video.kernels.convolution import conv3d
 from hunyuan_video.models.vae import Block, CausalAttention, CausalConv3d, CausalVAE, Decoder, Downsample, Encoder, ResBlock, run
 
 Chunks = list[Tensor]
@@ -26,6 +27,7 @@ Chunks = list[Tensor]
 # costs as much as several passes over them. An accelerator wants larger pieces of work.
 CHUNK_SIZE = {"cpu": 2**22}
 DEFAULT_CHUNK_SIZE = 2**25
+ROWS = 2**14  # pixels whose moments are one float32 sum: of more, its last digits would be lost
 
 
 @runtime_checkable
@@ -65,7 +67,7 @@ def run_in_chunks(model: Encoder | Decoder, x: Float[Tensor, "B C T H W"]) -> Fl
         assert isinstance(block, Block)
         for layer in block.layers():
             chunks = apply(layer, chunks)
-    return torch.cat(list(convolve(model.conv_out, activate(model.conv_norm_out, chunks))), dim=2)
+    return torch.cat(list(convolve(model.conv_out, normalize(model.conv_norm_out, chunks), activate)), dim=2)
 
 
 def cut(x: Float[Tensor, "B C T H W"], growth: int = 1) -> Chunks:
@@ -88,43 +90,77 @@ def apply(layer: nn.Module, chunks: Chunks) -> Chunks:
 
 
 def add_residual(block: ResBlock, x: Chunks) -> Chunks:
-    """Replaces the chunks of `x` one after another, so that at the network's widest place input and output never both exist."""
-    h = list(convolve(block.conv1, activate(block.norm1, x)))
-    for i, residual in enumerate(convolve(block.conv2, activate(block.norm2, h))):
-        x[i] = residual.add_(x[i] if block.conv_shortcut is None else block.conv_shortcut(x[i]))
+    """Replaces the chunks of `x` one after another, so that at the network's widest place input and output never both exist. Where the
+    block makes them narrower, it does so as soon as the first convolution has seen them."""
+    h: Chunks = []
+    for i, piece in enumerate(convolve(block.conv1, normalize(block.norm1, x), activate)):
+        h.append(piece)
+        if block.conv_shortcut is not None:
+            conv = block.conv_shortcut.conv
+            x[i] = conv3d(x[i], conv.weight, conv.bias)
+    for i, residual in enumerate(convolve(block.conv2, normalize(block.norm2, h), activate)):
+        x[i] = residual.add_(x[i])
     return x
 
 
 def enlarge(layer: Enlarging, chunks: Chunks) -> Chunks:
+    """Lets go of each chunk when it has been enlarged."""
     out: Chunks = []
     window: Tensor | None = None
-    for piece in (piece for chunk in chunks for piece in cut(chunk, layer.time * layer.space**2)):
-        past = [] if window is None else [window[:, :, -layer.lookback :]]
-        window = torch.cat([*past, piece], dim=2)
-        out.append(layer(window, window.shape[2] - piece.shape[2]))
+    while chunks:
+        for piece in cut(chunks.pop(0), layer.time * layer.space**2):
+            past = [] if window is None else [window[:, :, -layer.lookback :]]
+            window = torch.cat([*past, piece], dim=2)
+            out.append(layer(window, window.shape[2] - piece.shape[2]))
     return out
 
 
-def convolve(layer: CausalConv3d, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-    kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
+# Writes what goes into a convolution to its place between the edges that are repeated there.
+Put = Callable[[Tensor, Tensor], object]
+
+
+def copy(chunk: Tensor, place: Tensor) -> None:
+    place.copy_(chunk)
+
+
+def activate(chunk: Tensor, place: Tensor) -> None:
+    """SiLU on the way: a pass over the activation less than in two steps."""
+    torch.ops.aten.silu.out(chunk, out=place)
+
+
+def convolve(layer: CausalConv3d, chunks: Iterable[Tensor], put: Put = copy) -> Iterator[Tensor]:
+    """Each chunk with its edges, and the last frames of the one before, through the layer."""
+    conv = layer.conv
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
     side = kernel // 2
     carry: Tensor | None = None
     for chunk in chunks:
+        batch, channels, frames, height, width = chunk.shape
         before = kernel - 1 if carry is None else carry.shape[2]
-        window = F.pad(chunk, (side, side, side, side, before, 0), mode="replicate")
-        if carry is not None:
-            window[:, :, :before] = carry
+        window = torch.empty(
+            (batch, channels, before + frames, height + 2 * side, width + 2 * side),
+            dtype=chunk.dtype,
+            device=chunk.device,
+            memory_format=torch.channels_last_3d,
+        )
+        put(chunk, window[:, :, before:, side : side + height, side : side + width])
+        repeat_edges(window[:, :, before:], side)
+        window[:, :, :before] = window[:, :, before : before + 1] if carry is None else carry
         # With stride 2 a chunk may end between two outputs; what the next output still needs is carried on.
         count = (window.shape[2] - kernel) // stride + 1
         carry = window[:, :, count * stride :]
         if count > 0:
-            yield layer.conv(window)
+            yield conv3d(window, conv.weight, conv.bias, conv.stride)
 
 
-def activate(norm: nn.GroupNorm, chunks: Chunks) -> Iterator[Tensor]:
-    """GroupNorm over all chunks together, then SiLU, in place."""
-    for chunk in normalize(norm, chunks):
-        yield F.silu(chunk, inplace=True)
+def repeat_edges(window: Float[Tensor, "B C T H W"], side: int) -> None:
+    """Fill `side` rows and columns on each side with the picture's outermost ones."""
+    if side > 0:
+        height, width = window.shape[3:]
+        window[:, :, :, :side] = window[:, :, :, side : side + 1]
+        window[:, :, :, height - side :] = window[:, :, :, height - side - 1 : height - side]
+        window[..., :side] = window[..., side : side + 1]
+        window[..., width - side :] = window[..., width - side - 1 : width - side]
 
 
 def normalize(norm: nn.GroupNorm, chunks: Chunks) -> Iterator[Tensor]:
@@ -143,17 +179,24 @@ def normalize(norm: nn.GroupNorm, chunks: Chunks) -> Iterator[Tensor]:
 
 def statistics(norm: nn.GroupNorm, chunks: Chunks) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B C"]]:
     """Mean and variance of each channel's group, float32: a bfloat16 sum over a million pixels is off by percents. Squared deviations from
-    each chunk's own mean are merged (Chan, Golub and LeVeque 1983); a mean of squares less the squared mean is off by a percent where the
+    each part's own mean are merged (Chan, Golub and LeVeque 1983); a mean of squares less the squared mean is off by a percent where the
     mean is 200 deviations."""
-    sizes = torch.tensor([float(chunk[0, 0].numel()) for chunk in chunks], device=chunks[0].device).view(-1, 1, 1, 1)
-    pairs = []
-    for chunk in chunks:
-        values = chunk.to(torch.float32, copy=True)
-        mean = values.mean((2, 3, 4), keepdim=True)
-        pairs.append(torch.stack([mean.flatten(1), values.sub_(mean).square_().mean((2, 3, 4))]))
+    parts = [part for chunk in chunks for part in chunk.flatten(2, 3).split(max(1, ROWS // chunk.shape[4]), dim=2)]
+    sizes = torch.tensor([float(part[0, 0].numel()) for part in parts], device=chunks[0].device).view(-1, 1, 1, 1)
+    pairs = [torch.stack([torch.stack(moments(sample)) for sample in part.split(1)], dim=1) for part in parts]
     means, variances = rearrange(torch.stack(pairs), "chunk pair B (G C) -> pair chunk C B G", G=norm.num_groups)
     shares = sizes / (sizes.sum() * means.shape[1])
     mean = (shares * means).sum((0, 1))
     variance = (shares * (variances + (means - mean).square())).sum((0, 1))
     mean, variance = torch.stack([mean, variance]).repeat_interleave(norm.num_channels // norm.num_groups, dim=2)
     return mean, variance
+
+
+def moments(x: Float[Tensor, "1 C H W"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Mean and variance of each channel, float32."""
+    if x.is_cpu:  # the one kernel that reads bfloat16 and sums in float32: a quarter of the time of what follows
+        zeros = torch.zeros(x.shape[1])
+        return torch.batch_norm_update_stats(x, zeros, zeros, 0.0)
+    values = x.to(torch.float32, copy=True)
+    mean = values.mean((0, 2, 3), keepdim=True)
+    return mean.flatten(), values.sub_(mean).square_().mean((0, 2, 3))

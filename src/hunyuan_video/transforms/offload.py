@@ -1,7 +1,8 @@
 """Where a model's memory is. Never changes a value, and never the tensors at home.
 
 A model, or what one has besides its blocks, is on the device inside a `with` block. Blocks come one at a time: while one computes, a second
-stream brings the next, so that the device holds two of them at most and does not wait where computing takes longer than copying.
+stream brings the next, so that the device holds two of them at most and does not wait where computing takes longer than copying. Only the
+first block of the first of several passes is waited for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import logging
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import prod
 
 import torch
@@ -22,23 +24,33 @@ PAGE = 4096  # bytes that are locked together
 ALIGNMENT = 256  # bytes; what CUDA's own allocator gives, and its fastest kernels want
 
 
+# Of blocks that come and go: which others come and go with them.
+_rings: weakref.WeakKeyDictionary[nn.Module, Ring] = weakref.WeakKeyDictionary()
+
+
 @contextmanager
-def on_device(module: nn.Module, device: torch.device, besides: Iterable[Tensor] = ()) -> Iterator[None]:
+def on_device(module: nn.Module, device: torch.device, besides: Iterable[Tensor] = (), *, repeated: bool = False) -> Iterator[None]:
     """The module is on `device` inside the block, and afterwards where it was. Costs nothing if it is there already.
 
-    `besides` are those of its tensors that `offload_blocks` brings. Weights must not be changed inside: what was on the home device is kept
-    there and put back, not copied back.
+    `besides` are those of its tensors that `offload_blocks` brings; `repeated` says that its blocks work pass after pass, so that the last
+    one already brings the first one of the next pass, until the end of the block. Weights must not be changed inside: what was on the home
+    device is kept there and put back, not copied back.
     """
     staying = {id(tensor) for tensor in besides}
     tensors = [tensor for tensor in tensors_of(module) if id(tensor) not in staying and tensor.device != device]
     home = [tensor.data for tensor in tensors]
+    rings = {_rings[each] for each in module.modules() if each in _rings}
     try:
+        for ring in rings:
+            ring.closed = repeated
         for tensor in tensors:
-            tensor.data = tensor.data.to(device, copy=True)
+            tensor.data = tensor.data.to(device, copy=True, non_blocking=True)  # which page-locked memory makes true
         yield
     finally:
         for tensor, data in zip(tensors, home, strict=True):
             tensor.data = data
+        for ring in rings:
+            ring.end()
 
 
 def to_device(module: nn.Module, device: torch.device, besides: Iterable[Tensor]) -> None:
@@ -55,29 +67,108 @@ def offload_blocks(blocks: Sequence[nn.Module], device: torch.device, besides: I
 
     Returns the tensors that come and go by themselves, for `on_device` to leave alone. They are now in host memory of their own, one piece
     a block, page-locked for CUDA. What is added to a block afterwards, such as an adapter, is not among them, and moves with the rest of
-    the model. After a pass, unless it was interrupted from the keyboard, nothing is left on the device.
+    the model. After a pass nothing is left on the device, unless it was interrupted from the keyboard; after a block of `on_device`, also
+    then.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     staying = {id(tensor) for tensor in besides}
     travellers = [Traveller([tensor for tensor in tensors_of(block) if id(tensor) not in staying], device, stream) for block in blocks]
-    for block, traveller, following in zip(blocks, travellers, [*travellers, None][1:], strict=True):
-        _attend(block, traveller, following)
+    ring = Ring(travellers)
+    for index, block in enumerate(blocks):
+        _rings[block] = ring
+        _attend(block, ring, index)
     return [tensor for traveller in travellers for tensor in traveller.tensors]
 
 
-def _attend(block: nn.Module, traveller: Traveller, following: Traveller | None) -> None:
+def lock_at_home(module: nn.Module, device: torch.device, besides: Iterable[Tensor] = ()) -> None:
+    """Put a module's tensors, but for `besides`, into page-locked host memory, once, so that CUDA copies them at full speed whenever they
+    are needed; else pages, often a file's, would be staged piece by piece for each video. For another `device` nothing is to be done."""
+    staying = {id(tensor) for tensor in besides}
+    tensors = [tensor for tensor in tensors_of(module) if id(tensor) not in staying and tensor.device.type == "cpu"]
+    if device.type == "cuda" and tensors:
+        layout = Layout.of(tensors)
+        layout.move(tensors, locked(layout.size, device, module))
+
+
+def _attend(block: nn.Module, ring: Ring, index: int) -> None:
     def before(_block: nn.Module, _inputs: object) -> None:
-        traveller.arrive()
-        if following is not None:
+        ring.travellers[index].arrive()
+        if (following := ring.after(index)) is not None:
             following.depart()
 
     def after(_block: nn.Module, _inputs: object, output: object) -> None:
-        traveller.leave()
-        if output is None and following is not None:  # the block failed: nobody will call the next one
+        ring.travellers[index].leave()
+        if output is None and (following := ring.after(index)) is not None:  # the block failed: nobody will call the next one
             following.leave()
 
     block.register_forward_pre_hook(before)
     block.register_forward_hook(after, always_call=True)
+
+
+class Ring:
+    """Who follows whom; the first one the last one only while it is closed."""
+
+    def __init__(self, travellers: Sequence[Traveller]):
+        self.travellers, self.closed = travellers, False
+
+    def after(self, index: int) -> Traveller | None:
+        if index + 1 < len(self.travellers):
+            return self.travellers[index + 1]
+        return self.travellers[0] if self.closed and index > 0 else None
+
+    def end(self) -> None:
+        """No pass follows."""
+        self.closed = False
+        for traveller in self.travellers:
+            traveller.leave()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of tensors in one piece of memory, in bytes."""
+
+    ends: list[int]
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor]) -> Layout:
+        return cls([0, *accumulate(-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)])
+
+    @property
+    def size(self) -> int:
+        return self.ends[-1]
+
+    def views(self, tensors: Sequence[Tensor], piece: Tensor) -> list[Tensor]:
+        """The tensors' places, with their types and shapes."""
+        used = [piece[start:end] for start, end in pairwise(self.ends)]
+        return [
+            place[: prod(tensor.shape) * tensor.itemsize].view(tensor.dtype).view(tensor.shape)
+            for tensor, place in zip(tensors, used, strict=True)
+        ]
+
+    def move(self, tensors: Sequence[Tensor], piece: Tensor) -> None:
+        """Copy tensors to their places, where they are from then on."""
+        for tensor, place in zip(tensors, self.views(tensors, piece), strict=True):
+            place.copy_(tensor.data)
+            tensor.data = place
+
+
+def locked(size: int, device: torch.device, owner: object) -> Tensor:
+    """Page-locked memory for a CUDA device. It is unlocked when its `owner` goes. Not by pin_memory, which rounds every size
+    up to a power of two."""
+    runtime, whole_pages = torch.cuda.cudart(), -(-size // PAGE) * PAGE
+    assert runtime is not None
+    piece = torch.empty(whole_pages + PAGE, dtype=torch.uint8)
+    start = -piece.data_ptr() % PAGE  # a page that two pieces share could not be locked twice
+    address = piece.data_ptr() + start
+    with torch.cuda.device(device):  # else on whichever is current, where that would make a context
+        error = int(runtime.cudaHostRegister(address, whole_pages, 0))
+    if error:
+        log.warning("Host memory could not be page-locked (CUDA error %d): copies to the GPU are slower, and delay computing.", error)
+        with suppress(RuntimeError):  # the next kernel, whichever it is, gets the error reported, and clears it
+            torch.zeros(1, device=device)
+    else:
+        weakref.finalize(owner, runtime.cudaHostUnregister, address)
+    return piece[start : start + size]
 
 
 class Traveller:
@@ -89,18 +180,18 @@ class Traveller:
 
     def __init__(self, tensors: list[Tensor], device: torch.device, stream: torch.cuda.Stream | None):
         self.tensors, self.device, self.stream = tensors, device, stream
-        sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in self.tensors]
-        self.ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
+        self.layout = Layout.of(self.tensors)
         # Home may be the meta device, on which memory is planned.
         where = self.tensors[0].device if self.tensors else torch.device("cpu")
-        self.home = torch.empty(self.ends[-1], dtype=torch.uint8, device=where) if stream is None else self._locked(self.ends[-1])
-        for tensor, place in zip(self.tensors, self._views(self.home), strict=True):
-            place.copy_(tensor.data)
-            tensor.data = place
+        size = self.layout.size
+        self.home = torch.empty(size, dtype=torch.uint8, device=where) if stream is None else locked(size, device, self)
+        self.layout.move(self.tensors, self.home)
         self.copy: Tensor | None = None
 
     def depart(self) -> None:
-        """Start for the device."""
+        """Start for the device, unless on the way already."""
+        if self.copy is not None:
+            return
         self.copy = torch.empty_like(self.home, device=self.device)
         if self.stream is None:
             self.copy.copy_(self.home)
@@ -126,32 +217,8 @@ class Traveller:
         self.copy = None
 
     def _move_to(self, piece: Tensor) -> None:
-        for tensor, place in zip(self.tensors, self._views(piece), strict=True):
+        for tensor, place in zip(self.tensors, self.layout.views(self.tensors, piece), strict=True):
             tensor.data = place
-
-    def _views(self, piece: Tensor) -> list[Tensor]:
-        places = []
-        for tensor, (start, end) in zip(self.tensors, pairwise(self.ends), strict=True):
-            used = piece[start:end][: prod(tensor.shape) * tensor.itemsize]
-            places.append(used.view(tensor.dtype).view(tensor.shape))
-        return places
-
-    def _locked(self, size: int) -> Tensor:
-        """Page-locked memory. Not by pin_memory, which rounds every size up to a power of two."""
-        runtime, whole_pages = torch.cuda.cudart(), -(-size // PAGE) * PAGE
-        assert runtime is not None
-        piece = torch.empty(whole_pages + PAGE, dtype=torch.uint8)
-        start = -piece.data_ptr() % PAGE  # a page that two blocks share could not be locked twice
-        address = piece.data_ptr() + start
-        with torch.cuda.device(self.device):  # else on whichever is current, where that would make a context
-            error = int(runtime.cudaHostRegister(address, whole_pages, 0))
-        if error:
-            log.warning("The memory of a block could not be page-locked (CUDA error %d): copies will not overlap computing.", error)
-            with suppress(RuntimeError):  # the next kernel, whichever it is, gets the error reported, and clears it
-                torch.zeros(1, device=self.device)
-        else:
-            weakref.finalize(self, runtime.cudaHostUnregister, address)
-        return piece[start : start + size]
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hunyuan_video.kernels.convolution import conv3d
 from hunyuan_video.models.vae import CausalVAE, Upsample
 
 
@@ -53,7 +54,7 @@ class PhaseUpsample(nn.Module):
         grown = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
         for (frame, row, column), weight in zip(self.phases, self.weights, strict=True):
             side = window[:, :, :, row : row + height + 1, column : column + width + 1]
-            grown[:, :, frame :: self.time, row::2, column::2] = F.conv3d(side, weight, self.bias)
+            grown[:, :, frame :: self.time, row::2, column::2] = conv3d(side, weight, self.bias)
         return grown if past else grown[:, :, self.time - 1 :]
 
 
