@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -54,6 +55,18 @@ def library(name: str, flags: Sequence[str] = ()) -> Path:
     if not target.exists():
         _compile(name, [found, *FLAGS, *flags], target)
     return target
+
+
+def opened(name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
+    """As `library`, loaded; one that a disk has damaged is compiled anew."""
+    try:
+        return ctypes.CDLL(str(path := library(name, flags)))
+    except OSError:
+        path.unlink(missing_ok=True)
+    try:
+        return ctypes.CDLL(str(library(name, flags)))
+    except OSError as error:
+        raise NotBuiltError(f"the compiled {name}.cpp cannot be loaded ({error}).") from error
 
 
 def _compile(name: str, command: list[str], target: Path) -> None:

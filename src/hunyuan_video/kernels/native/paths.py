@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hunyuan_video.kernels.native.build import NotBuiltError, library
+from hunyuan_video.kernels.native.build import NotBuiltError, opened
 from hunyuan_video.models.attention import AttentionFn, sdpa
 
 MAX_HEAD_DIM = 256  # beyond, blocks leave the caches
@@ -59,10 +59,7 @@ def load(name: str) -> AttentionFn:
     path = PATHS[name]
     if not _has(name):
         raise NotBuiltError(f"this CPU does not have the instructions of native-{name}.")
-    try:
-        built = ctypes.CDLL(str(library(name, path.flags)))
-    except OSError as error:
-        raise NotBuiltError(f"the compiled native-{name} cannot be loaded ({error}).") from error
+    built = opened(name, path.flags)
     functions = {dtype: built[f"attend_{str(dtype).removeprefix('torch.')}"] for dtype in path.dtypes}
 
     def native(
@@ -110,7 +107,7 @@ def _attend(functions: dict[torch.dtype, Callable[..., int]], name: str, q: Tens
 def _has(name: str) -> bool:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         raise NotBuiltError(f"the native kernels are written for x86-64, and this CPU is {platform.machine()}.")
-    return ctypes.CDLL(str(library("cpu"))).has(name.encode()) == 1
+    return opened("cpu").has(name.encode()) == 1
 
 
 @cache
