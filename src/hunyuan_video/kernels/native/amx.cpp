@@ -2,7 +2,7 @@
 #include "avx512-bf16.h"
 
 struct Isa : Avx512Pairs {
-    static constexpr int ROWS = 32, PANEL = 32, KEYS = 128, QUERIES = 128;
+    static constexpr int ROWS = 32, PANEL = 32, KEYS = 256, GROUP = 64, QUERIES = 128;
 
     // A thread's tiles, all of one shape.
     struct Thread {

@@ -4,7 +4,7 @@
 #include "flash.h"
 
 struct Isa {
-    static constexpr int PACK = 1, ROWS = 6, PANEL = 16, KEYS = 128, QUERIES = 96, LANES = 8;
+    static constexpr int PACK = 1, ROWS = 6, PANEL = 16, KEYS = 128, GROUP = 48, QUERIES = 96, LANES = 8;
     using V = __m256;
     using Words = __m256;
     struct Thread {};

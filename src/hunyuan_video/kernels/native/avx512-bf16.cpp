@@ -2,7 +2,7 @@
 #include "avx512-bf16.h"
 
 struct Isa : Avx512Pairs {
-    static constexpr int ROWS = 12, PANEL = 32, KEYS = 256, QUERIES = 192;
+    static constexpr int ROWS = 12, PANEL = 32, KEYS = 256, GROUP = 48, QUERIES = 192;
     using Words = __m512bh;
 
     static INLINE Words load_words(const word* from) { return (Words)_mm512_loadu_si512(from); }

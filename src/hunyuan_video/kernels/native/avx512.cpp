@@ -2,7 +2,7 @@
 #include "avx512.h"
 
 struct Isa : Avx512 {
-    static constexpr int PACK = 1, ROWS = 12, PANEL = 32, KEYS = 128, QUERIES = 192;
+    static constexpr int PACK = 1, ROWS = 12, PANEL = 32, KEYS = 128, GROUP = 48, QUERIES = 192;
     using Words = __m512;
 
     static INLINE Words load_words(const word* from) { return _mm512_loadu_ps(from); }

@@ -14,7 +14,8 @@ from pathlib import Path
 from hunyuan_video.files import replacing, user_cache
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared")  # for any CPU: what a path needs beside these is its own affair
+# For any CPU: what a path needs beside these is its own affair. The same memory is read as words, float32 and bfloat16.
+FLAGS = ("-std=c++17", "-O3", "-fno-strict-aliasing", "-fPIC", "-shared")
 SECONDS = 120  # compiling takes three
 
 
@@ -59,8 +60,9 @@ def library(name: str, flags: Sequence[str] = ()) -> Path:
 
 def opened(name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
     """As `library`, loaded; one that a disk has damaged is compiled anew."""
+    path = library(name, flags)
     try:
-        return ctypes.CDLL(str(path := library(name, flags)))
+        return ctypes.CDLL(str(path))
     except OSError:
         path.unlink(missing_ok=True)
     try:

@@ -3,7 +3,8 @@
 // Each path is a file that gives its instructions as a class `Isa` and is compiled alone, with the flags for just these (see native.py).
 // A word is 32 bits: one float32, or PACK = 2 neighbouring bfloat16, which bfloat16 instructions multiply and add at once. Isa has
 //
-//   PACK, ROWS, PANEL, KEYS   values of a word; rows and columns of a product; keys of a block
+//   PACK, ROWS, PANEL   values of a word; rows and columns of a product
+//   KEYS, QUERIES, GROUP   keys of a block; queries that see it before the next one; and of these, those whose scores exist at once
 //   product(a, lda, b, c, ldc, steps, add)   c[ROWS, PANEL] = or += a[ROWS, steps words] b[steps words, PANEL]
 //   transpose(from, lda, to, ldb)   LANES rows of LANES words
 //   V, LANES and functions of so many float32; store_shares, which rounds them where PACK is 2
@@ -113,9 +114,9 @@ inline void store(bfloat16* to, const float* from, float factor, int64_t count) 
 template <class Isa, class In>
 class Flash {
     static constexpr int64_t PACK = Isa::PACK, PANEL = Isa::PANEL, ROWS = Isa::ROWS, LANES = Isa::LANES, KEYS = Isa::KEYS;
-    static constexpr int64_t QUERIES = Isa::QUERIES;                     // of a block, at most
+    static constexpr int64_t QUERIES = Isa::QUERIES, GROUP = Isa::GROUP;
     static constexpr int64_t SCORES = KEYS + 16, SHARES = KEYS / PACK + 16;  // of a row; rows a power of two apart would evict each other
-    static constexpr int64_t PACKED = 1 << 24;                           // bytes of keys and values that are packed at once, or one head's
+    static constexpr int64_t PACKED = 1 << 24;  // bytes of keys and values that are packed at once, or one head's
     static constexpr float SLACK = 8;  // shares may be up to 2^8 before what has been summed is scaled anew, which is seldom
 
     // What one thread needs beside the packed keys and values.
@@ -123,13 +124,15 @@ class Flash {
         word *queries, *shares;
         float *scores, *out, *sums, *tops;
 
-        static int64_t size(int64_t rows, int64_t width) { return rows * (width / PACK + SHARES + SCORES + width + LANES + 16) * 4; }
+        static int64_t size(int64_t rows, int64_t width) {
+            return 4 * (rows * (width / PACK + width + LANES + 1) + GROUP * (SHARES + SCORES));
+        }
 
         Scratch(char* memory, int64_t rows, int64_t width) {
             auto take = [&](int64_t words) { return reinterpret_cast<word*>(std::exchange(memory, memory + words * 4)); };
             queries = take(rows * width / PACK);
-            shares = take(rows * SHARES);
-            scores = reinterpret_cast<float*>(PACK == 1 ? shares : take(rows * SCORES));
+            shares = take(GROUP * SHARES);
+            scores = reinterpret_cast<float*>(PACK == 1 ? shares : take(GROUP * SCORES));
             out = reinterpret_cast<float*>(take(rows * width));
             sums = reinterpret_cast<float*>(take(rows * LANES));
             tops = reinterpret_cast<float*>(take(rows));
@@ -138,7 +141,12 @@ class Flash {
 
   public:
     explicit Flash(const Call& call)
-        : call(call), width(up(call.dim, PANEL)), words(width / PACK), padded(up(call.keys, PANEL)), rows(QUERIES), factor(call.scale * 1.44269504f) {
+        : call(call),
+          width(up(call.dim, PANEL)),
+          words(width / PACK),
+          padded(up(call.keys, PANEL)),
+          rows(QUERIES),
+          factor(call.scale * 1.44269504f) {
         const int64_t all = call.batch * call.heads;
         while (rows % (2 * ROWS) == 0 && rows >= 2 * LANES && all * blocks() < 4 * call.threads) rows /= 2;
         heads = std::clamp<int64_t>(PACKED / (2 * padded * words * 4), 1, all);
@@ -158,13 +166,14 @@ class Flash {
         for (int64_t first = 0; first < all; first += heads) {
             const int64_t count = std::min(heads, all - first);
             auto keys_of = [&](int64_t head) { return packed + 2 * (head - first) * of_head; };
+            auto scratch_of = [&](int64_t thread) { return Scratch(scratch + thread * of_thread, rows, width); };
             in_parallel(count * key_blocks, [&](int64_t thread, int64_t item) {
                 const int64_t head = first + item / key_blocks;
-                pack(head, item % key_blocks * KEYS, keys_of(head), keys_of(head) + of_head, Scratch(scratch + thread * of_thread, rows, width));
+                pack(head, item % key_blocks * KEYS, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
             });
             in_parallel(count * query_blocks, [&](int64_t thread, int64_t item) {
                 const int64_t head = first + item / query_blocks;
-                attend(head, item % query_blocks * rows, keys_of(head), keys_of(head) + of_head, Scratch(scratch + thread * of_thread, rows, width));
+                attend(head, item % query_blocks * rows, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
             });
         }
         return true;
@@ -239,24 +248,33 @@ class Flash {
     // A block of queries, which begins with query `start`.
     void attend(int64_t head, int64_t start, const word* keys, const word* values, Scratch scratch) const {
         const int64_t count = std::min(rows, call.queries - start), with_padding = up(count, ROWS);
-        for (int64_t i = 0; i < count; i++) to_words<PACK>(row(call.q, call.q_stride, head, start + i), call.dim, scratch.queries + i * words, words);
+        for (int64_t i = 0; i < count; i++)
+            to_words<PACK>(row(call.q, call.q_stride, head, start + i), call.dim, scratch.queries + i * words, words);
         std::memset(scratch.out, 0, with_padding * width * 4);
         std::memset(scratch.sums, 0, count * LANES * 4);
         std::fill_n(scratch.tops, count, -std::numeric_limits<float>::infinity());
         for (int64_t block = 0; block < call.keys; block += KEYS) {
             const int64_t some = std::min(KEYS, call.keys - block), some_padded = up(some, PANEL);
-            for (int64_t p = 0; p < some_padded; p += PANEL)
-                for (int64_t r = 0; r < with_padding; r += ROWS)
-                    Isa::product(scratch.queries + r * words, words, keys + (block + p) * words, scratch.scores + r * SCORES + p, SCORES, words, false);
-            for (int64_t r = 0; r < count; r++) {
-                std::fill(scratch.scores + r * SCORES + some, scratch.scores + r * SCORES + some_padded, -1e30f);
-                share_out(r, some_padded, scratch);
+            const word *some_keys = keys + block * words, *some_values = values + block * words;
+            for (int64_t g = 0; g < with_padding; g += GROUP) {
+                const int64_t end = std::min(g + GROUP, with_padding);
+                for (int64_t p = 0; p < some_padded; p += PANEL)
+                    for (int64_t r = g; r < end; r += ROWS) {
+                        const word* queries = scratch.queries + r * words;
+                        Isa::product(queries, words, some_keys + p * words, scratch.scores + (r - g) * SCORES + p, SCORES, words, false);
+                    }
+                for (int64_t r = g; r < std::min(end, count); r++) {
+                    float* scores = scratch.scores + (r - g) * SCORES;
+                    std::fill(scores + some, scores + some_padded, -1e30f);
+                    share_out(r, scores, scratch.shares + (r - g) * SHARES, some_padded, scratch);
+                }
+                const int64_t steps = some_padded / PACK;
+                for (int64_t p = 0; p < width; p += PANEL)
+                    for (int64_t r = g; r < end; r += ROWS) {
+                        const word* shares = scratch.shares + (r - g) * SHARES;
+                        Isa::product(shares, SHARES, some_values + p * steps, scratch.out + r * width + p, width, steps, true);
+                    }
             }
-            const word* of_block = values + block * words;
-            for (int64_t p = 0; p < width; p += PANEL)
-                for (int64_t r = 0; r < with_padding; r += ROWS)
-                    Isa::product(scratch.shares + r * SHARES, SHARES, of_block + p * some_padded / PACK, scratch.out + r * width + p, width,
-                                 some_padded / PACK, true);
         }
         for (int64_t i = 0; i < count; i++) {
             const float sum = Isa::sum(Isa::load(scratch.sums + i * LANES));
@@ -265,8 +283,8 @@ class Flash {
     }
 
     // Of one query: its scores become its keys' shares, which are summed.
-    INLINE void share_out(int64_t r, int64_t keys, Scratch& scratch) const {
-        float *scores = scratch.scores + r * SCORES, *out = scratch.out + r * width, *sums = scratch.sums + r * LANES, &top = scratch.tops[r];
+    INLINE void share_out(int64_t r, const float* scores, word* shares, int64_t keys, Scratch& scratch) const {
+        float *out = scratch.out + r * width, *sums = scratch.sums + r * LANES, &top = scratch.tops[r];
         auto most = Isa::load(scores);
         for (int64_t j = LANES; j < keys; j += LANES) most = Isa::max(most, Isa::load(scores + j));
         most = Isa::multiply(most, Isa::all(factor));
@@ -278,7 +296,6 @@ class Flash {
         }
         auto sum = Isa::load(sums);
         const auto times = Isa::all(factor), minus = Isa::all(-top);
-        word* shares = scratch.shares + r * SHARES;
         for (int64_t j = 0; j < keys; j += 2 * LANES) {
             const auto one = Isa::exp2(Isa::multiply_add(Isa::load(scores + j), times, minus));
             const auto other = Isa::exp2(Isa::multiply_add(Isa::load(scores + j + LANES), times, minus));

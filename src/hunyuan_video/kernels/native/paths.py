@@ -86,9 +86,9 @@ def _attend(functions: dict[torch.dtype, Callable[..., int]], name: str, q: Tens
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise ValueError("The native kernels are for inference and have no gradient; use sdpa or matmul.")
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    if q.numel() == 0 or k.numel() == 0:
+        return sdpa(q, k, v, None)
     out = torch.empty(q.shape, dtype=q.dtype)
-    if out.numel() == 0:
-        return out
     parallel = _parallel()
     call = Call(
         *(x.data_ptr() for x in (q, k, v, out)),
