@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
@@ -187,6 +188,16 @@ def test_a_damaged_file_counts_as_never_measured(kernels, tmp_path, content):
     fastest(2, 16, 300, torch.float32, CPU)
     (file,) = (tmp_path / "cache").rglob("*.json")
     file.write_text(content)
+    later = kernels(0.001, 0.002)
+    assert fastest(2, 16, 300, torch.float32, CPU) == "sdpa" and later["sdpa"].calls > 0
+
+
+@pytest.mark.parametrize("seconds", [{}, {"a kernel that there never was": 0.1}])
+def test_an_answer_that_names_no_kernel_of_now_counts_as_never_measured(kernels, tmp_path, seconds):
+    kernels(0.002, 0.001)
+    fastest(2, 16, 300, torch.float32, CPU)
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": seconds}))
     later = kernels(0.001, 0.002)
     assert fastest(2, 16, 300, torch.float32, CPU) == "sdpa" and later["sdpa"].calls > 0
 

@@ -119,7 +119,7 @@ def fastest(heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, devi
             "kernels": [f"{name} {table.KERNELS[name].version()}" for name in names],
         }
         seconds = kept.recall(question)
-        if seconds is None or _loaded(_best(seconds)) is None:
+        if not seconds or not seconds.keys() <= {*names} or _loaded(_best(seconds)) is None:
             seconds = _measured(names, heads, head_dim, num_tokens, dtype, device)
             kept.keep(question, seconds)
         _fastest[key] = _best(seconds)
