@@ -18,8 +18,8 @@ import torch
 from diffusers_peer import transformer_peer
 from measure import fresh_peak, randomize, take_turns
 
+from hunyuan_video.kernels import table
 from hunyuan_video.kernels.choice import fastest, use_attention
-from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 
 MID = TransformerConfig(hidden_size=768, num_heads=6, num_double_blocks=2, num_single_blocks=4)
@@ -43,7 +43,7 @@ def stepping(name: str, tokens: int, dtype: torch.dtype, device: torch.device) -
         torch.nn.Module.to(theirs, device=device, dtype=dtype)
         return lambda: theirs(x, t, states, mask.to(dtype), pooled, guidance, return_dict=False)[0]
     ours = ours.to(device, dtype)
-    use_attention(ours, KINDS[fastest(MID.num_heads, MID.head_dim, tokens + REAL_TOKENS, dtype, device)])
+    use_attention(ours, table.load(fastest(MID.num_heads, MID.head_dim, tokens + REAL_TOKENS, dtype, device)))
     condition = ours.condition(states, mask, pooled, guidance)
     return lambda: ours(x, t, condition)
 

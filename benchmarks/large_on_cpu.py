@@ -20,9 +20,9 @@ import torch
 from hunyuan_video.checkpoint import load_transformer
 from hunyuan_video.checkpoint.convert import write_pickle
 from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.kernels import table
 from hunyuan_video.kernels.choice import fastest, use_attention
 from hunyuan_video.memory import available_memory
-from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.plan import KEPT
 from hunyuan_video.transforms import fp8
@@ -86,7 +86,7 @@ def measure(path: Path, size: tuple[int, int, int], ahead: bool, steps: int) -> 
     config = TransformerConfig()
     tokens = frames * height * width // 4 + TEXT_TOKENS
     kernel = fastest(config.num_heads, config.head_dim, tokens, torch.bfloat16, CPU)
-    use_attention(model, KINDS[kernel])
+    use_attention(model, table.load(kernel))
     if ahead:
         read_ahead([*model.double_blocks, *model.single_blocks], round(KEPT * available_memory(CPU)))
     opened = time.perf_counter() - start

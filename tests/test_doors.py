@@ -172,5 +172,7 @@ def test_the_source_distribution_is_the_repository_and_makes_the_whole_wheel(tmp
     embedded = {
         f"hunyuan_video/tiny/{path.relative_to(weights.EMBEDDED).as_posix()}" for path in weights.EMBEDDED.rglob("*") if path.is_file()
     }
-    assert embedded | {"hunyuan_video/miniature/sprites.png", "hunyuan_video/py.typed", "hunyuan_video/cli.py"} <= set(names)
+    native = {f"hunyuan_video/kernels/native/{name}" for name in ("flash.h", "cpu.cpp", "amx.cpp")}
+    others = {"hunyuan_video/miniature/sprites.png", "hunyuan_video/py.typed", "hunyuan_video/cli.py"}
+    assert embedded | native | others <= set(names)
     assert any(name.endswith("licenses/NOTICE") for name in names) and any(name.endswith("licenses/LICENSE") for name in names)

@@ -19,8 +19,8 @@ from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequen
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels.choice import check_attention, use_attention
-from hunyuan_video.models.attention import KINDS
+from hunyuan_video.kernels import table
+from hunyuan_video.kernels.choice import CHOSEN, check_attention, use_attention
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms import fp8
@@ -98,9 +98,9 @@ def assemble(
         # 8-bit products are of the layers that are in 8 bits by now, also of those under adapters.
         if runtime.fp8_matmul:
             fp8.multiply_in_8_bits(transformer)
-        # The kernel before what wraps it. "auto" depends on the length, and is chosen for each video.
-        if runtime.attention != "auto":
-            use_attention(transformer, KINDS[runtime.attention])
+        # The kernel before what wraps it. The fastest depends on the length, and is chosen for each video.
+        if runtime.attention not in CHOSEN:
+            use_attention(transformer, table.load(runtime.attention))
         # Of blocks that go backward every intermediate value is needed. Before what wraps the trunk, which is another one then.
         if training is None:
             lean_blocks(transformer)
@@ -152,14 +152,23 @@ def _read_ahead(models: Models, room: int, early: list[Tensor]) -> None:
         read_ahead(blocks, room if name == "transformer" or whole <= room else 0, early)
 
 
-def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_file: bool = False, training: bool = False) -> None:
-    """Refuse at the start, before weights are read, what cannot work or cannot work together. Arguments as for `assemble`; `num_heads` are
-    the transformer's.
+def check(
+    runtime: Runtime,
+    world: World,
+    *,
+    num_heads: int | None = None,
+    head_dim: int | None = None,
+    dtype: torch.dtype | None = None,
+    in_file: bool = False,
+    training: bool = False,
+) -> None:
+    """Refuse at the start, before weights are read, what cannot work or cannot work together. Arguments as for `assemble`; `num_heads`,
+    `head_dim` and `dtype` are the transformer's.
 
     Raises:
         ValueError: says what cannot, and why.
     """
-    check_attention(runtime.attention, world.device, training=training)
+    check_attention(runtime.attention, world.device, training=training, dtype=dtype, head_dim=head_dim)
     if runtime.fp8_matmul and training:
         raise ValueError("fp8_matmul rounds activations, which have no gradient then: it is for inference; train with fp8 alone.")
     if runtime.fp8_matmul:

@@ -246,6 +246,13 @@ def parse_bytes(text: str, name: str) -> int:
 RewriteMode = Literal["normal", "master"]  # of a prompt: to be understood faithfully, or to look its best
 LoadKey = Literal["module", "ema"]  # of an official transformer's file: the weights, or their average
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+# fmt: off
+Attention = Literal[
+    "auto", "sdpa", "matmul", "chunked",
+    "native", "native-avx2", "native-avx512", "native-avx512-bf16", "native-amx",
+    "cudnn", "flash", "flash-attn-2", "flash-attn-3", "flash-attn-4", "sage",
+]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -260,9 +267,9 @@ class Runtime:
     """auto: float16 on CUDA; on a CPU as above"""
     text_dtype: DType = "auto"
     """auto: float16 on CUDA; on a CPU as above"""
-    attention: Literal["auto", "sdpa", "matmul", "chunked"] = "auto"
-    """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences; chunked: the same in pieces for a CPU's cache; auto:
-    on a CPU the faster of sdpa and chunked, measured once at about the video's length and recorded, else sdpa"""
+    attention: Attention = "auto"
+    """the kernel; auto: the fastest here of those that are exact, measured once at about the video's length and recorded; native: the same
+    of our own for CPUs; or one of them by name (docs/attention.md)"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models", "blocks", "auto"] = "none"

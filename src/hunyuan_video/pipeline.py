@@ -53,10 +53,9 @@ from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
-from hunyuan_video.kernels import choice
+from hunyuan_video.kernels import choice, table
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import available_memory
-from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixels
@@ -262,7 +261,9 @@ class HunyuanVideo:
         largest = None if sampling is None else sampling.over(found.sampling())
         degrees = degrees_of(runtime, largest or found.sampling(), sizes, device)
         world = world_of_group(device, degrees, timedelta(seconds=runtime.timeout + MARGIN))
-        check(runtime, world, num_heads=sizes.num_heads, in_file=text_stays or transformer_stays)
+        dtype = dtype_of("transformer", runtime, device, large=weights.is_large(found.transformer))
+        in_file = text_stays or transformer_stays
+        check(runtime, world, num_heads=sizes.num_heads, head_dim=sizes.head_dim, dtype=dtype, in_file=in_file)
         loras = once(lambda: [read_adapter(adapter, sizes) for adapter in adapters])
         digests = once(lambda: [sha256(weights.lora_file(adapter.path)) for adapter in adapters])
         adapted = tuple(Adapted(adapter.path.name, digest, adapter.strengths) for adapter, digest in zip(adapters, digests, strict=True))
@@ -271,12 +272,11 @@ class HunyuanVideo:
             planned = plan.Parts.of(found), largest or found.sampling(), shared, device, loras, world.size, local_size()
             runtime = replace(runtime, offload=once(lambda: plan.choose(*planned)).offload)
         room = None  # for weights that stay in their files
-        if text_stays or transformer_stays:
+        if in_file:
             needs, free = plan.on_cpu(plan.Parts.of(found), largest, runtime, loras), available_memory(device)
             log.info("%s", needs.sentence(free))
             room = needs.room(free)
         home = device if runtime.offload == "none" else CPU
-        dtype = dtype_of("transformer", runtime, device, large=weights.is_large(found.transformer))
         vae_dtype = dtype_of("vae", runtime, device, large=weights.is_large(found.vae))
         text_dtype = dtype_of("text", runtime, device, large=weights.is_large(found.text_encoder))
 
@@ -533,15 +533,16 @@ class HunyuanVideo:
         return sampling
 
     def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
-        """The runtime with a kernel in place of "auto", which depends on the number of tokens, and the transformer with it."""
-        if self.runtime.attention != "auto":
+        """The runtime with a kernel in place of "auto" or "native", which depends on the number of tokens, and the transformer with it."""
+        among = self.runtime.attention
+        if among not in choice.CHOSEN:
             return self.runtime
         config = self.transformer.config
         num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())
         if not choice.may_choose(self.transformer):
             return self.runtime
-        kernel = self._once(lambda: choice.fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device))
-        use_attention(self.transformer, KINDS[kernel])
+        kernel = self._once(lambda: choice.fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device, among))
+        use_attention(self.transformer, table.load(kernel))
         return replace(self.runtime, attention=kernel)
 
     def _provenance(self, request: Request, negative_prompt: str | None, sampling: FullSampling, runtime: Runtime) -> Provenance:

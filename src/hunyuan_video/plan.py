@@ -46,6 +46,7 @@ from hunyuan_video.distributed.cost import (
 from hunyuan_video.distributed.pipefusion import keep_blocks, one_step_old, stage_steps
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, SequenceGroups, World
+from hunyuan_video.kernels.choice import planned_as
 from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
@@ -427,6 +428,7 @@ def _build(
         model.requires_grad_(False)
     in_file = device.type == "cpu" and parts.in_files[1]
     on_meta = [(lora.to(META), strength) for lora, strength in loras]
+    runtime = replace(runtime, attention=planned_as(runtime.attention))
     streamed = assemble(Models(transformer, text, vae), runtime, world, loras=on_meta, in_file=in_file)
     return text, transformer, vae, streamed
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,9 +13,10 @@ import torch
 
 from hunyuan_video import cli
 from hunyuan_video.config import Runtime, Sampling
-from hunyuan_video.kernels import choice
+from hunyuan_video.kernels import choice, kept, table
 from hunyuan_video.kernels.choice import fastest, measure, use_attention
-from hunyuan_video.models.attention import KINDS, chunked, sdpa
+from hunyuan_video.kernels.table import Kernel as Named
+from hunyuan_video.models.attention import sdpa
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.video import read_metadata
 
@@ -37,15 +40,24 @@ class Kernel:
 
 
 @pytest.fixture
-def kernels(monkeypatch):
-    """Puts kernels of these seconds in place of the two, before anything was measured."""
+def nothing_measured(monkeypatch, tmp_path):
+    """Nothing is remembered or kept, and the clock is the kernels'."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(choice, "_fastest", {})
+    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(choice, "time", SimpleNamespace(perf_counter=lambda: Kernel.now))
+
+
+@pytest.fixture
+def kernels(monkeypatch, nothing_measured):
+    """Puts kernels of these seconds in place of all that there are, before anything was measured in this process."""
 
     def install(sdpa: float, chunked: float) -> dict[str, Kernel]:
         monkeypatch.setattr(choice, "_fastest", {})
-        monkeypatch.setattr(choice, "time", SimpleNamespace(perf_counter=lambda: Kernel.now))
+        monkeypatch.setattr(table, "_loaded", {})
         fakes = {"sdpa": Kernel(sdpa), "chunked": Kernel(chunked)}
-        for name, kernel in fakes.items():
-            monkeypatch.setitem(KINDS, name, kernel)
+        named = {name: Named(lambda kernel=kernel: kernel) for name, kernel in fakes.items()}
+        monkeypatch.setattr(table, "KERNELS", named | {"matmul": replace(table.KERNELS["matmul"])})
         return fakes
 
     return install
@@ -58,7 +70,7 @@ def test_the_faster_kernel_is_chosen_and_a_tie_is_for_pytorchs(kernels, times, e
 
 
 def test_a_length_is_measured_once_a_process_and_another_length_anew(kernels):
-    fakes = kernels(0.002, 0.001)
+    fakes = kernels(0.0012, 0.001)
     fastest(2, 16, 300, torch.float32, CPU)
     calls = fakes["sdpa"].calls
     assert 2 <= calls == fakes["chunked"].calls
@@ -77,18 +89,18 @@ def test_all_keys_take_part_up_to_what_no_cache_holds(kernels):
     assert {shape[1] for shape in fakes["chunked"].shapes} == {700, 2**14}
 
 
-def test_a_gpu_is_left_to_pytorch():
-    assert fastest(24, 128, 100_000, torch.bfloat16, torch.device("cuda")) == "sdpa"
+def test_a_device_for_which_there_is_nothing_else_is_left_to_pytorch():
+    assert fastest(24, 128, 100_000, torch.bfloat16, torch.device("mps")) == "sdpa"
 
 
-def test_measuring_leaves_the_random_numbers_alone(monkeypatch):
-    monkeypatch.setattr(choice, "_fastest", {})
+def test_measuring_leaves_the_random_numbers_alone(kernels):
+    kernels(0.0, 0.0)
     before = torch.get_rng_state()
     fastest(2, 16, 64, torch.float32, CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_kernels_take_turns():
+def test_the_kernels_take_turns(nothing_measured):
     order: list[str] = []
     q = torch.zeros(1, 1, 1, 1)
     measure({name: lambda q, _k, _v, _mask, name=name: order.append(name) or q for name in ("a", "b")}, q, q, q)
@@ -117,15 +129,13 @@ def test_a_kernel_that_somebody_put_there_stays_and_none_is_recorded(official_tr
     assert theirs.calls > 0 and fakes["sdpa"].calls == fakes["chunked"].calls == 0
 
 
-def test_replay_uses_the_recorded_kernel_whatever_is_faster_now(official_tree, kernels, monkeypatch, tmp_path, capsys):
+def test_replay_uses_the_recorded_kernel_whatever_is_faster_now(official_tree, kernels, tmp_path, capsys):
     kernels(0.01, 0.0)
-    monkeypatch.setitem(KINDS, "chunked", chunked)
     where = ["--weights", str(official_tree), "--out", str(tmp_path)]
     size = ["--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "2", "--seed", "7"]
     assert cli.main(["generate", "A cat.", *size, *where]) == 0
     path = capsys.readouterr().out.split()[-1]
     kernels(0.0, 0.01)
-    monkeypatch.setitem(KINDS, "chunked", chunked)
     assert read_metadata(path)["runtime"]["attention"] == "chunked"
     assert cli.main(["replay", path, *where]) == 0
     assert "identical" in capsys.readouterr().out
@@ -143,3 +153,102 @@ def test_two_pipelines_with_the_same_kernel_make_the_same_frames(official_tree, 
     chosen = HunyuanVideo.load(official_tree)("A cat.", SMALL)
     told = HunyuanVideo.load(official_tree, replace(Runtime(), attention=chosen.provenance.runtime.attention))("A cat.", SMALL)
     assert np.array_equal(chosen.frames, told.frames)
+
+
+# Kept on disk.
+
+
+def test_a_later_process_does_not_measure_again(kernels):
+    fakes = kernels(0.002, 0.001)
+    fastest(2, 16, 300, torch.float32, CPU)
+    later = kernels(0.001, 0.002)
+    assert fastest(2, 16, 290, torch.float32, CPU) == "chunked"
+    assert later["sdpa"].calls == later["chunked"].calls == 0 < fakes["sdpa"].calls
+
+
+@pytest.mark.parametrize("change", ["the machine", "PyTorch", "a kernel", "threads"])
+def test_what_could_change_the_answer_is_measured_anew(kernels, monkeypatch, change):
+    kernels(0.002, 0.001)
+    fastest(2, 16, 300, torch.float32, CPU)
+    later = kernels(0.001, 0.002)
+    if change == "the machine":
+        monkeypatch.setattr(kept, "machine", lambda device: "another")
+    if change == "PyTorch":
+        monkeypatch.setattr(torch, "__version__", "9.9")
+    if change == "a kernel":
+        monkeypatch.setitem(table.KERNELS, "chunked", replace(table.KERNELS["chunked"], version=lambda: "2.0"))
+    if change == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    assert fastest(2, 16, 300, torch.float32, CPU) == "sdpa" and later["sdpa"].calls > 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"seconds": {"chunked": "fast"}}', '{"seconds": {}, "question": {}}'])
+def test_a_damaged_file_counts_as_never_measured(kernels, tmp_path, content):
+    kernels(0.002, 0.001)
+    fastest(2, 16, 300, torch.float32, CPU)
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    file.write_text(content)
+    later = kernels(0.001, 0.002)
+    assert fastest(2, 16, 300, torch.float32, CPU) == "sdpa" and later["sdpa"].calls > 0
+
+
+@pytest.mark.parametrize("seconds", [{}, {"a kernel that there never was": 0.1}])
+def test_an_answer_that_names_no_kernel_of_now_counts_as_never_measured(kernels, tmp_path, seconds):
+    kernels(0.002, 0.001)
+    fastest(2, 16, 300, torch.float32, CPU)
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": seconds}))
+    later = kernels(0.001, 0.002)
+    assert fastest(2, 16, 300, torch.float32, CPU) == "sdpa" and later["sdpa"].calls > 0
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(kernels, tmp_path):
+    kernels(0.002, 0.001)
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    assert fastest(2, 16, 300, torch.float32, CPU) == "chunked"
+
+
+def test_a_chosen_kernel_that_is_gone_is_chosen_anew(kernels, monkeypatch):
+    kernels(0.002, 0.001)
+    fastest(2, 16, 300, torch.float32, CPU)
+    kernels(0.002, 0.001)
+
+    def gone() -> None:
+        raise ImportError("it was removed.")
+
+    monkeypatch.setitem(table.KERNELS, "chunked", Named(gone))
+    assert fastest(2, 16, 300, torch.float32, CPU) == "sdpa"
+
+
+# Kernels that do not work.
+
+
+@pytest.mark.parametrize(("broken", "said"), [
+    (lambda *_: 1 / 0, "Without chunked attention, which fails here: ZeroDivisionError: division by zero"),
+    (lambda q, *_: torch.ones_like(q), "Without chunked attention, which computes something else than sdpa here."),
+    (lambda q, *_: torch.full_like(q, torch.nan), "Without chunked attention, which computes something else than sdpa here."),
+])  # fmt: skip
+def test_a_kernel_that_fails_is_no_candidate_and_is_told_of_once(kernels, monkeypatch, caplog, broken, said):
+    kernels(0.002, 0.0)
+    monkeypatch.setitem(table.KERNELS, "chunked", Named(lambda: broken))
+    caplog.set_level(logging.INFO)
+    assert [fastest(2, 16, tokens, torch.float32, CPU) for tokens in (300, 900)] == ["sdpa", "sdpa"]
+    assert [record.message for record in caplog.records if record.message.startswith("Without")] == [said]
+
+
+def test_who_is_far_behind_is_not_measured_to_the_end(nothing_measured):
+    fakes = {"slow": Kernel(0.03), "fast": Kernel(0.01), "near": Kernel(0.011)}
+    q = torch.zeros(1, 1, 1, 1)
+    measure(fakes, q, q, q)
+    assert fakes["slow"].calls == 2 < fakes["near"].calls == fakes["fast"].calls
+
+
+def test_the_least_time_counts(nothing_measured):
+    seconds = iter([5.0, 0.02, 0.01, 0.03, *[0.02] * 99])
+
+    def uneven(q, k, v, mask):
+        Kernel.now += next(seconds)
+        return q
+
+    q = torch.zeros(1, 1, 1, 1)
+    assert measure({"uneven": uneven}, q, q, q)["uneven"] == pytest.approx(0.01)

@@ -24,6 +24,7 @@ from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
 from hunyuan_video.distributed.watch import EndedError, doing, is_lost
 from hunyuan_video.distributed.world import process_group, resolve_device
+from hunyuan_video.kernels import choice
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.recording import Recording
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
@@ -102,16 +103,18 @@ class SavedState:
 
 
 def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
-    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round; and how ranks
-    shared the video is for that number of ranks."""
+    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round, and may be
+    none for another CPU or installation; and how ranks shared the video is for that number of ranks."""
     runtime, ranks = replace(made.runtime, device=device or made.runtime.device), world_size()
     if (runtime.ulysses_degree or 1) * (runtime.ring_degree or 1) * runtime.pipefusion_stages != ranks:
         stages = 1 if runtime.pipefusion_patches is None else ranks  # which changes no value
         runtime = replace(runtime, ulysses_degree=None, ring_degree=None, pipefusion_stages=stages)
     if ranks == 1:
         runtime = replace(runtime, shard=False, wire="exact")
-    alike = (resolve_device(runtime.device).type == "cpu") == (made.device == "cpu")
-    return runtime if alike else replace(runtime, attention="auto")
+    here = resolve_device(runtime.device)
+    alike = (here.type == "cpu") == (made.device == "cpu")
+    works = runtime.attention in choice.CHOSEN or choice.why_not(runtime.attention, here) is None
+    return runtime if alike and works else replace(runtime, attention="auto")
 
 
 def make_videos(

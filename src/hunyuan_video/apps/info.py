@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from hunyuan_video import __version__, weights
-from hunyuan_video.models import attention
-from hunyuan_video.models.attention import AttentionFn
+from hunyuan_video.kernels import choice, table
 
 PACKAGES = ("torch", "transformers", "safetensors", "av")
 
@@ -30,7 +29,9 @@ def report(root: Path | None) -> str:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines += ["", "Attention"]
-    lines += [f"  {name} on {device}: {_usable(kernel, device)}" for name, kernel in attention.KINDS.items()]
+    lines += [
+        f"  {name} on {device}: {_usable(name, device)}" for name, kernel in table.KERNELS.items() if kernel.device in (None, device.type)
+    ]
 
     lines += ["", "Weights"]
     found = weights.locate(root or weights.DEFAULT_ROOT)
@@ -61,14 +62,16 @@ def _version(package: str) -> str:
         return "missing"
 
 
-def _usable(kernel: AttentionFn, device: torch.device) -> str:
+def _usable(name: str, device: torch.device) -> str:
     """Tries it, in every dtype: what a library claims and what runs differ."""
-    works = []
+    if reason := choice.why_not(name, device):
+        return f"not usable, {reason.removeprefix('but ')}"
+    kernel, works = table.load(name), []
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         q = torch.zeros(1, 16, 1, 64, device=device, dtype=dtype)
         try:
             kernel(q, q, q, None)
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             continue
         works.append(str(dtype).removeprefix("torch."))
     return ", ".join(works) or "not usable"

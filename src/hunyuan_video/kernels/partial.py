@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hunyuan_video.models.attention import QUERY_CHUNK, AttentionFn, sdpa
+from hunyuan_video.models.attention import QUERY_CHUNK, AttentionFn, chunked, matmul
 
 aten = torch.ops.aten
 
@@ -23,8 +23,8 @@ def attend_to_part(
     v: Float[Tensor, "B S H D"],
     mask: Bool[Tensor, "B 1 S"] | None,
 ) -> tuple[Float[Tensor, "B L H D"], Float[Tensor, "B L H"]]:
-    """The output as if these were all keys, and the log-sum-exp of its scores in float32. Where `kernel` is `sdpa`, by the kernel
-    that PyTorch would take; else in products."""
+    """The output as if these were all keys, and the log-sum-exp of its scores in float32. In products where
+    `kernel` is, or there is a mask; else by PyTorch's fused kernel, for no other one tells the log-sum-exp everywhere."""
     if not _is_fused(kernel, q, mask):
         parts = [_products(q[:, rows], k, v, mask) for rows in _rows(q)]
         return torch.cat([out for out, _ in parts], dim=1), torch.cat([lse for _, lse in parts], dim=1)
@@ -65,7 +65,7 @@ def gradients_of_part(
 
 def _is_fused(kernel: AttentionFn, q: Tensor, mask: Tensor | None) -> bool:
     """PyTorch's fused kernels tell their log-sum-exp where there is no mask; on a GPU in 16 bits, from Ampere on."""
-    if mask is not None or kernel is not sdpa:
+    if mask is not None or kernel in (matmul, chunked):
         return False
     if q.device.type != "cuda":
         return True

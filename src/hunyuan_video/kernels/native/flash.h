@@ -1,0 +1,313 @@
+// Attention in blocks (FlashAttention, arXiv 2205.14135): softmax(q k^T * scale) v without a mask, of which only a block of scores exists.
+//
+// Each path is a file that gives its instructions as a class `Isa` and is compiled alone, with the flags for just these (see native.py).
+// A word is 32 bits: one float32, or PACK = 2 neighbouring bfloat16, which bfloat16 instructions multiply and add at once. Isa has
+//
+//   PACK, ROWS, PANEL   values of a word; rows and columns of a product
+//   KEYS, QUERIES, GROUP   keys of a block; queries that see it before the next one; and of these, those whose scores exist at once
+//   product(a, lda, b, c, ldc, steps, add)   c[ROWS, PANEL] = or += a[ROWS, steps words] b[steps words, PANEL]
+//   transpose(from, lda, to, ldb)   LANES rows of LANES words
+//   V, LANES and functions of so many float32; store_shares, which rounds them where PACK is 2
+//   Thread   an object that each thread has while it works
+//
+// Keys and values are packed once a head, as `product` reads them: keys as panels [width words, PANEL keys], values for each block of
+// keys as panels [keys words, PANEL features]. What is beyond the last key or feature is zero.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <utility>
+
+#define INLINE inline __attribute__((always_inline))
+
+using word = uint32_t;
+using bfloat16 = uint16_t;
+using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);  // OpenMP's GOMP_parallel: calls a function in so many threads
+
+// As the class of this name in native.py. Strides are in values, of a batch, a token and a head; the features of a head lie together.
+struct Call {
+    const void *q, *k, *v;
+    void* out;
+    int64_t batch, queries, keys, heads, dim;
+    int64_t q_stride[3], k_stride[3], v_stride[3], out_stride[3];
+    Parallel parallel;
+    int32_t threads;
+    float scale;
+};
+
+// 2^x for x in [0, 1), by increasing power: with a relative error of 8e-8, and of 8e-5 for what is rounded to bfloat16.
+constexpr float EXP2[] = {9.999999251e-01f, 6.931530731e-01f, 2.401536173e-01f, 5.582631767e-02f, 8.989340283e-03f, 1.877576680e-03f};
+constexpr float EXP2_ROUGH[] = {9.999252205e-01f, 6.958335289e-01f, 2.260671678e-01f, 7.802452307e-02f};
+
+template <class Isa, int N>
+INLINE typename Isa::V polynomial(typename Isa::V x, const float (&factors)[N]) {
+    auto sum = Isa::all(factors[N - 1]);
+#pragma GCC unroll 8
+    for (int i = N - 2; i >= 0; i--) sum = Isa::multiply_add(sum, x, Isa::all(factors[i]));
+    return sum;
+}
+
+// As `product` in an Isa of vectors: multiply_add of a word that all lanes have with a vector of words.
+template <class Isa>
+INLINE void product_of_vectors(const word* a, int64_t lda, const word* b, float* c, int64_t ldc, int64_t steps, bool add) {
+    constexpr int ROWS = Isa::ROWS, COLUMNS = Isa::PANEL / Isa::LANES;
+    typename Isa::V sums[ROWS][COLUMNS];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < COLUMNS; j++) sums[r][j] = add ? Isa::load(c + r * ldc + j * Isa::LANES) : Isa::all(0);
+    for (int64_t s = 0; s < steps; s++) {
+        typename Isa::Words columns[COLUMNS];
+#pragma GCC unroll 4
+        for (int j = 0; j < COLUMNS; j++) columns[j] = Isa::load_words(b + s * Isa::PANEL + j * Isa::LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+            auto row = Isa::all_words(a + r * lda + s);
+#pragma GCC unroll 4
+            for (int j = 0; j < COLUMNS; j++) sums[r][j] = Isa::multiply_add_words(sums[r][j], row, columns[j]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < COLUMNS; j++) Isa::store(c + r * ldc + j * Isa::LANES, sums[r][j]);
+}
+
+inline int64_t up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+template <int PACK>
+void to_words(const float* from, int64_t count, word* to, int64_t words) {
+    std::memcpy(to, from, count * 4);
+    std::memset(to + count, 0, (words - count) * 4);
+}
+
+template <int PACK>
+void to_words(const bfloat16* from, int64_t count, word* to, int64_t words) {
+    if (PACK == 1) {
+        for (int64_t i = 0; i < count; i++) to[i] = word(from[i]) << 16;
+        std::memset(to + count, 0, (words - count) * 4);
+    } else {
+        std::memcpy(to, from, count * 2);
+        std::memset(reinterpret_cast<bfloat16*>(to) + count, 0, words * 4 - count * 2);
+    }
+}
+
+inline void store(float* to, const float* from, float factor, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] = from[i] * factor;
+}
+
+inline void store(bfloat16* to, const float* from, float factor, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        float value = from[i] * factor;
+        word bits;
+        std::memcpy(&bits, &value, 4);
+        word rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        to[i] = bfloat16(value != value ? 0x7fc0 : rounded);
+    }
+}
+
+template <class Isa, class In>
+class Flash {
+    static constexpr int64_t PACK = Isa::PACK, PANEL = Isa::PANEL, ROWS = Isa::ROWS, LANES = Isa::LANES, KEYS = Isa::KEYS;
+    static constexpr int64_t QUERIES = Isa::QUERIES, GROUP = Isa::GROUP;
+    static constexpr int64_t SCORES = KEYS + 16, SHARES = KEYS / PACK + 16;  // of a row; rows a power of two apart would evict each other
+    static constexpr int64_t PACKED = 1 << 24;  // bytes of keys and values that are packed at once, or one head's
+    static constexpr float SLACK = 8;  // shares may be up to 2^8 before what has been summed is scaled anew, which is seldom
+
+    // What one thread needs beside the packed keys and values.
+    struct Scratch {
+        word *queries, *shares;
+        float *scores, *out, *sums, *tops;
+
+        static int64_t size(int64_t rows, int64_t width) {
+            return 4 * (rows * (width / PACK + width + LANES + 1) + GROUP * (SHARES + SCORES));
+        }
+
+        Scratch(char* memory, int64_t rows, int64_t width) {
+            auto take = [&](int64_t words) { return reinterpret_cast<word*>(std::exchange(memory, memory + words * 4)); };
+            queries = take(rows * width / PACK);
+            shares = take(GROUP * SHARES);
+            scores = reinterpret_cast<float*>(PACK == 1 ? shares : take(GROUP * SCORES));
+            out = reinterpret_cast<float*>(take(rows * width));
+            sums = reinterpret_cast<float*>(take(rows * LANES));
+            tops = reinterpret_cast<float*>(take(rows));
+        }
+    };
+
+  public:
+    explicit Flash(const Call& call)
+        : call(call),
+          width(up(call.dim, PANEL)),
+          words(width / PACK),
+          padded(up(call.keys, PANEL)),
+          rows(QUERIES),
+          factor(call.scale * 1.44269504f) {
+        const int64_t all = call.batch * call.heads;
+        while (rows % (2 * ROWS) == 0 && rows >= 2 * LANES && all * blocks() < 4 * call.threads) rows /= 2;
+        heads = std::clamp<int64_t>(PACKED / (2 * padded * words * 4), 1, all);
+        while (heads < all && heads * blocks() < 4 * call.threads) heads++;
+    }
+
+    // False: there is not enough memory.
+    bool run() {
+        const int64_t of_head = padded * words, of_thread = up(Scratch::size(rows, width), 64), all = call.batch * call.heads;
+        std::unique_ptr<char, decltype(&std::free)> memory(
+            static_cast<char*>(std::aligned_alloc(64, up(2 * heads * of_head * 4 + call.threads * of_thread, 64))), &std::free);
+        if (!memory) return false;
+        word* packed = reinterpret_cast<word*>(memory.get());
+        char* scratch = memory.get() + 2 * heads * of_head * 4;
+        std::memset(scratch, 0, call.threads * of_thread);  // rows beyond the last query are computed, too
+        const int64_t key_blocks = (call.keys + KEYS - 1) / KEYS, query_blocks = blocks();
+        for (int64_t first = 0; first < all; first += heads) {
+            const int64_t count = std::min(heads, all - first);
+            auto keys_of = [&](int64_t head) { return packed + 2 * (head - first) * of_head; };
+            auto scratch_of = [&](int64_t thread) { return Scratch(scratch + thread * of_thread, rows, width); };
+            in_parallel(count * key_blocks, [&](int64_t thread, int64_t item) {
+                const int64_t head = first + item / key_blocks;
+                pack(head, item % key_blocks * KEYS, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
+            });
+            in_parallel(count * query_blocks, [&](int64_t thread, int64_t item) {
+                const int64_t head = first + item / query_blocks;
+                attend(head, item % query_blocks * rows, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
+            });
+        }
+        return true;
+    }
+
+  private:
+    const Call& call;
+    const int64_t width, words, padded;  // features of a head, also as words, and keys, with the padding
+    int64_t rows, heads;                 // queries of a block, and heads that are packed at once
+    const float factor;                  // from products to logarithms to the base 2
+
+    int64_t blocks() const { return (call.queries + rows - 1) / rows; }
+
+    // Calls body(thread, item) for each item; a thread that is done takes the next one.
+    template <class Body>
+    void in_parallel(int64_t items, Body body) const {
+        struct Work {
+            int64_t items;
+            Body& body;
+            std::atomic<int64_t> threads{0}, next{0};
+        } work{items, body};
+        auto run = [](void* data) {
+            auto& work = *static_cast<Work*>(data);
+            [[maybe_unused]] typename Isa::Thread working;
+            const int64_t thread = work.threads++;
+            for (int64_t item; (item = work.next++) < work.items;) work.body(thread, item);
+        };
+        if (call.threads > 1)
+            call.parallel(run, &work, unsigned(call.threads), 0);
+        else
+            run(&work);
+    }
+
+    const In* row(const void* of, const int64_t (&stride)[3], int64_t head, int64_t token) const {
+        return static_cast<const In*>(of) + head / call.heads * stride[0] + token * stride[1] + head % call.heads * stride[2];
+    }
+
+    // A block of keys and values, which begins with key `start`.
+    void pack(int64_t head, int64_t start, word* keys, word* values, Scratch scratch) const {
+        const int64_t count = std::min(KEYS, call.keys - start), with_padding = up(count, PANEL);
+        word* some = scratch.queries;
+        for (int64_t n = 0; n < with_padding; n += LANES) {
+            for (int64_t i = 0; i < LANES; i++) {
+                if (n + i < count)
+                    to_words<PACK>(row(call.k, call.k_stride, head, start + n + i), call.dim, some + i * words, words);
+                else
+                    std::memset(some + i * words, 0, words * 4);
+            }
+            word* to = keys + (start + n) / PANEL * PANEL * words + n % PANEL;
+            for (int64_t w = 0; w < words; w += LANES) Isa::transpose(some + w, words, to + w * PANEL, PANEL);
+        }
+        word* block = values + start * words;
+        for (int64_t n = 0; n < with_padding; n += PACK) {
+            for (int64_t i = 0; i < PACK; i++) {
+                if (n + i < count)
+                    to_words<PACK>(row(call.v, call.v_stride, head, start + n + i), call.dim, some + i * words, words);
+                else
+                    std::memset(some + i * words, 0, words * 4);
+            }
+            for (int64_t p = 0; p < width; p += PANEL) {
+                word* to = block + p * with_padding / PACK + n / PACK * PANEL;
+                if (PACK == 1) {
+                    std::memcpy(to, some + p, PANEL * 4);
+                } else {
+                    auto *one = reinterpret_cast<bfloat16*>(some) + p, *other = one + width;
+                    for (int64_t i = 0; i < PANEL; i++) to[i] = one[i] | word(other[i]) << 16;
+                }
+            }
+        }
+    }
+
+    // A block of queries, which begins with query `start`.
+    void attend(int64_t head, int64_t start, const word* keys, const word* values, Scratch scratch) const {
+        const int64_t count = std::min(rows, call.queries - start), with_padding = up(count, ROWS);
+        for (int64_t i = 0; i < count; i++)
+            to_words<PACK>(row(call.q, call.q_stride, head, start + i), call.dim, scratch.queries + i * words, words);
+        std::memset(scratch.out, 0, with_padding * width * 4);
+        std::memset(scratch.sums, 0, count * LANES * 4);
+        std::fill_n(scratch.tops, count, -std::numeric_limits<float>::infinity());
+        for (int64_t block = 0; block < call.keys; block += KEYS) {
+            const int64_t some = std::min(KEYS, call.keys - block), some_padded = up(some, PANEL);
+            const word *some_keys = keys + block * words, *some_values = values + block * words;
+            for (int64_t g = 0; g < with_padding; g += GROUP) {
+                const int64_t end = std::min(g + GROUP, with_padding);
+                for (int64_t p = 0; p < some_padded; p += PANEL)
+                    for (int64_t r = g; r < end; r += ROWS) {
+                        const word* queries = scratch.queries + r * words;
+                        Isa::product(queries, words, some_keys + p * words, scratch.scores + (r - g) * SCORES + p, SCORES, words, false);
+                    }
+                for (int64_t r = g; r < std::min(end, count); r++) {
+                    float* scores = scratch.scores + (r - g) * SCORES;
+                    std::fill(scores + some, scores + some_padded, -1e30f);
+                    share_out(r, scores, scratch.shares + (r - g) * SHARES, some_padded, scratch);
+                }
+                const int64_t steps = some_padded / PACK;
+                for (int64_t p = 0; p < width; p += PANEL)
+                    for (int64_t r = g; r < end; r += ROWS) {
+                        const word* shares = scratch.shares + (r - g) * SHARES;
+                        Isa::product(shares, SHARES, some_values + p * steps, scratch.out + r * width + p, width, steps, true);
+                    }
+            }
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const float sum = Isa::sum(Isa::load(scratch.sums + i * LANES));
+            store(const_cast<In*>(row(call.out, call.out_stride, head, start + i)), scratch.out + i * width, 1 / sum, call.dim);
+        }
+    }
+
+    // Of one query: its scores become its keys' shares, which are summed.
+    INLINE void share_out(int64_t r, const float* scores, word* shares, int64_t keys, Scratch& scratch) const {
+        float *out = scratch.out + r * width, *sums = scratch.sums + r * LANES, &top = scratch.tops[r];
+        auto most = Isa::load(scores);
+        for (int64_t j = LANES; j < keys; j += LANES) most = Isa::max(most, Isa::load(scores + j));
+        most = Isa::multiply(most, Isa::all(factor));
+        if (Isa::any_above(most, Isa::all(top + SLACK))) {
+            const float before = std::exchange(top, Isa::most(most));
+            const auto less = Isa::all(std::exp2(before - top));
+            Isa::store(sums, Isa::multiply(Isa::load(sums), less));
+            for (int64_t i = 0; i < width; i += LANES) Isa::store(out + i, Isa::multiply(Isa::load(out + i), less));
+        }
+        auto sum = Isa::load(sums);
+        const auto times = Isa::all(factor), minus = Isa::all(-top);
+        for (int64_t j = 0; j < keys; j += 2 * LANES) {
+            const auto one = Isa::exp2(Isa::multiply_add(Isa::load(scores + j), times, minus));
+            const auto other = Isa::exp2(Isa::multiply_add(Isa::load(scores + j + LANES), times, minus));
+            sum = Isa::add(sum, Isa::add(one, other));
+            Isa::store_shares(shares + j / PACK, one, other);
+        }
+        Isa::store(sums, sum);
+    }
+};
+
+// 0: done. 1: there is not enough memory.
+template <class Isa, class In>
+int attend(const Call* call) {
+    return Flash<Isa, In>(*call).run() ? 0 : 1;
+}

@@ -1,0 +1,120 @@
+"""The paths of the native kernel, as attention functions. Which of them is fast differs between CPUs that have the same instructions."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hunyuan_video.kernels.native.build import NotBuiltError, opened
+from hunyuan_video.models.attention import AttentionFn, sdpa
+
+MAX_HEAD_DIM = 256  # beyond, blocks leave the caches
+
+
+class Path(NamedTuple):
+    """Flags for a compiler, and what comes in and goes out. What multiplies float32 takes bfloat16, too, and rounds only the output."""
+
+    flags: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...]
+
+
+_AVX512_BF16 = ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx512bf16")
+PATHS = {
+    "avx2": Path(("-mavx2", "-mfma"), (torch.float32, torch.bfloat16)),
+    "avx512": Path(("-mavx512f", "-mavx512dq"), (torch.float32, torch.bfloat16)),
+    "avx512-bf16": Path(_AVX512_BF16, (torch.bfloat16,)),
+    "amx": Path((*_AVX512_BF16, "-mamx-tile", "-mamx-bf16"), (torch.bfloat16,)),
+}
+
+_Strides = ctypes.c_int64 * 3
+
+
+class Call(ctypes.Structure):
+    """As in flash.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out")),
+        *((name, ctypes.c_int64) for name in ("batch", "queries", "keys", "heads", "dim")),
+        *((name, _Strides) for name in ("q_stride", "k_stride", "v_stride", "out_stride")),
+        ("parallel", ctypes.c_void_p),
+        ("threads", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+    )
+
+
+@cache
+def load(name: str) -> AttentionFn:
+    """One of `PATHS`, compiled if it has to be.
+
+    Raises:
+        NotBuiltError: this CPU does not have its instructions, or it cannot be compiled.
+    """
+    path = PATHS[name]
+    if not _has(name):
+        raise NotBuiltError(f"this CPU does not have the instructions of native-{name}.")
+    built = opened(name, path.flags)
+    functions = {dtype: built[f"attend_{str(dtype).removeprefix('torch.')}"] for dtype in path.dtypes}
+
+    def native(
+        q: Float[Tensor, "B L H D"],
+        k: Float[Tensor, "B S H D"],
+        v: Float[Tensor, "B S H D"],
+        mask: Bool[Tensor, "B _ S"] | None,
+    ) -> Float[Tensor, "B L H D"]:
+        """Flash attention in C++, for inference; with a mask it is `sdpa`."""
+        if mask is not None:
+            return sdpa(q, k, v, mask)
+        return _attend(functions, name, q, k, v)
+
+    return native
+
+
+def _attend(functions: dict[torch.dtype, Callable[..., int]], name: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if q.dtype not in functions or q.shape[-1] > MAX_HEAD_DIM or q.device.type != "cpu":
+        can = " or ".join(str(dtype).removeprefix("torch.") for dtype in functions)
+        raise ValueError(
+            f"native-{name} computes in {can} on a CPU, with heads of up to {MAX_HEAD_DIM} features; this is {q.dtype} on {q.device}, of "
+            f"{q.shape[-1]}; use sdpa."
+        )
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise ValueError("The native kernels are for inference and have no gradient; use sdpa or matmul.")
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    if q.numel() == 0 or k.numel() == 0:
+        return sdpa(q, k, v, None)
+    out = torch.empty(q.shape, dtype=q.dtype)
+    parallel = _parallel()
+    call = Call(
+        *(x.data_ptr() for x in (q, k, v, out)),
+        *(q.shape[0], q.shape[1], k.shape[1], q.shape[2], q.shape[3]),
+        *(_Strides(*x.stride()[:3]) for x in (q, k, v, out)),
+        parallel,
+        1 if parallel is None else torch.get_num_threads(),
+        q.shape[-1] ** -0.5,
+    )
+    if functions[q.dtype](ctypes.byref(call)) != 0:
+        raise MemoryError("There is not enough memory for the keys and values of an attention head, packed.")
+    return out
+
+
+@cache
+def _has(name: str) -> bool:
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        raise NotBuiltError(f"the native kernels are written for x86-64, and this CPU is {platform.machine()}.")
+    return opened("cpu").has(name.encode()) == 1
+
+
+@cache
+def _parallel() -> int | None:
+    """The address of the OpenMP function by which PyTorch itself starts threads: with a second set of threads, the first one's, which go on
+    spinning for a while, would be in the way. None where PyTorch has another OpenMP or none."""
+    try:
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
+    except AttributeError:
+        return None
