@@ -214,12 +214,25 @@ def parse_bytes(text: str, name: str) -> int:
 RewriteMode = Literal["normal", "master"]  # of a prompt: to be understood faithfully, or to look its best
 LoadKey = Literal["module", "ema"]  # of an official transformer's file: the weights, or their average
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Speed = Literal["exact", "balanced", "fast", "draft"]
+
+# What each preset sets of the settings of a Runtime that are open, and live for one video; all name the same ones. Never how many steps or
+# pixels: those are asked for.
+SPEEDS: dict[Speed, dict[str, Any]] = {
+    "exact": {},
+    "balanced": {},
+    "fast": {},
+    "draft": {},
+}
 
 
 @dataclass(frozen=True)
 class Runtime:
     """How to compute. Changes speed, memory and rounding, never what was asked for."""
 
+    speed: Speed = "exact"
+    """what is not set below: exact: nothing that changes the video; balanced: hard to tell from it; fast: other details; draft: what
+    happens where, for choosing a prompt or a seed (docs/faster.md has the price of each)"""
     device: str = "auto"
     """auto (CUDA if there is one, else cpu), cpu, cuda, cuda:1 …"""
     dtype: DType = "auto"
@@ -262,6 +275,9 @@ class Runtime:
 
     def __post_init__(self) -> None:
         check_types(self)
+        for name, value in SPEEDS[self.speed].items():  # so that what is recorded is what was used
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         if self.fp8_matmul:
             object.__setattr__(self, "fp8", True)
         for name in ("ulysses_degree", "ring_degree"):
@@ -288,6 +304,18 @@ class Runtime:
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
             f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
         )
+
+    def at_speed(self, speed: Speed) -> Runtime:
+        """With all that a preset says as this one says it. `replace` would keep what has been filled in."""
+        return replace(self, speed=speed, **dict.fromkeys(SPEEDS[speed]))
+
+    def exact(self) -> Runtime:
+        """Without anything that makes another video than float32, or the dtypes given, would."""
+        plain = {name: getattr(Runtime(), name) for name in _INEXACT}
+        return replace(self.at_speed("exact"), **plain)
+
+
+_INEXACT = ("attention", "fp8", "fp8_matmul", "text_fp8", "wire", "pipefusion_patches", "pipefusion_stages", "warmup_steps")
 
 
 @dataclass(frozen=True)
