@@ -260,7 +260,7 @@ def test_a_prompt_without_meaning_to_any_program_is_refused():
 def in_patches(monkeypatch) -> None:
     """Presets as they might be, of a setting that is open."""
     for speed, patches in (("exact", None), ("balanced", 2), ("fast", 8), ("draft", 32)):
-        monkeypatch.setitem(SPEEDS, speed, {"pipefusion_patches": patches})
+        monkeypatch.setitem(SPEEDS, speed, ({"pipefusion_patches": patches},))
 
 
 def test_a_speed_fills_in_what_is_open_and_an_explicit_setting_wins(in_patches):
@@ -268,9 +268,19 @@ def test_a_speed_fills_in_what_is_open_and_an_explicit_setting_wins(in_patches):
     assert Runtime(speed="fast", pipefusion_patches=3).pipefusion_patches == 3
 
 
+def test_a_group_of_settings_is_filled_in_only_where_its_first_one_is_open(monkeypatch):
+    monkeypatch.setitem(SPEEDS, "fast", ({"ulysses_degree": 2, "ring_degree": 3},))
+
+    def degrees(**given: int) -> tuple[int | None, int | None]:
+        runtime = Runtime(speed="fast", **given)  # pyright: ignore[reportArgumentType]
+        return runtime.ulysses_degree, runtime.ring_degree
+
+    assert (degrees(), degrees(ring_degree=5), degrees(ulysses_degree=1)) == ((2, 3), (2, 5), (1, None))
+
+
 def test_what_a_speed_filled_in_is_recorded_and_stays_when_presets_change(in_patches, monkeypatch):
     recorded = asdict(Runtime(speed="fast"))
-    monkeypatch.setitem(SPEEDS, "fast", {"pipefusion_patches": 16})
+    monkeypatch.setitem(SPEEDS, "fast", ({"pipefusion_patches": 16},))
     assert Runtime(**recorded).pipefusion_patches == 8
 
 
@@ -289,5 +299,5 @@ def test_a_speed_is_checked():
 
 
 def test_every_preset_sets_the_same_settings_which_are_open_by_themselves():
-    (names,) = {frozenset(settings) for settings in SPEEDS.values()}
-    assert {each.name for each in fields(Runtime) if each.default is None} >= names
+    (groups,) = {tuple(tuple(group) for group in groups) for groups in SPEEDS.values()}
+    assert {each.name for each in fields(Runtime) if each.default is None} >= {name for group in groups for name in group}

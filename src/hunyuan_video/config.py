@@ -216,13 +216,13 @@ LoadKey = Literal["module", "ema"]  # of an official transformer's file: the wei
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Speed = Literal["exact", "balanced", "fast", "draft"]
 
-# What each preset sets of the settings of a Runtime that are open, and live for one video; all name the same ones. Never how many steps or
-# pixels: those are asked for.
-SPEEDS: dict[Speed, dict[str, Any]] = {
-    "exact": {},
-    "balanced": {},
-    "fast": {},
-    "draft": {},
+# What each preset sets of the settings of a Runtime that are open, in groups: where the first of a group is given, the preset has nothing to
+# say of the others either. All presets have the same groups, of what lives for one video. Never how many steps or pixels: those are asked for.
+SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
+    "exact": (),
+    "balanced": (),
+    "fast": (),
+    "draft": (),
 }
 
 
@@ -275,9 +275,11 @@ class Runtime:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name, value in SPEEDS[self.speed].items():  # so that what is recorded is what was used
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        for group in SPEEDS[self.speed]:
+            if getattr(self, next(iter(group))) is None:
+                for name in group:
+                    if getattr(self, name) is None:  # filled in, so that what is recorded is what was used
+                        object.__setattr__(self, name, group[name])
         if self.fp8_matmul:
             object.__setattr__(self, "fp8", True)
         for name in ("ulysses_degree", "ring_degree"):
@@ -307,7 +309,7 @@ class Runtime:
 
     def at_speed(self, speed: Speed) -> Runtime:
         """With all that a preset says as this one says it. `replace` would keep what has been filled in."""
-        return replace(self, speed=speed, **dict.fromkeys(SPEEDS[speed]))
+        return replace(self, speed=speed, **{name: None for group in SPEEDS[speed] for name in group})
 
     def exact(self) -> Runtime:
         """Without anything that makes another video than float32, or the dtypes given, would."""
