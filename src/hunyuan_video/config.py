@@ -216,8 +216,8 @@ LoadKey = Literal["module", "ema"]  # of an official transformer's file: the wei
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Speed = Literal["exact", "balanced", "fast", "draft"]
 
-# What each preset sets of the settings of a Runtime that are open, in groups: where the first of a group is given, the preset has nothing to
-# say of the others either. All presets have the same groups, of what lives for one video. Never how many steps or pixels: those are asked for.
+# What each preset sets of the settings of a Runtime that are open, in groups: where the first of a group is given, the preset says nothing
+# of the others. All presets have the same groups, of what lives for one video; never how many steps or pixels, which are asked for.
 SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
     "exact": (),
     "balanced": (),

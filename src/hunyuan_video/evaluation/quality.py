@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 from hunyuan_video.config import FullSampling
+from hunyuan_video.evaluation.clock import clock
 from hunyuan_video.evaluation.computed import Computed, counting
 from hunyuan_video.evaluation.metrics import BROKEN, Frames, psnr, soundness, ssim
 from hunyuan_video.files import replacing
@@ -78,14 +78,6 @@ class Made:
     computed: Computed
     denoise_seconds: float
     seconds: float
-
-
-def clock(device: torch.device) -> float:
-    """Seconds: of this process's work on a CPU, of the wall on CUDA, after everything queued is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
 
 
 def make(pipe: HunyuanVideo, prompt: str, sampling: FullSampling) -> Made:
