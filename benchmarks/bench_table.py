@@ -15,6 +15,7 @@ from targets import Target, target_of
 
 RESULTS = ROOT / "benchmarks" / "results"
 START = "<!-- bench_table.py writes from here -->"
+REPEATS = 7  # with fewer, a row says so
 HEADS = ("item", "what", "of", "aim", "measured", "so", "seconds: median (least; between the quartiles)", "of the ceiling", "beside it")
 
 
@@ -75,7 +76,9 @@ def number(value: float, unit: str) -> str:
 
 
 def times(seconds: Mapping[str, Spread]) -> str:
-    return "; ".join(f"{name} {each.median:.2f} ({each.least:.2f}; {each.iqr:.2f})" for name, each in seconds.items()) or "–"
+    few = {each.repeats for each in seconds.values() if each.repeats < REPEATS}
+    taken = [f"{name} {each.median:.2f} ({each.least:.2f}; {each.iqr:.2f})" for name, each in seconds.items()]
+    return "; ".join([*taken, *(f"{number} repeats" for number in few)]) or "–"
 
 
 def beside(row: Row) -> str:

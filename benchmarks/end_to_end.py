@@ -32,6 +32,7 @@ from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.sampling import initial_noise
 
+VAE = VAEConfig()
 SAMPLING = FullSampling(height=128, width=128, num_frames=17, num_steps=8, seed=1)
 RUNTIME = Runtime(vae_tiling=False)
 NEAR = 1e-3  # of latents, whose deviation is about 1
@@ -55,7 +56,7 @@ class Given(TextEncoder):
 
 def both(dtype: torch.dtype, device: torch.device) -> tuple[HunyuanVideo, HunyuanVideoPipeline, TextFeatures]:
     """Our pipeline, Diffusers', and the text that both are given."""
-    transformer, vae = randomize(HunyuanVideoTransformer(MID), std=0.02), randomize(CausalVAE(), std=0.02)
+    transformer, vae = randomize(HunyuanVideoTransformer(MID), std=0.02), randomize(CausalVAE(VAE), std=0.02)
     peers = transformer_peer(transformer), vae_peer(vae)
     for model in (transformer, vae, *peers):
         torch.nn.Module.to(model, device=device, dtype=dtype)
@@ -71,7 +72,7 @@ def both(dtype: torch.dtype, device: torch.device) -> tuple[HunyuanVideo, Hunyua
 
 
 def by_diffusers(pipe: HunyuanVideoPipeline, text: TextFeatures, output: str) -> torch.Tensor | np.ndarray:
-    shape = VAEConfig().latent_shape(SAMPLING.num_frames, SAMPLING.height, SAMPLING.width)
+    shape = VAE.latent_shape(SAMPLING.num_frames, SAMPLING.height, SAMPLING.width)
     return pipe(
         prompt_embeds=text.states,
         pooled_prompt_embeds=text.pooled,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import bench
 import bench_table
 import dit_step
+import end_to_end
 import numpy as np
 import pytest
 import rows
@@ -31,6 +32,10 @@ def test_a_table_says_what_was_aimed_at_and_by_how_much_it_was_missed():
     assert text.startswith("### A CPU, 1 thread of 2 cores\n\navx2, amx_bf16; Linux, Python 3.11, torch 2.13; 2026-11-28, commit abc;")
     assert "| 1,280 tokens, float32 | ≥ 1.50× | **1.20×** | missed by 20% | ours 1.00 (0.90; 0.10) | – | difference 2e-06 |" in text
     assert "| 3,456 tokens, float32 | ≥ 1.40× | **1.50×** | met | ours 1.00 (0.90; 0.10) | 61% | – |" in text
+
+
+def test_a_row_of_few_repeats_says_so():
+    assert bench_table.times({"ours": Spread(1.0, 0.9, 0.1, 3)}) == "ours 1.00 (0.90; 0.10); 3 repeats"
 
 
 def test_what_should_be_small_is_missed_by_what_is_larger():
@@ -125,11 +130,22 @@ def test_a_fit_finds_what_made_the_times():
     assert scaling.fit(sizes, 2e-4 * sizes) == pytest.approx((0, 2e-4, 0), abs=1e-9)
 
 
+SMALL = replace(dit_step.MID, hidden_size=128, num_heads=1, num_double_blocks=1, num_single_blocks=1)
+
+
 def test_a_step_of_ours_is_that_of_diffusers(monkeypatch):
     """At a size that takes no time, as before each measurement."""
-    monkeypatch.setattr(dit_step, "MID", replace(dit_step.MID, hidden_size=128, num_heads=1, num_double_blocks=1, num_single_blocks=1))
+    monkeypatch.setattr(dit_step, "MID", SMALL)
     monkeypatch.setattr(dit_step, "GRIDS", ((1, 8, 8),))
     monkeypatch.setattr(dit_step, "fresh_peak", lambda *given, device: 1.0)
     monkeypatch.setattr(dit_step, "floor", lambda tokens, dtype: 1.0)
     (row,) = dit_step.a1(1, torch.device("cpu"))
     assert row.case == "16 tokens, float32" and row.detail["error"] < 1e-5 and set(row.seconds) == {"ours", "theirs"}
+
+
+def test_a_video_of_ours_is_that_of_diffusers(monkeypatch):
+    monkeypatch.setattr(end_to_end, "MID", SMALL)
+    monkeypatch.setattr(end_to_end, "VAE", replace(end_to_end.VAE, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4))
+    monkeypatch.setattr(end_to_end, "SAMPLING", replace(end_to_end.SAMPLING, height=32, width=32, num_frames=5, num_steps=3))
+    latents, video = end_to_end.c1(1, torch.device("cpu"))
+    assert latents.value == 100 and set(video.seconds) == {"ours", "theirs"}

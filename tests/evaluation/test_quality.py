@@ -70,7 +70,7 @@ def test_rows_are_kept(tmp_path, clip):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "A cat."}\n')
-    with pytest.raises(ValueError, match="rows.jsonl holds no rows of this version"):
+    with pytest.raises(ValueError, match=r"rows\.jsonl holds no rows of this version"):
         read(tmp_path / "rows.jsonl")
 
 
