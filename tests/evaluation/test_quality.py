@@ -83,6 +83,12 @@ def test_the_table_has_means_and_the_median_speed(clip):
     assert "| 1 (2) of 2 | 2 (2) of 2 | 0 |" in lines[2]
 
 
+def test_what_cannot_be_compared_has_a_table_of_its_own(clip):
+    rows = [replace(row(clip, clip, Case("A cat.", SMALL)), of=of) for of in ("large", "small", "large")]
+    large, small = quality.tables(rows).split("\n\nsmall:\n\n")
+    assert large == f"large:\n\n{table(rows[::2])}" and small == table(rows[1:2])
+
+
 def test_a_broken_clip_does_well_in_no_column(clip):
     """However near its pixels are, and whatever is read in it."""
     reading = Case("A cat.", SMALL, lambda frames: {"subject": True})

@@ -45,7 +45,7 @@ def measure(
 
 def table(folder: Path) -> str:
     """Of all rows that are in a folder, also written beside them."""
-    text = quality.table(quality.read(folder / "rows.jsonl")) + "\n"
+    text = quality.tables(quality.read(folder / "rows.jsonl")) + "\n"
     (folder / "quality.md").write_text(text, encoding="utf-8")
     return text
 

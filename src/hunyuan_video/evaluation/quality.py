@@ -154,6 +154,12 @@ def read(path: Path) -> list[Row]:
 # --- The table ---
 
 
+def tables(rows: Sequence[Row]) -> str:
+    """One of each kind of rows that can be compared, under what they are of."""
+    of_each = {of: [row for row in rows if row.of == of] for of in dict.fromkeys(row.of for row in rows)}
+    return "\n\n".join(f"{of}:\n\n{table(mine)}" for of, mine in of_each.items())
+
+
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line for each of the settings, in the order in which they come first."""
     slots = sorted({slot for row in rows for slot in row.reading or ()}, key=("subject", "colour", "motion").index)
