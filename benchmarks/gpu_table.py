@@ -261,12 +261,12 @@ def section(found: dict[str, list[Row]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def put(page: str, text: str) -> str:
-    """The page with `text` between its two marks."""
-    before, mark, rest = page.partition(START + "\n")
+def put(page: str, text: str, start: str = START) -> str:
+    """The page with `text` between two marks."""
+    before, mark, rest = page.partition(start + "\n")
     _, end, after = rest.partition(END)
     if not mark or not end:
-        raise ValueError(f"The page lacks {START} or {END}; put them back where the section belongs.")
+        raise ValueError(f"The page lacks {start} or {END}; put them back where the section belongs.")
     return before + mark + text + end + after
 
 

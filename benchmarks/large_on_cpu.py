@@ -13,7 +13,9 @@ import argparse
 import re
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -75,9 +77,24 @@ class Watch(threading.Thread):
             time.sleep(0.02)
 
 
+class Taken(NamedTuple):
+    """One step."""
+
+    number: int
+    seconds: float
+    cpu_seconds: float
+    read: int
+    """bytes, from the disk"""
+    own: int
+    """bytes of memory that are in no file, at their most so far"""
+    opened: float
+    """seconds, before the first step"""
+    kernel: str
+
+
 @torch.no_grad()
-def measure(path: Path, size: tuple[int, int, int], ahead: bool, steps: int) -> None:
-    """A line for each step after the first."""
+def measure(path: Path, size: tuple[int, int, int], ahead: bool, steps: int) -> Iterator[Taken]:
+    """Each step, the first one, number 0, too."""
     watch = Watch()
     watch.start()
     start = time.perf_counter()
@@ -97,12 +114,7 @@ def measure(path: Path, size: tuple[int, int, int], ahead: bool, steps: int) -> 
         start, cpu, read = time.perf_counter(), time.process_time(), of_process("io", "read_bytes")
         model(x, torch.full((1,), 500.0), condition)
         seconds, cpu, read = time.perf_counter() - start, time.process_time() - cpu, of_process("io", "read_bytes") - read
-        what = "the first step" if step == 0 else "a step"
-        print(
-            f"{'reading ahead' if ahead else 'by itself':<14} {what:<15} {seconds:6.1f} s {cpu:6.1f} CPU-s, {read / 1e9:5.1f} GB from the "
-            f"disk, {watch.most / 1e9:.2f} GB of memory of its own (opened in {opened:.1f} s; attention: {kernel})",
-            flush=True,
-        )
+        yield Taken(step, seconds, cpu, read, watch.most, opened, kernel)
 
 
 def main() -> None:
@@ -121,7 +133,13 @@ def main() -> None:
     rate = 2 * 2048 * 4096 * 8192 / (time.perf_counter() - start) / 1e9
     print(f"{torch.get_num_threads()} threads, matrix products of {rate:.0f} GFLOP/s, {available_memory(CPU) / 1e9:.1f} GB free")
     for ahead in (False, True):
-        measure(path, (frames, height, width), ahead, args.steps)
+        for taken in measure(path, (frames, height, width), ahead, args.steps):
+            how, what = "reading ahead" if ahead else "by itself", "a step" if taken.number else "the first step"
+            print(
+                f"{how:<14} {what:<15} {taken.seconds:6.1f} s {taken.cpu_seconds:6.1f} CPU-s, {taken.read / 1e9:5.1f} GB from "
+                f"the disk, {taken.own / 1e9:.2f} GB of memory of its own (opened in {taken.opened:.1f} s; attention: {taken.kernel})",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -8,14 +8,15 @@ import multiprocessing
 import statistics
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
+
+from hunyuan_video.evaluation.clock import clock
 
 PAGE = 4096
 Model = TypeVar("Model", bound=nn.Module)
@@ -29,23 +30,30 @@ def randomize(module: Model, seed: int = 0, std: float = 0.1) -> Model:
     return module.eval().requires_grad_(False)
 
 
-def clock(device: torch.device) -> float:
-    """Seconds: of this process's work on a CPU, of the wall on CUDA, after everything queued is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+class Spread(NamedTuple):
+    """Seconds of several measurements of one thing."""
+
+    median: float
+    least: float
+    iqr: float
+    """between the quartiles"""
+    repeats: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        low, _, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [0.0] * 3
+        return cls(statistics.median(seconds), min(seconds), high - low, len(seconds))
 
 
-def take_turns(calls: Mapping[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of each call. They alternate, so that a noisy machine is unfair to all alike."""
+def take_turns(calls: Mapping[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, Spread]:
+    """Seconds of each call. They alternate, so that a noisy machine is unfair to all alike."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             start = clock(device)
             call()
             taken[name].append(clock(device) - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return {name: Spread.of(seconds) for name, seconds in taken.items()}
 
 
 def timed(call: Callable[[], object], device: torch.device, seconds: float = 1.0) -> dict[str, float]:

@@ -60,6 +60,8 @@ PARSED = {
     "curl": "needs a server; tests/serving/test_docs.py has one",
     "benchmarks/gpu.sh": "eight minutes of a GPU; tests/benchmarks rehearses it",
     "python benchmarks/gpu_table.py": "writes into docs/",
+    "python benchmarks/bench_table.py": "as above; tests/benchmarks holds the page to what it would write",
+    "hunyuan-video bench quality": "minutes, and trains a judge; tests/commands/test_bench.py runs it",
     "docker": "needs a container engine; tests/test_containers.py does what it can without",
     "conda": "downloads gigabytes",
     "openssl rand": "a password for a container",
@@ -315,7 +317,7 @@ def test_what_is_only_parsed_is_still_there(tmp_path):
     "line",
     [
         "hunyuan-video generate a --seeds 7",
-        "python benchmarks/dit_step.py --repeat",
+        "python benchmarks/bench.py a1 --repeat",
         "torchrun -m hunyuan_video.cli train lora --out a --start b",
         "docker build --file docker/Dockerfile --build-arg FLAVOR=cpu --tag hunyuan-video:cpu .",
         "docker run --rm hunyuan-video:cpu generate a --seeds 7",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
 from hunyuan_video.config import (
     CACHE_THRESHOLDS,
     MAX_PROMPT_CHARACTERS,
+    SPEEDS,
     FullSampling,
     Limits,
     Output,
@@ -273,3 +274,50 @@ def test_what_checks_requests_imports_no_torch(module):
 def test_a_prompt_without_meaning_to_any_program_is_refused():
     with pytest.raises(ValueError, match="number 0"):
         check_prompt("a\0cat")
+
+
+@pytest.fixture
+def in_patches(monkeypatch) -> None:
+    """Presets as they might be, of a setting that is open."""
+    for speed, patches in (("exact", None), ("balanced", 2), ("fast", 8), ("draft", 32)):
+        monkeypatch.setitem(SPEEDS, speed, ({"pipefusion_patches": patches},))
+
+
+def test_a_speed_fills_in_what_is_open_and_an_explicit_setting_wins(in_patches):
+    assert [Runtime(speed=speed).pipefusion_patches for speed in SPEEDS] == [None, 2, 8, 32]
+    assert Runtime(speed="fast", pipefusion_patches=3).pipefusion_patches == 3
+
+
+def test_a_group_of_settings_is_filled_in_only_where_its_first_one_is_open(monkeypatch):
+    monkeypatch.setitem(SPEEDS, "fast", ({"ulysses_degree": 2, "ring_degree": 3},))
+
+    def degrees(**given: int) -> tuple[int | None, int | None]:
+        runtime = Runtime(speed="fast", **given)  # pyright: ignore[reportArgumentType]
+        return runtime.ulysses_degree, runtime.ring_degree
+
+    assert (degrees(), degrees(ring_degree=5), degrees(ulysses_degree=1)) == ((2, 3), (2, 5), (1, None))
+
+
+def test_what_a_speed_filled_in_is_recorded_and_stays_when_presets_change(in_patches, monkeypatch):
+    recorded = asdict(Runtime(speed="fast"))
+    monkeypatch.setitem(SPEEDS, "fast", ({"pipefusion_patches": 16},))
+    assert Runtime(**recorded).pipefusion_patches == 8
+
+
+def test_another_speed_has_its_own_settings(in_patches):
+    assert Runtime(speed="fast", dtype="float32").at_speed("draft") == Runtime(speed="draft", dtype="float32")
+
+
+def test_the_exact_runtime_changes_no_video(in_patches):
+    inexact = Runtime(speed="fast", fp8_matmul=True, text_fp8=True, wire="fp8", device="cpu", dtype="float32", pipefusion_stages=2)
+    assert inexact.exact() == Runtime(device="cpu", dtype="float32")
+
+
+def test_a_speed_is_checked():
+    with pytest.raises(ValueError, match="speed is 'faster'; it must be exact, balanced, fast, draft"):
+        Runtime(speed="faster")  # pyright: ignore[reportArgumentType]
+
+
+def test_every_preset_sets_the_same_settings_which_are_open_by_themselves():
+    (groups,) = {tuple(tuple(group) for group in groups) for groups in SPEEDS.values()}
+    assert {each.name for each in fields(Runtime) if each.default is None} >= {name for group in groups for name in group}

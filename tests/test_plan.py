@@ -18,7 +18,7 @@ from transformers import LlamaConfig
 
 from hunyuan_video import plan
 from hunyuan_video.cli import main
-from hunyuan_video.config import FullSampling, Runtime, parse_bytes
+from hunyuan_video.config import SPEEDS, FullSampling, Runtime, parse_bytes
 from hunyuan_video.distributed import cost
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.transformer import TransformerConfig
@@ -164,6 +164,11 @@ def test_the_proposal_says_all_that_it_was_planned_with():
     words = plan.flags(runtime)
     assert words[:2] == ["--dtype float16", "--no-vae-tiling"] and words[-1] == "--fp8-matmul"
     assert {"--offload blocks", "--text-fp8"} < set(words) and "--fp8" not in words
+
+
+def test_the_proposal_says_a_preset_and_not_what_it_implies(monkeypatch):
+    monkeypatch.setitem(SPEEDS, "fast", ({"pipefusion_patches": 8},))
+    assert plan.flags(Runtime(speed="fast", dtype="float32")) == ["--speed fast", "--dtype float32", "--offload none"]
 
 
 def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):

@@ -16,6 +16,7 @@ import tyro
 
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
+from hunyuan_video.commands.bench import Bench
 from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.demo import Demo
 from hunyuan_video.commands.serving import Serve, Worker
@@ -386,7 +387,8 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
 
 COMMANDS: dict[str, Any] = {
     "generate": Generate, "rewrite": Rewrite, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download,
-    "verify": Verify, "inspect": Inspect, "convert": Convert, "evaluate": Evaluate, "serve": Serve, "worker": Worker, "demo": Demo,
+    "verify": Verify, "inspect": Inspect, "convert": Convert, "evaluate": Evaluate, "bench": Bench,
+    "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip
 TOGETHER = ("generate", "worker")  # with --gpus, in a process for each
 GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}

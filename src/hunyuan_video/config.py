@@ -253,12 +253,25 @@ Attention = Literal[
     "cudnn", "flash", "flash-attn-2", "flash-attn-3", "flash-attn-4", "sage",
 ]
 # fmt: on
+Speed = Literal["exact", "balanced", "fast", "draft"]
+
+# What each preset sets of the settings of a Runtime that are open, in groups: where the first of a group is given, the preset says nothing
+# of the others. All presets have the same groups, of what lives for one video; never how many steps or pixels, which are asked for.
+SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
+    "exact": (),
+    "balanced": (),
+    "fast": (),
+    "draft": (),
+}
 
 
 @dataclass(frozen=True)
 class Runtime:
     """How to compute. Changes speed, memory and rounding, never what was asked for."""
 
+    speed: Speed = "exact"
+    """what is not set below: exact: nothing that changes the video; balanced: hard to tell from it; fast: other details; draft: what
+    happens where, for choosing a prompt or a seed (docs/faster.md has the price of each)"""
     device: str = "auto"
     """auto (CUDA if there is one, else cpu), cpu, cuda, cuda:1 …"""
     dtype: DType = "auto"
@@ -306,6 +319,11 @@ class Runtime:
 
     def __post_init__(self) -> None:
         check_types(self)
+        for group in SPEEDS[self.speed]:
+            if getattr(self, next(iter(group))) is None:
+                for name in group:
+                    if getattr(self, name) is None:  # filled in, so that what is recorded is what was used
+                        object.__setattr__(self, name, group[name])
         if self.fp8_matmul:
             object.__setattr__(self, "fp8", True)
         for name in ("ulysses_degree", "ring_degree"):
@@ -347,6 +365,18 @@ class Runtime:
             kind in ("auto", "cpu", "cuda", "mps") and (not index or (index.isdigit() and kind == "cuda")),
             f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
         )
+
+    def at_speed(self, speed: Speed) -> Runtime:
+        """With all that a preset says as this one says it. `replace` would keep what has been filled in."""
+        return replace(self, speed=speed, **{name: None for group in SPEEDS[speed] for name in group})
+
+    def exact(self) -> Runtime:
+        """Without anything that makes another video than float32, or the dtypes given, would."""
+        plain = {name: getattr(Runtime(), name) for name in _INEXACT}
+        return replace(self.at_speed("exact"), **plain)
+
+
+_INEXACT = ("attention", "fp8", "fp8_matmul", "text_fp8", "wire", "pipefusion_patches", "pipefusion_stages", "warmup_steps")
 
 
 @dataclass(frozen=True)

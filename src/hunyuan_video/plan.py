@@ -240,8 +240,9 @@ def proposal(predictions: Sequence[Prediction], memory: int, host: int | None) -
 
 def flags(runtime: Runtime) -> list[str]:
     """How to ask for a runtime on the command line: all that is not the default, and the offload."""
-    words = []
-    for name, default in asdict(Runtime(fp8_matmul=runtime.fp8_matmul)).items():  # which implies fp8
+    words = [f"--speed {runtime.speed}"] * (runtime.speed != "exact")
+    implied = Runtime(speed=runtime.speed, fp8_matmul=runtime.fp8_matmul)  # which implies fp8, and what the preset says
+    for name, default in asdict(implied).items():
         value, flag = getattr(runtime, name), name.replace("_", "-")
         if name == "offload" or (value != default and not isinstance(value, bool)):
             words += [f"--{flag} {value}"]

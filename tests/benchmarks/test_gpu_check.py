@@ -116,7 +116,7 @@ def test_half_a_line_of_a_killed_part_is_no_row(tmp_path: Path):
 
 def test_the_section_is_written_between_its_marks_and_nowhere_else():
     page = PAGE.read_text(encoding="utf-8")
-    before, after = page.split(gpu_table.START)[0], page.split(gpu_table.END)[1]
+    before, after = page.partition(gpu_table.START)[0], page.rpartition(gpu_table.END)[2]
     assert put(page, "new\n") == f"{before}{gpu_table.START}\nnew\n{gpu_table.END}{after}"
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hunyuan_video.miniature import drawing, evaluation, world
-from hunyuan_video.miniature.evaluation import Report, contact_sheet, markdown_table, psnr, questions, vae_psnr
+from hunyuan_video.miniature.evaluation import Report, contact_sheet, markdown_table, questions, vae_psnr
 from hunyuan_video.miniature.judge import Score, Words, words_of
 from hunyuan_video.miniature.world import SLOTS
 
@@ -79,14 +79,9 @@ def test_prompts_of_the_exam_are_built_as_no_training_caption_is():
         assert built.match(template) and not any(built.match(caption) for caption in captions)
 
 
-def test_psnr():
-    frames = np.zeros((2, 4, 4, 3), np.uint8)
-    assert psnr(frames, frames) == math.inf
-    assert psnr(frames, frames + np.uint8(255)) == pytest.approx(0.0)
+def test_psnr_through_the_vae_is_that_of_the_clips():
     mean, half_width = vae_psnr(lambda clip: np.where(clip > 127, clip - 10, clip + 10).astype(np.uint8), 2, 5, 64, 64)
     assert mean == pytest.approx(20 * math.log10(255 / 10)) and half_width == pytest.approx(0)
-    with pytest.raises(ValueError, match="one shape"):
-        psnr(frames, frames[:1])
 
 
 def test_contact_sheet_has_a_row_of_frames_for_each_prompt(tmp_path: Path):

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from hunyuan_video.evaluation.metrics import psnr
 from hunyuan_video.miniature import drawing, world
 from hunyuan_video.miniature.judge import (
     EVALUATION_SEED,
@@ -107,25 +107,24 @@ def evaluate(generate: Generate, judge: Judge, num_clips: int, group: Group, see
     mistakes: list[Mistake] = []
     for scene in questions(num_clips, group, seed):
         asked, seen = words_of(scene), judge(generate(scene.caption, scene.seed))
-        right = {slot: asked[slot] == seen[slot] for slot in SLOTS}
-        right["subject"] = right["subject"] and right["second"]
+        right = answers(scene, seen)
         for slot, of_slot in outcomes.items():
-            if slot not in ("size", "colour") or getattr(scene, slot) not in ("normal", None):
+            if slot in right:
                 of_slot.append(right[slot])
         everything.append(right["subject"] and right["motion"] and right["background"])
         if not everything[-1]:
             mistakes.append(Mistake(scene.caption, scene.seed, asked, seen))
-            logger.info("%s: %r, but the judge sees %s", group, scene.caption, {k: seen[k] for k in EXAM_SLOTS if not right[k]})
+            logger.info("%s: %r, but the judge sees %s", group, scene.caption, {k: seen[k] for k in EXAM_SLOTS if asked[k] != seen[k]})
     scores = {slot: Score(sum(of_slot), len(of_slot)) for slot, of_slot in outcomes.items() if of_slot}
     return Report(group, scores, Score(sum(everything), num_clips), tuple(mistakes))
 
 
-def psnr(frames: Frames, other: UInt8[np.ndarray, "_ _ _ 3"]) -> float:
-    """Peak signal-to-noise ratio in dB over a whole clip; infinite for equal clips."""
-    if frames.shape != other.shape:
-        raise ValueError(f"The clips have shapes {frames.shape} and {other.shape}; PSNR compares clips of one shape.")
-    error = np.mean((frames.astype(np.float64) - other) ** 2)
-    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+def answers(scene: Scene, seen: Words) -> dict[str, bool]:
+    """For each slot in which a scene asks for something, whether that is seen. The subject is right if both are, where there are two."""
+    asked = words_of(scene)
+    right = {slot: asked[slot] == seen[slot] for slot in SLOTS}
+    right["subject"] = right["subject"] and right.pop("second")
+    return {slot: value for slot, value in right.items() if slot not in ("size", "colour") or getattr(scene, slot) not in ("normal", None)}
 
 
 def vae_psnr(reconstruct: Reconstruct, num_clips: int, num_frames: int, height: int, width: int) -> tuple[float, float]:

@@ -40,7 +40,7 @@ class Stream(NamedTuple):
 
     def chunks(self) -> Iterator[tuple[Float[Tensor, "B n D"], slice, Rope | None]]:
         """Some tokens at a time, their place in the sequence, and their positions."""
-        tokens, size = self.x.shape[1], CHUNK.get(self.x.device.type, DEFAULT_CHUNK)
+        tokens, size = self.x.shape[1], chunk_size(self.x.device)
         for start in range(0, tokens, size):
             stop = min(start + size, tokens)
             rope = None if self.rope is None else Rope(*(table[start:stop] for table in self.rope))
@@ -168,6 +168,18 @@ def trunk(
     for block in model.single_blocks:
         call(block, x, ctx)
     return x[:, :size]
+
+
+def chunk_size(device: torch.device) -> int:
+    """How many tokens a block takes at a time."""
+    return CHUNK.get(device.type, DEFAULT_CHUNK)
+
+
+def use_pieces(model: HunyuanVideoTransformer, pieces: Pieces) -> None:
+    """Let lean blocks compute their pieces so."""
+    for block in model.blocks:
+        if isinstance(block, LeanDoubleBlock | LeanSingleBlock):
+            block.pieces = pieces
 
 
 def lean_blocks(model: HunyuanVideoTransformer) -> None:
