@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import ceilings
 import torch
@@ -25,6 +26,8 @@ from hunyuan_video.kernels import table
 from hunyuan_video.kernels.choice import fastest, measure, pieces_for, use_attention
 from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.transforms.ahead import ahead
+from hunyuan_video.transforms.lean import chunk_size, use_pieces
 
 MID = TransformerConfig(hidden_size=768, num_heads=6, num_double_blocks=2, num_single_blocks=4)
 Grid = tuple[int, int, int]  # latent frames, height and width
@@ -53,7 +56,9 @@ def stepping(name: str, grid: Grid, dtype: torch.dtype, device: torch.device) ->
     sequence = tokens_of(grid) + REAL_TOKENS
     chosen = fastest(MID.num_heads, MID.head_dim, sequence, dtype, device) if name == "ours" else best_of_torch(sequence, dtype, device)
     use_attention(ours, table.load(chosen))
-    condition = ours.condition(states, mask, pooled, guidance)
+    use_pieces(ours, pieces_for(MID.hidden_size, int(MID.hidden_size * MID.mlp_ratio), chunk_size(device), dtype, device))
+    prepare = ahead(ours, [t], 0, lambda _: nullcontext()).__enter__()  # for good: the model is this step's alone
+    condition = prepare(0, states, mask, pooled, guidance)
     return lambda: ours(x, t, condition)
 
 

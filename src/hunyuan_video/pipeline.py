@@ -72,6 +72,7 @@ from hunyuan_video.sampling import (
     shifted_sigmas,
 )
 from hunyuan_video.transforms.ahead import Prepare, ahead
+from hunyuan_video.transforms.lean import chunk_size, use_pieces
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.step_cache import CachedSteps
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
@@ -421,7 +422,7 @@ class HunyuanVideo:
             negative = self.origin.negative_prompt
         prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options)
-        provenance = self._provenance(request, negative, options, self._choose_attention(features, shape))
+        provenance = self._provenance(request, negative, options, self._choose_kernels(features, shape))
         first_frame = None
         if request.image is not None:
             first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
@@ -532,12 +533,14 @@ class HunyuanVideo:
             )
         return sampling
 
-    def _choose_attention(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
-        """The runtime with a kernel in place of "auto" or "native", which depends on the number of tokens, and the transformer with it."""
-        among = self.runtime.attention
+    def _choose_kernels(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
+        """The transformer with its fastest pieces, and with its fastest attention for this number of tokens; and the runtime with that one
+        in place of "auto" or "native"."""
+        among, config = self.runtime.attention, self.transformer.config
+        sizes = config.hidden_size, int(config.hidden_size * config.mlp_ratio), chunk_size(self.device)
+        use_pieces(self.transformer, self._once(lambda: choice.pieces_for(*sizes, self.dtype, self.device)))
         if among not in choice.CHOSEN:
             return self.runtime
-        config = self.transformer.config
         num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())
         if not choice.may_choose(self.transformer):
             return self.runtime
