@@ -257,6 +257,11 @@ class Runtime:
     """ranks that share the transformer's blocks, through which patches follow each other; changes no value"""
     warmup_steps: int = 1
     """the first steps, which are exact, where there are patches"""
+    progressive: Literal["off", "space", "space-time"] = "off"
+    """make the first steps at half the height and width, or also with half the frames: another video, near the exact one
+    (docs/faster.md)"""
+    progressive_until: float = 0.9
+    """the noise level down to which steps are smaller; lower is faster, and loses details"""
     timeout: int = 120
     """seconds for which one GPU waits for a sign of life from another before all end (docs/many-gpus.md)"""
 
@@ -281,6 +286,12 @@ class Runtime:
         require(
             self.pipefusion_patches is None or self.offload in ("none", "models"),
             f"offload is {self.offload!r}, but patches need every block again and again; use none or models, or more pipefusion_stages.",
+        )
+        require(0 < self.progressive_until < 1, f"progressive_until is {self.progressive_until}; it must be a noise level between 0 and 1.")
+        require(
+            self.progressive == "off" or self.pipefusion_patches is None,
+            f"progressive is {self.progressive!r}, but patches need the last step's keys, which are of another size where the video grows; "
+            "leave one of the two out.",
         )
         require(1 <= self.timeout <= MAX_TIMEOUT, f"timeout is {self.timeout}; it must be between 1 and {MAX_TIMEOUT} seconds.")
         kind, _, index = self.device.partition(":")

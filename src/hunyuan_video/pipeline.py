@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -30,7 +31,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from hunyuan_video import __version__, checkpoint, plan, weights
+from hunyuan_video import __version__, checkpoint, plan, progressive, weights
 from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
@@ -59,9 +60,8 @@ from hunyuan_video.sampling import (
     estimate,
     euler,
     initial_noise,
-    linear_quadratic_sigmas,
     official_noise,
-    shifted_sigmas,
+    sigmas_of,
 )
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
@@ -76,7 +76,10 @@ MARGIN = 10  # seconds in which a rank that is hung is found and named, before t
 @dataclass(frozen=True)
 class Step:
     """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on, all frames at the last one
-    of decoding, and `new_frames` at each of these. `estimate` are the finished latents as a denoising step sees them, for a preview."""
+    of decoding, and `new_frames` at each of these. `estimate` are the finished latents as a denoising step sees them, for a preview.
+
+    Latents are what the next step begins with. With `Runtime.progressive` they are smaller before the early steps; the finished ones, and
+    the estimate, never are."""
 
     stage: plan.Stage
     step: int
@@ -128,6 +131,11 @@ def _check_finite(latents: Tensor, step: int, total: int) -> None:
             f"The latents hold NaN or infinity after step {step} of {total}: some number was too large for its precision, or the weights "
             "are damaged; try --dtype bfloat16 or float32, --text-dtype float32, --attention sdpa, no --lora, or a lower --cfg-scale."
         )
+
+
+def _begun(latents: Tensor, first_frame: Tensor | None, stage: progressive.Stage) -> Tensor:
+    """What a stage begins with: these latents, except for a given first frame, which stays as it is ("token replace")."""
+    return latents if first_frame is None else torch.cat([progressive.clean(first_frame, stage), latents[:, :, 1:]], dim=2)
 
 
 @dataclass(frozen=True)
@@ -391,9 +399,13 @@ class HunyuanVideo:
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
     def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
-        shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
-        if resume is not None and tuple(resume[1].shape) != shape:
-            raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
+        shape, stages = self._shape(options), self._stages(options)
+        if resume is not None and tuple(resume[1].shape) != (needed := progressive.rest(stages, resume[0])[0].shape):
+            raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(needed)}.")
+        if request.image is not None and stages[0].shape[2] != shape[2]:
+            raise ValueError(
+                "progressive is 'space-time', whose first steps have fewer frames, none of them the given picture; use 'space' or 'off'."
+            )
         patches = self.runtime.pipefusion_patches
         if patches is not None and resume is not None:
             raise ValueError(
@@ -410,20 +422,38 @@ class HunyuanVideo:
         if request.image is not None:
             first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
         yield Step("encode", 1, 1, provenance)
-        sigmas = self.sigmas(options)
-        done, latents = resume or (0, self._noise(shape, options, first_frame))
-        if done > 0:
+        done, latents = resume or (0, None)
+        if latents is not None and done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
         with on_device(self.transformer, self.device, self.streamed), in_patches:
-            velocity = self._velocity(features, options, 0 if first_frame is None else 1)
-            before = latents = latents.to(self.device, torch.float32)
-            for index, latents in enumerate(euler(velocity, latents, sigmas[done:]), start=done + 1):  # noqa: B020
-                _check_finite(latents, index, options.num_steps)
-                near = estimate(before, latents, sigmas[index - 1], sigmas[index])
-                yield Step("denoise", index, options.num_steps, provenance, latents, estimate=near)
-                before = latents
+            for done, latents, near in self._denoise(features, options, first_frame, done, latents):  # noqa: B020
+                yield Step("denoise", done, options.num_steps, provenance, latents, estimate=near)
+        assert latents is not None
         yield from self.decoding(latents, provenance)
+
+    def _denoise(
+        self, features: TextFeatures, options: FullSampling, first_frame: Tensor | None, done: int, latents: Tensor | None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The steps after the `done` ones, which left `latents`, or from noise: the number of each, what the next begins with, and the
+        finished latents as it sees them."""
+        sigmas, stages, shape = self.sigmas(options), self._stages(options), self._shape(options)
+        if latents is None:
+            latents = _begun(progressive.cut(self._noise(options), stages[0].shape), first_frame, stages[0])
+        before = latents = latents.to(self.device, torch.float32)
+        left = progressive.rest(stages, done)
+        for stage, following in zip(left, [*left[1:], None], strict=True):
+            velocity = self._velocity(features, options, 0 if first_frame is None else 1, stage)
+            told = [stage.told(sigma) for sigma in sigmas[done : stage.stop + 1]]
+            for (sigma, next_sigma), latents in zip(pairwise(told), euler(velocity, latents, told), strict=True):  # noqa: B020
+                done += 1
+                _check_finite(latents, done, options.num_steps)
+                near = progressive.full_size(estimate(before, latents, sigma, next_sigma), stage, shape)
+                before = latents
+                if done == stage.stop and following is not None:
+                    moved = progressive.move_up(latents, stage, following, sigmas[done], self._noise(options))
+                    before = latents = _begun(moved, first_frame, following)
+                yield done, latents, near
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
         """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
@@ -438,9 +468,7 @@ class HunyuanVideo:
 
     def sigmas(self, options: FullSampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""
-        if options.schedule == "linear-quadratic":
-            return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
-        return shifted_sigmas(options.num_steps, options.shift).tolist()
+        return sigmas_of(options)
 
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Latents as sampled (scaled) to frames."""
@@ -481,6 +509,14 @@ class HunyuanVideo:
     def _once(self, work: Callable[[], Result]) -> Result:
         """What the first rank makes, for all of this pipeline's. Others' ranks may have other pipelines, as in a training."""
         return once(work) if self.world.size > 1 else work()
+
+    def _shape(self, options: FullSampling) -> tuple[int, ...]:
+        """Of finished latents."""
+        return self.vae.config.latent_shape(options.num_frames, options.height, options.width)
+
+    def _stages(self, options: FullSampling) -> list[progressive.Stage]:
+        patch_size = self.transformer.config.patch_size
+        return progressive.stages(self._shape(options), self.sigmas(options), self.runtime, patch_size)
 
     @property
     def _run(self) -> Run:
@@ -534,19 +570,19 @@ class HunyuanVideo:
             rewriting=request.rewriting,
         )
 
-    def _noise(self, shape: tuple[int, ...], options: FullSampling, first_frame: Tensor | None) -> Tensor:
-        """Where sampling starts: noise, except for a given first frame, which stays as it is ("token replace")."""
+    def _noise(self, options: FullSampling) -> Tensor:
+        """Of a seed, at full size."""
+        shape = self._shape(options)
         official = options.noise == "official"
-        noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
-        return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
+        return official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
 
-    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int) -> Velocity:
-        """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here."""
+    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int, stage: progressive.Stage) -> Velocity:
+        """The model as a function of a stage's latents and noise level; the text, and the negative one after it, is embedded once, here."""
         model, dtype = self.transformer, features.states.dtype
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
 
-        rope = model.rope(self.vae.config.latent_shape(options.num_frames, options.height, options.width), self.device)  # once a video
+        rope = progressive.rope(model, stage.shape, self._shape(options), self.device)
 
         def branch(row: int) -> Velocity:
             condition = model.condition(features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)

@@ -256,7 +256,9 @@ def test_a_file_without_keys_is_refused_by_its_name(content: bytes, sentence: st
 
 
 def test_no_key_reaches_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)  # this and its level another server in this process may have changed
+    monkeypatch.setattr(
+        logging.getLogger("uvicorn"), "propagate", True
+    )  # this and its level another server in this process may have changed
     served = Served(tmp_path)
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "uvicorn.error")
