@@ -257,11 +257,16 @@ class Runtime:
     """ranks that share the transformer's blocks, through which patches follow each other; changes no value"""
     warmup_steps: int = 1
     """the first steps, which are exact, where there are patches"""
-    progressive: Literal["off", "space", "space-time"] = "off"
-    """make the first steps at half the height and width, or also with half the frames: another video, near the exact one
+    progressive: Literal["off", "time", "space", "space-time"] = "off"
+    """make the first steps with half the frames, with half the height and width, or both: another video, near the exact one
     (docs/faster.md)"""
-    progressive_until: float = 0.9
-    """the noise level down to which steps are smaller; lower is faster, and loses details"""
+    progressive_until: float = 0.6
+    """the noise level down to which steps have half the frames; where they are smaller, a higher one that follows from it. Lower is faster,
+    and loses details"""
+    attention_density: float = 1.0
+    """the share of all pairs of tokens that attention computes in most steps and blocks; 1: all of them, exactly (docs/faster.md)"""
+    sparse_pattern: Literal["tiles", "radial", "dynamic"] = "dynamic"
+    """which: of near tokens; fewer the farther in time; or chosen by what they hold"""
     timeout: int = 120
     """seconds for which one GPU waits for a sign of life from another before all end (docs/many-gpus.md)"""
 

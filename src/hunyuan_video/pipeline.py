@@ -15,10 +15,11 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -40,6 +41,7 @@ from hunyuan_video.distributed import cost, watch
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.pipefusion import one_step_old
+from hunyuan_video.distributed.sequence import parts_of
 from hunyuan_video.distributed.started import local_size
 from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.wire import Wire
@@ -64,6 +66,7 @@ from hunyuan_video.sampling import (
     sigmas_of,
 )
 from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.transforms.sparse import sparse_attention, sparse_between
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
@@ -443,17 +446,28 @@ class HunyuanVideo:
         before = latents = latents.to(self.device, torch.float32)
         left = progressive.rest(stages, done)
         for stage, following in zip(left, [*left[1:], None], strict=True):
-            velocity = self._velocity(features, options, 0 if first_frame is None else 1, stage)
             told = [stage.told(sigma) for sigma in sigmas[done : stage.stop + 1]]
-            for (sigma, next_sigma), latents in zip(pairwise(told), euler(velocity, latents, told), strict=True):  # noqa: B020
-                done += 1
-                _check_finite(latents, done, options.num_steps)
-                near = progressive.full_size(estimate(before, latents, sigma, next_sigma), stage, shape)
-                before = latents
-                if done == stage.stop and following is not None:
-                    moved = progressive.move_up(latents, stage, following, sigmas[done], self._noise(options))
-                    before = latents = _begun(moved, first_frame, following)
-                yield done, latents, near
+            with self._sparsely(stage, sigmas) as sparsely:
+                velocity = sparsely(self._velocity(features, options, 0 if first_frame is None else 1, stage))
+                for (sigma, next_sigma), latents in zip(pairwise(told), euler(velocity, latents, told), strict=True):  # noqa: B020
+                    done += 1
+                    _check_finite(latents, done, options.num_steps)
+                    near = progressive.full_size(estimate(before, latents, sigma, next_sigma), stage, shape)
+                    before = latents
+                    if done == stage.stop and following is not None:
+                        moved = progressive.move_up(latents, stage, following, sigmas[done], self._noise(options))
+                        before = latents = _begun(moved, first_frame, following)
+                    yield done, latents, near
+
+    def _sparsely(self, stage: progressive.Stage, sigmas: list[float]) -> AbstractContextManager[Callable[[Velocity], Velocity]]:
+        """For the steps of one stage, which is one grid of tokens."""
+        density, pattern, sequence = self.runtime.attention_density, self.runtime.sparse_pattern, self.world.sequence
+        if density == 1:
+            return nullcontext(lambda velocity: velocity)
+        low, high = map(stage.told, sparse_between(sigmas))
+        ranks = 1 if sequence is None else sequence.size
+        grid = self.transformer.config.grid(stage.shape)
+        return sparse_attention(self.transformer, grid, density, pattern, (low, high), partial(parts_of, ranks=ranks))
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
         """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
