@@ -6,11 +6,11 @@ By hand means: plain layers, whose weights are what the transforms say that they
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,16 +33,17 @@ from hunyuan_video import checkpoint
 from hunyuan_video.assembly import Models, Training, assemble, check
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.pipefusion import one_step_old, spread_blocks
-from hunyuan_video.distributed.sequence import parallelize_sequence
+from hunyuan_video.distributed.sequence import parallelize_sequence, parts_of
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.world import Degrees, World, world_of_group
 from hunyuan_video.kernels.choice import use_attention
+from hunyuan_video.models.attention import matmul
 from hunyuan_video.models.text import without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.training.plan import gathered
-from hunyuan_video.transforms import chunk, fp8
+from hunyuan_video.transforms import chunk, fp8, sparse
 from hunyuan_video.transforms.as_stored import leave_as_stored
 from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.lora import Lora, LoraLinear, add_lora, apply_lora, linear_layers, merge_lora
@@ -50,6 +51,7 @@ from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import read_ahead
 from hunyuan_video.transforms.recompute import recompute_blocks
+from hunyuan_video.transforms.sparse import sparse_attention
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces
 
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
@@ -91,12 +93,14 @@ TRANSFORMS = {
     "sharded": Transform((shard,), {"shard": True}, ranks=2),
     "FSDP": Transform((shard,), trains=True, ranks=2),
     "PipeFusion": Transform((one_step_old,), {"pipefusion_patches": 4, "warmup_steps": 1}),
+    "block-sparse": Transform((sparse_attention,), {"attention_density": 0.5, "sparse_pattern": "tiles"}),
     "PipeFusion in stages": Transform(
         (spread_blocks, one_step_old), {"pipefusion_stages": 2, "pipefusion_patches": 3, "warmup_steps": 1}, ranks=2
     ),
 }
 SHARDS = {"sharded", "FSDP"}
-CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion"}
+CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion", "block-sparse"}
+BOXES = (4, 4)  # tokens of a block, and queries that share a list, so that the tiny clips have several
 
 
 @dataclass(frozen=True)
@@ -230,11 +234,25 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     )
     patches = asked.runtime.pipefusion_patches
     run = over_ranks if world.size > 1 else map
-    with Traded() as traded, nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps):
+    old = nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps)
+    with Traded() as traded, old, sparsely(transformer, asked.runtime, world):
         tiling = asked.runtime.vae_tiling
         found = outcome(models, world.device, streamed, trains=asked.trains, tiling=tiling, later=patches is not None, run=run)
     assert (traded.count > 0) == (world.sequence is not None)
     return found
+
+
+@contextmanager
+def sparsely(model: HunyuanVideoTransformer, runtime: Runtime, world: World) -> Iterator[None]:
+    """As the pipeline does for a video, in a step that is sparse."""
+    if runtime.attention_density == 1:
+        yield
+        return
+    parts = partial(parts_of, ranks=1 if world.sequence is None else world.sequence.size)
+    with patch.object(sparse, "block_sizes", lambda _tokens: BOXES):
+        with sparse_attention(model, (3, 3, 2), runtime.attention_density, runtime.sparse_pattern, (0.0, 1.0), parts) as telling:
+            telling(lambda x, _sigma: x)(torch.empty(0), 0.5)
+            yield
 
 
 class Traded(TorchDispatchMode):
@@ -245,6 +263,22 @@ class Traded(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func.namespace == "c10d" and "alltoall" in func.__name__
         return func(*args, **(kwargs or {}))
+
+
+def in_boxes(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> Tensor:
+    """Attention where half of six blocks of four tokens are seen: of image tokens by those of their own box, and the two with text in them
+    by all. Tokens are in boxes along a Z-order curve: of the first frame, then of the others."""
+
+    def key(token: int) -> tuple[bool, list[str]]:
+        time, row, column = token // 6, token % 6 // 2, token % 2
+        bits = [f"{axis:02b}" for axis in (max(time - 1, 0), row, column)]
+        return time > 0, ["".join(of_axis) for of_axis in zip(*bits, strict=True)]
+
+    box = torch.full((23,), -1)
+    for place, token in enumerate(sorted(range(18), key=key)):
+        box[token] = place // 4 if place < 16 else -1
+    seen = (box == box[:, None]) | (box == -1) | (box == -1)[:, None]
+    return matmul(q, k, v, seen[None])
 
 
 class ByHand(nn.Module):
@@ -281,7 +315,7 @@ def in_8_bits(weight: Tensor) -> Tensor:
 def by_hand(asked: Asked) -> dict[str, Tensor]:
     """The same without any transform; once for all pairs that say the same of the weights."""
     runtime, trained = asked.runtime, "LoRA trained" in asked.names
-    settings = runtime.fp8, runtime.fp8_matmul, runtime.text_fp8, runtime.pipefusion_patches, runtime.vae_tiling
+    settings = runtime.fp8, runtime.fp8_matmul, runtime.text_fp8, runtime.pipefusion_patches, runtime.vae_tiling, runtime.attention_density
     key = (*settings, tuple(asked.seeds), asked.in_file, asked.trains, asked.trains_all_weights, trained)
     if key not in MADE_BY_HAND:
         MADE_BY_HAND[key] = _by_hand(asked)
@@ -321,6 +355,9 @@ def _by_hand(asked: Asked) -> dict[str, Tensor]:
     if (patches := asked.runtime.pipefusion_patches) is not None:
         for block in transformer.blocks:
             block.attention = Old(patches, num_txt=5, warmup_steps=1)
+    if asked.runtime.attention_density < 1:
+        for block in transformer.blocks[1:]:
+            block.attention = in_boxes
     return outcome(models, HOME, [], trains=asked.trains, tiling=asked.runtime.vae_tiling, later=patches is not None)
 
 

@@ -186,6 +186,19 @@ def test_patches_that_cannot_be_are_refused(setting, sentence):
         Runtime(**setting)
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"attention_density": 0.0}, "attention_density is 0.0; it must be above 0 and at most 1"),
+        ({"progressive_until": 1.0}, "progressive_until is 1.0; it must be a noise level between 0 and 1"),
+        ({"progressive": "time", "pipefusion_patches": 2}, "patches need the last step's keys, which are of another size"),
+    ],
+)
+def test_what_cannot_leave_anything_out_is_refused(setting, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Runtime(**setting)
+
+
 def test_a_whole_number_is_a_float():
     assert Sampling(shift=7, guidance=6).shift == 7
 

@@ -180,6 +180,10 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         raise ValueError(
             "shard would gather every block for every patch of pipefusion_patches; leave it out: pipefusion_stages spread weights, too."
         )
+    if runtime.progressive_until != Runtime.progressive_until and runtime.progressive == "off":
+        raise ValueError(f"progressive_until is {runtime.progressive_until:g}, but no step is smaller; leave it out, or give progressive.")
+    if runtime.sparse_pattern != Runtime.sparse_pattern and runtime.attention_density == 1:
+        raise ValueError(f"sparse_pattern is {runtime.sparse_pattern!r}, but attention_density is 1, which is all; leave it out.")
     if runtime.attention_density < 1 and training:
         raise ValueError("attention_density is for inference: what is left out has no gradient; train with 1.")
     if runtime.attention_density < 1 and (runtime.pipefusion_patches is not None or world.degrees.ring > 1):

@@ -88,7 +88,7 @@ class Step:
     step: int
     total: int
     provenance: Provenance
-    latents: Float[Tensor, "1 C T H W"] | None = None
+    latents: Float[Tensor, "1 C t h w"] | None = None
     frames: UInt8[np.ndarray, "F H2 W2 3"] | None = None
     new_frames: UInt8[np.ndarray, "_ H2 W2 3"] | None = None
     estimate: Float[Tensor, "1 C T H W"] | None = None

@@ -23,17 +23,19 @@ def attend_to_blocks(
 ) -> Float[Tensor, "1 S H D"]:
     """Each block of queries sees the keys that `lists` name for it, and no others."""
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    keys, values = (x[0].transpose(0, 1) for x in (k, v))  # heads first, so that what is copied of one lies together
     for first, last in _alike(lists):
         rows = slice(first * lists.query_block, last * lists.query_block)
         for count in lists.counts[:, first].unique().tolist():
             heads = (lists.counts[:, first] == count).nonzero()[:, 0]
             tokens = _tokens(lists.indices[heads, first, :count], lists.key_block, k.shape[1])
             if len(lists.counts) == 1:
-                out[:, rows] = kernel(q[:, rows], k[:, tokens[0]], v[:, tokens[0]], None)
+                own = (x.index_select(1, tokens[0]) for x in (keys, values))
+                out[:, rows] = kernel(q[:, rows], *(x.transpose(0, 1)[None] for x in own), None)
             else:
-                of_each = zip(heads.tolist(), tokens, strict=True)
-                keys, values = (torch.stack(x, dim=2) for x in zip(*((k[:, own, h], v[:, own, h]) for h, own in of_each), strict=True))
-                out[:, rows, heads] = kernel(q[:, rows, heads], keys, values, None)
+                of_each = list(zip(heads.tolist(), tokens, strict=True))
+                own = (torch.stack([x[head].index_select(0, seen) for head, seen in of_each]) for x in (keys, values))
+                out[:, rows, heads] = kernel(q[:, rows, heads], *(x.transpose(0, 1)[None] for x in own), None)
     return out
 
 
