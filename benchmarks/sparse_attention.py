@@ -1,6 +1,6 @@
 """What block-sparse attention gains of what it leaves out: its time beside dense attention's, each with the choice of blocks.
 
-    OMP_NUM_THREADS=1 python benchmarks/sparse_attention.py --dtype float32
+OMP_NUM_THREADS=1 python benchmarks/sparse_attention.py --dtype float32
 """
 
 from __future__ import annotations
