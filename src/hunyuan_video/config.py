@@ -292,6 +292,10 @@ class Runtime:
             self.pipefusion_patches is None or self.offload in ("none", "models"),
             f"offload is {self.offload!r}, but patches need every block again and again; use none or models, or more pipefusion_stages.",
         )
+        require(
+            0 < self.attention_density <= 1,
+            f"attention_density is {self.attention_density}; it must be above 0 and at most 1, which is exact.",
+        )
         require(0 < self.progressive_until < 1, f"progressive_until is {self.progressive_until}; it must be a noise level between 0 and 1.")
         require(
             self.progressive == "off" or self.pipefusion_patches is None,
