@@ -10,11 +10,9 @@ from conftest import TINY
 from measure import randomize
 from torch import Tensor
 
-from hunyuan_video.config import Runtime
 from hunyuan_video.kernels.sparse import seen_pairs
 from hunyuan_video.models.attention import sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.transforms import sparse
 from hunyuan_video.transforms.sparse import Video, boxes_order, mean_density, sparse_attention, sparse_between
 
 GRID, TEXT = (9, 8, 8), 20  # nine boxes: the first frame, and two times two times two of four each way
@@ -148,8 +146,3 @@ def test_large_videos_have_lists_that_many_queries_share():
     lists = made.lists(*(torch.zeros(1, 9 * 1024 + TEXT, 1, 4) for _ in range(2)))
     assert (lists.query_block, lists.indices.shape[1]) == (128, 73)
     assert all(torch.equal(lists.indices[0, block], lists.indices[0, 8]) for block in range(8, 16))
-
-
-def test_sizes_are_those_that_kernels_have():
-    assert {size for tokens in (1, 10**6) for size in sparse.block_sizes(tokens)} == {64, 128, 1024}
-    assert Runtime().attention_density == 1

@@ -104,9 +104,9 @@ def in_boxes(predict: TrunkFn, order: Int[Tensor, " N"]) -> TrunkFn:
     def predict_in_boxes(
         model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
     ) -> Float[Tensor, "B N out"]:
-        there = order.to(img.device)
-        if ctx.num_clean and not (there[: ctx.num_clean] < ctx.num_clean).all():
+        if ctx.num_clean and not (order[: ctx.num_clean] < ctx.num_clean).all():
             raise ValueError("Sparse attention keeps the first frame's tokens together, but other frames are given clean, too.")
+        there = order.to(img.device)
         back = there.argsort()
         ctx = ctx._replace(rope=Rope(*(table[there] for table in ctx.rope)))
         return predict(model, img[:, there], txt, ctx)[:, back]
@@ -142,7 +142,7 @@ class Video:
         self._keys = _means(places, self.block)  # where the boxes are: frame, row, column
         self._queries = _grouped(self._keys, self._sharing // self.block)
         self._extent = torch.tensor(grid)
-        self._known: dict[tuple[int, torch.device], BlockLists] = {}
+        self._known: dict[tuple[int, torch.device], BlockLists] = {}  # of patterns that do not look at what tokens hold
 
     def attend(
         self,
@@ -163,7 +163,7 @@ class Video:
     def lists(self, q: Float[Tensor, "1 S H D"], k: Float[Tensor, "1 S H D"]) -> BlockLists:
         """What each block of queries sees of image, then text. Blocks with text in them see, and are seen by, all."""
         key, device = (q.shape[1], q.device), q.device
-        if self.pattern != "dynamic" and key in self._known:
+        if key in self._known:
             return self._known[key]
         boxes, blocks = len(self._keys), -(-q.shape[1] // self.block)
         wanted = min(boxes, max(1, round(self.density * blocks) - (blocks - boxes)))
@@ -176,9 +176,10 @@ class Video:
         counts = torch.full((len(own), blocks), blocks, device=device)
         counts[:, :boxes] = wanted + blocks - boxes
         lists = BlockLists(indices.int(), counts.int(), self.block, self.block)
-        if key not in self._known:
+        if self.seen is None:
             self.seen = seen_pairs(lists, q.shape[1])
-        self._known[key] = lists
+        if self.pattern != "dynamic":
+            self._known[key] = lists
         return lists
 
     def _scores(self, q: Float[Tensor, "1 S H D"], k: Float[Tensor, "1 S H D"], wanted: int) -> Float[Tensor, "h g b"]:
