@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
@@ -407,7 +407,8 @@ class HunyuanVideo:
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(needed)}.")
         if request.image is not None and stages[0].shape[2] != shape[2]:
             raise ValueError(
-                "progressive is 'space-time', whose first steps have fewer frames, none of them the given picture; use 'space' or 'off'."
+                f"progressive is {self.runtime.progressive!r}, whose first steps have fewer frames, none of them the given picture; "
+                "use 'space' or 'off'."
             )
         patches = self.runtime.pipefusion_patches
         if patches is not None and resume is not None:
@@ -429,8 +430,9 @@ class HunyuanVideo:
         if latents is not None and done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        with on_device(self.transformer, self.device, self.streamed), in_patches:
-            for done, latents, near in self._denoise(features, options, first_frame, done, latents):  # noqa: B020
+        denoising = closing(self._denoise(features, options, first_frame, done, latents))
+        with on_device(self.transformer, self.device, self.streamed), in_patches, denoising as denoised:
+            for done, latents, near in denoised:
                 yield Step("denoise", done, options.num_steps, provenance, latents, estimate=near)
         assert latents is not None
         yield from self.decoding(latents, provenance)
