@@ -14,7 +14,7 @@ import hashlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
@@ -439,7 +439,7 @@ class HunyuanVideo:
 
     def _denoise(
         self, features: TextFeatures, options: FullSampling, first_frame: Tensor | None, done: int, latents: Tensor | None
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+    ) -> Generator[tuple[int, Tensor, Tensor], None, None]:
         """The steps after the `done` ones, which left `latents`, or from noise: the number of each, what the next begins with, and the
         finished latents as it sees them."""
         sigmas, stages, shape = self.sigmas(options), self._stages(options), self._shape(options)

@@ -30,12 +30,13 @@ def attend_to_blocks(
             heads = (lists.counts[:, first] == count).nonzero()[:, 0]
             tokens = _tokens(lists.indices[heads, first, :count], lists.key_block, k.shape[1])
             if len(lists.counts) == 1:
-                own = (x.index_select(1, tokens[0]) for x in (keys, values))
-                out[:, rows] = kernel(q[:, rows], *(x.transpose(0, 1)[None] for x in own), None)
+                seen_k, seen_v = (x.index_select(1, tokens[0]) for x in (keys, values))
+                seen_by = slice(None)
             else:
                 of_each = list(zip(heads.tolist(), tokens, strict=True))
-                own = (torch.stack([x[head].index_select(0, seen) for head, seen in of_each]) for x in (keys, values))
-                out[:, rows, heads] = kernel(q[:, rows, heads], *(x.transpose(0, 1)[None] for x in own), None)
+                seen_k, seen_v = (torch.stack([x[head].index_select(0, seen) for head, seen in of_each]) for x in (keys, values))
+                seen_by = heads
+            out[:, rows, seen_by] = kernel(q[:, rows, seen_by], seen_k.transpose(0, 1)[None], seen_v.transpose(0, 1)[None], None)
     return out
 
 
