@@ -62,6 +62,12 @@ CASES = {
     "sharded": Case([4], shared={"shard": True}),
     "sharded in 8 bits beside an adapter": Case([3], {"text_fp8": True}, {"shard": True}, adapter=True, file_in_8_bits=True),
     "sharded for two branches, with an adapter in 8 bits": Case([4], {"fp8": True}, {"shard": True}, TWO_BRANCHES, adapter=True),
+    "progressive": Case([2], {"progressive": "space-time"}, sampling=replace(SMALL, num_steps=4)),
+    "block-sparse": Case(
+        [2],
+        {"attention_density": 0.5, "sparse_pattern": "tiles"},
+        sampling=Sampling(height=96, width=96, num_frames=33, num_steps=3, seed=7),
+    ),
     "no seed": Case([2], sampling=replace(SMALL, seed=None)),
 }
 

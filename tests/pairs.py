@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,16 +33,17 @@ from hunyuan_video import checkpoint
 from hunyuan_video.assembly import Models, Training, assemble, check
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.pipefusion import one_step_old, spread_blocks
-from hunyuan_video.distributed.sequence import parallelize_sequence
+from hunyuan_video.distributed.sequence import parallelize_sequence, parts_of
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.world import Degrees, World, world_of_group
 from hunyuan_video.kernels.choice import use_attention
+from hunyuan_video.models.attention import matmul
 from hunyuan_video.models.text import without_skipped_layers
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, trunk
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.training.plan import gathered
-from hunyuan_video.transforms import chunk, fp8, lean
+from hunyuan_video.transforms import chunk, fp8, lean, sparse
 from hunyuan_video.transforms.ahead import Prepare, ahead
 from hunyuan_video.transforms.as_stored import leave_as_stored
 from hunyuan_video.transforms.chunk import in_chunks
@@ -52,6 +53,7 @@ from hunyuan_video.transforms.offload import offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import read_ahead
 from hunyuan_video.transforms.recompute import recompute_blocks
+from hunyuan_video.transforms.sparse import sparse_attention
 from hunyuan_video.transforms.step_cache import CachedSteps, first_block
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces
 
@@ -96,6 +98,7 @@ TRANSFORMS = {
     "sharded": Transform((shard,), {"shard": True}, ranks=2),
     "FSDP": Transform((shard,), trains=True, ranks=2),
     "PipeFusion": Transform((one_step_old,), {"pipefusion_patches": 4, "warmup_steps": 1}),
+    "block-sparse": Transform((sparse_attention,), {"attention_density": 0.5, "sparse_pattern": "tiles"}),
     "PipeFusion in stages": Transform(
         (spread_blocks, one_step_old), {"pipefusion_stages": 2, "pipefusion_patches": 3, "warmup_steps": 1}, ranks=2
     ),
@@ -103,7 +106,11 @@ TRANSFORMS = {
 }
 LEFT_OUT = 4  # of five calls the one that a step cache leaves out: the first three and the last are computed
 SHARDS = {"sharded", "FSDP"}
-CHANGE_VALUES = {"LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion", "first-block cache"}
+CHANGE_VALUES = {
+    *("LoRA merged", "LoRA live", "LoRA trained", "FP8", "FP8 matmul", "text FP8", "tiling", "PipeFusion", "first-block cache"),
+    "block-sparse",
+}
+BOXES = (4, 4)  # tokens of a block, and queries that share a list, so that the tiny clips have several
 
 
 @dataclass(frozen=True)
@@ -261,11 +268,24 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     in_patches = nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps)
     cache = CachedSteps(asked.runtime.step_cache, asked.runtime.cache_threshold or 0.0, LEFT_OUT + 1, world.total)
     few, one = patch.dict(lean.CHUNK, cpu=3), patch.object(lean, "GROUP_BYTES", 1)  # so that there are several of both
-    with few, one, Traded() as traded, in_patches, cache.inside(transformer):
+    with few, one, Traded() as traded, in_patches, cache.inside(transformer), sparsely(transformer, asked.runtime, world):
         tiling, calls, known = asked.runtime.vae_tiling, asked.calls, not asked.trains
         found = outcome(models, world.device, streamed, trains=asked.trains, tiling=tiling, calls=calls, run=run, known=known)
     assert (traded.count > 0) == (world.sequence is not None)
     return found
+
+
+@contextmanager
+def sparsely(model: HunyuanVideoTransformer, runtime: Runtime, world: World) -> Iterator[None]:
+    """As the pipeline does for a video, in a step that is sparse."""
+    if runtime.attention_density == 1:
+        yield
+        return
+    parts = partial(parts_of, ranks=1 if world.sequence is None else world.sequence.size)
+    with patch.object(sparse, "block_sizes", lambda _tokens: BOXES):
+        with sparse_attention(model, (3, 3, 2), runtime.attention_density, runtime.sparse_pattern, (0.0, 1.0), parts) as telling:
+            telling(lambda x, _sigma: x)(torch.empty(0), 0.5)
+            yield
 
 
 class Traded(TorchDispatchMode):
@@ -276,6 +296,22 @@ class Traded(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func.namespace == "c10d" and "alltoall" in func.__name__
         return func(*args, **(kwargs or {}))
+
+
+def in_boxes(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> Tensor:
+    """Attention where half of six blocks of four tokens are seen: of image tokens by those of their own box, and the two with text in them
+    by all. Tokens are in boxes along a Z-order curve: of the first frame, then of the others."""
+
+    def key(token: int) -> tuple[bool, list[str]]:
+        time, row, column = token // 6, token % 6 // 2, token % 2
+        bits = [f"{axis:02b}" for axis in (max(time - 1, 0), row, column)]
+        return time > 0, ["".join(of_axis) for of_axis in zip(*bits, strict=True)]
+
+    box = torch.full((23,), -1)
+    for place, token in enumerate(sorted(range(18), key=key)):
+        box[token] = place // 4 if place < 16 else -1
+    seen = (box == box[:, None]) | (box == -1) | (box == -1)[:, None]
+    return matmul(q, k, v, seen[None])
 
 
 class ByHand(nn.Module):
@@ -329,6 +365,7 @@ def by_hand(asked: Asked) -> dict[str, Tensor]:
     """The same without any transform; once for all pairs that say the same of the weights."""
     runtime, trained = asked.runtime, "LoRA trained" in asked.names
     settings = runtime.fp8, runtime.fp8_matmul, runtime.text_fp8, runtime.pipefusion_patches, runtime.vae_tiling, runtime.step_cache
+    settings += (runtime.attention_density,)
     key = (*settings, tuple(asked.seeds), asked.in_file, asked.trains, asked.trains_all_weights, trained)
     if key not in MADE_BY_HAND:
         MADE_BY_HAND[key] = _by_hand(asked)
@@ -370,6 +407,9 @@ def _by_hand(asked: Asked) -> dict[str, Tensor]:
             block.attention = Old(patches, num_txt=5, warmup_steps=1)
     if asked.runtime.step_cache != "off":
         transformer.trunk = LeavingOut()
+    if asked.runtime.attention_density < 1:
+        for block in transformer.blocks[1:]:
+            block.attention = in_boxes
     return outcome(models, HOME, [], trains=asked.trains, tiling=asked.runtime.vae_tiling, calls=asked.calls)
 
 

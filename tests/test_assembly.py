@@ -42,6 +42,20 @@ def test_exact_steps_without_patches_are_refused():
         check(Runtime(warmup_steps=3), World(CPU))
 
 
+@pytest.mark.parametrize(
+    ("runtime", "world", "training", "sentence"),
+    [
+        (Runtime(progressive_until=0.5), World(CPU), False, "progressive_until is 0.5, but no step is smaller"),
+        (Runtime(sparse_pattern="tiles"), World(CPU), False, "sparse_pattern is 'tiles', but attention_density is 1"),
+        (Runtime(progressive="time"), World(CPU), True, "progressive is 'time', which is for sampling"),
+        (Runtime(attention_density=0.5), World(CPU, size=2, degrees=Degrees(1, 2)), False, "with a ring no kernel sees all"),
+    ],
+)
+def test_what_would_leave_nothing_out_or_cannot_is_refused(runtime, world, training, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check(runtime, world, training=training)
+
+
 def test_patches_whose_blocks_are_gathered_are_refused():
     with pytest.raises(ValueError, match="shard would gather every block for every patch"):
         check(Runtime(pipefusion_patches=2, shard=True), World(CPU, size=2))

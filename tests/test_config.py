@@ -211,6 +211,19 @@ def test_step_caches_that_cannot_be_are_refused(setting, sentence):
         Runtime(**setting)
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"attention_density": 0.0}, "attention_density is 0.0; it must be above 0 and at most 1"),
+        ({"progressive_until": 1.0}, "progressive_until is 1.0; it must be a noise level between 0 and 1"),
+        ({"progressive": "time", "pipefusion_patches": 2}, "patches need the last step's keys, which are of another size"),
+    ],
+)
+def test_what_cannot_leave_anything_out_is_refused(setting, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Runtime(**setting)
+
+
 @pytest.mark.parametrize("kind", ["drift", "taylor", "first-block"])
 def test_a_step_cache_without_a_threshold_has_that_of_its_kind(kind):
     assert Runtime(step_cache=kind).cache_threshold == CACHE_THRESHOLDS[kind]

@@ -62,6 +62,10 @@ def refusal(asked: Asked) -> str | None:
         return "would copy weights into memory that are used in their file"
     if patches and asked.trains:
         return "pipefusion_patches are for inference"
+    if runtime.attention_density < 1 and asked.trains:
+        return "attention_density is for inference"
+    if runtime.attention_density < 1 and patches:
+        return "with pipefusion_patches no kernel sees all of a head's tokens"
     if patches and "sequence parallel" in asked.names:
         return "pipefusion_patches need every token's keys on one rank"
     if patches and runtime.shard:

@@ -31,7 +31,7 @@ from hunyuan_video.pictures import fill, read_image, read_picture
 from hunyuan_video.pipeline import BusyError, HunyuanVideo
 from hunyuan_video.request import Adapted, Adapter, Picture, Request, Strengths
 from hunyuan_video.sampling import initial_noise, linear_quadratic_sigmas, shifted_sigmas
-from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms import fp8, sparse
 from hunyuan_video.transforms.fp8 import Fp8Linear
 from hunyuan_video.transforms.lora import apply_lora, linear_layers
 from hunyuan_video.transforms.offload import on_device
@@ -229,6 +229,51 @@ def test_resuming_gives_exactly_the_same_frames(pipe, done):
 def test_resuming_with_latents_of_another_size_is_refused(pipe):
     with pytest.raises(ValueError, match="these settings need"):
         next(pipe.steps("A cat.", SMALL, resume=(1, torch.zeros(1, 4, 2, 4, 8))))
+
+
+GROWING = replace(SMALL, num_frames=9, num_steps=4)
+
+
+@pytest.fixture
+def growing(pipe, monkeypatch):
+    """In three stages: half of everything, half the frames, and all."""
+    monkeypatch.setattr(pipe, "runtime", Runtime(progressive="space-time", progressive_until=0.7))
+    return pipe
+
+
+def test_a_video_grows_and_its_estimate_is_always_whole(growing):
+    steps = [step for step in growing.steps("A cat.", GROWING) if step.stage == "denoise"]
+    assert [tuple(step.latents.shape[2:]) for step in steps] == [(2, 2, 4), (2, 4, 6), (3, 4, 6), (3, 4, 6)]
+    assert {tuple(step.estimate.shape[2:]) for step in steps} == {(3, 4, 6)}
+
+
+@pytest.mark.parametrize("done", [1, 2, 3, 4])
+def test_resuming_a_video_that_grows_gives_exactly_the_same_frames(growing, done):
+    whole = list(growing.steps("A cat.", GROWING))
+    *_, last = growing.steps("A cat.", GROWING, resume=(done, whole[done].latents))
+    assert np.array_equal(last.frames, whole[-1].frames)
+    assert not np.array_equal(last.frames, HunyuanVideo(growing.text_encoder, growing.transformer, growing.vae)("A cat.", GROWING).frames)
+
+
+def test_a_video_that_grows_begins_with_its_picture(pipe, monkeypatch):
+    monkeypatch.setattr(pipe, "runtime", Runtime(progressive="space"))
+    picture = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    steps = [step for step in pipe.steps("A cat.", GROWING, image=picture) if step.stage == "denoise"]
+    assert steps[0].latents.shape[-1] == 4 and torch.equal(steps[-1].latents[:, :, :1], pipe.encode(picture[None]))
+
+
+def test_half_the_frames_have_no_picture_among_them(growing):
+    with pytest.raises(ValueError, match="fewer frames, none of them the given picture; use 'space' or 'off'"):
+        next(growing.steps("A cat.", GROWING, image=np.zeros((32, 48, 3), np.uint8)))
+
+
+def test_a_density_makes_another_video_and_is_told(pipe, monkeypatch, caplog):
+    monkeypatch.setattr(sparse, "block_sizes", lambda _tokens: (4, 4))
+    exact = pipe("A cat.", GROWING)
+    monkeypatch.setattr(pipe, "runtime", Runtime(attention_density=0.4))
+    with caplog.at_level(logging.INFO):
+        found = pipe("A cat.", GROWING)
+    assert not torch.equal(found.latents, exact.latents) and "of its pairs in sparse steps" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -85,6 +85,19 @@ def test_stages_share_weights_keys_and_time():
     assert spread / alone == pytest.approx(19 / 64, rel=0.05)  # 16 patches, and 3 that wait, through a quarter of the blocks
 
 
+def test_fewer_pairs_and_smaller_steps_take_less_time():
+    video, exact = FullSampling(), Runtime()
+    whole, sparse, growing = (
+        plan.steps_of(Parts(), video, runtime)
+        for runtime in (exact, Runtime(attention_density=0.3), Runtime(progressive="space-time", progressive_until=0.5))
+    )
+    assert [(n, step.image) for n, step in whole] == [(50, 118_800)]
+    assert sparse[0][1].work(0).attention / whole[0][1].work(0).attention == pytest.approx(1 - 39 / 50 * 59 / 60 * 0.7)
+    assert [(n, step.image) for n, step in growing] == [(27, 17 * 23 * 40), (17, 17 * 45 * 80), (6, 118_800)]
+    seconds = [each.seconds for each in plan.predict(SHALLOW, video, [exact, Runtime(attention_density=0.3), Runtime(progressive="time")])]
+    assert max(seconds[1:]) < 0.8 * seconds[0]
+
+
 def test_denoising_takes_what_was_planned_from_the_allocator_itself(official_tree, monkeypatch, pytestconfig):
     if pytestconfig.getoption("nudge"):
         pytest.skip("--nudge takes memory of its own")

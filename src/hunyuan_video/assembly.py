@@ -183,6 +183,8 @@ def check(
         raise ValueError(f"offload is {runtime.offload!r}, but with shard no GPU has whole weights that could come and go.")
     if in_file and runtime.offload == "blocks":
         raise ValueError("offload is 'blocks', which would copy weights into memory that are used in their file; on a CPU, leave it out.")
+    if runtime.progressive != "off" and training:
+        raise ValueError(f"progressive is {runtime.progressive!r}, which is for sampling: trainings have one size a step; leave it out.")
     if runtime.wire == "fp8" and world.sequence is None:
         raise ValueError("wire is 'fp8', but no tokens are shared here, and nothing is sent that could be in 8 bits; leave it out.")
     if runtime.warmup_steps != Runtime.warmup_steps and runtime.pipefusion_patches is None:
@@ -203,6 +205,16 @@ def check(
     if runtime.pipefusion_patches is not None and runtime.shard:
         raise ValueError(
             "shard would gather every block for every patch of pipefusion_patches; leave it out: pipefusion_stages spread weights, too."
+        )
+    if runtime.sparse_pattern != Runtime.sparse_pattern and runtime.attention_density == 1:
+        raise ValueError(f"sparse_pattern is {runtime.sparse_pattern!r}, but attention_density is 1, which is all; leave it out.")
+    if runtime.attention_density < 1 and training:
+        raise ValueError("attention_density is for inference: what is left out has no gradient; train with 1.")
+    if runtime.attention_density < 1 and (runtime.pipefusion_patches is not None or world.degrees.ring > 1):
+        spread = "pipefusion_patches" if runtime.pipefusion_patches is not None else "a ring"
+        raise ValueError(
+            f"attention_density is {runtime.attention_density:g}, but with {spread} no kernel sees all of a head's tokens at once, to "
+            "choose of them; use 1, or Ulysses ranks alone."
         )
     if num_heads is not None:
         check_degrees(world.degrees, num_heads)

@@ -253,15 +253,16 @@ Attention = Literal[
     "cudnn", "flash", "flash-attn-2", "flash-attn-3", "flash-attn-4", "sage",
 ]
 # fmt: on
+Progressive = Literal["off", "time", "space", "space-time"]
 Speed = Literal["exact", "balanced", "fast", "draft"]
 
 # What each preset sets of the settings of a Runtime that are open, in groups: where the first of a group is given, the preset says nothing
 # of the others. All presets have the same groups, of what lives for one video; never how many steps or pixels, which are asked for.
 SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
-    "exact": (),
-    "balanced": (),
-    "fast": (),
-    "draft": (),
+    "exact": ({"step_cache": "off", "cache_threshold": None}, {"progressive": "off", "progressive_until": None}),
+    "balanced": ({"step_cache": "taylor", "cache_threshold": 0.05}, {"progressive": "off", "progressive_until": None}),
+    "fast": ({"step_cache": "taylor", "cache_threshold": 0.1}, {"progressive": "time", "progressive_until": 0.6}),
+    "draft": ({"step_cache": "taylor", "cache_threshold": 0.2}, {"progressive": "space-time", "progressive_until": 0.4}),
 }
 
 
@@ -309,17 +310,28 @@ class Runtime:
     """ranks that share the transformer's blocks, through which patches follow each other; changes no value"""
     warmup_steps: int = 1
     """the first steps, which are exact, where there are patches"""
-    step_cache: StepCache = "off"
+    step_cache: StepCache | None = None
     """leave out steps in which little changes, for another video, near the exact one: drift repeats the last velocity, taylor extrapolates
-    the last ones, first-block repeats what all blocks but the first add (docs/faster.md)"""
+    the last ones, first-block repeats what all blocks but the first add (default: as speed says; docs/faster.md)"""
     cache_threshold: float | None = None
     """by how much what is left out may be expected to err, relative to it; 0 leaves out nothing (default: a good one of each kind)"""
+    progressive: Progressive | None = None
+    """make the first steps with half the frames, with half the height and width, or both: another video, near the exact one
+    (default: as speed says; docs/faster.md)"""
+    progressive_until: float | None = None
+    """the noise level down to which steps have half the frames; where they are smaller, a higher one that follows from it. Lower is faster,
+    and loses details (default: 0.6)"""
+    attention_density: float = 1.0
+    """the share of all pairs of tokens that attention computes in most steps and blocks; 1: all of them, exactly (docs/faster.md)"""
+    sparse_pattern: Literal["tiles", "radial", "dynamic"] = "dynamic"
+    """which: of near tokens; fewer the farther in time; or chosen by what they hold"""
     timeout: int = 120
     """seconds for which one GPU waits for a sign of life from another before all end (docs/many-gpus.md)"""
 
     def __post_init__(self) -> None:
         check_types(self)
-        for group in SPEEDS[self.speed]:
+        in_patches = self.pipefusion_patches is not None or self.pipefusion_stages > 1  # with which nothing that a preset sets can go
+        for group in SPEEDS["exact" if in_patches else self.speed]:
             if getattr(self, next(iter(group))) is None:
                 for name in group:
                     if getattr(self, name) is None:  # filled in, so that what is recorded is what was used
@@ -345,7 +357,7 @@ class Runtime:
             f"offload is {self.offload!r}, but patches need every block again and again; use none or models, or more pipefusion_stages.",
         )
         if self.step_cache != "off" and self.cache_threshold is None:
-            object.__setattr__(self, "cache_threshold", CACHE_THRESHOLDS[self.step_cache])
+            object.__setattr__(self, "cache_threshold", CACHE_THRESHOLDS[str(self.step_cache)])
         require(
             self.cache_threshold is None or self.step_cache != "off",
             f"cache_threshold is {self.cache_threshold}, but step_cache is off and leaves out no step; give drift, taylor or first-block.",
@@ -358,6 +370,25 @@ class Runtime:
             self.step_cache == "off" or self.pipefusion_patches is None,
             f"step_cache is {self.step_cache!r}, but pipefusion_patches need the last step's keys, which a step that is left out does not "
             "make; leave out one of them.",
+        )
+        require(
+            0 < self.attention_density <= 1,
+            f"attention_density is {self.attention_density}; it must be above 0 and at most 1, which is exact.",
+        )
+        if self.progressive != "off" and self.progressive_until is None:
+            object.__setattr__(self, "progressive_until", 0.6)
+        require(
+            self.progressive_until is None or self.progressive != "off",
+            f"progressive_until is {self.progressive_until}, but no step is smaller; leave it out, or give progressive.",
+        )
+        require(
+            self.progressive_until is None or 0 < self.progressive_until < 1,
+            f"progressive_until is {self.progressive_until}; it must be a noise level between 0 and 1.",
+        )
+        require(
+            self.progressive == "off" or self.pipefusion_patches is None,
+            f"progressive is {self.progressive!r}, but patches need the last step's keys, which are of another size where the video grows; "
+            "leave one of the two out.",
         )
         require(1 <= self.timeout <= MAX_TIMEOUT, f"timeout is {self.timeout}; it must be between 1 and {MAX_TIMEOUT} seconds.")
         kind, _, index = self.device.partition(":")
@@ -376,7 +407,18 @@ class Runtime:
         return replace(self.at_speed("exact"), **plain)
 
 
-_INEXACT = ("attention", "fp8", "fp8_matmul", "text_fp8", "wire", "pipefusion_patches", "pipefusion_stages", "warmup_steps")
+_INEXACT = (
+    "attention",
+    "attention_density",
+    "sparse_pattern",
+    "fp8",
+    "fp8_matmul",
+    "text_fp8",
+    "wire",
+    "pipefusion_patches",
+    "pipefusion_stages",
+    "warmup_steps",
+)
 
 
 @dataclass(frozen=True)

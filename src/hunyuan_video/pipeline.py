@@ -14,11 +14,13 @@ import hashlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -30,7 +32,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from hunyuan_video import __version__, checkpoint, plan, weights
+from hunyuan_video import __version__, checkpoint, plan, progressive, weights
 from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
@@ -48,6 +50,7 @@ from hunyuan_video.distributed import cost, watch
 from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.pipefusion import one_step_old
+from hunyuan_video.distributed.sequence import parts_of
 from hunyuan_video.distributed.started import local_size
 from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.wire import Wire
@@ -57,7 +60,7 @@ from hunyuan_video.kernels import choice, table
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixels
 from hunyuan_video.pictures import fill, picture_of
 from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
@@ -67,13 +70,13 @@ from hunyuan_video.sampling import (
     classifier_free_guidance,
     estimate,
     initial_noise,
-    linear_quadratic_sigmas,
     official_noise,
-    shifted_sigmas,
+    sigmas_of,
 )
-from hunyuan_video.transforms.ahead import Prepare, ahead
+from hunyuan_video.transforms.ahead import ahead
 from hunyuan_video.transforms.lean import chunk_size, use_pieces
 from hunyuan_video.transforms.offload import on_device
+from hunyuan_video.transforms.sparse import sparse_attention, sparse_between
 from hunyuan_video.transforms.step_cache import CachedSteps
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
@@ -87,13 +90,16 @@ MARGIN = 10  # seconds in which a rank that is hung is found and named, before t
 @dataclass(frozen=True)
 class Step:
     """One piece of work done: `step` of `total` in `stage`. Latents are there from the first denoising step on, all frames at the last one
-    of decoding, and `new_frames` at each of these. `estimate` are the finished latents as a denoising step sees them, for a preview."""
+    of decoding, and `new_frames` at each of these. `estimate` are the finished latents as a denoising step sees them, for a preview.
+
+    Latents are what the next step begins with. With `Runtime.progressive` they are smaller before the early steps; the finished ones, and
+    the estimate, never are."""
 
     stage: plan.Stage
     step: int
     total: int
     provenance: Provenance
-    latents: Float[Tensor, "1 C T H W"] | None = None
+    latents: Float[Tensor, "1 C t h w"] | None = None
     frames: UInt8[np.ndarray, "F H2 W2 3"] | None = None
     new_frames: UInt8[np.ndarray, "_ H2 W2 3"] | None = None
     estimate: Float[Tensor, "1 C T H W"] | None = None
@@ -141,6 +147,11 @@ def _check_finite(latents: Tensor, step: int, total: int) -> None:
             f"The latents hold NaN or infinity after step {step} of {total}: some number was too large for its precision, or the weights "
             "are damaged; try --dtype bfloat16 or float32, --text-dtype float32, --attention sdpa, no --lora, or a lower --cfg-scale."
         )
+
+
+def _begun(latents: Tensor, first_frame: Tensor | None, stage: progressive.Stage) -> Tensor:
+    """What a stage begins with: these latents, except for a given first frame, which stays as it is ("token replace")."""
+    return latents if first_frame is None else torch.cat([progressive.clean(first_frame, stage), latents[:, :, 1:]], dim=2)
 
 
 @dataclass(frozen=True)
@@ -410,11 +421,16 @@ class HunyuanVideo:
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
     def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
-        shape = self.vae.config.latent_shape(options.num_frames, options.height, options.width)
-        if resume is not None and tuple(resume[1].shape) != shape:
-            raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(shape)}.")
+        shape, stages = self._shape(options), self._stages(options)
         if resume is not None and (needs := why_not_continued(options, self.runtime)) is not None:
             raise ValueError(f"This run cannot be continued: {needs}, which no file keeps; make the video from its first step.")
+        if resume is not None and tuple(resume[1].shape) != (needed := progressive.rest(stages, resume[0])[0].shape):
+            raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(needed)}.")
+        if request.image is not None and stages[0].shape[2] != shape[2]:
+            raise ValueError(
+                f"progressive is {self.runtime.progressive!r}, whose first steps have fewer frames, none of them the given picture; "
+                "use 'space' or 'off'."
+            )
         patches = self.runtime.pipefusion_patches
 
         negative = request.negative_prompt
@@ -427,30 +443,61 @@ class HunyuanVideo:
         if request.image is not None:
             first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
         yield Step("encode", 1, 1, provenance)
-        sigmas = self.sigmas(options)
-        done, latents = resume or (0, self._noise(shape, options, first_frame))
-        if done > 0:
+        done, latents = resume or (0, None)
+        if latents is not None and done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        cache = CachedSteps(self.runtime.step_cache, self.runtime.cache_threshold or 0.0, options.num_steps, self.world.total)
-        clean_frames = 0 if first_frame is None else 1
-        with (
-            on_device(self.transformer, self.device, self.streamed, repeated=True),
-            in_patches,
-            self._ahead(sigmas, clean_frames) as prepare,
-            cache.inside(self.transformer),
-        ):
-            velocity = self._velocity(features, options, clean_frames, prepare, cache)
-            before = latents = latents.to(self.device, torch.float32)
-            solver = SOLVERS[options.solver]
-            for index, latents in enumerate(solver(velocity, latents, sigmas[done:]), start=done + 1):  # noqa: B020
-                _check_finite(latents, index, options.num_steps)
-                near = estimate(before, latents, sigmas[index - 1], sigmas[index])
-                yield Step("denoise", index, options.num_steps, provenance, latents, estimate=near, computed=cache.computed)
-                before = latents
-        if self.runtime.step_cache != "off":
-            log.info("Of %d evaluations of the transformer %d were computed.", cache.asked, cache.computed)
+        denoising = closing(self._denoise(features, options, first_frame, done, latents))
+        with on_device(self.transformer, self.device, self.streamed, repeated=True), in_patches, denoising as denoised:
+            for done, latents, near, computed in denoised:
+                yield Step("denoise", done, options.num_steps, provenance, latents, estimate=near, computed=computed)
+        assert latents is not None
         yield from self.decoding(latents, provenance)
+
+    def _denoise(
+        self, features: TextFeatures, options: FullSampling, first_frame: Tensor | None, done: int, latents: Tensor | None
+    ) -> Generator[tuple[int, Tensor, Tensor, int], None, None]:
+        """The steps after the `done` ones, which left `latents`, or from noise: the number of each, what the next begins with, the finished
+        latents as it sees them, and how many evaluations of the transformer were computed so far. What a step cache and a solver remember
+        is of one stage's size."""
+        sigmas, stages, shape = self.sigmas(options), self._stages(options), self._shape(options)
+        if latents is None:
+            latents = _begun(progressive.cut(self._noise(options), stages[0].shape), first_frame, stages[0])
+        before = latents = latents.to(self.device, torch.float32)
+        left, clean_frames, runtime = progressive.rest(stages, done), 0 if first_frame is None else 1, self.runtime
+        caches: list[CachedSteps] = []
+        with self._conditions(features, options, clean_frames) as condition:
+            for stage, following in zip(left, [*left[1:], None], strict=True):
+                told = [stage.told(sigma) for sigma in sigmas[done : stage.stop + 1]]
+                cached = CachedSteps(
+                    runtime.step_cache or "off", runtime.cache_threshold or 0.0, stage.stop - stage.start, self.world.total
+                )
+                caches.append(cached)
+                with cached.inside(self.transformer), self._sparsely(stage, sigmas) as sparsely:
+                    velocity = sparsely(self._velocity(options, clean_frames, stage, condition, cached))
+                    solved = SOLVERS[options.solver](velocity, latents, told)
+                    for (sigma, next_sigma), latents in zip(pairwise(told), solved, strict=True):
+                        done += 1
+                        _check_finite(latents, done, options.num_steps)
+                        near = progressive.full_size(estimate(before, latents, sigma, next_sigma), stage, shape)
+                        before = latents
+                        if done == stage.stop and following is not None:
+                            moved = progressive.move_up(latents, stage, following, sigmas[done], self._noise(options))
+                            before = latents = _begun(moved, first_frame, following)
+                        yield done, latents, near, sum(each.computed for each in caches)
+        if runtime.step_cache != "off":
+            asked, computed = (sum(getattr(each, name) for each in caches) for name in ("asked", "computed"))
+            log.info("Of %d evaluations of the transformer %d were computed.", asked, computed)
+
+    def _sparsely(self, stage: progressive.Stage, sigmas: list[float]) -> AbstractContextManager[Callable[[Velocity], Velocity]]:
+        """For the steps of one stage, which is one grid of tokens."""
+        density, pattern, sequence = self.runtime.attention_density, self.runtime.sparse_pattern, self.world.sequence
+        if density == 1:
+            return nullcontext(lambda velocity: velocity)
+        low, high = map(stage.told, sparse_between(sigmas))
+        ranks = 1 if sequence is None else sequence.size
+        grid = self.transformer.config.grid(stage.shape)
+        return sparse_attention(self.transformer, grid, density, pattern, (low, high), partial(parts_of, ranks=ranks))
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
         """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
@@ -465,9 +512,7 @@ class HunyuanVideo:
 
     def sigmas(self, options: FullSampling) -> list[float]:
         """Noise levels from 1 to 0, one more than there are steps."""
-        if options.schedule == "linear-quadratic":
-            return linear_quadratic_sigmas(options.num_steps, options.linear_steps).tolist()
-        return shifted_sigmas(options.num_steps, float(options.shift)).tolist()
+        return sigmas_of(options)
 
     def decode(self, latents: Float[Tensor, "1 C T H W"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
         """Latents as sampled (scaled) to frames."""
@@ -508,6 +553,14 @@ class HunyuanVideo:
     def _once(self, work: Callable[[], Result]) -> Result:
         """What the first rank makes, for all of this pipeline's. Others' ranks may have other pipelines, as in a training."""
         return once(work) if self.world.size > 1 else work()
+
+    def _shape(self, options: FullSampling) -> tuple[int, ...]:
+        """Of finished latents."""
+        return self.vae.config.latent_shape(options.num_frames, options.height, options.width)
+
+    def _stages(self, options: FullSampling) -> list[progressive.Stage]:
+        patch_size = self.transformer.config.patch_size
+        return progressive.stages(self._shape(options), self.sigmas(options), self.runtime, patch_size)
 
     @property
     def _run(self) -> Run:
@@ -565,38 +618,51 @@ class HunyuanVideo:
             rewriting=request.rewriting,
         )
 
-    def _noise(self, shape: tuple[int, ...], options: FullSampling, first_frame: Tensor | None) -> Tensor:
-        """Where sampling starts: noise, except for a given first frame, which stays as it is ("token replace")."""
+    def _noise(self, options: FullSampling) -> Tensor:
+        """Of a seed, at full size."""
+        shape = self._shape(options)
         official = options.noise == "official"
-        noise = official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
-        return noise if first_frame is None else torch.cat([first_frame, noise[:, :, 1:]], dim=2)
+        return official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
 
-    def _ahead(self, sigmas: Sequence[float], clean_frames: int) -> AbstractContextManager[Prepare]:
-        """All that the model needs to know of these noise levels, once for the video."""
-        ts = [self._t(sigma) for sigma in sigmas[:-1]]
-        return ahead(self.transformer, ts, clean_frames, lambda module: on_device(module, self.device))
+    @contextmanager
+    def _conditions(self, features: TextFeatures, options: FullSampling, clean_frames: int) -> Iterator[Callable[[int], Condition]]:
+        """What the model needs to know of a branch of guidance: the text, and the negative one after it, once for the video and all its
+        noise levels."""
+        sigmas = self.sigmas(options)
+        levels = {stage.told(sigma) for stage in self._stages(options) for sigma in sigmas[stage.start : stage.stop + 1]} - {0.0}
+        # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
+        dtype = features.states.dtype
+        guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
+        ts = [self._t(sigma) for sigma in sorted(levels)]
+        with ahead(self.transformer, ts, clean_frames, lambda module: on_device(module, self.device)) as prepare:
+            yield cache(
+                lambda row: prepare(row, features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
+            )
 
     def _t(self, sigma: float) -> Float[Tensor, " 1"]:
         """A noise level as the model knows it: float32, as in the official scheduler."""
         return torch.full((1,), sigma, device=self.device) * 1000
 
-    def _velocity(self, features: TextFeatures, options: FullSampling, clean_frames: int, prepare: Prepare, cache: CachedSteps) -> Velocity:
-        """The model as a function of latents and noise level; the text, and the negative one after it, is embedded once, here. Each branch
-        leaves out what the cache says."""
-        model, dtype = self.transformer, features.states.dtype
-        # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
-        guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
-
-        rope = model.rope(self.vae.config.latent_shape(options.num_frames, options.height, options.width), self.device)  # once a video
+    def _velocity(
+        self,
+        options: FullSampling,
+        clean_frames: int,
+        stage: progressive.Stage,
+        condition: Callable[[int], Condition],
+        cached: CachedSteps,
+    ) -> Velocity:
+        """The model as a function of a stage's latents and noise level. Each branch leaves out what the cache says."""
+        model = self.transformer
+        rope = progressive.rope(model, stage.shape, self._shape(options), self.device)
 
         def branch(row: int) -> Velocity:
-            condition = prepare(row, features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
+            known = condition(row)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
-                v = model(x, self._t(sigma), condition, clean_frames, rope)
+                v = model(x, self._t(sigma), known, clean_frames, rope)
                 return F.pad(v[:, :, clean_frames:], (0, 0, 0, 0, clean_frames, 0))  # a given frame does not move
 
-            return cache.of_branch(velocity)
+            return cached.of_branch(velocity)
 
         if options.cfg_scale == 1:
             return branch(0)

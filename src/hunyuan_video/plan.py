@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig
 
+from hunyuan_video import progressive
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.stored import open_transformer
@@ -51,10 +52,12 @@ from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.sampling import sigmas_of
 from hunyuan_video.transforms import fp8, step_cache
 from hunyuan_video.transforms.ahead import ahead, early_tensors
 from hunyuan_video.transforms.lora import Lora, LoraLinear, Strength
 from hunyuan_video.transforms.offload import tensors_of
+from hunyuan_video.transforms.sparse import mean_density
 from hunyuan_video.transforms.tiling import decode_pieces
 from hunyuan_video.video import to_levels
 from hunyuan_video.weights import Weights, is_large
@@ -356,12 +359,14 @@ def _predict(
         once(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
 
-    step = Step(tokens_of(parts, sampling), MAX_TEXT_TOKENS, degrees, Wire(runtime.wire), config=parts.transformer)
+    stepped = steps_of(parts, sampling, runtime, degrees)
+    tokens = _mean([(n, step.work(0).tokens) for n, step in stepped])
     in_8_bits = [module for module in transformer.modules() if isinstance(module, fp8.Fp8Linear)]
     expanded = sum(module.weight.numel() for module in in_8_bits if module.product is fp8.expanded)
     rate, sizes = card.flops * card.efficiency, tiles((shape[2], shape[3], shape[4])) if runtime.vae_tiling else [1.0]
-    saved = step.work(0).tokens * (1 - 1 / FASTER_IN_8_BITS) / rate / stages if runtime.fp8_matmul else 0.0
-    stepping = step_seconds(step, card).total if stages == 1 else work[1].operations / rate
+    saved = tokens * (1 - 1 / FASTER_IN_8_BITS) / rate / stages if runtime.fp8_matmul else 0.0
+    seconds = _mean([(n, step_seconds(step, card).total) for n, step in stepped])
+    stepping = seconds if stages == 1 else work[1].operations / rate
     computing = [
         work[0].operations / rate,
         stepping - saved + expanded * 5 / card.moved,  # one byte read; two written, and read by the product
@@ -404,6 +409,23 @@ def _spread(text: nn.ModuleDict, transformer: HunyuanVideoTransformer, vae: Caus
 def tokens_of(parts: Parts, sampling: FullSampling) -> int:
     """Image tokens of a video."""
     return math.prod(parts.transformer.grid(parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)))
+
+
+def steps_of(parts: Parts, sampling: FullSampling, runtime: Runtime, degrees: Degrees = Degrees()) -> list[tuple[int, Step]]:  # noqa: B008
+    """How many steps of which kind denoise a video: those of smaller grids first. Their attention is as dense as all are on average."""
+    config, full = parts.transformer, parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
+    density = mean_density(runtime.attention_density, sampling.num_steps, config.num_double_blocks + config.num_single_blocks)
+    return [
+        (
+            stage.stop - stage.start,
+            Step(math.prod(config.grid(stage.shape)), degrees=degrees, wire=Wire(runtime.wire), density=density, config=config),
+        )
+        for stage in progressive.stages(full, sigmas_of(sampling), runtime, config.patch_size)
+    ]
+
+
+def _mean(counted: Sequence[tuple[int, float]]) -> float:
+    return sum(n * value for n, value in counted) / sum(n for n, _ in counted)
 
 
 # What the stages of the pipeline do, on the meta device.

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hunyuan_video.config import FullSampling
+
 Velocity = Callable[[Tensor, float], Tensor]
 Solver = Callable[[Velocity, Float[Tensor, "*shape"], list[float]], Iterator[Float[Tensor, "*shape"]]]
 
@@ -35,6 +37,13 @@ def linear_quadratic_sigmas(num_steps: int, linear_steps: int | None = None, thr
     sigmas = 1 - slope * step - curvature * (step - linear).clamp(min=0) ** 2
     sigmas[-1] = 0
     return sigmas.float()
+
+
+def sigmas_of(sampling: FullSampling) -> list[float]:
+    """A video's noise levels from 1 to 0, one more than there are steps."""
+    if sampling.schedule == "linear-quadratic":
+        return linear_quadratic_sigmas(sampling.num_steps, sampling.linear_steps).tolist()
+    return shifted_sigmas(sampling.num_steps, sampling.shift).tolist()
 
 
 def euler(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -> Iterator[Float[Tensor, "*shape"]]:

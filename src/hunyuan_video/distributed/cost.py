@@ -66,6 +66,7 @@ class Step:
     wire: Wire = Wire.EXACT
     itemsize: int = 2
     branches: int = 1
+    density: float = 1.0  # the share of all pairs of tokens that attention computes
     config: TransformerConfig = TransformerConfig()  # noqa: RUF009 (frozen)
 
     @property
@@ -89,7 +90,7 @@ class Step:
         modulation = (12 * config.num_double_blocks + 3 * config.num_single_blocks + 2) * size**2
         return Work(
             2 * (self.blocks * layer * (images[rank] + texts[rank]) + final * images[rank]),
-            4 * self.blocks * heads * config.head_dim * group * (self.image + self.text),
+            round(self.density * 4 * self.blocks * heads * config.head_dim * group * (self.image + self.text)),
             2 * (self.image * config.in_channels * patch * size + refiner + timesteps + modulation),
         )
 
@@ -117,7 +118,7 @@ class Step:
     @property
     def unevenness(self) -> float:
         """The slowest rank's operations beside an even share of one rank's."""
-        alone = Step(self.image, self.text, config=self.config).work(0).total
+        alone = Step(self.image, self.text, density=self.density, config=self.config).work(0).total
         return self.work(self.slowest).total * self.degrees.ranks / alone
 
     @cached_property

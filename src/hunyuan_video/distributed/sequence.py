@@ -63,6 +63,11 @@ def shares(total: int, ranks: int) -> list[int]:
     return [(total + ranks - 1 - rank) // ranks for rank in range(ranks)]
 
 
+def parts_of(image: int, text: int, ranks: int) -> list[tuple[int, int]]:
+    """How so many image and text tokens lie on the ranks, and, where these have traded them for heads, one after the other."""
+    return list(zip(shares(image, ranks), shares(text, ranks)[::-1], strict=True))  # who has one more of these has one less of those
+
+
 def cut_tokens(predict: TrunkFn, groups: SequenceGroups, wire: Wire) -> TrunkFn:
     """Predict on this rank's tokens, and gather the image tokens' values, which are few, of all."""
 
@@ -74,7 +79,7 @@ def cut_tokens(predict: TrunkFn, groups: SequenceGroups, wire: Wire) -> TrunkFn:
             raise ValueError(
                 f"{ranks} ranks cannot share a video of {img.shape[1]} tokens, of which each needs one; use fewer, or more pixels."
             )
-        of_img, of_txt = shares(img.shape[1], ranks), shares(txt.shape[1], ranks)[::-1]  # who has one more of these has one less of those
+        of_img, of_txt = (list(sizes) for sizes in zip(*parts_of(img.shape[1], txt.shape[1], ranks), strict=True))
         start = sum(of_img[:rank])
         mask = ctx.mask
         if mask is not None:  # in the order in which the tokens lie: each rank's image, then its text

@@ -1,0 +1,44 @@
+"""What block-sparse attention gains of what it leaves out: its time beside dense attention's, each with the choice of blocks.
+
+OMP_NUM_THREADS=1 python benchmarks/sparse_attention.py --dtype float32
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import torch
+from measure import take_turns
+
+from hunyuan_video.kernels.sparse import seen_pairs
+from hunyuan_video.models.attention import sdpa
+from hunyuan_video.transforms.sparse import Video
+
+GRID, TEXT, HEADS, HEAD_DIM = (9, 32, 32), 64, 2, 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    tokens = math.prod(GRID) + TEXT
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, tokens, HEADS, HEAD_DIM, generator=draw).to(getattr(torch, arguments.dtype)) for _ in range(3))
+    videos = {}
+    for pattern in ("tiles", "dynamic"):
+        for density in (0.3, 0.5):
+            video = videos[f"{pattern} {density}"] = Video(GRID, density, pattern, lambda image, text: [(image, text)])
+            video.is_sparse = True
+    calls = {name: (lambda video=video: video.attend(sdpa, q, k, v, None)) for name, video in videos.items()}
+    seconds = take_turns({"dense": lambda: sdpa(q, k, v, None)} | calls, torch.device("cpu"), arguments.repeats)
+    print(f"{tokens} tokens, {HEADS} heads of {HEAD_DIM}, {arguments.dtype}, 1 thread; dense {1000 * seconds['dense']:.0f} ms")
+    for name, video in videos.items():
+        seen, taken = seen_pairs(video.lists(q, k), tokens), seconds[name] / seconds["dense"]
+        print(f"{name:12} computes {seen:.3f} of the pairs in {taken:.3f} of the time: {(1 - taken) / (1 - seen):.0%} of what it saves")
+
+
+if __name__ == "__main__":
+    main()
