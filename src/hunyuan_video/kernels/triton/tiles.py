@@ -1,0 +1,36 @@
+"""How much of an attention a program does at a time, by the kind of GPU: as much as fits into registers without spills, and into shared memory.
+
+tests/kernels/test_triton_compiles.py compiles every one, and holds it to that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class Tiles(NamedTuple):
+    queries: int
+    keys: int
+    warps: int
+    stages: int  # blocks of keys and values on their way while others are multiplied
+
+
+LARGE = {16: Tiles(128, 64, 8, 3), 8: Tiles(128, 64, 8, 4)}  # by bits; 163 KiB of shared memory and more
+SMALL = {16: Tiles(64, 64, 4, 2), 8: Tiles(64, 64, 4, 3)}  # 99 KiB
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """Of a GPU; where Triton's interpreter stands in for one, that of a Hopper."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Whether it multiplies float8_e4m3fn."""
+    return capability(device) >= (8, 9)
+
+
+def tiles_for(device: torch.device, bits: int) -> Tiles:
+    """For operands of 16 bits (or 32) or of 8."""
+    return (LARGE if capability(device) in ((8, 0), (9, 0), (10, 0), (10, 3)) else SMALL)[8 if bits == 8 else 16]
