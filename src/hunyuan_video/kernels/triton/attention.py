@@ -41,10 +41,11 @@ def see_keys(
     q, q_scale, k, v, k_scale, block, most, total, seen, keys, scale, k_token, v_token, v_dim,
     DIM: tl.constexpr, KEYS: tl.constexpr, IN_8_BITS: tl.constexpr, HEADROOM: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    key, feature = block * KEYS + tl.arange(0, KEYS), tl.arange(0, DIM)
-    place_k = k + key[:, None].to(tl.int64) * k_token + feature[None, :]
-    place_v = v + key[:, None].to(tl.int64) * v_token + feature[None, :] * v_dim
-    if MASKED:
+    start, row, feature = (block * KEYS).to(tl.int64), tl.arange(0, KEYS), tl.arange(0, DIM)
+    key = block * KEYS + row
+    place_k = k + start * k_token + (row[:, None] * k_token + feature[None, :])  # few of 64 bits, which take two registers each
+    place_v = v + start * v_token + (row[:, None] * v_token + feature[None, :] * v_dim)
+    if MASKED and not IN_8_BITS:  # which are padded
         k_block, v_block = tl.load(place_k, key[:, None] < keys, 0.0), tl.load(place_v, key[:, None] < keys, 0.0)
     else:
         k_block, v_block = tl.load(place_k), tl.load(place_v)
@@ -67,9 +68,9 @@ def see_keys(
 @triton.jit
 @no_type_check
 def attend(
-    q, k, v, out, q_scale, k_scale, v_scale, v_mean, indices, counts,
+    q, k, v, out, q_scale, k_scale, v_scale, v_mean, indices, counts, list_head, list_query, count_head,
     q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head, v_dim, out_batch, out_token, out_head,
-    q_scale_head, k_scale_head, list_head, list_query, count_head, scale, heads, queries, keys,
+    q_scale_head, k_scale_head, scale, heads, queries, keys,
     DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, IN_8_BITS: tl.constexpr, HEADROOM: tl.constexpr,
     QUERY_BLOCK: tl.constexpr, KEY_BLOCK: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
@@ -77,8 +78,9 @@ def attend(
     batch, head = (both // heads).to(tl.int64), (both % heads).to(tl.int64)
     query, feature = start * QUERIES + tl.arange(0, QUERIES), tl.arange(0, DIM)
     there = query[:, None] < queries
-    at = query[:, None].to(tl.int64)
-    q_block = tl.load(q + batch * q_batch + head * q_head + at * q_token + feature[None, :], there, 0.0)
+    first = (start * QUERIES).to(tl.int64)
+    row = tl.arange(0, QUERIES)[:, None]
+    q_block = tl.load(q + batch * q_batch + head * q_head + first * q_token + (row * q_token + feature[None, :]), there, 0.0)
     k += batch * k_batch + head * k_head
     v += batch * v_batch + head * v_head
     of_queries = tl.full([QUERIES], 1.0, tl.float32)
@@ -91,9 +93,9 @@ def attend(
     seen = tl.zeros([QUERIES, DIM], tl.float32)
     if KEY_BLOCK > 0:
         PARTS: tl.constexpr = KEY_BLOCK // KEYS
-        row = start * QUERIES // QUERY_BLOCK
-        indices += head * list_head + row.to(tl.int64) * list_query
-        for i in range(0, tl.load(counts + head * count_head + row) * PARTS):
+        listed = start * QUERIES // QUERY_BLOCK
+        indices += head * list_head + listed.to(tl.int64) * list_query
+        for i in range(0, tl.load(counts + head * count_head + listed) * PARTS):
             block = tl.load(indices + i // PARTS) * PARTS + i % PARTS
             most, total, seen = see_keys(
                 q_block, of_queries, k, v, k_scale, block, most, total, seen, keys, scale, k_token, v_token, v_dim,
@@ -115,7 +117,7 @@ def attend(
     if IN_8_BITS:
         channel = both.to(tl.int64) * DIM + feature
         seen = seen * tl.load(v_scale + channel)[None, :] + tl.load(v_mean + channel)[None, :]
-    place = out + batch * out_batch + head * out_head + at * out_token + feature[None, :]
+    place = out + batch * out_batch + head * out_head + first * out_token + (row * out_token + feature[None, :])
     tl.store(place, seen.to(out.dtype.element_ty), there)
 
 
@@ -131,23 +133,23 @@ def launch(
 ) -> Float[Tensor, "B L0 H D"]:
     """Fill `out`, whose tokens and `keys` may be fewer than padded ones."""
     batches, queries, heads, dim = out.shape
-    query_block, key_block = (queries, keys) if blocks is None else (blocks.query_block, blocks.key_block)
-    rows, columns = min(tiles.queries, query_block), min(tiles.keys, key_block)
-    if blocks is None:
-        rows, columns, query_block, key_block = tiles.queries, tiles.keys, 0, 0
-        lists = (out, out, 0, 0, 0)
-    else:
-        by_head = len(blocks.indices) > 1
-        lists = (blocks.indices, blocks.counts, *(blocks.indices.stride()[:2]), blocks.counts.stride(0))
-        lists = (*lists[:2], lists[2] * by_head, lists[3], lists[4] * by_head)
-    indices, counts, *list_strides = lists
+    query_block, key_block, *lists = (0, 0, out, out, 0, 0, 0) if blocks is None else _lists(blocks)
+    rows, columns = (min(pair) for pair in zip(tiles, (query_block or tiles.queries, key_block or tiles.keys), strict=False))
     scales = (out,) * 4 if rounded is None else rounded[3:]
     scale_heads = (0, 0) if rounded is None else (rounded.q_scale.shape[-1], rounded.k_scale.shape[-1])
     attend[triton.cdiv(queries, rows), batches * heads](
-        q, k, v, out, *scales, indices, counts,
+        q, k, v, out, *scales, *lists,
         *q.stride()[:3], *k.stride()[:3], *v.stride(), *out.stride()[:3],
-        *scale_heads, *list_strides, dim**-0.5 * math.log2(math.e), heads, queries, keys,
+        *scale_heads, dim**-0.5 * math.log2(math.e), heads, queries, keys,
         dim, rows, columns, rounded is not None, HEADROOM if v.dtype == torch.float8_e4m3fn else 0.0,
-        query_block, key_block, keys % columns > 0, num_warps=tiles.warps, num_stages=tiles.stages,
+        query_block, key_block, keys % columns > 0, num_warps=tiles.warps * rows // tiles.queries, num_stages=tiles.stages,
     )  # fmt: skip
     return out
+
+
+def _lists(blocks: BlockLists) -> tuple[int, int, Tensor, Tensor, int, int, int]:
+    """The sizes of blocks, their lists and counts, and the steps in memory: from head to head of lists, from list to list, and of counts."""
+    indices, counts = blocks.indices.contiguous(), blocks.counts.contiguous()
+    heads, lists, most = indices.shape
+    by_head = heads > 1
+    return blocks.query_block, blocks.key_block, indices, counts, by_head * lists * most, most, by_head * lists

@@ -51,7 +51,8 @@ def round_block(
         bits ^= bits >> 4
         bits ^= bits >> 2
         bits ^= bits >> 1
-        numbers = tl.dot(numbers, 1.0 - 2.0 * (bits & 1).to(tl.float32), input_precision="tf32") * DIM**-0.5
+        signs = 1 - 2 * (bits & 1)
+        numbers = tl.dot(numbers.to(tl.bfloat16), signs.to(tl.bfloat16)) * DIM**-0.5
     largest = tl.max(tl.abs(numbers), axis=1, keep_dims=True)
     if BY_TOKEN:
         step = tl.maximum(largest / LARGEST, 1.0e-30)
@@ -127,7 +128,7 @@ def _turned(
     scale = torch.empty(batches, heads, padded if by_token else padded // block, dtype=torch.float32, device=x.device)
     round_block[padded // block, batches * heads](
         x, x if mean is None else mean, out, scale, *x.stride()[:3], heads, tokens, padded, factor,
-        dim, block, LARGEST[dtype], rotate, mean is not None, by_token, dtype == torch.int8, num_warps=4,
+        dim, block, LARGEST[dtype], rotate, mean is not None, by_token, dtype == torch.int8, num_warps=8,
     )  # fmt: skip
     return out.transpose(1, 2), scale
 

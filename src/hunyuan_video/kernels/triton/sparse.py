@@ -1,0 +1,29 @@
+"""Attention of each block of queries to a list of blocks of keys, on a GPU.
+
+Letters: B batch, L query tokens, S key tokens, H heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.triton.attention import launch
+from hunyuan_video.kernels.triton.eight_bits import Numbers, attend_in_8_bits
+from hunyuan_video.kernels.triton.tiles import tiles_for
+
+
+def block_sparse(
+    q: Float[Tensor, "B L H D"],
+    k: Float[Tensor, "B S H D"],
+    v: Float[Tensor, "B S H D"],
+    blocks: BlockLists,
+    numbers: Numbers | None = None,
+) -> Float[Tensor, "B L H D"]:
+    """Attention with the keys of `blocks` alone, as if there were no others; in the input's dtype, or in 8 bits."""
+    if numbers is not None:
+        return attend_in_8_bits(q, k, v, numbers, blocks)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    return launch(q, k, v, torch.empty_like(q, memory_format=torch.contiguous_format), k.shape[1], tiles_for(q.device, 16), None, blocks)
