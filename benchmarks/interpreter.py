@@ -1,6 +1,6 @@
 """Triton's kernels on a CPU: set TRITON_INTERPRET=1 before anything imports Triton, and call `repair`.
 
-    TRITON_INTERPRET=1 python -c "import interpreter; interpreter.repair(); ..."
+TRITON_INTERPRET=1 python -c "import interpreter; interpreter.repair(); ..."
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequen
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels.choice import check_attention, use_attention
-from hunyuan_video.models.attention import KINDS
+from hunyuan_video.kernels.choice import ATTENTION, check_attention, use_attention
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms import fp8
@@ -97,7 +96,7 @@ def assemble(
             fp8.multiply_in_8_bits(transformer)
         # The kernel before what wraps it. "auto" depends on the length, and is chosen for each video.
         if runtime.attention != "auto":
-            use_attention(transformer, KINDS[runtime.attention])
+            use_attention(transformer, ATTENTION[runtime.attention])
         # Inside sequence parallelism, so that a block computed again trades tokens again, in step with the other ranks.
         if training is not None and training.checkpoint_activations:
             recompute_blocks(transformer)
@@ -150,6 +149,11 @@ def check(runtime: Runtime, world: World, *, num_heads: int | None = None, in_fi
         ValueError: says what cannot, and why.
     """
     check_attention(runtime.attention, world.device, training=training)
+    if runtime.attention in ("int8", "fp8") and world.degrees.ring > 1:
+        raise ValueError(
+            f"attention is {runtime.attention!r}, which sees all keys at once, but with ring_degree {world.degrees.ring} they come in "
+            "parts; use sdpa, or Ulysses alone."
+        )
     if runtime.fp8_matmul and training:
         raise ValueError("fp8_matmul rounds activations, which have no gradient then: it is for inference; train with fp8 alone.")
     if runtime.fp8_matmul:

@@ -228,9 +228,10 @@ class Runtime:
     """auto: float16 on CUDA; on a CPU as above"""
     text_dtype: DType = "auto"
     """auto: float16 on CUDA; on a CPU as above"""
-    attention: Literal["auto", "sdpa", "matmul", "chunked"] = "auto"
+    attention: Literal["auto", "sdpa", "matmul", "chunked", "int8", "fp8"] = "auto"
     """sdpa: PyTorch's fused kernels; matmul: two matrix products, for short sequences; chunked: the same in pieces for a CPU's cache; auto:
-    on a CPU the faster of sdpa and chunked, measured once at about the video's length and recorded, else sdpa"""
+    on a CPU the faster of sdpa and chunked, measured once at about the video's length and recorded, else sdpa; int8, fp8:
+    in 8 bits on a GPU, which changes the video a little (docs/attention.md)"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models", "blocks", "auto"] = "none"

@@ -72,8 +72,4 @@ def resources(kernel: Any, capability: int, folder: Path) -> Compiled:
     path.write_bytes(kernel.asm["cubin"])
     said = subprocess.run([CUOBJDUMP, "-res-usage", path], capture_output=True, text=True, check=True, timeout=30).stdout
     used = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
-    return Compiled(
-        kernel.metadata.name, capability, used["REG"], used["STACK"] + used["LOCAL"], kernel.metadata.shared, kernel.asm["ptx"]
-    )
-
-
+    return Compiled(kernel.metadata.name, capability, used["REG"], used["STACK"] + used["LOCAL"], kernel.metadata.shared, kernel.asm["ptx"])

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from hunyuan_video.kernels.triton import by_name
 from hunyuan_video.models.attention import KINDS, AttentionFn, sdpa
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ QUERIES = 1024
 KEYS = 2**14  # beyond, no cache holds the scores, and more keys only take longer
 ROUNDS = 6  # at most, and the first one only warms up
 SECONDS = 0.25  # after which no other round begins
+
+ATTENTION: dict[str, AttentionFn] = {**KINDS, **by_name.BY_NAME}  # by the names of `Runtime.attention`
 
 _fastest: dict[tuple[object, ...], str] = {}
 
@@ -53,7 +56,9 @@ def for_training(device: torch.device) -> Literal["matmul", "sdpa"]:
 
 
 def check_attention(name: str, device: torch.device, *, training: bool) -> None:
-    """Raises a ValueError for a kernel that is not made for a device, or for going backward."""
+    """Raises a ValueError for a kernel that is not made for a device, or for going backward; an ImportError for one that needs Triton."""
+    if name in by_name.BY_NAME:
+        by_name.check(name, device, training=training)
     if name == "chunked" and (training or device.type != "cpu"):
         where = "trainings need its gradient" if training else f"the device is {device}"
         raise ValueError(f"attention is 'chunked', which is written for a CPU's caches and for inference, but {where}; use sdpa, or auto.")
@@ -61,7 +66,7 @@ def check_attention(name: str, device: torch.device, *, training: bool) -> None:
 
 def may_choose(model: nn.Module) -> bool:
     """Whether a model has kernels of ours, and none that somebody else has put there."""
-    return attention_of(model) <= {sdpa, *KINDS.values()}
+    return attention_of(model) <= {sdpa, *ATTENTION.values()}
 
 
 @torch.no_grad()

@@ -131,8 +131,14 @@ def launch(
     rounded: Rounded | None = None,
     blocks: BlockLists | None = None,
 ) -> Float[Tensor, "B L0 H D"]:
-    """Fill `out`, whose tokens and `keys` may be fewer than padded ones."""
+    """Fill `out`, whose tokens and `keys` may be fewer than padded ones.
+
+    Raises:
+        ValueError: heads of another size than the kernels are written for.
+    """
     batches, queries, heads, dim = out.shape
+    if dim not in (64, 128):
+        raise ValueError(f"Heads have {dim} features, but attention in Triton is written for 64 and 128; use --attention sdpa.")
     query_block, key_block, *lists = (0, 0, out, out, 0, 0, 0) if blocks is None else _lists(blocks)
     rows, columns = (min(pair) for pair in zip(tiles, (query_block or tiles.queries, key_block or tiles.keys), strict=False))
     scales = (out,) * 4 if rounded is None else rounded[3:]
@@ -148,7 +154,7 @@ def launch(
 
 
 def _lists(blocks: BlockLists) -> tuple[int, int, Tensor, Tensor, int, int, int]:
-    """The sizes of blocks, their lists and counts, and the steps in memory: from head to head of lists, from list to list, and of counts."""
+    """The sizes of blocks, their lists and counts, and the steps in memory from head to head, from list to list, and of counts."""
     indices, counts = blocks.indices.contiguous(), blocks.counts.contiguous()
     heads, lists, most = indices.shape
     by_head = heads > 1

@@ -2,8 +2,8 @@
 attention and values as float8_e4m3fn, or in 16 bits where the GPU has no such products.
 
 What keeps the error small: the mean key is taken off all keys, which moves all scores of a query alike, and so none of its shares; queries
-and keys are rotated by a Hadamard matrix, which moves no score and spreads a channel that sticks out over all; each query has a scale of its
-own, as has each block of 64 keys and each channel of the values, whose mean is taken off and added to the output.
+and keys are rotated by a Hadamard matrix, which moves no score and spreads a channel that sticks out over all; each query has a scale of
+its own, as has each block of 64 keys and each channel of the values, whose mean is taken off and added to the output.
 
 Letters: B batch, L query tokens, S key tokens, H heads, D head dimension, b blocks of keys.
 """
@@ -17,20 +17,18 @@ from typing import Literal, no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
 from hunyuan_video.kernels.triton.attention import Rounded, launch
 from hunyuan_video.kernels.triton.tiles import has_fp8, tiles_for
-from hunyuan_video.models.attention import sdpa
 
 Numbers = Literal["int8", "fp8"]
 DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 KEYS = 64  # that share a scale
 PADDED = 128  # the largest block of an attention's program, of which the copies have whole ones
-FEW = 1024  # queries; with fewer, as the text's own blocks have, nothing is gained
 
 
 @triton.jit
@@ -100,7 +98,7 @@ def round_all(
         return Rounded(q_rounded, k_rounded, v, q_scale, k_scale, torch.ones_like(per_feature), per_feature)
 
     v_mean = v.mean(1, dtype=torch.float32)
-    least, most = v.amin(1).float(), v.amax(1).float()
+    least, most = (x.float() for x in v.aminmax(dim=1))
     v_scale = (torch.maximum(most - v_mean, v_mean - least) / LARGEST[torch.float8_e4m3fn]).clamp(min=1e-30)
     padded = k_rounded.shape[1]
     v_rounded = torch.empty(*tall, dim, padded, dtype=torch.float8_e4m3fn, device=q.device)
@@ -147,16 +145,3 @@ def attend_in_8_bits(
     rounded = round_all(q, k, v, numbers, smooth=smooth, rotate=rotate)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     return launch(rounded.q, rounded.k, rounded.v, out, k.shape[1], tiles_for(q.device, 8), rounded, blocks)
-
-
-def in_8_bits(
-    numbers: Numbers,
-    q: Float[Tensor, "B L H D"],
-    k: Float[Tensor, "B S H D"],
-    v: Float[Tensor, "B S H D"],
-    mask: Bool[Tensor, "B _ S"] | None,
-) -> Float[Tensor, "B L H D"]:
-    """An attention kernel. With a mask, which prompts of different lengths in one batch have, or few queries, it is PyTorch's."""
-    if mask is not None or q.shape[1] < FEW:
-        return sdpa(q, k, v, mask)
-    return attend_in_8_bits(q, k, v, numbers)

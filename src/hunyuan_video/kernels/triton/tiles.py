@@ -1,6 +1,6 @@
-"""How much of an attention a program does at a time, by the kind of GPU: as much as fits into registers without spills, and into shared memory.
+"""How much of an attention a program does at a time, by the kind of GPU: what fits into registers without spills, and into shared memory.
 
-tests/kernels/test_triton_compiles.py compiles every one, and holds it to that.
+tests/kernels/test_triton_compiled.py compiles every one, and holds it to that.
 """
 
 from __future__ import annotations
