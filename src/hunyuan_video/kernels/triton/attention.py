@@ -41,14 +41,14 @@ def see_keys(
     q, q_scale, k, v, k_scale, block, most, total, seen, keys, scale, k_token, v_token, v_dim,
     DIM: tl.constexpr, KEYS: tl.constexpr, IN_8_BITS: tl.constexpr, HEADROOM: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    start, row, feature = (block * KEYS).to(tl.int64), tl.arange(0, KEYS), tl.arange(0, DIM)
+    start = tl.zeros([], tl.int64) + block * KEYS  # which is a plain number in Triton's interpreter
+    row, feature = tl.arange(0, KEYS), tl.arange(0, DIM)
     key = block * KEYS + row
     place_k = k + start * k_token + (row[:, None] * k_token + feature[None, :])  # few of 64 bits, which take two registers each
     place_v = v + start * v_token + (row[:, None] * v_token + feature[None, :] * v_dim)
-    if MASKED and not IN_8_BITS:  # which are padded
-        k_block, v_block = tl.load(place_k, key[:, None] < keys, 0.0), tl.load(place_v, key[:, None] < keys, 0.0)
-    else:
-        k_block, v_block = tl.load(place_k), tl.load(place_v)
+    # What is in 8 bits is padded.
+    k_block = tl.load(place_k, key[:, None] < keys, 0.0) if MASKED and not IN_8_BITS else tl.load(place_k)
+    v_block = tl.load(place_v, key[:, None] < keys, 0.0) if MASKED and HEADROOM == 0 else tl.load(place_v)
     scores = tl.dot(q, tl.trans(k_block), input_precision="ieee").to(tl.float32)
     if MASKED:
         scores = tl.where(key[None, :] < keys, scores, float("-inf"))

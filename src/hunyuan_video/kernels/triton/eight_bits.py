@@ -49,7 +49,7 @@ def round_block(
         bits ^= bits >> 4
         bits ^= bits >> 2
         bits ^= bits >> 1
-        signs = 1 - 2 * (bits & 1)
+        signs = 1.0 - 2.0 * (bits & 1)
         numbers = tl.dot(numbers.to(tl.bfloat16), signs.to(tl.bfloat16)) * DIM**-0.5
     largest = tl.max(tl.abs(numbers), axis=1, keep_dims=True)
     if BY_TOKEN:

@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Compiled:
     registers: int
     spilled: int  # bytes
     shared: int  # bytes
-    ptx: str
+    ptx: str = field(repr=False)
 
 
 class Driver:
