@@ -57,7 +57,7 @@ def test_attention_in_8_bits_is_near_the_exact_one(kind, least):
 
     q, k, v = draw(1, 1500, 3, 4, 128).unbind(2)
     k = k + 5 * draw(128)
-    assert deviation(attend_in_8_bits(q, k, v, kind), matmul(q.float(), k.float(), v.float(), None)) < 0.06
+    assert deviation(attend_in_8_bits(q, k, v, kind), matmul(q.float(), k.float(), v.float(), None)) < 0.08
 
 
 @pytest.mark.parametrize("size", [64, 128])

@@ -121,6 +121,11 @@ def attend(
     tl.store(place, seen.to(out.dtype.element_ty), there)
 
 
+def side_by_side(*tensors: Tensor) -> list[Tensor]:
+    """With the features of a token behind each other in memory, as the kernels expect them; tokens and heads may lie anywhere."""
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
+
+
 def launch(
     q: Shaped[Tensor, "B L H D"],
     k: Shaped[Tensor, "B S H D"],

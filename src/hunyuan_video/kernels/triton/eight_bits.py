@@ -21,7 +21,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
-from hunyuan_video.kernels.triton.attention import Rounded, launch
+from hunyuan_video.kernels.triton.attention import Rounded, launch, side_by_side
 from hunyuan_video.kernels.triton.tiles import has_fp8, tiles_for
 
 Numbers = Literal["int8", "fp8"]
@@ -142,6 +142,7 @@ def attend_in_8_bits(
     rotate: bool = True,
 ) -> Float[Tensor, "B L H D"]:
     """Attention to all keys, or to those of `blocks`; without what keeps errors small, where somebody asks for that to measure it."""
+    q, k, v = side_by_side(q, k, v)
     rounded = round_all(q, k, v, numbers, smooth=smooth, rotate=rotate)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     return launch(rounded.q, rounded.k, rounded.v, out, k.shape[1], tiles_for(q.device, 8), rounded, blocks)

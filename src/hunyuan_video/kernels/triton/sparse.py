@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
-from hunyuan_video.kernels.triton.attention import launch
+from hunyuan_video.kernels.triton.attention import launch, side_by_side
 from hunyuan_video.kernels.triton.eight_bits import Numbers, attend_in_8_bits
 from hunyuan_video.kernels.triton.tiles import tiles_for
 
@@ -25,5 +25,6 @@ def block_sparse(
     """Attention with the keys of `blocks` alone, as if there were no others; in the input's dtype, or in 8 bits."""
     if numbers is not None:
         return attend_in_8_bits(q, k, v, numbers, blocks)
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    return launch(q, k, v, torch.empty_like(q, memory_format=torch.contiguous_format), k.shape[1], tiles_for(q.device, 16), None, blocks)
+    q, k, v = side_by_side(q, k, v)
+    out, tiles = torch.empty_like(q, memory_format=torch.contiguous_format), tiles_for(q.device, 8 * q.itemsize)
+    return launch(q, k, v, out, k.shape[1], tiles, blocks=blocks)

@@ -18,8 +18,8 @@ class Tiles(NamedTuple):
 
 
 # By bits. Hopper and the Blackwell of data centres have room for more on its way; others spill where keys of 16 bits are 64.
-LARGE = {16: Tiles(128, 64, 8, 3), 8: Tiles(128, 64, 8, 4)}
-SMALL = {16: Tiles(128, 32, 8, 3), 8: Tiles(128, 64, 8, 3)}
+LARGE = {32: Tiles(64, 32, 8, 2), 16: Tiles(128, 64, 8, 3), 8: Tiles(128, 64, 8, 4)}
+SMALL = {32: Tiles(64, 32, 8, 2), 16: Tiles(128, 32, 8, 3), 8: Tiles(128, 64, 8, 3)}
 
 
 def capability(device: torch.device) -> tuple[int, int]:
@@ -33,5 +33,5 @@ def has_fp8(device: torch.device) -> bool:
 
 
 def tiles_for(device: torch.device, bits: int) -> Tiles:
-    """For operands of 16 bits (or 32) or of 8."""
-    return (LARGE if 9 <= capability(device)[0] <= 10 else SMALL)[8 if bits == 8 else 16]
+    """For operands of so many bits."""
+    return (LARGE if 9 <= capability(device)[0] <= 10 else SMALL)[bits]
