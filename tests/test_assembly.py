@@ -28,7 +28,7 @@ def test_the_other_kernels_run_anywhere(attention):
 
 @pytest.mark.parametrize("attention", ["int8", "fp8"])
 def test_attention_in_8_bits_is_refused_off_gpus_and_in_trainings(attention):
-    with pytest.raises(ValueError, match=f"'{attention}', which is written for GPUs .* the device is cpu; use sdpa, or auto"):
+    with pytest.raises(ValueError, match=rf"'{attention}', which is written for GPUs .* the device is cpu; use sdpa, or auto"):
         check(Runtime(attention=attention), World(CPU))
     with pytest.raises(ValueError, match="trainings need its gradient"):
         check(Runtime(attention=attention), World(CUDA), training=True)
@@ -36,7 +36,7 @@ def test_attention_in_8_bits_is_refused_off_gpus_and_in_trainings(attention):
 
 def test_attention_in_8_bits_without_triton_says_what_to_install(monkeypatch):
     monkeypatch.setattr(triton, "is_here", lambda: False)
-    with pytest.raises(ImportError, match="attention 'int8' is computed by Triton, which is missing; .* pip install triton"):
+    with pytest.raises(ImportError, match=r"attention 'int8' is computed by Triton, which is missing; .* pip install triton"):
         check(Runtime(attention="int8"), World(CUDA))
 
 
