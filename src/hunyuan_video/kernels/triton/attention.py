@@ -24,7 +24,7 @@ HEADROOM = 8.0
 
 
 class Rounded(NamedTuple):
-    """Queries, keys and values in 8 bits, or values in 16. All are padded with zeros to whole blocks."""
+    """Queries, keys and values in 8 bits, padded with zeros to whole blocks; or values as they are."""
 
     q: Shaped[Tensor, "B L H D"]
     k: Shaped[Tensor, "B S H D"]
@@ -129,7 +129,7 @@ def side_by_side(*tensors: Tensor) -> list[Tensor]:
 def launch(
     q: Shaped[Tensor, "B L H D"],
     k: Shaped[Tensor, "B S H D"],
-    v: Shaped[Tensor, "B S H D"],
+    v: Shaped[Tensor, "B S0 H D"],
     out: Float[Tensor, "B L0 H D"],
     keys: int,
     tiles: Tiles,
@@ -145,7 +145,7 @@ def launch(
     if dim not in (64, 128):
         raise ValueError(f"Heads have {dim} features, but attention in Triton is written for 64 and 128; use --attention sdpa.")
     query_block, key_block, *lists = (0, 0, out, out, 0, 0, 0) if blocks is None else _lists(blocks)
-    rows, columns = (min(pair) for pair in zip(tiles, (query_block or tiles.queries, key_block or tiles.keys), strict=False))
+    rows, columns = min(tiles.queries, query_block or tiles.queries), min(tiles.keys, key_block or tiles.keys)
     scales = (out,) * 4 if rounded is None else rounded[3:]
     scale_heads = (0, 0) if rounded is None else (rounded.q_scale.shape[-1], rounded.k_scale.shape[-1])
     attend[triton.cdiv(queries, rows), batches * heads](
