@@ -64,8 +64,8 @@ def synthetic(tokens: int, heads: int) -> dict[str, Heads]:
 
 def row(name: str, given: Heads) -> str:
     expected = matmul(*given, None)
-    half = [x.to(torch.bfloat16) for x in given]
-    errors = [deviation(matmul(*half, None).float(), expected)]
+    q, k, v = (x.to(torch.bfloat16) for x in given)
+    errors = [deviation(matmul(q, k, v, None).float(), expected)]
     for kind in ("int8", "fp8"):
         errors += [deviation(attend_in_8_bits(*given, kind, smooth=smooth, rotate=rotate), expected) for smooth, rotate in WAYS.values()]
     return f"| {name} | " + " | ".join(f"{error:.2%}" for error in errors) + " |"

@@ -21,7 +21,7 @@ def repair() -> None:
     Triton's interpreter (3.9) loses what is carried into the exponent, so that 1.97 becomes 1 in 8 bits, and cuts off small numbers; and it
     multiplies the bits of bfloat16 as if they were integers. PyTorch's conversions stand in.
     """
-    if getattr(interpreter._convert_float, "repaired", False):
+    if interpreter._convert_float.__module__ == __name__:
         return
     theirs, their_dot = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
 
@@ -38,5 +38,5 @@ def repair() -> None:
         a, b = (builder.cast_impl(x, tl.float32) if x.dtype == tl.bfloat16 else x for x in (a, b))
         return their_dot(builder, a, b, *more)
 
-    convert.repaired = True
-    interpreter._convert_float, interpreter.InterpreterBuilder.create_dot = convert, dot
+    interpreter._convert_float = convert
+    interpreter.InterpreterBuilder.create_dot = dot  # pyright: ignore[reportAttributeAccessIssue]

@@ -16,6 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.triton.jit import kernel
 from hunyuan_video.kernels.triton.tiles import Tiles
 
 # The largest share of a query's attention is 1, which 8 bits have as 2^8: below their largest number, 448, so that nothing is clipped, and
@@ -35,7 +36,7 @@ class Rounded(NamedTuple):
     v_mean: Float[Tensor, "B H D"]  # which was taken off
 
 
-@triton.jit
+@kernel
 @no_type_check  # of what only Triton's compiler reads
 def see_keys(
     q, q_scale, k, v, k_scale, block, most, total, seen, keys, scale, k_token, v_token, v_dim,
@@ -65,7 +66,7 @@ def see_keys(
     return largest, total, seen
 
 
-@triton.jit
+@kernel
 @no_type_check
 def attend(
     q, k, v, out, q_scale, k_scale, v_scale, v_mean, indices, counts, list_head, list_query, count_head,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
 from hunyuan_video.kernels.triton.attention import Rounded, launch, side_by_side
+from hunyuan_video.kernels.triton.jit import kernel
 from hunyuan_video.kernels.triton.tiles import has_fp8, tiles_for
 
 Numbers = Literal["int8", "fp8"]
@@ -31,7 +32,7 @@ KEYS = 64  # that share a scale
 PADDED = 128  # the largest block of an attention's program, of which the copies have whole ones
 
 
-@triton.jit
+@kernel
 @no_type_check  # of what only Triton's compiler reads
 def round_block(
     x, mean, out, scale, x_batch, x_token, x_head, heads, tokens, padded, factor,
@@ -64,7 +65,7 @@ def round_block(
     tl.store(out + (both * padded + token) * DIM + feature, numbers.to(out.dtype.element_ty))
 
 
-@triton.jit
+@kernel
 @no_type_check
 def turn_values(
     v, mean, scale, out, v_batch, v_token, v_head, heads, tokens, padded, DIM: tl.constexpr, BLOCK: tl.constexpr

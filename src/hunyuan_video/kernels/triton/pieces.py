@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hunyuan_video.kernels.pieces import Pieces
+from hunyuan_video.kernels.triton.jit import kernel
 from hunyuan_video.models.rope import Rope
 
 EPS = 1e-6
@@ -23,7 +24,7 @@ LARGEST = 448.0  # of float8_e4m3fn
 WARPS = 8  # for a token of 3,072 numbers 12 a thread
 
 
-@triton.jit
+@kernel
 @no_type_check  # of what only Triton's compiler reads
 def modulate_token(
     x, shift, scale, out, x_batch, x_token, row_batch, row_token, width, out_batch, out_token, EPS: tl.constexpr, BLOCK: tl.constexpr
@@ -39,7 +40,7 @@ def modulate_token(
     tl.store(out + batch * out_batch + token * out_token + at, moved.to(out.dtype.element_ty), there)
 
 
-@triton.jit
+@kernel
 @no_type_check
 def norm_rope_token(
     x, weight, cos, sin, out, x_batch, x_token, x_head, out_batch, out_token, heads,
@@ -60,7 +61,7 @@ def norm_rope_token(
     tl.store(out + batch * out_batch + token * out_token + head * DIM + feature, numbers, there)
 
 
-@triton.jit
+@kernel
 @no_type_check
 def add_gated_token(
     x, gate, y, x_batch, x_token, gate_batch, gate_token, y_batch, y_token, width, BLOCK: tl.constexpr
@@ -74,7 +75,7 @@ def add_gated_token(
     tl.store(place, (tl.load(place, there, 0.0).to(tl.float32) + gates * added).to(x.dtype.element_ty), there)
 
 
-@triton.jit
+@kernel
 @no_type_check
 def round_token(x, out, scale, x_token, width, LARGEST: tl.constexpr, GELU: tl.constexpr, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)

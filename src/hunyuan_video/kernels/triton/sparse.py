@@ -22,7 +22,8 @@ def block_sparse(
     blocks: BlockLists,
     numbers: Numbers | None = None,
 ) -> Float[Tensor, "B L H D"]:
-    """Attention with the keys of `blocks` alone, as if there were no others; in the input's dtype, or in 8 bits."""
+    """Attention with the keys of `blocks` alone, as if there were no others; in the input's dtype, or in 8 bits. In float32, which
+    tensor cores do not multiply, it is slow."""
     if numbers is not None:
         return attend_in_8_bits(q, k, v, numbers, blocks)
     q, k, v = side_by_side(q, k, v)
