@@ -257,7 +257,7 @@ def test_a_whole_model_stays_close_also_streamed_and_with_adapters(tiny_transfor
 @pytest.mark.parametrize("kind", ["a plain linear", "expanded", "in 8 bits"])
 @torch.no_grad()
 def test_gelu_before_a_layer_equals_both_in_turn(kind):
-    layer, x = released_size(torch.float32, 64, 48), tokens((2, 5, 64), torch.float32)
+    layer, x = released_size(torch.float32, 64, 48), tokens((2, 5, 64), torch.float32, outliers=False)
     if kind == "a plain linear":
         layer = nn.Linear(64, 48)
     if kind == "in 8 bits":
