@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a GPU does with this project, within 8 minutes and without a network: tests, attention, blocks, 8 bits, decoding, offload, training.
+# What a GPU does with this project, within 8 minutes and without a network: tests, attention, own kernels, blocks, 8 bits, decoding, offload, training.
 #
 #     benchmarks/gpu.sh                # on a CUDA machine; then `python benchmarks/gpu_table.py FOLDER` writes docs/benchmarks.md
 #     benchmarks/gpu.sh --rehearse     # every part with tiny sizes on a CPU; its numbers mean nothing
@@ -13,7 +13,7 @@ seconds=${GPU_SECONDS:-480} # for all
 [ -n "${GPU_INSIDE:-}" ] || GPU_INSIDE=1 exec timeout --kill-after=1 "$seconds" bash "$PWD/benchmarks/gpu.sh" "$@"
 
 # In order of worth, with the share of 480 seconds that each is sure to have. What one leaves over is for those behind it.
-parts=(tests:75 attention:45 blocks:80 fp8:45 vae:90 offload:75 training:60)
+parts=(tests:70 attention:40 kernels:60 blocks:75 fp8:40 vae:80 offload:60 training:45)
 export OUT=${OUT:-results/gpu} COMMIT=${COMMIT:-$(git rev-parse HEAD 2>/dev/null)} PYTHONUNBUFFERED=1
 python=${PYTHON:-python3} total=$((seconds * 1000 - 8000 * seconds / 480)) start=$(date +%s%3N)
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd)

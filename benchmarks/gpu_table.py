@@ -57,6 +57,27 @@ PARTS: dict[str, tuple[str, tuple[Table, ...]]] = {
             ),
         ),
     ),
+    "kernels": (
+        "Kernels in Triton",
+        (
+            Table(
+                "kernels-step",
+                "One of each block at 129 frames of 720x1280, and the step that 20 and 40 make, beside what it should take on one H200:",
+                {"weights": "{weights}", "attention": "{kernel}", "dual, ms": "{dual_ms:,.1f}", "single, ms": "{single_ms:,.1f}"}
+                | {"step, s": "{seconds:.2f}", "aim, s": "{aim:.1f}"},
+            ),
+            Table(
+                "kernels-attention",
+                "24 heads of 128. A share of the keys is drawn for each block of 128 queries.",
+                {"tokens": "{tokens:,}", "kernel": "{kernel}", **SPREAD, "TFLOP/s": "{tflops:,.0f}", **PEAK, "error": "{error:.1e}"},
+            ),
+            Table(
+                "kernels-pieces",
+                "Pieces of a block, in one pass or as PyTorch does them; GB/s of what has to be read and written at least:",
+                {"piece": "{piece}", "by": "{by}", **SPREAD, "GB/s": "{gb_per_second:,.0f}", **PEAK},
+            ),
+        ),
+    ),
     "blocks": (
         "Blocks, and the step that they make",
         (

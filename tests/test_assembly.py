@@ -10,6 +10,7 @@ from hunyuan_video import checkpoint
 from hunyuan_video.assembly import check, dtype_of
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.world import Degrees, World
+from hunyuan_video.kernels import triton
 from hunyuan_video.pipeline import HunyuanVideo
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -24,6 +25,36 @@ def test_a_kernel_that_is_made_for_cpus_is_refused_elsewhere():
 def test_the_other_kernels_run_anywhere(attention):
     check(Runtime(attention=attention), World(CUDA))
     check(Runtime(attention=attention), World(CPU), training=True)
+
+
+@pytest.mark.parametrize("attention", ["int8", "fp8"])
+def test_attention_in_8_bits_is_refused_off_gpus_and_in_trainings(attention):
+    with pytest.raises(ValueError, match=rf"'{attention}', which is written for GPUs .* the device is cpu; use sdpa, or auto"):
+        check(Runtime(attention=attention), World(CPU))
+    with pytest.raises(ValueError, match="trainings need its gradient"):
+        check(Runtime(attention=attention), World(CUDA), training=True)
+
+
+def test_attention_in_8_bits_without_triton_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(triton, "is_here", lambda: False)
+    with pytest.raises(ImportError, match=r"attention 'int8' is computed by Triton, which is missing; .* pip install triton"):
+        check(Runtime(attention="int8"), World(CUDA))
+
+
+@pytest.mark.parametrize(("attention", "capability"), [("int8", (7, 5)), ("fp8", (8, 6))])
+def test_attention_in_8_bits_is_refused_on_older_gpus(monkeypatch, attention, capability):
+    monkeypatch.setattr(triton, "is_here", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    with pytest.raises(ValueError, match=rf"or more, but this has {capability[0]}\.{capability[1]}; use sdpa"):
+        check(Runtime(attention=attention), World(CUDA))
+
+
+def test_attention_in_8_bits_is_refused_where_keys_come_in_parts(monkeypatch):
+    monkeypatch.setattr(triton, "is_here", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    check(Runtime(attention="int8"), World(CUDA, size=2, degrees=Degrees(ulysses=2)))
+    with pytest.raises(ValueError, match="sees all keys at once, but with ring_degree 2 they come in parts"):
+        check(Runtime(attention="int8"), World(CUDA, size=2, degrees=Degrees(ring=2)))
 
 
 def test_more_ranks_than_heads_to_trade_are_refused():

@@ -1,4 +1,4 @@
-"""Part 6: the whole random 13B on the GPU, then streamed block by block, beside what `plan` says; and how fast models move.
+"""Part 7: the whole random 13B on the GPU, then streamed block by block, beside what `plan` says; and how fast models move.
 
 Its 25.6 GB are made where they compute. A step of 33 frames of 544x960 does 510 TFLOP, about 1.3 s on an H100 with FlashAttention 2;
 the blocks need 0.5 to 1 s over PCIe 5.

@@ -1,4 +1,4 @@
-"""Part 5: what decoding takes, by tile and whole, in both memory layouts, with and without phases, and beside Diffusers."""
+"""Part 6: what decoding takes, by tile and whole, in both memory layouts, with and without phases, and beside Diffusers."""
 
 from __future__ import annotations
 

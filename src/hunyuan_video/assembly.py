@@ -169,6 +169,11 @@ def check(
         ValueError: says what cannot, and why.
     """
     check_attention(runtime.attention, world.device, training=training, dtype=dtype, head_dim=head_dim)
+    if runtime.attention in ("int8", "fp8") and world.degrees.ring > 1:
+        raise ValueError(
+            f"attention is {runtime.attention!r}, which sees all keys at once, but with ring_degree {world.degrees.ring} they come in "
+            "parts; use sdpa, or Ulysses alone."
+        )
     if runtime.fp8_matmul and training:
         raise ValueError("fp8_matmul rounds activations, which have no gradient then: it is for inference; train with fp8 alone.")
     if runtime.fp8_matmul:

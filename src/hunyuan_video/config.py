@@ -250,7 +250,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal[
     "auto", "sdpa", "matmul", "chunked",
     "native", "native-avx2", "native-avx512", "native-avx512-bf16", "native-amx",
-    "cudnn", "flash", "flash-attn-2", "flash-attn-3", "flash-attn-4", "sage",
+    "cudnn", "flash", "flash-attn-2", "flash-attn-3", "flash-attn-4", "sage", "int8", "fp8",
 ]
 # fmt: on
 Progressive = Literal["off", "time", "space", "space-time"]
@@ -283,7 +283,7 @@ class Runtime:
     """auto: float16 on CUDA; on a CPU as above"""
     attention: Attention = "auto"
     """the kernel; auto: the fastest here of those that are exact, measured once at about the video's length and recorded; native: the same
-    of our own for CPUs; or one of them by name (docs/attention.md)"""
+    of our own for CPUs; int8, fp8: in 8 bits on a GPU, which changes the video a little; or one of them by name (docs/attention.md)"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models", "blocks", "auto"] = "none"

@@ -58,6 +58,7 @@ from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve
 from hunyuan_video.files import sha256
 from hunyuan_video.kernels import choice, table
 from hunyuan_video.kernels.choice import use_attention
+from hunyuan_video.kernels.fused import fastest_pieces
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
@@ -590,8 +591,8 @@ class HunyuanVideo:
         """The transformer with its fastest pieces, and with its fastest attention for this number of tokens; and the runtime with that one
         in place of "auto" or "native"."""
         among, config = self.runtime.attention, self.transformer.config
-        sizes = config.hidden_size, int(config.hidden_size * config.mlp_ratio), chunk_size(self.device)
-        use_pieces(self.transformer, self._once(lambda: choice.pieces_for(*sizes, self.dtype, self.device)))
+        sizes = config.hidden_size, config.num_heads, int(config.hidden_size * config.mlp_ratio), chunk_size(self.device)
+        use_pieces(self.transformer, self._once(lambda: fastest_pieces(*sizes, self.dtype, self.device)))
         if among not in choice.CHOSEN:
             return self.runtime
         num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())

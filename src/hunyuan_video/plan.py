@@ -77,6 +77,7 @@ NCCL = 0.5e9  # bytes of its buffers among several GPUs, an allowance
 FRAGMENTED = 1.05  # what the allocator takes for each byte in use
 
 FASTER_IN_8_BITS = 2  # times, where both factors are
+IN_8_BITS = [getattr(torch, name) for name in ("_scaled_mm", "_scaled_mm_v2") if hasattr(torch, name)]  # what F.scaled_mm calls, too
 COPIED = 2.0e10  # bytes a second from the host, on PCIe 4.0 x16
 
 
@@ -585,10 +586,9 @@ class Operations(TorchFunctionMode):
             q, k, v = args[:3]
             self.count += 4 * q.numel() * k.shape[-2]
             return q.new_empty(*q.shape[:-1], v.shape[-1])
-        if func is torch._scaled_mm:  # which the meta device does not have in this form, that writes to memory given to it
-            self.count += 2 * kwargs["out"].numel() * args[0].shape[1] / FASTER_IN_8_BITS
-            return kwargs["out"]
         out = func(*args, **(kwargs or {}))
+        if func in IN_8_BITS:
+            self.count += 2 * out.numel() * args[0].shape[1] / FASTER_IN_8_BITS
         if func in (F.linear, torch.conv3d):
             self.count += 2 * out.numel() * args[1][0].numel()
         return out

@@ -76,13 +76,13 @@ def test_what_only_a_gpu_has_says_why_it_is_missing(rehearsed: Path):
 @pytest.mark.slow  # all of benchmarks/gpu.sh, without a GPU
 def test_few_small_files_with_plain_names_come_back(rehearsed: Path):
     files = list(rehearsed.iterdir())
-    assert len(files) == 8 and all(re.fullmatch(r"[\w.-]+", file.name) and file.stat().st_size < 2**24 for file in files)
+    assert len(files) == 9 and all(re.fullmatch(r"[\w.-]+", file.name) and file.stat().st_size < 2**24 for file in files)
 
 
 def test_a_part_that_hangs_is_ended_and_the_next_ones_run(troubled):
     found, _ = troubled
     assert end(found["attention"])["status"] in KILLED
-    assert [part for part, rows in found.items() if {"table": "ran"} in rows] == ["tests", "fp8", "vae", "offload", "training"]
+    assert [part for part, rows in found.items() if {"table": "ran"} in rows] == ["tests", "kernels", "fp8", "vae", "offload", "training"]
 
 
 def test_a_part_that_fails_says_how_and_the_next_ones_run(troubled):

@@ -1,15 +1,14 @@
-"""Products by oneDNN are PyTorch's, and the faster of the two is taken, measured once."""
+"""Products by oneDNN are PyTorch's."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from hunyuan_video.kernels import kept, onednn, pieces
-from hunyuan_video.kernels.pieces import Dense, Pieces
+from hunyuan_video.kernels import onednn, pieces
+from hunyuan_video.kernels.pieces import Dense
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
-ONEDNN = Pieces(linear=onednn.linear, linear_gelu=onednn.linear_gelu)
 
 
 def layer(dtype: torch.dtype, *, bias: bool) -> tuple[Dense, torch.Tensor]:
@@ -36,24 +35,3 @@ def test_layers_of_other_kinds_multiply_themselves():
     _, x = layer(torch.float32, bias=True)
     assert onednn.linear(lambda given: 2 * given, x).equal(2 * x)
     assert onednn.linear_gelu(lambda given: 2 * given, x).equal(pieces.linear_gelu(lambda given: 2 * given, x))
-
-
-@pytest.mark.parametrize(("torchs", "onednns", "expected"), [(1.0, 0.5, ONEDNN), (0.5, 1.0, Pieces()), (1.0, 0.98, Pieces())])
-def test_what_was_faster_on_this_machine_is_taken_and_a_tie_is_pytorchs(monkeypatch, torchs, onednns, expected):
-    onednn._seconds.cache_clear()
-    monkeypatch.setattr(kept, "recall", lambda _question: {"PyTorch": torchs, "oneDNN": onednns})
-    assert onednn.faster_pieces(16, 64, 32, torch.float32) == expected
-    onednn._seconds.cache_clear()
-
-
-def test_it_is_measured_once(monkeypatch):
-    onednn._seconds.cache_clear()
-    asked, stored = [], []
-    monkeypatch.setattr(kept, "recall", lambda question: asked.append(question))
-    monkeypatch.setattr(kept, "keep", lambda _question, seconds: stored.append(seconds))
-    for _ in range(2):
-        onednn.faster_pieces(16, 64, 32, torch.float32)
-    assert len(asked) == len(stored) == 1
-    assert set(stored[0]) == {"PyTorch", "oneDNN"}
-    assert all(seconds > 0 for seconds in stored[0].values())
-    onednn._seconds.cache_clear()

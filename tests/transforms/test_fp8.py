@@ -254,6 +254,17 @@ def test_a_whole_model_stays_close_also_streamed_and_with_adapters(tiny_transfor
     assert torch.equal(forward(tiny_transformer), scaled)
 
 
+@pytest.mark.parametrize("kind", ["a plain linear", "expanded", "in 8 bits"])
+@torch.no_grad()
+def test_gelu_before_a_layer_equals_both_in_turn(kind):
+    layer, x = released_size(torch.float32, 64, 48), tokens((2, 5, 64), torch.float32, outliers=False)
+    if kind == "a plain linear":
+        layer = nn.Linear(64, 48)
+    if kind == "in 8 bits":
+        layer.product = fp8.scaled
+    assert torch.equal(fp8.gelu_linear(layer, x), layer(nn.functional.gelu(x, approximate="tanh")))
+
+
 def test_a_pass_that_will_go_backward_expands():
     layer = released_size(torch.float32, 64, 48)
     x = torch.randn(3, 64, requires_grad=True)

@@ -16,8 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hunyuan_video.kernels import kept, onednn, table
-from hunyuan_video.kernels.pieces import Pieces
+from hunyuan_video.kernels import kept, table
 from hunyuan_video.models.attention import KINDS, AttentionFn, sdpa
 
 log = logging.getLogger(__name__)
@@ -197,8 +196,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def pieces_for(hidden_size: int, mlp_dim: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Pieces:
-    """The pieces of a block that are the fastest for so many tokens at a time, measured once on a machine."""
-    return onednn.faster_pieces(hidden_size, mlp_dim, tokens, dtype) if device.type == "cpu" else Pieces()

@@ -6,7 +6,7 @@ Letters: B batch, S tokens, R rows of modulation (1, or one a token), D hidden s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -56,6 +56,15 @@ def linear_gelu(layer: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M
     return gelu_tanh(layer(x))
 
 
+@runtime_checkable
+class TakesGelu(Protocol):
+    """A linear layer that rounds its input, and can do so with GELU in the same pass."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def of_gelu(self, x: Tensor) -> Tensor: ...
+
+
 class Pieces(NamedTuple):
     """How a device computes them; each as the function of its name here, but for rounding."""
 
@@ -64,3 +73,9 @@ class Pieces(NamedTuple):
     add_gated: Callable[[Tensor, Tensor, Tensor], None] = add_gated
     linear: Callable[[Apply, Tensor], Tensor] = linear
     linear_gelu: Callable[[Apply, Tensor], Tensor] = linear_gelu
+
+    def mlp(self, fc1: Apply, fc2: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        """Two layers with GELU between them."""
+        if isinstance(fc2, TakesGelu):
+            return fc2.of_gelu(self.linear(fc1, x))
+        return self.linear(fc2, self.linear_gelu(fc1, x))

@@ -14,14 +14,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hunyuan_video.kernels import triton
 from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.triton import by_name
 from hunyuan_video.models.attention import AttentionFn
+
+HEAD_DIMS = (64, 128)  # of the kernel in Triton
 
 
 def attend_to_blocks(
     kernel: AttentionFn, q: Float[Tensor, "1 S H D"], k: Float[Tensor, "1 S H D"], v: Float[Tensor, "1 S H D"], lists: BlockLists
 ) -> Float[Tensor, "1 S H D"]:
-    """Each block of queries sees the keys that `lists` name for it, and no others."""
+    """Each block of queries sees the keys that `lists` name for it, and no others. On a GPU with Triton one kernel reads them where they
+    lie, in the numbers of the kernel that is there."""
+    if q.is_cuda and triton.is_here() and q.shape[-1] in HEAD_DIMS:
+        from hunyuan_video.kernels.triton.sparse import block_sparse  # which needs Triton
+
+        return block_sparse(q, k, v, lists, next((name for name, each in by_name.BY_NAME.items() if each is kernel), None))
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     keys, values = (x[0].transpose(0, 1) for x in (k, v))  # heads first, so that what is copied of one lies together
     for first, last in _alike(lists):

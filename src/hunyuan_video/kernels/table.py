@@ -13,6 +13,7 @@ import torch
 
 from hunyuan_video.kernels import gpu
 from hunyuan_video.kernels.native import build, paths
+from hunyuan_video.kernels.triton import by_name
 from hunyuan_video.models.attention import KINDS, AttentionFn
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -61,6 +62,12 @@ def _package(load: Callable[[], AttentionFn], package: str, max_head_dim: int, *
     return Kernel(load, made_for, "cuda", HALVES, max_head_dim, is_candidate=is_candidate, version=partial(_installed, package))
 
 
+def _in_8_bits(name: str) -> Kernel:
+    return Kernel(
+        partial(by_name.load, name), "is written for NVIDIA's GPUs and for inference", "cuda", max_head_dim=128, is_candidate=False
+    )
+
+
 _FLASH = partial(gpu.of_package, name="flash_attn_func", causal=False)
 _OF_PYTORCH = partial(Kernel, made_for="is a kernel for NVIDIA's GPUs", device="cuda", dtypes=HALVES)
 
@@ -76,6 +83,7 @@ KERNELS: dict[str, Kernel] = {
         partial(_FLASH, "flash_attn_interface", install="build it from the folder hopper of flash-attention"), "flash-attn-3", 256
     ),
     "flash-attn-4": _package(partial(_FLASH, "flash_attn.cute", install="pip install flash-attn-4"), "flash-attn-4", 128),
+    **{name: _in_8_bits(name) for name in by_name.BY_NAME},
     "sage": _package(
         partial(gpu.of_package, "sageattention", "sageattn", "build SageAttention 2", tensor_layout="NHD"),
         "sageattention",

@@ -9,13 +9,14 @@ Letters: M tokens of a piece.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hunyuan_video.kernels import triton
 from hunyuan_video.kernels.pieces import Apply, Dense
 from hunyuan_video.transforms.swap import LinearLike, Rows, some, swap_linears
 
@@ -84,7 +85,22 @@ class Fp8Linear(nn.Module):
         weight, bias = some(self.weight.view(FP8), rows), None if self.bias is None else some(self.bias, rows)
         if self.product is expanded:
             return Dense(expand(weight, self.scale, dtype), bias)
-        return lambda x: self.product(x, weight, self.scale, bias)
+        return Scaled(weight, self.scale, bias) if self.product is scaled else lambda x: self.product(x, weight, self.scale, bias)
+
+
+class Scaled(NamedTuple):
+    """A layer that multiplies in 8 bits."""
+
+    weight: Float[Tensor, "out in"]
+    scale: Float[Tensor, " 1"]
+    bias: Float[Tensor, " out"] | None
+
+    def __call__(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        return scaled(x, self.weight, self.scale, self.bias)
+
+    def of_gelu(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Of the GELU of an input: it and rounding are one pass on a GPU."""
+        return _in_pieces(_round_gelu, x, self.weight, self.scale, self.bias)
 
 
 def expand(weight: Float[Tensor, "out in"], scale: Float[Tensor, " 1"], dtype: torch.dtype) -> Float[Tensor, "out in"]:
@@ -123,16 +139,70 @@ def scaled(
     """The product of 8-bit numbers, summed in float32 and rounded to bfloat16, the one dtype that every such kernel can give.
 
     Each token is rounded to float8_e4m3fn with a scale of its own: an outlier costs no other token, and none depends on which others are
-    there, so ranks may share them out. The kernel takes scales by row on both sides or on neither; so the weight's one is repeated.
+    there, so ranks may share them out.
     """
+    return _in_pieces(_round, x, weight, scale, bias)
+
+
+Rounding = Callable[[Tensor], tuple[Tensor, Tensor]]  # of tokens, to 8 bits with their scales
+
+
+def _in_pieces(
+    rounding: Rounding,
+    x: Float[Tensor, "*batch in"],
+    weight: Float[Tensor, "out in"],
+    scale: Float[Tensor, " 1"],
+    bias: Float[Tensor, " out"] | None,
+) -> Float[Tensor, "*batch out"]:
     tokens = x.reshape(-1, x.shape[-1])
-    out = tokens.new_empty(len(tokens), len(weight), dtype=torch.bfloat16)
+    # The kernel takes scales by row on both sides or on neither; so the weight's one is repeated.
     of_rows = scale.to(x.dtype).float().expand(1, len(weight)).contiguous()
     bias = None if bias is None else bias.to(torch.bfloat16)
-    for part, place in zip(tokens.split(PIECE), out.split(PIECE), strict=True):
-        in_8_bits, of_tokens = round_tokens(part)
-        torch._scaled_mm(in_8_bits, weight.t(), scale_a=of_tokens, scale_b=of_rows, bias=bias, out_dtype=torch.bfloat16, out=place)
+    if len(tokens) <= PIECE:
+        out = multiply(*rounding(tokens), weight, of_rows, bias)
+    else:
+        out = tokens.new_empty(len(tokens), len(weight), dtype=torch.bfloat16)
+        for part, place in zip(tokens.split(PIECE), out.split(PIECE), strict=True):
+            place.copy_(multiply(*rounding(part), weight, of_rows, bias))
     return out.view(*x.shape[:-1], len(weight)).to(x.dtype)
+
+
+def multiply(
+    tokens: Float[Tensor, "M in"],
+    of_tokens: Float[Tensor, "M 1"],
+    weight: Float[Tensor, "out in"],
+    of_rows: Float[Tensor, "1 out"],
+    bias: Float[Tensor, " out"] | None,
+) -> Float[Tensor, "M out"]:
+    """8-bit numbers with their scales, to bfloat16. Sums are fast ones, as those of torchao and Transformer Engine in a forward pass: a
+    Hopper's tensor cores keep fewer bits of them."""
+    if hasattr(F, "scaled_mm"):  # public since PyTorch 2.10
+        by_row = F.ScalingType.RowWise
+        return F.scaled_mm(
+            tokens, weight.t(), of_tokens, by_row, of_rows, by_row, bias=bias, output_dtype=torch.bfloat16, use_fast_accum=True
+        )
+    return torch._scaled_mm(
+        tokens, weight.t(), scale_a=of_tokens, scale_b=of_rows, bias=bias, out_dtype=torch.bfloat16, use_fast_accum=True
+    )
+
+
+def _round(x: Float[Tensor, "M in"]) -> tuple[Float[Tensor, "M in"], Float[Tensor, "M 1"]]:
+    return _fused(x, gelu=False) if _fuses(x) else round_tokens(x)
+
+
+def _round_gelu(x: Float[Tensor, "M in"]) -> tuple[Float[Tensor, "M in"], Float[Tensor, "M 1"]]:
+    return _fused(x, gelu=True) if _fuses(x) else round_tokens(F.gelu(x, approximate="tanh"))
+
+
+def _fuses(x: Tensor) -> bool:
+    """Whether rounding is one pass; in PyTorch's own functions it is three, with a copy of the tokens between them."""
+    return x.device.type == "cuda" and triton.is_here()
+
+
+def _fused(x: Tensor, *, gelu: bool) -> tuple[Tensor, Tensor]:
+    from hunyuan_video.kernels.triton.pieces import round_tokens  # which needs Triton
+
+    return round_tokens(x, gelu=gelu)
 
 
 def round_tokens(x: Float[Tensor, "M in"]) -> tuple[Float[Tensor, "M in"], Float[Tensor, "M 1"]]:

@@ -73,8 +73,7 @@ class LeanDoubleBlock(DoubleStreamBlock):
                 _, _, gate1, shift2, scale2, gate2 = stream.modulation
                 for x, place, _ in stream.chunks():
                     self.pieces.add_gated(x, gate1, self.pieces.linear(proj, attended[:, place]))
-                    hidden = self.pieces.linear_gelu(fc1, self.pieces.modulate(x, shift2, scale2))
-                    self.pieces.add_gated(x, gate2, self.pieces.linear(fc2, hidden))
+                    self.pieces.add_gated(x, gate2, self.pieces.mlp(fc1, fc2, self.pieces.modulate(x, shift2, scale2)))
         return img, txt
 
 
