@@ -11,10 +11,12 @@ from conftest import TINY, golden_config, manifest_layers, randomize
 from torch import nn
 
 from hunyuan_video import checkpoint
+from hunyuan_video.kernels.pieces import Pieces, TakesGelu
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.transforms import fp8
 from hunyuan_video.transforms.lora import apply_lora, remove_lora
 from hunyuan_video.transforms.offload import offload_blocks
+from hunyuan_video.transforms.swap import prepared
 
 
 def reference_linear(golden) -> tuple[nn.Linear, fp8.Fp8Linear]:
@@ -256,13 +258,15 @@ def test_a_whole_model_stays_close_also_streamed_and_with_adapters(tiny_transfor
 
 @pytest.mark.parametrize("kind", ["a plain linear", "expanded", "in 8 bits"])
 @torch.no_grad()
-def test_gelu_before_a_layer_equals_both_in_turn(kind):
+def test_gelu_between_two_layers_equals_all_in_turn(kind):
     layer, x = released_size(torch.float32, 64, 48), tokens((2, 5, 64), torch.float32, outliers=False)
     if kind == "a plain linear":
         layer = nn.Linear(64, 48)
     if kind == "in 8 bits":
         layer.product = fp8.scaled
-    assert torch.equal(fp8.gelu_linear(layer, x), layer(nn.functional.gelu(x, approximate="tanh")))
+    found = Pieces().mlp(lambda x: 2 * x, prepared(layer, x.dtype), x)
+    assert torch.equal(found, layer(nn.functional.gelu(2 * x, approximate="tanh")))
+    assert isinstance(prepared(layer, x.dtype), TakesGelu) == (kind == "in 8 bits")
 
 
 def test_a_pass_that_will_go_backward_expands():

@@ -62,7 +62,7 @@ def _package(load: Callable[[], AttentionFn], package: str, max_head_dim: int, *
     return Kernel(load, made_for, "cuda", HALVES, max_head_dim, is_candidate=is_candidate, version=partial(_installed, package))
 
 
-def _in_8_bits(name: str) -> Kernel:
+def _in_8_bits(name: by_name.Numbers) -> Kernel:
     return Kernel(
         partial(by_name.load, name), "is written for NVIDIA's GPUs and for inference", "cuda", max_head_dim=128, is_candidate=False
     )

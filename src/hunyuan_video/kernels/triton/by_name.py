@@ -32,8 +32,9 @@ def fp8(
     return _in_8_bits("fp8", q, k, v) if mask is None and q.shape[1] >= FEW else sdpa(q, k, v, mask)
 
 
-BY_NAME: dict[str, AttentionFn] = {"int8": int8, "fp8": fp8}
-LEAST = {"int8": (8, 0), "fp8": (8, 9)}  # compute capability
+Numbers = Literal["int8", "fp8"]
+BY_NAME: dict[Numbers, AttentionFn] = {"int8": int8, "fp8": fp8}
+LEAST: dict[str, tuple[int, int]] = {"int8": (8, 0), "fp8": (8, 9)}  # compute capability
 
 
 def _in_8_bits(numbers: Literal["int8", "fp8"], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def _in_8_bits(numbers: Literal["int8", "fp8"], q: Tensor, k: Tensor, v: Tensor)
     return attend_in_8_bits(q, k, v, numbers)
 
 
-def load(name: str) -> AttentionFn:
+def load(name: Numbers) -> AttentionFn:
     """A kernel of `BY_NAME`.
 
     Raises:
