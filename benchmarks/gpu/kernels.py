@@ -47,7 +47,7 @@ def attentions(part: Part, tokens: int) -> dict[str, Callable[[], AttentionFn]]:
 
         return attend
 
-    def in_8_bits(numbers: str) -> AttentionFn:
+    def in_8_bits(numbers: Literal["int8", "fp8"]) -> AttentionFn:
         need_cuda(part)
         from hunyuan_video.kernels.triton.by_name import BY_NAME
 
