@@ -134,14 +134,13 @@ def assemble(
             to_device(model, world.device, early)
     if room is not None:
         _read_ahead(models, room, early)
-    streamed = early
+    streamed: list[Tensor] = []
     if runtime.offload == "blocks":
         for blocks in models.stacks().values():
-            streamed = streamed + offload_blocks(blocks, world.device, early)
-    if runtime.offload in ("models", "blocks"):
-        for model in models.present():
-            lock_at_home(model, world.device, streamed)  # of which blocks are in such memory already
-    return streamed
+            streamed += offload_blocks(blocks, world.device, early)
+    for model in models.present() if training is None else []:
+        lock_at_home(model, world.device, streamed)  # which are in such memory already
+    return streamed + early
 
 
 def _read_ahead(models: Models, room: int, early: list[Tensor]) -> None:

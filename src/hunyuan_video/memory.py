@@ -56,6 +56,13 @@ def machine_memory() -> int:
     return min(free, int(limit) - int((GROUP / "memory.current").read_text(encoding="ascii")) + of_files)
 
 
+def let_go(tensor: Tensor, instead: Tensor) -> None:
+    """Free what a tensor holds that callers still have by name, and will not read: they have `instead`."""
+    for each in (tensor, tensor._base):  # a view keeps what it is a view of
+        if each is not None:
+            each.data = instead
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors made inside the block and not yet freed, on any device, and notes the fullest moment.
 

@@ -191,7 +191,8 @@ def on_cpu(parts: Parts, sampling: FullSampling | None, runtime: Runtime, loras:
         stages["encode"] += count(text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1)).most
         stages["denoise"] += _count_denoising(transformer, shape, runtime, sampling).most
         stages["decode"] += _count_decoding(vae, shape, runtime.vae_tiling).most
-    return OnCpu(own, stages, sum(in_files), in_files[1])
+    once = [tensor for tensor in early_tensors(transformer).values() if parts.in_8_bits or tensor.dtype != fp8.FP8]  # 8 bits are made
+    return OnCpu(own, stages, sum(in_files), max(0, in_files[1] - _total(once)))
 
 
 def choose(
@@ -335,7 +336,7 @@ def _predict(
     loaded, stages = _bytes(transformer), runtime.pipefusion_stages
     keep_blocks(transformer, 0, stages)  # the first stage, which has as many as any
     prompts = 2 if sampling.cfg_scale > 1 else 1
-    early = early_tensors(transformer).values()  # which stay on the host
+    early = [] if runtime.shard else [*early_tensors(transformer).values()]  # which stay on the host
     travelling = {id(tensor) for tensor in streamed} - {id(tensor) for tensor in early}
     passes = prompts * degrees.ranks * stages // gpus if gpus > degrees.ranks * stages else prompts
     size = [_bytes(text), _bytes(transformer) - _total(early), _bytes(vae)]

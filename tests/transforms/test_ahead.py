@@ -57,17 +57,17 @@ def test_prompts_that_differ_only_in_text_are_told_apart(model):
 
 @torch.no_grad()
 def test_a_noise_level_that_was_not_told_before_is_refused(model):
-    with ahead(model, TS, 0, not_moved) as prepare, pytest.raises(ValueError, match="noise level that was not among those"):
+    with ahead(model, TS, 0, not_moved) as prepare, pytest.raises(ValueError, match="noise level 500, which was not among those"):
         model(X, torch.tensor([500.0]), prepare(0, *inputs(0)))
 
 
 @torch.no_grad()
 def test_the_model_is_whole_again_also_after_an_error(model):
-    names, predict = [*model.state_dict()], model.predict
+    names = [*model.state_dict()]
     with pytest.raises(ValueError, match="no text token"), ahead(model, TS, 0, not_moved) as prepare:
         prepare(0, inputs(0)[0], torch.zeros(1, 5, dtype=torch.bool), *inputs(0)[2:])
     assert [*model.state_dict()] == names
-    assert model.predict is predict
+    assert "conditioning" not in vars(model)
 
 
 @torch.no_grad()

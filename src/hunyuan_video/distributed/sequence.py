@@ -32,6 +32,7 @@ from torch import Tensor
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import Degrees, SequenceGroups
 from hunyuan_video.kernels.partial import attend_to_part, gradients_of_part
+from hunyuan_video.memory import let_go
 from hunyuan_video.models.attention import AttentionFn
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, TrunkFn
 
@@ -88,7 +89,11 @@ def cut_tokens(predict: TrunkFn, groups: SequenceGroups, wire: Wire) -> TrunkFn:
             mask = torch.cat([part for pair in parts for part in pair], dim=-1)
         attend = Spread(groups, tuple(map(sum, zip(of_img, of_txt, strict=True))), wire)
         ctx = ctx.of_part(start, of_img[rank])._replace(mask=mask, attend=attend)
-        out = predict(model, img.split(of_img, 1)[rank], txt.split(of_txt, 1)[rank], ctx)
+        own = img.split(of_img, 1)[rank]
+        if not torch.is_grad_enabled():
+            own = own.clone()
+            let_go(img, own)
+        out = predict(model, own, txt.split(of_txt, 1)[rank], ctx)
         out = gather(out, groups.in_group(of_img), groups.ulysses)
         return gather(out, groups.of_groups(of_img), groups.ring)
 

@@ -11,17 +11,17 @@ Letters: B batch, L text tokens, D hidden size, R rows of modulation, W numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from hunyuan_video.models.transformer import Condition, Context, HunyuanVideoTransformer, Modulation, TrunkFn
+from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, Modulation
 
 Bring = Callable[[nn.Module], AbstractContextManager[None]]  # a module to the device, while the block lasts
 Prepare = Callable[..., Condition]  # as `model.condition`, with the branch of guidance before its arguments
@@ -60,22 +60,15 @@ class Cut(nn.Module):
 
 
 class Refined(nn.Module):
-    """Stands for the refiner: its text is replaced later, by what was refined ahead."""
+    """Stands for the refiner: gives the text that was refined ahead, of each branch of guidance by its context."""
 
     def __init__(self, embed: Callable[..., tuple[Tensor, Tensor]]):
         super().__init__()
         self.embed = embed
+        self.known: dict[tuple[int, float], Tensor] = {}
 
-    def forward(self, x: Float[Tensor, "B L D"], *_: Any) -> Float[Tensor, "B L D"]:
-        return x
-
-
-class Moment(NamedTuple):
-    """What one branch of guidance has of one noise level."""
-
-    vec: Float[Tensor, "B R D"]  # by which it is found
-    txt: Float[Tensor, "B L D"]  # blocks may change what they are given
-    modulation: Float[Tensor, "B R W"]
+    def forward(self, x: Float[Tensor, "B L D"], context: Float[Tensor, "B D"], t: Float[Tensor, " B"], *_: Any) -> Float[Tensor, "B L D"]:
+        return _looked_up(self.known, id(context), t).clone()  # blocks may change what they are given
 
 
 @contextmanager
@@ -90,43 +83,47 @@ def ahead(model: HunyuanVideoTransformer, ts: Sequence[Tensor], clean_frames: in
         yield lambda branch, *inputs: replace(model.condition(*inputs), branch=branch)
         return
     layers, refiner = {name: model.get_submodule(name) for name in modulations(model)}, model.txt_in
-    moments: dict[int, list[Moment]] = {}
+    refined, known = Refined(refiner.embed), dict[tuple[int, float], Tensor]()
+    embedders = nn.ModuleList([part for part in (refiner, model.vector_in, model.guidance_in) if part is not None])
 
     def prepare(branch: int, *inputs: Any) -> Condition:
-        embedders = nn.ModuleList([part for part in (refiner, model.vector_in, model.guidance_in) if part is not None])
         with bring(embedders):
             condition = replace(model.condition(*inputs), branch=branch)
-            txt = [refiner(condition.txt, condition.context, t, condition.mask) for t in ts]
-        vec = [model.conditioning(t, condition, clean_frames) for t in ts]
-        stacked, made = torch.stack(vec), []
+            for t in ts:
+                refined.known[id(condition.context), _level(t)] = refiner(condition.txt, condition.context, t, condition.mask)
+        vectors = torch.stack([HunyuanVideoTransformer.conditioning(model, t, condition, clean_frames) for t in ts])
+        made = []
         for layer in layers.values():
             with bring(layer):
-                made.append(layer(stacked))
-        moments[branch] = list(map(Moment, vec, txt, torch.cat(made, dim=-1)))
+                made.append(layer(vectors))
+        known.update(zip([(branch, _level(t)) for t in ts], torch.cat(made, dim=-1), strict=True))
         return condition
 
-    predict, start = model.predict, 0
+    def conditioning(t: Float[Tensor, " B"], condition: Condition, clean_frames: int) -> Float[Tensor, "B R W"]:
+        return _looked_up(known, condition.branch, t)
+
+    start = 0
     try:
-        model.txt_in = Refined(refiner.embed)  # pyright: ignore[reportAttributeAccessIssue]
+        model.txt_in = refined  # pyright: ignore[reportAttributeAccessIssue]
         for name, num_chunks in modulations(model).items():
             stop = start + num_chunks * model.config.hidden_size
             model.set_submodule(name, Cut(start, stop))
             start = stop
-        model.predict = known(predict, moments)
+        model.conditioning = conditioning
         yield prepare
     finally:
-        model.predict, model.txt_in = predict, refiner
+        del model.conditioning
+        model.txt_in = refiner
         for name, layer in layers.items():
             model.set_submodule(name, layer)
 
 
-def known(predict: TrunkFn, moments: dict[int, list[Moment]]) -> TrunkFn:
-    def predict_known(
-        model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
-    ) -> Float[Tensor, "B N out"]:
-        moment = next((moment for moment in moments[ctx.branch] if moment.vec.is_meta or torch.equal(moment.vec, ctx.vec)), None)
-        if moment is None:
-            raise ValueError("A step has a noise level that was not among those known before the first one.")
-        return predict(model, img, moment.txt.clone(), ctx._replace(vec=moment.modulation))
+def _level(t: Float[Tensor, " B"]) -> float:
+    return 0.0 if t.is_meta else t[0].item()  # on the meta device all are alike
 
-    return predict_known
+
+def _looked_up(known: Mapping[tuple[int, float], Tensor], whose: int, t: Float[Tensor, " B"]) -> Tensor:
+    found = known.get((whose, _level(t)))
+    if found is None:
+        raise ValueError(f"A step has the noise level {_level(t):g}, which was not among those known before the first one.")
+    return found

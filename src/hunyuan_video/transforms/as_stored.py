@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hunyuan_video.kernels.pieces import Apply, Dense
-from hunyuan_video.transforms.swap import LinearLike, Rows, some
+from hunyuan_video.transforms.swap import LinearLike, Rows, some, stretches
 
 
 class StoredLinear(nn.Linear):
@@ -48,6 +48,8 @@ class StackedLinear(LinearLike):
 
     def prepared(self, dtype: torch.dtype, rows: Rows | None) -> Apply:
         if rows is None:
+            return self
+        if stretches(rows) == [slice(0, self.out_features)]:
             return self
         parts = [piece.to(dtype) for each in rows for piece in _stretch(self.pieces, each)]
         return Dense(parts[0] if len(parts) == 1 else torch.cat(parts), None if self.bias is None else some(self.bias, rows))

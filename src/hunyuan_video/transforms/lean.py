@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hunyuan_video.kernels.pieces import Pieces
+from hunyuan_video.memory import let_go
 from hunyuan_video.models.rope import Rope
 from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock
 from hunyuan_video.transforms.swap import prepared
@@ -158,9 +159,7 @@ def trunk(
     still has, becomes part of it, and lets go of what it was."""
     size = img.shape[1]
     x = torch.cat([img, txt], dim=1)
-    for tensor in (img, img._base):  # a view keeps what it is a view of
-        if tensor is not None:
-            tensor.data = x[:, :size]
+    let_go(img, x[:, :size])
     for block in model.double_blocks:
         call(block, x[:, :size], x[:, size:], ctx)
     ctx = ctx._replace(rope=ctx.rope.with_text(txt.shape[1]))

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
 from hunyuan_video.kernels.sparse import attend_to_blocks, seen_pairs
+from hunyuan_video.memory import let_go
 from hunyuan_video.models.attention import AttentionFn
 from hunyuan_video.models.rope import Rope
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, TrunkFn
@@ -109,7 +110,9 @@ def in_boxes(predict: TrunkFn, order: Int[Tensor, " N"]) -> TrunkFn:
         there = order.to(img.device)
         back = there.argsort()
         ctx = ctx._replace(rope=Rope(*(table[there] for table in ctx.rope)))
-        return predict(model, img[:, there], txt, ctx)[:, back]
+        boxed = img[:, there]
+        let_go(img, boxed)
+        return predict(model, boxed, txt, ctx)[:, back]
 
     return predict_in_boxes
 
@@ -168,14 +171,14 @@ class Video:
         boxes, blocks = len(self._keys), -(-q.shape[1] // self.block)
         wanted = min(boxes, max(1, round(self.density * blocks) - (blocks - boxes)))
         chosen = self._scores(q, k, wanted).topk(wanted, dim=-1).indices.sort(dim=-1).values
-        own = chosen.repeat_interleave(self._sharing // self.block, dim=1)[:, :boxes]
-        every = torch.arange(blocks, device=device)
+        own = chosen.int().repeat_interleave(self._sharing // self.block, dim=1)[:, :boxes]
+        every = torch.arange(blocks, dtype=torch.int32, device=device)
         indices = every.repeat(len(own), blocks, 1)
         indices[:, :boxes, :wanted] = own
         indices[:, :boxes, wanted : wanted + blocks - boxes] = every[boxes:]
-        counts = torch.full((len(own), blocks), blocks, device=device)
+        counts = torch.full((len(own), blocks), blocks, dtype=torch.int32, device=device)
         counts[:, :boxes] = wanted + blocks - boxes
-        lists = BlockLists(indices.int(), counts.int(), self.block, self.block)
+        lists = BlockLists(indices, counts, self.block, self.block)
         if self.seen is None:
             self.seen = seen_pairs(lists, q.shape[1])
         if self.pattern != "dynamic":
@@ -192,7 +195,7 @@ class Video:
         if self.pattern == "radial":
             in_space = (apart[..., 1:] / self._extent[1:]).square().sum(-1)
             return -(in_space * 2 ** apart[..., 0].clamp(min=1).log2().floor())[None].to(q.device)
-        of_keys, of_blocks = (_means(x[0, : len(keys) * self.block].float(), self.block) for x in (k, q))
+        of_keys, of_blocks = (_means(x[0, : len(keys) * self.block], self.block) for x in (k, q))
         scores = torch.einsum("ghd,bhd->hgb", _grouped(of_blocks, self._sharing // self.block), of_keys)
         near = distance.topk(max(1, wanted // LOCAL), dim=-1, largest=False).indices.to(q.device)
         return scores.scatter(-1, near.expand(len(scores), -1, -1), float("inf"))
@@ -201,7 +204,7 @@ class Video:
 def _means(x: Tensor, size: int) -> Tensor:
     """Of each whole block of rows."""
     whole = len(x) // size
-    return x[: whole * size].unflatten(0, (whole, size)).mean(dim=1)
+    return x[: whole * size].unflatten(0, (whole, size)).mean(dim=1, dtype=torch.float32)
 
 
 def _grouped(blocks: Tensor, count: int) -> Tensor:

@@ -54,5 +54,16 @@ def some(tensor: Tensor, rows: Rows | None) -> Tensor:
     """Of its first axis; not copied where they are one stretch."""
     if rows is None:
         return tensor
-    parts = [tensor[each] for each in rows]
+    parts = [tensor[each] for each in stretches(rows)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def stretches(rows: Rows) -> list[slice]:
+    """The same rows, where neighbours are one."""
+    found: list[slice] = []
+    for each in rows:
+        if found and found[-1].stop == each.start:
+            found[-1] = slice(found[-1].start, each.stop)
+        else:
+            found.append(each)
+    return found
