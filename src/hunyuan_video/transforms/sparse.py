@@ -78,7 +78,7 @@ def sparse_attention(
     given, kernels = model.predict, [block.attention for block in model.blocks]
     model.predict = in_boxes(given, video.order)
     for block in model.blocks[DENSE_BLOCKS:]:
-        block.attention = Thinned(video, block.attention)
+        block.attention = Thinned(video, block.attention)  # pyright: ignore[reportArgumentType] (a function)
     low, high = between
 
     def telling(velocity: Velocity) -> Velocity:
