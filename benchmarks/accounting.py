@@ -14,13 +14,17 @@ from end_to_end import Given
 from measure import Spread, randomize
 from rows import Row
 
+from hunyuan_video.assembly import Models, assemble
 from hunyuan_video.config import SPEEDS, FullSampling, Runtime
+from hunyuan_video.distributed.world import World
 from hunyuan_video.evaluation.quality import make
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.sampling import initial_noise
+from hunyuan_video.transforms.ahead import ahead
+from hunyuan_video.transforms.offload import on_device
 
 SAMPLING = FullSampling(height=256, width=256, num_frames=17, num_steps=10, seed=1)  # 1,280 image tokens
 SMALL_VAE = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4)
@@ -36,8 +40,9 @@ def pipelines(dtype: torch.dtype, device: torch.device) -> dict[str, HunyuanVide
     text = Given(TextFeatures(states, torch.ones(1, REAL_TOKENS, dtype=torch.bool), pooled))
     runtimes = [Runtime(speed=speed) for speed in SPEEDS]
     exact = runtimes[0]
+    streamed = assemble(Models(transformer, vae=vae), exact, World(device))
     return {
-        runtime.speed: HunyuanVideo(text, transformer, vae, device=device, runtime=runtime)
+        runtime.speed: HunyuanVideo(text, transformer, vae, device=device, runtime=runtime, streamed=streamed)
         for runtime in runtimes
         if runtime is exact or replace(runtime, speed="exact") != exact
     }
@@ -45,14 +50,18 @@ def pipelines(dtype: torch.dtype, device: torch.device) -> dict[str, HunyuanVide
 
 @torch.no_grad()
 def by_hand(pipe: HunyuanVideo) -> torch.Tensor:
-    """The final latents by the model alone, and the formula of a step."""
+    """The final latents by the model alone, and the formula of a step. Modulations of all steps are one product, as in the pipeline, for
+    one at a time they are rounded otherwise."""
     model = pipe.transformer
     text = pipe.encode_text(["given"], SAMPLING)
     guidance = torch.full((1,), SAMPLING.guidance or 0.0, device=pipe.device, dtype=pipe.dtype) * 1000
-    condition = model.condition(text.states, text.mask, text.pooled, guidance)
     x = initial_noise(pipe.vae.config.latent_shape(SAMPLING.num_frames, SAMPLING.height, SAMPLING.width), SAMPLING.seed).to(pipe.device)
-    for sigma, next_sigma in pairwise(pipe.sigmas(SAMPLING)):
-        x = x + (next_sigma - sigma) * model(x, torch.full((1,), sigma, device=pipe.device) * 1000, condition).float()
+    sigmas = pipe.sigmas(SAMPLING)
+    t = {sigma: torch.full((1,), sigma, device=pipe.device) * 1000 for sigma in sorted(sigmas[:-1])}
+    with ahead(model, list(t.values()), 0, lambda module: on_device(module, pipe.device)) as prepare:
+        condition = prepare(0, text.states, text.mask, text.pooled, guidance)
+        for sigma, next_sigma in pairwise(sigmas):
+            x = x + (next_sigma - sigma) * model(x, t[sigma], condition).float()
     return x
 
 

@@ -76,7 +76,6 @@ def test_exact_steps_without_patches_are_refused():
 @pytest.mark.parametrize(
     ("runtime", "world", "training", "sentence"),
     [
-        (Runtime(progressive_until=0.5), World(CPU), False, "progressive_until is 0.5, but no step is smaller"),
         (Runtime(sparse_pattern="tiles"), World(CPU), False, "sparse_pattern is 'tiles', but attention_density is 1"),
         (Runtime(progressive="time"), World(CPU), True, "progressive is 'time', which is for sampling"),
         (Runtime(attention_density=0.5), World(CPU, size=2, degrees=Degrees(1, 2)), False, "with a ring no kernel sees all"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 import pytest
 
@@ -215,7 +216,8 @@ def test_step_caches_that_cannot_be_are_refused(setting, sentence):
     ("setting", "sentence"),
     [
         ({"attention_density": 0.0}, "attention_density is 0.0; it must be above 0 and at most 1"),
-        ({"progressive_until": 1.0}, "progressive_until is 1.0; it must be a noise level between 0 and 1"),
+        ({"progressive": "time", "progressive_until": 1.0}, "progressive_until is 1.0; it must be a noise level between 0 and 1"),
+        ({"progressive_until": 0.5}, "progressive_until is 0.5, but progressive is off"),
         ({"progressive": "time", "pipefusion_patches": 2}, "patches need the last step's keys, which are of another size"),
     ],
 )
@@ -289,41 +291,56 @@ def test_a_prompt_without_meaning_to_any_program_is_refused():
         check_prompt("a\0cat")
 
 
-@pytest.fixture
-def in_patches(monkeypatch) -> None:
-    """Presets as they might be, of a setting that is open."""
-    for speed, patches in (("exact", None), ("balanced", 2), ("fast", 8), ("draft", 32)):
-        monkeypatch.setitem(SPEEDS, speed, ({"pipefusion_patches": patches},))
+def test_a_speed_fills_in_what_is_open_and_an_explicit_setting_wins():
+    assert [Runtime(speed=speed).step_cache for speed in SPEEDS] == ["off", "taylor", "taylor", "taylor"]
+    assert Runtime(speed="fast", step_cache="drift").step_cache == "drift"
+    assert Runtime(speed="fast", progressive="off").step_cache == "taylor"
 
 
-def test_a_speed_fills_in_what_is_open_and_an_explicit_setting_wins(in_patches):
-    assert [Runtime(speed=speed).pipefusion_patches for speed in SPEEDS] == [None, 2, 8, 32]
-    assert Runtime(speed="fast", pipefusion_patches=3).pipefusion_patches == 3
+def test_a_group_of_settings_is_filled_in_only_where_its_first_one_is_open():
+    def cache(**given: Any) -> tuple[str | None, float | None]:
+        runtime = Runtime(speed="draft", **given)
+        return runtime.step_cache, runtime.cache_threshold
+
+    assert cache() == ("taylor", 0.2)
+    assert cache(cache_threshold=0.01) == ("taylor", 0.01)
+    assert cache(step_cache="drift") == ("drift", CACHE_THRESHOLDS["drift"])
 
 
-def test_a_group_of_settings_is_filled_in_only_where_its_first_one_is_open(monkeypatch):
-    monkeypatch.setitem(SPEEDS, "fast", ({"ulysses_degree": 2, "ring_degree": 3},))
-
-    def degrees(**given: int) -> tuple[int | None, int | None]:
-        runtime = Runtime(speed="fast", **given)  # pyright: ignore[reportArgumentType]
-        return runtime.ulysses_degree, runtime.ring_degree
-
-    assert (degrees(), degrees(ring_degree=5), degrees(ulysses_degree=1)) == ((2, 3), (2, 5), (1, None))
-
-
-def test_what_a_speed_filled_in_is_recorded_and_stays_when_presets_change(in_patches, monkeypatch):
+def test_what_a_speed_filled_in_is_recorded_and_stays_when_presets_change(monkeypatch):
     recorded = asdict(Runtime(speed="fast"))
-    monkeypatch.setitem(SPEEDS, "fast", ({"pipefusion_patches": 16},))
-    assert Runtime(**recorded).pipefusion_patches == 8
+    monkeypatch.setitem(SPEEDS, "fast", SPEEDS["draft"])
+    assert Runtime(**recorded).cache_threshold == 0.1
 
 
-def test_another_speed_has_its_own_settings(in_patches):
+def test_another_speed_has_its_own_settings():
     assert Runtime(speed="fast", dtype="float32").at_speed("draft") == Runtime(speed="draft", dtype="float32")
 
 
-def test_the_exact_runtime_changes_no_video(in_patches):
-    inexact = Runtime(speed="fast", fp8_matmul=True, text_fp8=True, wire="fp8", device="cpu", dtype="float32", pipefusion_stages=2)
+def test_the_exact_runtime_changes_no_video():
+    inexact = Runtime(speed="fast", fp8_matmul=True, text_fp8=True, wire="fp8", device="cpu", dtype="float32", attention_density=0.3)
     assert inexact.exact() == Runtime(device="cpu", dtype="float32")
+
+
+def test_a_speed_with_patches_is_refused():
+    with pytest.raises(ValueError, match="speed is 'balanced', which leaves out steps, but pipefusion_patches need every step's keys"):
+        Runtime(speed="balanced", pipefusion_patches=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "progressive"),
+    [
+        ({"speed": "fast"}, "off"),
+        ({"speed": "draft"}, "space"),
+        ({"speed": "balanced"}, "off"),
+        ({"progressive": "time"}, "time"),  # which is refused later
+        ({"speed": "draft", "progressive": "time"}, "time"),
+    ],
+)
+def test_a_preset_means_what_a_picture_allows(given, progressive):
+    runtime = Runtime(**given).for_picture()
+    assert runtime.progressive == progressive
+    assert (runtime.progressive_until is None) == (progressive == "off")
 
 
 def test_a_speed_is_checked():

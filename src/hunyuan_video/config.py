@@ -196,10 +196,16 @@ class Limits:
 
 def check_solver(sampling: FullSampling, runtime: Runtime) -> None:
     """Refuse a solver for what counts evaluations as steps."""
-    counts = "pipefusion_patches" if runtime.pipefusion_patches is not None else "step_cache" if runtime.step_cache != "off" else None
+    counting = {
+        "pipefusion_patches": runtime.pipefusion_patches is not None,
+        "step_cache": runtime.step_cache != "off",
+        "attention_density": runtime.attention_density < 1,
+    }
+    counts = next((name for name, is_on in counting.items() if is_on), None)
+    whose = f" (of speed {runtime.speed!r})" if counts == "step_cache" and runtime.speed != "exact" else ""
     require(
         sampling.solver != "heun" or counts is None,
-        f"solver is 'heun', which evaluates the model twice at a noise level, but {counts} takes each evaluation for a step; use another "
+        f"solver is 'heun', which evaluates the model twice at a noise level, but {counts}{whose} takes each evaluation for a step; use another "
         "solver, or leave that out.",
     )
 
@@ -264,6 +270,8 @@ SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
     "fast": ({"step_cache": "taylor", "cache_threshold": 0.1}, {"progressive": "time", "progressive_until": 0.6}),
     "draft": ({"step_cache": "taylor", "cache_threshold": 0.2}, {"progressive": "space-time", "progressive_until": 0.4}),
 }
+# Of a Runtime, what begins and ends with each video, so that the same loaded models serve any.
+PER_VIDEO = frozenset({name for group in SPEEDS["exact"] for name in group} | {"attention_density", "sparse_pattern"})
 
 
 @dataclass(frozen=True)
@@ -330,8 +338,11 @@ class Runtime:
 
     def __post_init__(self) -> None:
         check_types(self)
-        in_patches = self.pipefusion_patches is not None or self.pipefusion_stages > 1  # with which nothing that a preset sets can go
-        for group in SPEEDS["exact" if in_patches else self.speed]:
+        require(
+            self.speed == "exact" or (self.pipefusion_patches is None and self.pipefusion_stages == 1),
+            f"speed is {self.speed!r}, which leaves out steps, but pipefusion_patches need every step's keys; leave out one of them.",
+        )
+        for group in SPEEDS[self.speed]:
             if getattr(self, next(iter(group))) is None:
                 for name in group:
                     if getattr(self, name) is None:  # filled in, so that what is recorded is what was used
@@ -379,7 +390,7 @@ class Runtime:
             object.__setattr__(self, "progressive_until", 0.6)
         require(
             self.progressive_until is None or self.progressive != "off",
-            f"progressive_until is {self.progressive_until}, but no step is smaller; leave it out, or give progressive.",
+            f"progressive_until is {self.progressive_until}, but progressive is off; leave it out, or give time, space or space-time.",
         )
         require(
             self.progressive_until is None or 0 < self.progressive_until < 1,
@@ -400,6 +411,15 @@ class Runtime:
     def at_speed(self, speed: Speed) -> Runtime:
         """With all that a preset says as this one says it. `replace` would keep what has been filled in."""
         return replace(self, speed=speed, **{name: None for group in SPEEDS[speed] for name in group})
+
+    def for_picture(self) -> Runtime:
+        """What a preset means for a video that begins with a picture, which fewer frames have no place for."""
+        ((progressive, *_),) = [[*group.values()] for group in SPEEDS[self.speed] if "progressive" in group]
+        less: dict[Progressive | None, Progressive] = {"time": "off", "space-time": "space"}
+        if self.speed == "exact" or self.progressive != progressive or progressive not in less:
+            return self
+        until = self.progressive_until if less[progressive] != "off" else None
+        return replace(self, progressive=less[progressive], progressive_until=until)
 
     def exact(self) -> Runtime:
         """Without anything that makes another video than float32, or the dtypes given, would."""

@@ -422,12 +422,13 @@ class HunyuanVideo:
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
     def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
-        shape, stages = self._shape(options), self._stages(options)
+        picture = request.image is not None
+        shape, stages = self._shape(options), self._stages(options, picture)
         if resume is not None and (needs := why_not_continued(options, self.runtime)) is not None:
             raise ValueError(f"This run cannot be continued: {needs}, which no file keeps; make the video from its first step.")
         if resume is not None and tuple(resume[1].shape) != (needed := progressive.rest(stages, resume[0])[0].shape):
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(needed)}.")
-        if request.image is not None and stages[0].shape[2] != shape[2]:
+        if picture and stages[0].shape[2] != shape[2]:
             raise ValueError(
                 f"progressive is {self.runtime.progressive!r}, whose first steps have fewer frames, none of them the given picture; "
                 "use 'space' or 'off'."
@@ -439,7 +440,8 @@ class HunyuanVideo:
             negative = self.origin.negative_prompt
         prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options)
-        provenance = self._provenance(request, negative, options, self._choose_kernels(features, shape))
+        runtime = self._choose_kernels(features, shape)
+        provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
         first_frame = None
         if request.image is not None:
             first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
@@ -461,7 +463,7 @@ class HunyuanVideo:
         """The steps after the `done` ones, which left `latents`, or from noise: the number of each, what the next begins with, the finished
         latents as it sees them, and how many evaluations of the transformer were computed so far. What a step cache and a solver remember
         is of one stage's size."""
-        sigmas, stages, shape = self.sigmas(options), self._stages(options), self._shape(options)
+        sigmas, stages, shape = self.sigmas(options), self._stages(options, first_frame is not None), self._shape(options)
         if latents is None:
             latents = _begun(progressive.cut(self._noise(options), stages[0].shape), first_frame, stages[0])
         before = latents = latents.to(self.device, torch.float32)
@@ -559,9 +561,10 @@ class HunyuanVideo:
         """Of finished latents."""
         return self.vae.config.latent_shape(options.num_frames, options.height, options.width)
 
-    def _stages(self, options: FullSampling) -> list[progressive.Stage]:
-        patch_size = self.transformer.config.patch_size
-        return progressive.stages(self._shape(options), self.sigmas(options), self.runtime, patch_size)
+    def _stages(self, options: FullSampling, picture: bool) -> list[progressive.Stage]:
+        """Of a video, which may begin with a picture."""
+        runtime = self.runtime.for_picture() if picture else self.runtime
+        return progressive.stages(self._shape(options), self.sigmas(options), runtime, self.transformer.config.patch_size)
 
     @property
     def _run(self) -> Run:
@@ -630,7 +633,8 @@ class HunyuanVideo:
         """What the model needs to know of a branch of guidance: the text, and the negative one after it, once for the video and all its
         noise levels."""
         sigmas = self.sigmas(options)
-        levels = {stage.told(sigma) for stage in self._stages(options) for sigma in sigmas[stage.start : stage.stop + 1]} - {0.0}
+        stages = self._stages(options, clean_frames > 0)
+        levels = {stage.told(sigma) for stage in stages for sigma in sigmas[stage.start : stage.stop + 1]} - {0.0}
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         dtype = features.states.dtype
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000

@@ -11,8 +11,9 @@ from hunyuan_video.config import SPEEDS, Runtime
 
 @pytest.fixture
 def presets(monkeypatch) -> None:
+    off = SPEEDS["exact"]
     for speed, patches in (("exact", None), ("balanced", None), ("fast", 8), ("draft", 32)):
-        monkeypatch.setitem(SPEEDS, speed, ({"pipefusion_patches": patches},))
+        monkeypatch.setitem(SPEEDS, speed, (*off, {"pipefusion_patches": patches}))
 
 
 def test_each_preset_that_is_not_exact_is_compared(presets):
@@ -36,7 +37,7 @@ def test_settings_that_are_given_are_compared_alone_and_called_by_their_flags(pr
 
 def test_where_all_is_exact_there_is_nothing_to_compare(monkeypatch):
     for speed in SPEEDS:
-        monkeypatch.setitem(SPEEDS, speed, ())
+        monkeypatch.setitem(SPEEDS, speed, SPEEDS["exact"])
     with pytest.raises(ValueError, match="Every preset is exact here; give a setting that is not"):
         Bench("quality").compared()
 

@@ -58,8 +58,30 @@ def test_what_is_known_is_not_made_again(pipes, monkeypatch, clip):
     assert prompts == [("A cat.", 1)] * 2 + [("A cat.", 2)] * 2
 
 
-def test_rows_of_another_size_are_other_rows(pipes):
-    assert quality.what_of(pipes[0], SMALL) != quality.what_of(pipes[0], replace(SMALL, num_frames=9))
+def test_seeds_are_rows_of_one_table_that_says_dtype_and_solver(pipes):
+    of = quality.what_of(pipes[0], SMALL)
+    assert of == quality.what_of(pipes[0], replace(SMALL, seed=2)) and "5x32x32, 3 steps of euler, float32, cpu" in of
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"num_frames": 9}, {"solver": "unipc"}, {"shift": 5.0}, {"schedule": "linear-quadratic"}, {"cfg_scale": 2.0}, {"guidance": 4.0}],
+)
+def test_rows_of_other_samplings_are_other_rows(pipes, other):
+    assert quality.what_of(pipes[0], SMALL) != quality.what_of(pipes[0], replace(SMALL, **other))
+
+
+@pytest.mark.parametrize("other", [{"vae_dtype": "bfloat16"}, {"vae_tiling": False}, {"offload": "models"}])
+def test_rows_beside_another_exact_way_are_other_rows(pipes, monkeypatch, other):
+    of = quality.what_of(pipes[0], SMALL)
+    monkeypatch.setattr(pipes[0], "runtime", Runtime(**other))
+    assert quality.what_of(pipes[0], SMALL) != of
+
+
+def test_rows_of_another_version_are_other_rows(pipes, monkeypatch):
+    of = quality.what_of(pipes[0], SMALL)
+    monkeypatch.setattr(quality, "__version__", "0.0")
+    assert quality.what_of(pipes[0], SMALL) != of
 
 
 def test_rows_are_kept(tmp_path, clip):

@@ -10,6 +10,7 @@ from conftest import TINY
 from measure import randomize
 from torch import Tensor
 
+from hunyuan_video.evaluation.computed import counting
 from hunyuan_video.kernels.sparse import seen_pairs
 from hunyuan_video.models.attention import sdpa
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
@@ -127,6 +128,13 @@ def test_what_was_computed_is_told(model, caplog):
     with caplog.at_level(logging.INFO):
         velocities(model, [0.5], 0.4)
     assert "Attention computed 37.7 % of its pairs" in caplog.text
+
+
+def test_what_was_computed_is_counted_where_it_is(model):
+    with counting(model) as computed:
+        velocities(model, [0.9, 0.5], 0.4)  # the second of two steps is sparse, in two of three blocks
+    sparse = (9 * 64 * (3 * 64 + 20) + 20 * 596) / 596**2
+    assert computed.density == pytest.approx((4 + 2 * sparse) / 6) and computed.passes == pytest.approx(2)
 
 
 def test_other_frames_than_the_first_are_not_given_clean(model):

@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from hunyuan_video.config import FullSampling, Runtime, Sampling
+from hunyuan_video.assembly import check
+from hunyuan_video.config import PER_VIDEO, FullSampling, Runtime, Sampling
 from hunyuan_video.evaluation import quality
 from hunyuan_video.miniature.evaluation import answers, questions
 from hunyuan_video.miniature.judge import load_judge
@@ -36,11 +37,16 @@ def measure(
     pipe = HunyuanVideo.load(found, exact, sampling)
     complete = replace(sampling, seed=sampling.seed or 0).over(pipe.defaults)
     cases = _asked(prompts, complete, num_seeds) if prompts else _of_the_world(num_prompts, complete, num_seeds, judge_folder)
-    pipes = {name: _at(runtime, pipe, exact, found, sampling) for name, runtime in others.items()}
-    for row in quality.compare(pipe, pipes, cases, rows):
-        rows.append(row)
-        quality.write(path, rows)
-        yield row
+    sharing = [name for name, runtime in others.items() if _shares_models(runtime, exact)]
+    for names in (sharing, *([name] for name in others if name not in sharing)):  # one more model at a time
+        pipes = {
+            name: _sharing(others[name], pipe) if name in sharing else HunyuanVideo.load(found, others[name], sampling) for name in names
+        }
+        for row in quality.compare(pipe, pipes, cases, rows):
+            rows.append(row)
+            quality.write(path, rows)
+            yield row
+        del pipes  # before the next ones are loaded
 
 
 def table(folder: Path) -> str:
@@ -71,10 +77,13 @@ def _seeded(sampling: FullSampling, num_seeds: int) -> list[FullSampling]:
     return [replace(sampling, seed=sampling.seed + number) for number in range(num_seeds)]
 
 
-def _at(runtime: Runtime, pipe: HunyuanVideo, exact: Runtime, found: Weights, sampling: Sampling) -> HunyuanVideo:
-    """A pipeline with another runtime: with the same models, if only what lives for one video is another."""
-    if runtime.at_speed("exact") != exact:
-        return HunyuanVideo.load(found, runtime, sampling)
+def _shares_models(runtime: Runtime, exact: Runtime) -> bool:
+    return replace(runtime, speed=exact.speed, **{name: getattr(exact, name) for name in PER_VIDEO}) == exact
+
+
+def _sharing(runtime: Runtime, pipe: HunyuanVideo) -> HunyuanVideo:
+    """A pipeline of the same models, of whose runtime only what lives for one video is another."""
+    check(runtime, pipe.world)
     return HunyuanVideo(
         pipe.text_encoder,
         pipe.transformer,

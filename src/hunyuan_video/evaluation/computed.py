@@ -34,7 +34,7 @@ class Computed:
 @contextmanager
 def counting(model: HunyuanVideoTransformer) -> Iterator[Computed]:
     """Counts, in the block, all that the blocks of the model do, whatever skips them or gives them fewer tokens. An attention kernel that
-    leaves pairs out says which share it looks at in an attribute `density`."""
+    leaves pairs out says which share its last call looked at in an attribute `density`."""
     done, tokens = Computed(), 0
     blocks, size = model.blocks, model.config.hidden_size
     weights = 4 * size**2 + 2 * size * int(size * model.config.mlp_ratio)  # of a token in either kind of block
@@ -44,7 +44,7 @@ def counting(model: HunyuanVideoTransformer) -> Iterator[Computed]:
         latents, _, condition = args[:3]
         tokens = math.prod(model.config.grid(latents.shape)) + condition.txt.shape[1]
 
-    def work(block: nn.Module, args: tuple[Any, ...]) -> None:
+    def work(block: nn.Module, args: tuple[Any, ...], _: object) -> None:  # afterwards: only then a kernel knows what it looked at
         queries = sum(each.shape[1] for each in args if isinstance(each, Tensor))
         pairs = queries * tokens
         density = getattr(block.attention, "density", 1.0)
@@ -53,7 +53,7 @@ def counting(model: HunyuanVideoTransformer) -> Iterator[Computed]:
         done.pairs += pairs * density
         done.all_pairs += pairs
 
-    handles = [model.register_forward_pre_hook(begin), *(block.register_forward_pre_hook(work) for block in blocks)]
+    handles = [model.register_forward_pre_hook(begin), *(block.register_forward_hook(work) for block in blocks)]
     try:
         yield done
     finally:

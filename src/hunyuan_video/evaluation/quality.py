@@ -6,6 +6,7 @@ who knows what was asked for reads both. Same-seed pixels are not quality: anoth
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from hunyuan_video import __version__
 from hunyuan_video.config import FullSampling
 from hunyuan_video.evaluation.clock import clock
 from hunyuan_video.evaluation.computed import Computed, counting
@@ -43,7 +45,7 @@ class Row:
     prompt: str
     seed: int
     of: str
-    """weights, size, steps and device: rows of other ones are not comparable"""
+    """what the exact video is made of, and how (see `what_of`): rows of other ones are not comparable"""
     passes: float
     exact_passes: float
     density: float
@@ -105,9 +107,15 @@ def compare(exact: HunyuanVideo, others: Mapping[str, HunyuanVideo], cases: Sequ
 
 
 def what_of(pipe: HunyuanVideo, sampling: FullSampling) -> str:
+    """What rows have in common that can be compared: in words what is asked about most, and a digest of all settings but the seed."""
     device = torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else pipe.device.type
     size = f"{sampling.num_frames}x{sampling.height}x{sampling.width}"
-    return f"{pipe.origin.model or 'weights'}, {size}, {sampling.num_steps} steps, {device}"
+    dtype = str(pipe.dtype).removeprefix("torch.")
+    settings = [asdict(pipe.runtime), asdict(sampling) | {"seed": None}, __version__]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return (
+        f"{pipe.origin.model or 'weights'}, {size}, {sampling.num_steps} steps of {sampling.solver}, {dtype}, {device} (settings {digest})"
+    )
 
 
 def row_of(settings: str, of: str, case: Case, made: Made, exact: Made) -> Row:

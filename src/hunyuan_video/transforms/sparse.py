@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Literal
 
 import torch
@@ -79,7 +79,7 @@ def sparse_attention(
     given, kernels = model.predict, [block.attention for block in model.blocks]
     model.predict = in_boxes(given, video.order)
     for block in model.blocks[DENSE_BLOCKS:]:
-        block.attention = partial(video.attend, block.attention)  # pyright: ignore[reportArgumentType] (a function)
+        block.attention = Thinned(video, block.attention)  # pyright: ignore[reportArgumentType] (a function)
     low, high = between
 
     def telling(velocity: Velocity) -> Velocity:
@@ -95,8 +95,8 @@ def sparse_attention(
         model.predict = given
         for block, kernel in zip(model.blocks, kernels, strict=True):
             block.attention = kernel
-    if video.seen is not None:
-        log.info("Attention computed %.1f %% of its pairs in sparse steps and blocks.", 100 * video.seen)
+    if video.seen:
+        log.info("Attention computed %.1f %% of its pairs in sparse steps and blocks.", 100 * statistics.mean(video.seen.values()))
 
 
 def in_boxes(predict: TrunkFn, order: Int[Tensor, " N"]) -> TrunkFn:
@@ -138,7 +138,8 @@ class Video:
         self.density, self.pattern, self.parts = density, pattern, parts
         self.order = boxes_order(grid)
         self.is_sparse = False
-        self.seen: float | None = None
+        self.seen: dict[int, float] = {}  # by the number of tokens: of all pairs, the share that sparse calls compute
+        self.last_density = 1.0  # of the last call, whatever it was
         self.block, self._sharing = block_sizes(len(self.order))
         frame = grid[1] * grid[2]
         places = torch.stack([self.order // frame, self.order % frame // grid[2], self.order % grid[2]], dim=1).float()
@@ -157,11 +158,14 @@ class Video:
     ) -> Float[Tensor, "B S H D"]:
         """As the kernel, or sparse. A mask is for prompts of several lengths in one batch, which no video has."""
         if not self.is_sparse or mask is not None or len(self._keys) == 0:
+            self.last_density = 1.0
             return kernel(q, k, v, mask)
         parts = self.parts(len(self.order), q.shape[1] - len(self.order))
         q, k, v = (_image_first(x, parts) for x in (q, k, v))
         each = zip(q.split(1), k.split(1), v.split(1), strict=True)
-        return _as_parts(torch.cat([attend_to_blocks(kernel, q, k, v, self.lists(q, k)) for q, k, v in each]), parts)
+        out = torch.cat([attend_to_blocks(kernel, q, k, v, self.lists(q, k)) for q, k, v in each])
+        self.last_density = self.seen[q.shape[1]]
+        return _as_parts(out, parts)
 
     def lists(self, q: Float[Tensor, "1 S H D"], k: Float[Tensor, "1 S H D"]) -> BlockLists:
         """What each block of queries sees of image, then text. Blocks with text in them see, and are seen by, all."""
@@ -179,8 +183,8 @@ class Video:
         counts = torch.full((len(own), blocks), blocks, dtype=torch.int32, device=device)
         counts[:, :boxes] = wanted + blocks - boxes
         lists = BlockLists(indices, counts, self.block, self.block)
-        if self.seen is None:
-            self.seen = seen_pairs(lists, q.shape[1])
+        if q.shape[1] not in self.seen:  # whichever boxes they are, all calls choose as many, and each box is whole
+            self.seen[q.shape[1]] = seen_pairs(lists, q.shape[1])
         if self.pattern != "dynamic":
             self._known[key] = lists
         return lists
@@ -199,6 +203,23 @@ class Video:
         scores = torch.einsum("ghd,bhd->hgb", _grouped(of_blocks, self._sharing // self.block), of_keys)
         near = distance.topk(max(1, wanted // LOCAL), dim=-1, largest=False).indices.to(q.device)
         return scores.scatter(-1, near.expand(len(scores), -1, -1), float("inf"))
+
+
+class Thinned:
+    """A block's kernel while a video is made, which looks at some pairs in some calls."""
+
+    def __init__(self, video: Video, kernel: AttentionFn) -> None:
+        self.video, self.kernel = video, kernel
+
+    def __call__(
+        self, q: Float[Tensor, "B S H D"], k: Float[Tensor, "B S H D"], v: Float[Tensor, "B S H D"], mask: Bool[Tensor, "B 1 S"] | None
+    ) -> Float[Tensor, "B S H D"]:
+        return self.video.attend(self.kernel, q, k, v, mask)
+
+    @property
+    def density(self) -> float:
+        """The share of all pairs that the last call looked at."""
+        return self.video.last_density
 
 
 def _means(x: Tensor, size: int) -> Tensor:
