@@ -26,7 +26,7 @@ def candidates(device: torch.device) -> dict[str, Pieces]:
     found = {"PyTorch": Pieces()}
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
         found["oneDNN"] = onednn.PIECES
-    if device.type == "cuda" and triton.is_here():
+    if triton.works(device):
         from hunyuan_video.kernels.triton.pieces import FUSED  # which needs Triton
 
         found["Triton"] = FUSED
