@@ -53,12 +53,15 @@ def test_attention_in_8_bits_is_refused_on_older_gpus(monkeypatch, attention, ca
         check(Runtime(attention=attention), World(second))
 
 
-def test_attention_in_8_bits_is_refused_where_keys_come_in_parts(monkeypatch):
+def test_a_kernel_that_does_not_compute_where_keys_come_in_parts_is_refused_there(monkeypatch):
     monkeypatch.setattr(triton, "is_here", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     check(Runtime(attention="int8"), World(CUDA, size=2, degrees=Degrees(ulysses=2)))
     with pytest.raises(ValueError, match="sees all keys at once, but with ring_degree 2 they come in parts"):
         check(Runtime(attention="int8"), World(CUDA, size=2, degrees=Degrees(ring=2)))
+    with pytest.raises(ValueError, match=r"'cudnn', .* use one of auto, sdpa, matmul, chunked, flash, or Ulysses alone"):
+        check(Runtime(attention="cudnn"), World(CUDA, size=2, degrees=Degrees(ring=2)))
+    check(Runtime(attention="flash"), World(CUDA, size=2, degrees=Degrees(ring=2)))
 
 
 def test_more_ranks_than_heads_to_trade_are_refused():

@@ -20,6 +20,8 @@ from hunyuan_video import plan
 from hunyuan_video.cli import main
 from hunyuan_video.config import SPEEDS, FullSampling, Runtime, parse_bytes
 from hunyuan_video.distributed import cost
+from hunyuan_video.kernels import triton
+from hunyuan_video.kernels.triton import by_name
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.transformer import TransformerConfig
 from hunyuan_video.pipeline import HunyuanVideo
@@ -189,6 +191,15 @@ def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):
     fused, plain = plan.predict(parts, VIDEO, [replace(IN_FLOAT32, attention=kind) for kind in ("sdpa", "matmul")])
     tokens = 9 * 4 * 6 + 256
     assert plain.stages["denoise"] - fused.stages["denoise"] > 4 * 2 * tokens**2
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_copies_of_an_attention_in_8_bits_are_planned_also_without_triton(official_tree, monkeypatch, name):
+    monkeypatch.setattr(triton, "is_here", lambda: False)
+    monkeypatch.setattr(by_name, "FEW", 100)
+    parts = Parts.of(locate(official_tree))
+    exact, rounded = plan.predict(parts, VIDEO, [replace(IN_FLOAT32, attention=kind) for kind in ("sdpa", name)])
+    assert rounded.stages["denoise"] > exact.stages["denoise"]
 
 
 @pytest.mark.parametrize("in_8_bits", [False, True])

@@ -45,9 +45,7 @@ def test_where_it_cannot_compile_pytorch_computes_and_one_line_says_why(tried, c
     with FakeTensorMode():
         x = torch.empty(3, device=GPU)
     assert not fp8._fuses(x) and list(fused.candidates(GPU)) == ["PyTorch"]
-    assert [record.message for record in caplog.records] == [
-        "Without Triton's kernels on cuda:1: RuntimeError: Failed to find C compiler."
-    ]
+    assert [record.message for record in caplog.records] == ["Without Triton's kernels on cuda:1: RuntimeError: Failed to find C compiler."]
 
 
 def test_full_memory_says_nothing_of_triton(tried):

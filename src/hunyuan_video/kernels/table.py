@@ -116,7 +116,11 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype | None, head_dim
         return f"which {kernel.made_for}, but trainings need its gradient"
     if kernel.device not in (None, device.type):
         return f"which {kernel.made_for}, but the device is {device}"
-    if kernel.capability is not None and torch.cuda.is_available() and (has := torch.cuda.get_device_capability(device)) < kernel.capability:
+    if (
+        kernel.capability is not None
+        and torch.cuda.is_available()
+        and (has := torch.cuda.get_device_capability(device)) < kernel.capability
+    ):
         least, this = (".".join(map(str, capability)) for capability in (kernel.capability, has))
         return f"which needs a GPU of compute capability {least} or more, but {device} has {this}"
     if dtype is not None and kernel.dtypes is not None and dtype not in kernel.dtypes:
