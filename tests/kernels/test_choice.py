@@ -14,7 +14,7 @@ import torch
 from hunyuan_video import cli
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.distributed.world import Degrees, World
-from hunyuan_video.kernels import kept, measured, table
+from hunyuan_video.kernels import choice, kept, measured, table
 from hunyuan_video.kernels.choice import fastest, use_attention
 from hunyuan_video.kernels.measured import measure
 from hunyuan_video.kernels.pieces import Pieces
