@@ -29,7 +29,7 @@ def test_the_other_kernels_run_anywhere(attention):
 
 @pytest.mark.parametrize("attention", ["int8", "fp8"])
 def test_attention_in_8_bits_is_refused_off_gpus_and_in_trainings(attention):
-    with pytest.raises(ValueError, match=rf"'{attention}', which is written for GPUs .* the device is cpu; use sdpa, or auto"):
+    with pytest.raises(ValueError, match=rf"'{attention}', which is written for NVIDIA's GPUs .* the device is cpu; use sdpa, or auto"):
         check(Runtime(attention=attention), World(CPU))
     with pytest.raises(ValueError, match="trainings need its gradient"):
         check(Runtime(attention=attention), World(CUDA), training=True)
@@ -37,24 +37,31 @@ def test_attention_in_8_bits_is_refused_off_gpus_and_in_trainings(attention):
 
 def test_attention_in_8_bits_without_triton_says_what_to_install(monkeypatch):
     monkeypatch.setattr(triton, "is_here", lambda: False)
-    with pytest.raises(ImportError, match=r"attention 'int8' is computed by Triton, which is missing; .* pip install triton"):
+    with pytest.raises(ValueError, match=r"attention 'int8' is computed by Triton, which is missing; .* pip install triton"):
         check(Runtime(attention="int8"), World(CUDA))
 
 
 @pytest.mark.parametrize(("attention", "capability"), [("int8", (7, 5)), ("fp8", (8, 6))])
 def test_attention_in_8_bits_is_refused_on_older_gpus(monkeypatch, attention, capability):
+    """Of two GPUs in a process it is the one that computes which counts, not the current one."""
+    second = torch.device("cuda:1")
     monkeypatch.setattr(triton, "is_here", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
-    with pytest.raises(ValueError, match=rf"or more, but this has {capability[0]}\.{capability[1]}; use sdpa"):
-        check(Runtime(attention=attention), World(CUDA))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability if device == second else (9, 0))
+    check(Runtime(attention=attention), World(CUDA))
+    with pytest.raises(ValueError, match=rf"or more, but cuda:1 has {capability[0]}\.{capability[1]}; use sdpa"):
+        check(Runtime(attention=attention), World(second))
 
 
-def test_attention_in_8_bits_is_refused_where_keys_come_in_parts(monkeypatch):
+def test_a_kernel_that_does_not_compute_where_keys_come_in_parts_is_refused_there(monkeypatch):
     monkeypatch.setattr(triton, "is_here", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     check(Runtime(attention="int8"), World(CUDA, size=2, degrees=Degrees(ulysses=2)))
     with pytest.raises(ValueError, match="sees all keys at once, but with ring_degree 2 they come in parts"):
         check(Runtime(attention="int8"), World(CUDA, size=2, degrees=Degrees(ring=2)))
+    with pytest.raises(ValueError, match=r"'cudnn', .* use one of auto, sdpa, matmul, chunked, flash, or Ulysses alone"):
+        check(Runtime(attention="cudnn"), World(CUDA, size=2, degrees=Degrees(ring=2)))
+    check(Runtime(attention="flash"), World(CUDA, size=2, degrees=Degrees(ring=2)))
 
 
 def test_more_ranks_than_heads_to_trade_are_refused():

@@ -20,6 +20,9 @@ from hunyuan_video import plan
 from hunyuan_video.cli import main
 from hunyuan_video.config import SPEEDS, FullSampling, Runtime, parse_bytes
 from hunyuan_video.distributed import cost
+from hunyuan_video.kernels import triton
+from hunyuan_video.kernels.choice import attention_of
+from hunyuan_video.kernels.triton.by_name import BY_NAME
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.transformer import TransformerConfig
 from hunyuan_video.pipeline import HunyuanVideo
@@ -189,6 +192,13 @@ def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):
     fused, plain = plan.predict(parts, VIDEO, [replace(IN_FLOAT32, attention=kind) for kind in ("sdpa", "matmul")])
     tokens = 9 * 4 * 6 + 256
     assert plain.stages["denoise"] - fused.stages["denoise"] > 4 * 2 * tokens**2
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_an_attention_in_8_bits_counts_itself_also_without_triton(monkeypatch, name):
+    monkeypatch.setattr(triton, "is_here", lambda: False)
+    _, transformer, *_ = plan._build(SHALLOW, Runtime(attention=name), plan.CUDA, ())
+    assert attention_of(transformer) == {BY_NAME[name]}
 
 
 @pytest.mark.parametrize("in_8_bits", [False, True])

@@ -19,8 +19,8 @@ from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequen
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import table
-from hunyuan_video.kernels.choice import CHOSEN, check_attention, use_attention
+from hunyuan_video.kernels import partial
+from hunyuan_video.kernels.choice import CHOSEN, check_attention, kernel_of, use_attention
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms import fp8
@@ -100,7 +100,7 @@ def assemble(
             fp8.multiply_in_8_bits(transformer)
         # The kernel before what wraps it. The fastest depends on the length, and is chosen for each video.
         if runtime.attention not in CHOSEN:
-            use_attention(transformer, table.load(runtime.attention))
+            use_attention(transformer, kernel_of(runtime.attention, world.device))
         # Of blocks that go backward every intermediate value is needed. Before what wraps the trunk, which is another one then.
         if training is None:
             lean_blocks(transformer)
@@ -168,10 +168,10 @@ def check(
         ValueError: says what cannot, and why.
     """
     check_attention(runtime.attention, world.device, training=training, dtype=dtype, head_dim=head_dim)
-    if runtime.attention in ("int8", "fp8") and world.degrees.ring > 1:
+    if runtime.attention not in ("auto", *partial.NAMES) and world.degrees.ring > 1:
         raise ValueError(
             f"attention is {runtime.attention!r}, which sees all keys at once, but with ring_degree {world.degrees.ring} they come in "
-            "parts; use sdpa, or Ulysses alone."
+            f"parts; use one of auto, {', '.join(partial.NAMES)}, or Ulysses alone."
         )
     if runtime.fp8_matmul and training:
         raise ValueError("fp8_matmul rounds activations, which have no gradient then: it is for inference; train with fp8 alone.")

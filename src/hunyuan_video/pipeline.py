@@ -75,7 +75,7 @@ from hunyuan_video.sampling import (
     sigmas_of,
 )
 from hunyuan_video.transforms.ahead import ahead
-from hunyuan_video.transforms.lean import chunk_size, use_pieces
+from hunyuan_video.transforms.lean import chunk_size, is_lean, use_pieces
 from hunyuan_video.transforms.offload import on_device
 from hunyuan_video.transforms.sparse import sparse_attention, sparse_between
 from hunyuan_video.transforms.step_cache import CachedSteps
@@ -594,13 +594,16 @@ class HunyuanVideo:
         """The transformer with its fastest pieces, and with its fastest attention for this number of tokens; and the runtime with that one
         in place of "auto" or "native"."""
         among, config = self.runtime.attention, self.transformer.config
-        sizes = config.hidden_size, config.num_heads, int(config.hidden_size * config.mlp_ratio), chunk_size(self.device)
-        use_pieces(self.transformer, self._once(lambda: fastest_pieces(*sizes, self.dtype, self.device)))
+        if is_lean(self.transformer):
+            sizes = config.hidden_size, config.num_heads, int(config.hidden_size * config.mlp_ratio), chunk_size(self.device)
+            use_pieces(self.transformer, self._once(lambda: fastest_pieces(*sizes, self.dtype, self.device)))
         if among not in choice.CHOSEN:
             return self.runtime
         num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())
         if not choice.may_choose(self.transformer):
             return self.runtime
+        if self.world.degrees.ring > 1:
+            among = "parts"
         kernel = self._once(lambda: choice.fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device, among))
         use_attention(self.transformer, table.load(kernel))
         return replace(self.runtime, attention=kernel)

@@ -13,10 +13,14 @@ import torch
 
 from hunyuan_video import cli
 from hunyuan_video.config import Runtime, Sampling
-from hunyuan_video.kernels import choice, kept, table
-from hunyuan_video.kernels.choice import fastest, measure, use_attention
+from hunyuan_video.distributed.world import Degrees, World
+from hunyuan_video.kernels import choice, kept, measured, table
+from hunyuan_video.kernels.choice import fastest, use_attention
+from hunyuan_video.kernels.measured import measure
+from hunyuan_video.kernels.pieces import Pieces
 from hunyuan_video.kernels.table import Kernel as Named
 from hunyuan_video.models.attention import sdpa
+from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.video import read_metadata
 
@@ -43,9 +47,9 @@ class Kernel:
 def nothing_measured(monkeypatch, tmp_path):
     """Nothing is remembered or kept, and the clock is the kernels'."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(choice, "_fastest", {})
-    monkeypatch.setattr(choice, "_said", set())
-    monkeypatch.setattr(choice, "time", SimpleNamespace(perf_counter=lambda: Kernel.now))
+    monkeypatch.setattr(measured, "_fastest", {})
+    monkeypatch.setattr(measured, "_said", set())
+    monkeypatch.setattr(measured, "time", SimpleNamespace(perf_counter=lambda: Kernel.now))
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def kernels(monkeypatch, nothing_measured):
     """Puts kernels of these seconds in place of all that there are, before anything was measured in this process."""
 
     def install(sdpa: float, chunked: float) -> dict[str, Kernel]:
-        monkeypatch.setattr(choice, "_fastest", {})
+        monkeypatch.setattr(measured, "_fastest", {})
         monkeypatch.setattr(table, "_loaded", {})
         fakes = {"sdpa": Kernel(sdpa), "chunked": Kernel(chunked)}
         named = {name: Named(lambda kernel=kernel: kernel) for name, kernel in fakes.items()}
@@ -93,6 +97,15 @@ def test_a_device_for_which_there_is_nothing_else_is_left_to_pytorch():
     assert fastest(24, 128, 100_000, torch.bfloat16, torch.device("mps")) == "sdpa"
 
 
+def test_where_keys_come_in_parts_only_what_computes_them_is_measured(kernels, monkeypatch):
+    kernels(0.003, 0.002)
+    native, flash = Kernel(0.0), Kernel(0.0)
+    for name, kernel in (("native-amx", native), ("flash", flash)):
+        monkeypatch.setitem(table.KERNELS, name, Named(lambda kernel=kernel: kernel))
+    assert fastest(2, 16, 64, torch.float32, CPU, "parts") == "chunked" and native.calls == flash.calls == 0
+    assert fastest(2, 16, 64, torch.float32, CPU) != "chunked"
+
+
 def test_measuring_leaves_the_random_numbers_alone(kernels):
     kernels(0.0, 0.0)
     before = torch.get_rng_state()
@@ -102,8 +115,7 @@ def test_measuring_leaves_the_random_numbers_alone(kernels):
 
 def test_the_kernels_take_turns(nothing_measured):
     order: list[str] = []
-    q = torch.zeros(1, 1, 1, 1)
-    measure({name: lambda q, _k, _v, _mask, name=name: order.append(name) or q for name in ("a", "b")}, q, q, q)
+    measure({name: name for name in ("a", "b")}, lambda name: order.append(name) or torch.zeros(1), CPU)
     assert order == ["a", "b"] * (len(order) // 2)
 
 
@@ -225,8 +237,8 @@ def test_a_chosen_kernel_that_is_gone_is_chosen_anew(kernels, monkeypatch):
 
 @pytest.mark.parametrize(("broken", "said"), [
     (lambda *_: 1 / 0, "Without chunked attention, which fails here: ZeroDivisionError: division by zero"),
-    (lambda q, *_: torch.ones_like(q), "Without chunked attention, which computes something else than sdpa here."),
-    (lambda q, *_: torch.full_like(q, torch.nan), "Without chunked attention, which computes something else than sdpa here."),
+    (lambda q, *_: torch.ones_like(q), "Without chunked attention, which computes something else than PyTorch here."),
+    (lambda q, *_: torch.full_like(q, torch.nan), "Without chunked attention, which computes something else than PyTorch here."),
 ])  # fmt: skip
 def test_a_kernel_that_fails_is_no_candidate_and_is_told_of_once(kernels, monkeypatch, caplog, broken, said):
     kernels(0.002, 0.0)
@@ -239,16 +251,44 @@ def test_a_kernel_that_fails_is_no_candidate_and_is_told_of_once(kernels, monkey
 def test_who_is_far_behind_is_not_measured_to_the_end(nothing_measured):
     fakes = {"slow": Kernel(0.03), "fast": Kernel(0.01), "near": Kernel(0.011)}
     q = torch.zeros(1, 1, 1, 1)
-    measure(fakes, q, q, q)
+    measure(fakes, lambda kernel: kernel(q, q, q, None), CPU)
     assert fakes["slow"].calls == 2 < fakes["near"].calls == fakes["fast"].calls
 
 
 def test_the_least_time_counts(nothing_measured):
     seconds = iter([5.0, 0.02, 0.01, 0.03, *[0.02] * 99])
 
-    def uneven(q, k, v, mask):
+    def uneven(_way):
         Kernel.now += next(seconds)
-        return q
+        return torch.zeros(1)
 
-    q = torch.zeros(1, 1, 1, 1)
-    assert measure({"uneven": uneven}, q, q, q)["uneven"] == pytest.approx(0.01)
+    assert measure({"uneven": 0}, uneven, CPU)["uneven"] == pytest.approx(0.01)
+
+
+# In a pipeline, beside what shares its tokens.
+
+
+def chosen(pipe: HunyuanVideo) -> Runtime:
+    features = TextFeatures(torch.zeros(1, 4, 8), torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 8))
+    return pipe._choose_kernels(features, pipe.vae.config.latent_shape(5, 32, 48))
+
+
+def test_in_a_ring_the_fastest_is_of_those_that_compute_there(official_tree, monkeypatch):
+    asked = []
+    monkeypatch.setattr(choice, "fastest", lambda *given: asked.append(given[-1]) or "chunked")
+    pipe = HunyuanVideo.load(official_tree)
+    for degrees in (Degrees(), Degrees(ring=2)):
+        pipe.world = World(CPU, degrees=degrees)
+        assert chosen(pipe).attention == "chunked"
+    assert asked == ["auto", "parts"]
+
+
+def test_pieces_are_measured_only_for_blocks_that_use_them(official_tree, tiny_transformer, monkeypatch):
+    asked = []
+    monkeypatch.setattr("hunyuan_video.pipeline.fastest_pieces", lambda *given: asked.append(given) or Pieces())
+    pipe = HunyuanVideo.load(official_tree, Runtime(attention="sdpa"))
+    chosen(pipe)
+    assert len(asked) == 1
+    pipe.transformer = tiny_transformer  # as it is trained
+    chosen(pipe)
+    assert len(asked) == 1

@@ -19,7 +19,7 @@ from measure import deviation
 from hunyuan_video.assembly import check
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import choice, table
+from hunyuan_video.kernels import choice, measured, table
 from hunyuan_video.kernels.native import build, paths
 from hunyuan_video.kernels.native.build import NotBuiltError
 from hunyuan_video.models.attention import AttentionFn, sdpa
@@ -181,8 +181,8 @@ def nothing_built(tmp_path, monkeypatch):
     """An empty cache, and nothing remembered of another."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(table, "_loaded", {})
-    monkeypatch.setattr(choice, "_fastest", {})
-    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(measured, "_fastest", {})
+    monkeypatch.setattr(measured, "_said", set())
     for cached in (paths.load, paths._has):
         cached.cache_clear()
     yield tmp_path

@@ -17,7 +17,7 @@ from hunyuan_video.apps.info import report
 from hunyuan_video.assembly import check
 from hunyuan_video.config import Attention, Runtime
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import choice, gpu, table
+from hunyuan_video.kernels import choice, gpu, kept, measured, table
 from hunyuan_video.models.attention import sdpa
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -129,14 +129,16 @@ def test_what_can_work_is_let_through(installed):
 def test_the_fastest_on_a_gpu_is_measured_among_the_exact_ones_that_are_installed(installed, monkeypatch, tmp_path, caplog):
     """With a CPU in the GPU's place, on which PyTorch's own kernels for GPUs are given seconds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choice, "_fastest", {})
-    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(measured, "_fastest", {})
+    monkeypatch.setattr(measured, "_said", set())
     monkeypatch.delitem(sys.modules, "flash_attn_interface")
     monkeypatch.setattr(choice, "QUERIES", {"cpu": 32})
-    monkeypatch.setattr(choice.kept, "machine", lambda device: "a GPU")
+    monkeypatch.setattr(kept, "machine", lambda device: "a GPU")
     tried: list[str] = []
     seconds = {"sdpa": 0.3, "cudnn": 0.1, "flash": 0.3, "flash-attn-2": 0.3, "flash-attn-4": 0.2}
-    monkeypatch.setattr(choice, "measure", lambda kernels, q, k, v: tried.extend(kernels) or {name: seconds[name] for name in kernels})
+    monkeypatch.setattr(
+        measured, "measure", lambda kernels, _run, _device: tried.extend(kernels) or {name: seconds[name] for name in kernels}
+    )
     on_cpu = {name: table.KERNELS[name] for name in ("sdpa", *ON_GPU)}
     monkeypatch.setattr(table, "KERNELS", {name: _anywhere(kernel) for name, kernel in on_cpu.items()})
     for name in ("cudnn", "flash"):
@@ -152,9 +154,9 @@ def _anywhere(kernel: table.Kernel) -> table.Kernel:
 
 
 def test_a_plan_needs_no_kernel_that_is_not_installed():
-    assert [choice.planned_as(name) for name in ("auto", "sdpa", "matmul", "chunked", "flash-attn-3", "native-amx")] == [
+    assert [choice.planned_as(name) for name in ("auto", "sdpa", "matmul", "chunked", "flash-attn-3", "native-amx", "fp8")] == [
         *("auto", "sdpa", "matmul", "chunked"),
-        *("sdpa", "sdpa"),
+        *("sdpa", "sdpa", "fp8"),
     ]
 
 

@@ -71,3 +71,14 @@ def test_lists_of_all_blocks_are_attention_to_all_keys(size):
     indices = torch.arange(rows, dtype=torch.int32, device="cuda").expand(1, rows, rows)
     every = BlockLists(indices, torch.full((1, rows), rows, dtype=torch.int32, device="cuda"), size, size)
     assert deviation(block_sparse(q, k, v, every), matmul(q.float(), k.float(), v.float(), None)) < 0.01
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@torch.no_grad()
+def test_a_gpu_that_is_not_the_current_one_computes_what_lies_on_it():
+    need(8, 0)
+    from hunyuan_video.kernels.triton.pieces import FUSED
+
+    x, (shift, scale) = draw(1, 600, 3072).to("cuda:1"), draw(2, 1, 1, 3072).to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    assert deviation(FUSED.modulate(x, shift, scale), pieces.modulate(x, shift, scale)) < 0.004

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
-from functools import cache
+import hashlib
+import inspect
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
-from hunyuan_video.kernels import kept, onednn, triton
+from hunyuan_video.kernels import kept, measured, onednn, pieces, triton
 from hunyuan_video.kernels.pieces import Dense, Pieces
 from hunyuan_video.models.rope import Rope
 
-log = logging.getLogger(__name__)
-
-ROUNDS = 7  # of which the first one only warms up
-TIE = 0.95  # of PyTorch's time: what must be beaten by more than the noise of a machine
-AGREE = 0.03  # pieces whose result is farther from PyTorch's, as a share of its norm, are broken here
+CPU_TOKENS = 256  # with more, a large model's block would take seconds a round
 
 
 def candidates(device: torch.device) -> dict[str, Pieces]:
@@ -26,7 +21,7 @@ def candidates(device: torch.device) -> dict[str, Pieces]:
     found = {"PyTorch": Pieces()}
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
         found["oneDNN"] = onednn.PIECES
-    if device.type == "cuda" and triton.is_here():
+    if triton.works(device):
         from hunyuan_video.kernels.triton.pieces import FUSED  # which needs Triton
 
         found["Triton"] = FUSED
@@ -38,26 +33,28 @@ def fastest_pieces(hidden_size: int, heads: int, mlp_dim: int, tokens: int, dtyp
     ways = candidates(device)
     if len(ways) == 1:
         return ways["PyTorch"]
-    seconds = _seconds(hidden_size, heads, mlp_dim, tokens, dtype, device, torch.get_num_threads())
-    best = min(seconds, key=lambda name: seconds[name])
-    return ways[best if seconds[best] < TIE * seconds["PyTorch"] else "PyTorch"]
+    tokens = min(tokens, CPU_TOKENS) if device.type == "cpu" else tokens
+    question: kept.Question = {"dtype": str(dtype), "block": f"{hidden_size} in {heads} x {mlp_dim}", "tokens": tokens}
+
+    def trial() -> measured.Trial:
+        layers = Layers(hidden_size, heads, mlp_dim, tokens, dtype, device)
+        return measured.Trial(layers.run, layers.run(ways["PyTorch"]))
+
+    name = measured.fastest("pieces", question, {name: _version(name) for name in ways}, ways.get, trial, device)
+    return ways[name or "PyTorch"]
 
 
-@cache
-def _seconds(
-    hidden_size: int, heads: int, mlp_dim: int, tokens: int, dtype: torch.dtype, device: torch.device, threads: int
-) -> dict[str, float]:
-    question: kept.Question = {
-        **{"machine": kept.machine(device), "torch": torch.__version__, "threads": threads, "dtype": str(dtype)},
-        **{"pieces": [*candidates(device)], "block": f"{hidden_size} in {heads} x {mlp_dim}", "tokens": tokens},
-    }
-    seconds = kept.recall(question)
-    if seconds is None or "PyTorch" not in seconds or not seconds.keys() <= candidates(device).keys():
-        seconds = _measured(Layers(hidden_size, heads, mlp_dim, tokens, dtype, device))
-        kept.keep(question, seconds)
-    times = ", ".join(f"{name} {1000 * time:.2f} ms" for name, time in seconds.items())
-    log.info("The pieces of a block, %d tokens in %s: %s.", tokens, str(dtype).removeprefix("torch."), times)
-    return seconds
+def _version(name: str) -> str:
+    """Of what PyTorch's own version does not tell."""
+    if name == "Triton":
+        from hunyuan_video.kernels.triton import pieces as of_triton  # which needs Triton
+
+        return f"{version('triton')} {_digest(inspect.getsource(of_triton))}"
+    return _digest(inspect.getsource(onednn if name == "oneDNN" else pieces))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 class Layers:
@@ -83,36 +80,3 @@ class Layers:
         way.add_gated(x, self.gate, way.linear(self.fc2, way.linear_gelu(self.fc1, way.modulate(x, self.shift, self.scale))))
         turned = [way.norm_rope(self.qk, self.weight, self.rope) for _ in range(2)]
         return torch.cat([x, *(each.flatten(2) for each in turned)], dim=-1)
-
-
-def _measured(layers: Layers) -> dict[str, float]:
-    """The least seconds of all that work, which take turns: whatever disturbs a machine only adds to them."""
-    device, expected = layers.x.device, layers.run(Pieces()).float()
-    ways = {"PyTorch": Pieces()} | {
-        name: way for name, way in candidates(device).items() if name != "PyTorch" and _works(name, way, layers, expected)
-    }
-    taken = dict.fromkeys(ways, math.inf)
-    for number in range(ROUNDS):
-        for name, way in ways.items():
-            start = _now(device)
-            layers.run(way)
-            if number > 0:
-                taken[name] = min(taken[name], _now(device) - start)
-    return taken
-
-
-def _works(name: str, way: Pieces, layers: Layers, expected: Tensor) -> bool:
-    try:
-        apart = ((layers.run(way).float() - expected).norm() / expected.norm()).item()
-    except Exception as error:  # other people's compilers: what they raise on a GPU that they do not know is their own
-        log.info("Without the pieces of %s, which fail here: %s: %s", name, type(error).__name__, error)
-        return False
-    if apart > AGREE:
-        log.info("Without the pieces of %s, which compute something else than PyTorch's here.", name)
-    return apart <= AGREE
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

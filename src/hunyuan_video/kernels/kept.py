@@ -62,4 +62,4 @@ def machine(device: torch.device) -> str:
 def _path(question: Question) -> Path | None:
     folder = user_cache()
     name = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
-    return None if folder is None else folder / "attention" / f"{name}.json"
+    return None if folder is None else folder / "measured" / f"{name}.json"

@@ -15,6 +15,9 @@ from hunyuan_video.models.attention import QUERY_CHUNK, AttentionFn, chunked, ma
 
 aten = torch.ops.aten
 
+# The kernels that may be asked for where keys come in parts: those that compute here. On a GPU `sdpa` is the same as `flash`.
+NAMES = ("sdpa", "matmul", "chunked", "flash")
+
 
 def attend_to_part(
     kernel: AttentionFn,

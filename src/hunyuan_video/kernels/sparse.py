@@ -27,7 +27,7 @@ def attend_to_blocks(
 ) -> Float[Tensor, "1 S H D"]:
     """Each block of queries sees the keys that `lists` name for it, and no others. On a GPU with Triton one kernel reads them where they
     lie, in the numbers of the kernel that is there."""
-    if q.is_cuda and triton.is_here() and q.shape[-1] in HEAD_DIMS:
+    if q.shape[-1] in HEAD_DIMS and triton.works(q.device):
         from hunyuan_video.kernels.triton.sparse import block_sparse  # which needs Triton
 
         return block_sparse(q, k, v, lists, next((name for name, each in by_name.BY_NAME.items() if each is kernel), None))

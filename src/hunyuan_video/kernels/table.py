@@ -32,6 +32,8 @@ class Kernel:
     dtypes: tuple[torch.dtype, ...] | None = None
     """None: any"""
     max_head_dim: int | None = None
+    capability: tuple[int, int] | None = None
+    """the least compute capability of a GPU; None: not known, or any"""
     trains: bool = False
     is_candidate: bool = True
     """for being the fastest; what rounds more than its dtype does, or is never faster, is for those who ask for it"""
@@ -63,9 +65,8 @@ def _package(load: Callable[[], AttentionFn], package: str, max_head_dim: int, *
 
 
 def _in_8_bits(name: by_name.Numbers) -> Kernel:
-    return Kernel(
-        partial(by_name.load, name), "is written for NVIDIA's GPUs and for inference", "cuda", max_head_dim=128, is_candidate=False
-    )
+    made_for = "is written for NVIDIA's GPUs and for inference"
+    return Kernel(partial(by_name.load, name), made_for, "cuda", max_head_dim=128, capability=by_name.LEAST[name], is_candidate=False)
 
 
 _FLASH = partial(gpu.of_package, name="flash_attn_func", causal=False)
@@ -115,6 +116,13 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype | None, head_dim
         return f"which {kernel.made_for}, but trainings need its gradient"
     if kernel.device not in (None, device.type):
         return f"which {kernel.made_for}, but the device is {device}"
+    if (
+        kernel.capability is not None
+        and torch.cuda.is_available()
+        and (has := torch.cuda.get_device_capability(device)) < kernel.capability
+    ):
+        least, this = (".".join(map(str, capability)) for capability in (kernel.capability, has))
+        return f"which needs a GPU of compute capability {least} or more, but {device} has {this}"
     if dtype is not None and kernel.dtypes is not None and dtype not in kernel.dtypes:
         can = " or ".join(str(each).removeprefix("torch.") for each in kernel.dtypes)
         return f"which computes in {can}, but the transformer does in {str(dtype).removeprefix('torch.')}"

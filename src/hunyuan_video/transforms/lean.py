@@ -173,6 +173,11 @@ def chunk_size(device: torch.device) -> int:
     return CHUNK.get(device.type, DEFAULT_CHUNK)
 
 
+def is_lean(model: HunyuanVideoTransformer) -> bool:
+    """Whether any block computes its pieces by `use_pieces`; those of a training do not."""
+    return any(isinstance(block, LeanDoubleBlock | LeanSingleBlock) for block in model.blocks)
+
+
 def use_pieces(model: HunyuanVideoTransformer, pieces: Pieces) -> None:
     """Let lean blocks compute their pieces so."""
     for block in model.blocks:

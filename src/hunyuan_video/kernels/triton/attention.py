@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
-from hunyuan_video.kernels.triton.jit import kernel
+from hunyuan_video.kernels.triton.jit import kernel, part
 from hunyuan_video.kernels.triton.tiles import Tiles
 
 # The largest share of a query's attention is 1, which 8 bits have as 2^8: below their largest number, 448, so that nothing is clipped, and
@@ -36,7 +36,7 @@ class Rounded(NamedTuple):
     v_mean: Float[Tensor, "B H D"]  # which was taken off
 
 
-@kernel
+@part
 @no_type_check  # of what only Triton's compiler reads
 def see_keys(
     q, q_scale, k, v, k_scale, block, most, total, seen, keys, scale, k_token, v_token, v_dim,
