@@ -23,8 +23,9 @@ from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.cost import Step
 from hunyuan_video.distributed.world import World
 from hunyuan_video.kernels import table
-from hunyuan_video.kernels.choice import fastest, measure, use_attention
+from hunyuan_video.kernels.choice import fastest, use_attention
 from hunyuan_video.kernels.fused import fastest_pieces
+from hunyuan_video.kernels.measured import measure
 from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.transforms.ahead import ahead
@@ -72,7 +73,7 @@ def tokens_of(grid: Grid) -> int:
 def best_of_torch(tokens: int, dtype: torch.dtype, device: torch.device) -> str:
     """The faster of the kernels for which nothing is compiled."""
     q, k, v = torch.randn(3, 1, tokens, 1, MID.head_dim, device=device).to(dtype)
-    seconds = measure({name: KINDS[name] for name in ("sdpa", "chunked")}, q, k, v)
+    seconds = measure({name: KINDS[name] for name in ("sdpa", "chunked")}, lambda kernel: kernel(q, k, v, None), device)
     return min(seconds, key=lambda name: seconds[name])
 
 

@@ -15,8 +15,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import date, timedelta
 from multiprocessing import set_forkserver_preload
 from pathlib import Path
@@ -42,11 +42,14 @@ from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.attention import matmul, sdpa
 from hunyuan_video.models.text import MAX_TEXT_TOKENS
-from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import VAEConfig
+from hunyuan_video.transforms.ahead import ahead
+from hunyuan_video.transforms.lean import lean_blocks
 
 PATIENCE = timedelta(seconds=120)
 HEAD_DIM = 16
+LEVEL = 700.0  # of noise, in 0…1000
 OFFICIAL = (129, 720, 1280)
 
 
@@ -101,14 +104,21 @@ def widths_gathered() -> Iterator[set[int]]:
         yield found
 
 
-def inputs(model: HunyuanVideoTransformer, latents: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Any:
-    """Of a step: noise, its level and a condition; the same on each rank."""
+def inputs(
+    model: HunyuanVideoTransformer,
+    latents: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+    prepare: Callable[..., Condition] | None = None,
+) -> Any:
+    """Of a step: noise, its level and a condition, which may be one that is prepared; the same on each rank."""
     config, draw = model.config, torch.Generator().manual_seed(1)
     states, pooled = (torch.randn(1, *shape, generator=draw) for shape in ((MAX_TEXT_TOKENS, config.text_dim), (config.pooled_dim,)))
     mask, guidance = torch.ones(1, MAX_TEXT_TOKENS, dtype=torch.bool), torch.full((1,), 6000.0, device=device)
-    condition = model.condition(states.to(device, dtype), mask, pooled.to(device, dtype), guidance)
+    given = states.to(device, dtype), mask, pooled.to(device, dtype), guidance
+    condition = model.condition(*given) if prepare is None else prepare(0, *given)
     x = torch.randn(1, config.in_channels, *latents, generator=draw)
-    return x.to(device), torch.full((1,), 700.0, device=device), condition
+    return x.to(device), torch.full((1,), LEVEL, device=device), condition
 
 
 @torch.no_grad()
@@ -135,8 +145,10 @@ def measure(
         "planned": planned_memory(config, x.shape, degrees, wire, dtype),
     }
     use_attention(model, sdpa)
-    with LiveBytes(model) as seen:
-        model(*inputs(model, latents, dtype, device))
+    lean_blocks(model)
+    level = torch.full((1,), LEVEL, device=device)
+    with LiveBytes(model) as seen, ahead(model, [level], 0, lambda _: nullcontext()) as prepare:
+        model(*inputs(model, latents, dtype, device, prepare))
     found["memory"] = seen.most
     if device.type == "cuda":
         found["seconds"] = _timed(lambda: model(x, t, condition))

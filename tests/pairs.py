@@ -44,12 +44,12 @@ from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, t
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.training.plan import gathered
 from hunyuan_video.transforms import chunk, fp8, lean, sparse
-from hunyuan_video.transforms.ahead import Prepare, ahead
+from hunyuan_video.transforms.ahead import Prepare, ahead, early_tensors
 from hunyuan_video.transforms.as_stored import leave_as_stored
 from hunyuan_video.transforms.chunk import in_chunks
 from hunyuan_video.transforms.lean import lean_blocks
 from hunyuan_video.transforms.lora import Lora, LoraLinear, add_lora, apply_lora, linear_layers, merge_lora
-from hunyuan_video.transforms.offload import offload_blocks, on_device
+from hunyuan_video.transforms.offload import lock_at_home, offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
 from hunyuan_video.transforms.read_ahead import read_ahead
 from hunyuan_video.transforms.recompute import recompute_blocks
@@ -82,10 +82,10 @@ TRANSFORMS = {
     "FP8": Transform((fp8.quantize,), {"fp8": True}),
     "FP8 matmul": Transform((fp8.multiply_in_8_bits,), {"fp8_matmul": True}),
     "text FP8": Transform((fp8.quantize,), {"text_fp8": True}),
-    "offload models": Transform((on_device,), {"offload": "models"}),
+    "offload models": Transform((on_device, lock_at_home), {"offload": "models"}),
     "offload blocks": Transform((offload_blocks,), {"offload": "blocks"}),
     "lean blocks": Transform((lean_blocks,)),
-    "known ahead": Transform((ahead,)),
+    "known ahead": Transform((ahead, early_tensors)),
     "phases": Transform((upsample_by_phases,)),
     "chunks": Transform((in_chunks,)),
     "tiling": Transform((decode_pieces,), {"vae_tiling": True}),

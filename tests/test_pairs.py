@@ -17,7 +17,9 @@ from spawn import on_ranks
 
 from hunyuan_video import assembly, transforms
 from hunyuan_video.distributed.world import World
+from hunyuan_video.kernels.choice import kernel_of
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.offload import to_device
 
 # Everything is float32. What is added in another order differs by some roundings of 2^-24 in each layer.
 BOUND = 2e-5
@@ -163,7 +165,7 @@ def called_in(source: str) -> set[FunctionType]:
 def test_every_transform_is_in_the_list():
     """Those that `assemble` calls, and at least one of each module of them."""
     listed = {function for transform in TRANSFORMS.values() for function in transform.functions}
-    assert called_in(inspect.getsource(assembly.assemble)) - {fp8.in_layers} <= listed
+    assert called_in(inspect.getsource(assembly.assemble)) - {fp8.in_layers, to_device, kernel_of} <= listed
     modules = {f"{transforms.__name__}.{module.name}" for module in pkgutil.iter_modules(transforms.__path__)}
     assert modules - {"hunyuan_video.transforms.swap"} <= {function.__module__ for function in listed}
 

@@ -205,8 +205,8 @@ def check_solver(sampling: FullSampling, runtime: Runtime) -> None:
     whose = f" (of speed {runtime.speed!r})" if counts == "step_cache" and runtime.speed != "exact" else ""
     require(
         sampling.solver != "heun" or counts is None,
-        f"solver is 'heun', which evaluates the model twice at a noise level, but {counts}{whose} takes each evaluation for a step; use another "
-        "solver, or leave that out.",
+        f"solver is 'heun', which evaluates the model twice at a noise level, but {counts}{whose} takes each evaluation for a step; "
+        "use another solver, or leave that out.",
     )
 
 

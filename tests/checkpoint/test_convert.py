@@ -83,7 +83,7 @@ def test_a_converted_model_makes_the_same_video_in_diffusers(tmp_path):
         negative_pooled_prompt_embeds=features.pooled[1:],
         true_cfg_scale=options.cfg_scale,
         guidance_scale=options.guidance,
-        latents=ours._noise(ours.vae.config.latent_shape(options.num_frames, options.height, options.width), options, None).clone(),
+        latents=ours._noise(options).clone(),
         height=options.height,
         width=options.width,
         num_frames=options.num_frames,

@@ -99,7 +99,8 @@ def _help(text: str, groups: dict[str, str]) -> str:
         first, *more = said.split(" (default: ")
         said = first if more[:1] == ["None)"] else " (default: ".join([first, *more[:1]])
         lines = textwrap.wrap(said.removeprefix("(default: None)"), width - 26, break_on_hyphens=False) or [""]
-        shown = [f"  {name:<23} {lines.pop(0)}"] if len(name) < 24 else [f"  {name}"]
+        names = textwrap.wrap(name if len(name) < width else name.replace(",", ", "), width, initial_indent="  ", subsequent_indent="    ")
+        shown = [f"  {name:<23} {lines.pop(0)}"] if len(name) < 24 else names
         flag = re.split("[ ,]", name)[0]
         parts.setdefault(groups.get(flag, "Options"), []).extend([*shown, *(f"{'':26}{line}" for line in lines if line)])
     for title, rows in parts.items():

@@ -74,7 +74,7 @@ class Pieces(NamedTuple):
     linear: Callable[[Apply, Tensor], Tensor] = linear
     linear_gelu: Callable[[Apply, Tensor], Tensor] = linear_gelu
 
-    def mlp(self, fc1: Apply, fc2: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+    def mlp(self, fc1: Apply, fc2: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:
         """Two layers with GELU between them."""
         if isinstance(fc2, TakesGelu):
             return fc2.of_gelu(self.linear(fc1, x))

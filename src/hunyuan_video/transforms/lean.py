@@ -27,7 +27,7 @@ from hunyuan_video.transforms.swap import prepared
 # Tokens at a time. On a CPU their values stay in the cache from one layer to the next, and products of more rows are no faster: of 1,340
 # rows in bfloat16, on one with matrix units, three times slower than of 512.
 CHUNK = {"cpu": 512}
-DEFAULT_CHUNK = 4096
+DEFAULT_CHUNK = 8192
 GROUP_BYTES = 384 * 2**20  # of queries, keys and values at a time: 4 of 24 heads at 129x720x1280, where each group reads all tokens anew
 
 
