@@ -148,7 +148,13 @@ def measure(
     lean_blocks(model)
     level = torch.full((1,), LEVEL, device=device)
     with LiveBytes(model) as seen, ahead(model, [level], 0, lambda _: nullcontext()) as prepare:
-        model(*inputs(model, latents, dtype, device, prepare))
+        given = []  # which the pipeline still has
+
+        def prepare_and_keep(*what: Any) -> Condition:
+            given.append(what)
+            return prepare(*what)
+
+        model(*inputs(model, latents, dtype, device, prepare_and_keep))
     found["memory"] = seen.most
     if device.type == "cuda":
         found["seconds"] = _timed(lambda: model(x, t, condition))

@@ -27,6 +27,7 @@ from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.transformer import TransformerConfig
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts, Prediction
+from hunyuan_video.transforms.ahead import early_tensors
 from hunyuan_video.transforms.lora import in_attention_and_mlp
 from hunyuan_video.weights import locate
 
@@ -44,6 +45,7 @@ def measured(pipe: HunyuanVideo, sampling: FullSampling) -> dict[str, int]:
     """Bytes of every tensor on the device, at the fullest moment of each stage."""
     models = [pipe.text_encoder, pipe.transformer, pipe.vae]
     resident = sum(tensor.nbytes for model in models for tensor in (*model.parameters(), *model.buffers()))
+    resident -= sum(tensor.nbytes for tensor in early_tensors(pipe.transformer).values())  # which would be on the host
     stages = {}
     with LiveBytes(nn.ModuleList(models)) as seen:
         for step in pipe.steps("A cat. " * 60, sampling):
@@ -83,7 +85,7 @@ def test_stages_share_weights_keys_and_time():
     runtime = Runtime(pipefusion_patches=16, warmup_steps=4)
     runtimes = [runtime, replace(runtime, pipefusion_stages=4)]
     few, more = (plan.predict(SHALLOW, FullSampling(height=256, width=384, num_frames=33, num_steps=steps), runtimes) for steps in (40, 60))
-    assert few[0].stages["denoise"] - few[1].stages["denoise"] > 6 * GB
+    assert few[0].stages["denoise"] - few[1].stages["denoise"] > 5 * GB
     alone, spread = (longer.seconds - short.seconds for short, longer in zip(few, more, strict=True))
     assert spread / alone == pytest.approx(19 / 64, rel=0.05)  # 16 patches, and 3 that wait, through a quarter of the blocks
 
@@ -183,7 +185,7 @@ def test_the_proposal_says_all_that_it_was_planned_with():
 
 
 def test_the_proposal_says_a_preset_and_not_what_it_implies(monkeypatch):
-    monkeypatch.setitem(SPEEDS, "fast", ({"pipefusion_patches": 8},))
+    monkeypatch.setitem(SPEEDS, "fast", (*SPEEDS["exact"], {"pipefusion_patches": 8}))
     assert plan.flags(Runtime(speed="fast", dtype="float32")) == ["--speed fast", "--dtype float32", "--offload none"]
 
 
@@ -283,12 +285,12 @@ def test_auto_takes_what_fits_and_nothing_else_changes(monkeypatch):
 
 
 def test_auto_counts_what_each_of_several_gpus_holds_and_shares_the_host(monkeypatch):
-    free = {"cuda": 24 * GB, "cpu": 40 * GB}
+    free = {"cuda": 16 * GB, "cpu": 40 * GB}
     monkeypatch.setattr(plan, "available_memory", lambda device: free[device.type])
     runtime, gpu = Runtime(offload="auto", ulysses_degree=4, ring_degree=1, attention="sdpa"), torch.device("cuda")
     video = FullSampling(height=544, width=960)
     assert plan.choose(SHALLOW, video, replace(runtime, ulysses_degree=1), gpu).offload != "none"
-    free["cuda"] = 22 * GB
+    free["cuda"] = 17 * GB
     assert plan.choose(SHALLOW, video, runtime, gpu, (), 4, 4).offload == "none"
     free["cuda"] = 10 * GB
     assert plan.choose(SHALLOW, video, runtime, gpu, (), 4).offload == "blocks"
@@ -298,7 +300,8 @@ def test_auto_counts_what_each_of_several_gpus_holds_and_shares_the_host(monkeyp
 
 def test_without_a_gpu_auto_moves_nothing(official_tree):
     pipe = HunyuanVideo.load(official_tree, Runtime(device="cpu", offload="auto"))
-    assert pipe.streamed == [] and pipe.runtime.offload == "none"
+    early = {id(tensor) for tensor in early_tensors(pipe.transformer).values()}
+    assert {id(tensor) for tensor in pipe.streamed} == early and pipe.runtime.offload == "none"
 
 
 def test_the_released_model_needs_what_its_tensors_say():
@@ -308,11 +311,10 @@ def test_the_released_model_needs_what_its_tensors_say():
 
 
 @pytest.mark.slow
-def test_streaming_the_released_model_at_720p_costs_no_time_and_little_memory_around_its_steps():
+def test_streaming_the_released_model_at_720p_costs_no_time_and_little_memory():
     resident, streamed = plan.predict(Parts(), FullSampling(), [Runtime(), Runtime(offload="blocks")], card=cost.H100)
     assert streamed.seconds < 1.03 * resident.seconds
-    # A step's activations are another matter: they do not depend on where weights are.
-    assert all(streamed.stages[stage] * plan.FRAGMENTED + plan.RESERVED < 6e9 for stage in ("encode", "decode"))
+    assert streamed.wanted < 6e9
 
 
 def test_fewer_frames_take_less_and_tiles_bound_the_decoding():

@@ -56,11 +56,11 @@ def machine_memory() -> int:
     return min(free, int(limit) - int((GROUP / "memory.current").read_text(encoding="ascii")) + of_files)
 
 
-def let_go(tensor: Tensor, instead: Tensor) -> None:
-    """Free what a tensor holds that callers still have by name, and will not read: they have `instead`."""
+def let_go(tensor: Tensor) -> None:
+    """Free what a tensor holds that callers still have by name, and will not read. It keeps its shape."""
     for each in (tensor, tensor._base):  # a view keeps what it is a view of
         if each is not None:
-            each.data = instead
+            each.data = each.new_zeros(()).expand(each.shape)
 
 
 class LiveBytes(TorchDispatchMode):

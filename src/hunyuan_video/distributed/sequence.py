@@ -92,7 +92,7 @@ def cut_tokens(predict: TrunkFn, groups: SequenceGroups, wire: Wire) -> TrunkFn:
         own = img.split(of_img, 1)[rank]
         if not torch.is_grad_enabled():
             own = own.clone()
-            let_go(img, own)
+            let_go(img)
         out = predict(model, own, txt.split(of_txt, 1)[rank], ctx)
         out = gather(out, groups.in_group(of_img), groups.ulysses)
         return gather(out, groups.of_groups(of_img), groups.ring)

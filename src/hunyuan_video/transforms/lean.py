@@ -155,11 +155,11 @@ def trunk(
     ctx: Context,
     call: Callable[..., Any] = operator.call,
 ) -> Float[Tensor, "B N D"]:
-    """As the model's own, without a second copy of the tokens: they are one sequence from the start, and the caller's `img`, which it
-    still has, becomes part of it, and lets go of what it was."""
+    """As the model's own, without a second copy of the tokens: they are one sequence from the start, and the caller's `img` lets go
+    of what it was."""
     size = img.shape[1]
     x = torch.cat([img, txt], dim=1)
-    let_go(img, x[:, :size])
+    let_go(img)
     for block in model.double_blocks:
         call(block, x[:, :size], x[:, size:], ctx)
     ctx = ctx._replace(rope=ctx.rope.with_text(txt.shape[1]))

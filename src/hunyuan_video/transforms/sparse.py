@@ -111,7 +111,7 @@ def in_boxes(predict: TrunkFn, order: Int[Tensor, " N"]) -> TrunkFn:
         back = there.argsort()
         ctx = ctx._replace(rope=Rope(*(table[there] for table in ctx.rope)))
         boxed = img[:, there]
-        let_go(img, boxed)
+        let_go(img)
         return predict(model, boxed, txt, ctx)[:, back]
 
     return predict_in_boxes
