@@ -218,13 +218,13 @@ def choose(
 def fastest(predictions: Sequence[Prediction], memory: int, host: int | None) -> Prediction | None:
     """The fastest that fits into the GPU's memory and, where it is known, the host's. In tiles if there is a choice, for that is how the
     VAE is meant to decode; and of several GPUs, each of which would have its own copy of the weights on the host, without one if that is
-    nearly as fast."""
+    nearly as fast, and then whole if they fit."""
     fitting = [prediction for prediction in predictions if prediction.fits(memory, host)]
     nearly = NEARLY * min((prediction.seconds for prediction in fitting), default=0)
 
-    def order(prediction: Prediction) -> tuple[bool, bool, float]:
+    def order(prediction: Prediction) -> tuple[bool, bool, bool, float]:
         stays = prediction.gpus > 1 and prediction.runtime.offload == "none" and prediction.seconds <= nearly
-        return not prediction.runtime.vae_tiling, not stays, prediction.seconds
+        return not prediction.runtime.vae_tiling, not stays, stays and prediction.runtime.shard, prediction.seconds
 
     return min(fitting, key=order, default=None)
 
@@ -368,7 +368,7 @@ def _predict(
     rate, sizes = card.flops * card.efficiency, tiles((shape[2], shape[3], shape[4])) if runtime.vae_tiling else [1.0]
     saved = tokens * (1 - 1 / FASTER_IN_8_BITS) / rate / stages if runtime.fp8_matmul else 0.0
     seconds = _mean([(n, step_seconds(step, card).total) for n, step in stepped])
-    stepping = seconds if stages == 1 else work[1].operations / rate
+    stepping = seconds if stages == 1 else _mean([(n, step.work(0).total) for n, step in stepped]) / stages / rate
     computing = [
         work[0].operations / rate,
         stepping - saved + expanded * 5 / card.moved,  # one byte read; two written, and read by the product
