@@ -18,7 +18,7 @@ from hunyuan_video.kernels.triton.sparse import block_sparse
 from hunyuan_video.models.rope import Rope
 
 TOKENS, HEADS, DIM = 119_056, 24, 128
-CAPABILITIES = [pytest.param(number, marks=() if number == 90 else pytest.mark.slow) for number in SHARED]  # 15 s each
+CAPABILITIES = [pytest.param(number, marks=pytest.mark.slow) for number in SHARED]  # 15 s each
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:

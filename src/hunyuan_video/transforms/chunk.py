@@ -27,7 +27,7 @@ Chunks = list[Tensor]
 # costs as much as several passes over them. An accelerator wants larger pieces of work.
 CHUNK_SIZE = {"cpu": 2**22}
 DEFAULT_CHUNK_SIZE = 2**25
-ROWS = 2**14  # pixels whose moments are one float32 sum: of more, its last digits would be lost
+ROWS = 2**14  # pixels whose moments are one float32 sum on a CPU: of more, its last digits would be lost
 
 
 @runtime_checkable
@@ -181,7 +181,9 @@ def statistics(norm: nn.GroupNorm, chunks: Chunks) -> tuple[Float[Tensor, "B C"]
     """Mean and variance of each channel's group, float32: a bfloat16 sum over a million pixels is off by percents. Squared deviations from
     each part's own mean are merged (Chan, Golub and LeVeque 1983); a mean of squares less the squared mean is off by a percent where the
     mean is 200 deviations."""
-    parts = [part for chunk in chunks for part in chunk.flatten(2, 3).split(max(1, ROWS // chunk.shape[4]), dim=2)]
+    flat = [chunk.flatten(2, 3) for chunk in chunks]
+    # Elsewhere sums are trees, whose last digits stay.
+    parts = [part for x in flat for part in x.split(max(1, ROWS // x.shape[3]) if x.is_cpu else x.shape[2], dim=2)]
     sizes = torch.tensor([float(part[0, 0].numel()) for part in parts], device=chunks[0].device).view(-1, 1, 1, 1)
     pairs = [torch.stack([torch.stack(moments(sample)) for sample in part.split(1)], dim=1) for part in parts]
     means, variances = rearrange(torch.stack(pairs), "chunk pair B (G C) -> pair chunk C B G", G=norm.num_groups)

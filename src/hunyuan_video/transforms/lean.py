@@ -42,7 +42,8 @@ class Stream(NamedTuple):
     def chunks(self) -> Iterator[tuple[Float[Tensor, "B n D"], slice, Rope | None]]:
         """Some tokens at a time, their place in the sequence, and their positions."""
         tokens, size = self.x.shape[1], chunk_size(self.x.device)
-        for start in range(0, tokens, size):
+        # On the meta device memory is counted, and nothing computed: the first ones stand for all.
+        for start in range(0, min(tokens, size) if self.x.is_meta else tokens, size):
             stop = min(start + size, tokens)
             rope = None if self.rope is None else Rope(*(table[start:stop] for table in self.rope))
             yield self.x[:, start:stop], slice(self.start + start, self.start + stop), rope
