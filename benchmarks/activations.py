@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,7 @@ from rows import Row
 from hunyuan_video import plan
 from hunyuan_video.assembly import Models, assemble
 from hunyuan_video.config import Runtime
+from hunyuan_video.distributed.cost import Step
 from hunyuan_video.distributed.world import World
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import VAEConfig
@@ -20,6 +22,7 @@ def a4(repeats: int, device: torch.device) -> Iterator[Row]:
     with plan.META:
         model = HunyuanVideoTransformer().to(torch.bfloat16).requires_grad_(False)
     assemble(Models(model), Runtime(attention="sdpa"), World(plan.META))
-    done = plan.count(model, lambda: plan.denoise(model, VAEConfig().latent_shape(129, 720, 1280)))
-    detail = {"petaflop": done.operations / 1e15}
+    shape = VAEConfig().latent_shape(129, 720, 1280)
+    done = plan.count(model, lambda: plan.denoise(model, shape))
+    detail = {"petaflop": Step(math.prod(model.config.grid(shape))).work(0).total / 1e15}
     yield Row("a4", "129x720x1280, bfloat16", "memory of a step beside weights, counted", done.most / 2**30, "GiB", {}, detail)

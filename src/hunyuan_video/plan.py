@@ -496,7 +496,8 @@ def _encode(llm: nn.Module, prompts: int) -> None:
 
 
 def _count_denoising(model: HunyuanVideoTransformer, shape: Sequence[int], runtime: Runtime, sampling: FullSampling) -> Work:
-    """One step. Where there are to be patches, an exact one, in which more is alive, with all keys of all branches remembered."""
+    """The memory of one step; its operations are for `cost.Step` to say, for not all are done here. Where there are to be patches, an exact
+    step, in which more is alive, with all keys of all branches remembered."""
     if runtime.pipefusion_patches is None:
         with _few_blocks(model):
             done = count(model, lambda: denoise(model, shape, sampling.num_steps))
@@ -508,8 +509,7 @@ def _count_denoising(model: HunyuanVideoTransformer, shape: Sequence[int], runti
             for branch in calls:
                 denoise(model, shape, sampling.num_steps, branch)
 
-    done = count(model, work)
-    return done._replace(operations=done.operations / len(calls))
+    return count(model, work)
 
 
 @contextmanager
