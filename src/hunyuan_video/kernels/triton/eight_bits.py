@@ -15,7 +15,6 @@ from functools import partial
 from typing import Literal, no_type_check
 
 import torch
-import triton
 import triton.language as tl
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -122,7 +121,7 @@ def _turned(
 ) -> tuple[Shaped[Tensor, "B padded H D"], Float[Tensor, "B H scales"]]:
     """Rotated and rounded, a head's tokens behind each other, and what makes of each its old size, times `factor`."""
     batches, tokens, heads, dim = x.shape
-    padded = triton.cdiv(tokens, PADDED) * PADDED
+    padded = -(-tokens // PADDED) * PADDED
     out = torch.empty(batches, heads, padded, dim, dtype=dtype, device=x.device)
     scale = torch.empty(batches, heads, padded if by_token else padded // block, dtype=torch.float32, device=x.device)
     round_block[padded // block, batches * heads](
