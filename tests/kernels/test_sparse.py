@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.native import paths
+from hunyuan_video.kernels.native.build import NotBuiltError
 from hunyuan_video.kernels.sparse import attend_to_blocks, seen_pairs
 from hunyuan_video.models.attention import chunked, matmul, sdpa
 
@@ -40,6 +42,19 @@ def masked(q: Tensor, k: Tensor, v: Tensor, given: BlockLists) -> Tensor:
 def test_it_is_attention_with_a_mask(kernel, kind):
     q, k, v = torch.randn(3, 1, TOKENS, 2, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(attend_to_blocks(kernel, q, k, v, KINDS[kind]), masked(q, k, v, KINDS[kind]), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name, path in paths.PATHS.items() for dtype in path.dtypes])
+def test_native_kernels_read_lists_where_keys_lie(name, dtype, kind):
+    try:
+        kernel = paths.load(name)
+    except NotBuiltError as error:
+        pytest.skip(str(error))
+    q, k, v = torch.randn(3, 1, TOKENS, 2, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = masked(q.double(), k.double(), v.double(), KINDS[kind])
+    far = (attend_to_blocks(kernel, q, k, v, KINDS[kind]) - expected).norm() / expected.norm()
+    assert far < (1e-6 if dtype == torch.float32 else 3e-3)
 
 
 def test_lists_of_all_blocks_are_the_kernel_itself_in_one_call():

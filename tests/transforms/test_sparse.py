@@ -130,6 +130,11 @@ def test_what_was_computed_is_told(model, caplog):
     assert "Attention computed 37.7 % of its pairs" in caplog.text
 
 
+def test_that_nothing_was_left_out_is_told(model, caplog):
+    velocities(model, [0.9], 0.4)  # no sparse step
+    assert "Attention left out nothing: of 576 image tokens, 64 to a block" in caplog.text
+
+
 def test_what_was_computed_is_counted_where_it_is(model):
     with counting(model) as computed:
         velocities(model, [0.9, 0.5], 0.4)  # the second of two steps is sparse, in two of three blocks

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hunyuan_video.kernels import triton
 from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.native.paths import Native
 from hunyuan_video.kernels.triton import by_name
 from hunyuan_video.models.attention import AttentionFn
 
@@ -26,7 +27,9 @@ def attend_to_blocks(
     kernel: AttentionFn, q: Float[Tensor, "1 S H D"], k: Float[Tensor, "1 S H D"], v: Float[Tensor, "1 S H D"], lists: BlockLists
 ) -> Float[Tensor, "1 S H D"]:
     """Each block of queries sees the keys that `lists` name for it, and no others. On a GPU with Triton one kernel reads them where they
-    lie, in the numbers of the kernel that is there."""
+    lie, in the numbers of the kernel that is there; the native ones on a CPU take lists, too."""
+    if isinstance(kernel, Native):
+        return kernel.of_blocks(q, k, v, lists)
     if q.shape[-1] in HEAD_DIMS and triton.works(q.device):
         from hunyuan_video.kernels.triton.sparse import block_sparse  # which needs Triton
 

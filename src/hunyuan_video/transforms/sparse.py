@@ -97,6 +97,11 @@ def sparse_attention(
             block.attention = kernel
     if video.seen:
         log.info("Attention computed %.1f %% of its pairs in sparse steps and blocks.", 100 * statistics.mean(video.seen.values()))
+    else:
+        log.warning(
+            "Attention left out nothing: of %d image tokens, %d to a block, and so few steps there is nothing to choose from.",
+            *(len(video.order), video.block),
+        )
 
 
 def in_boxes(predict: TrunkFn, order: Int[Tensor, " N"]) -> TrunkFn:

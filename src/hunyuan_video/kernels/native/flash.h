@@ -4,7 +4,7 @@
 // A word is 32 bits: one float32, or PACK = 2 neighbouring bfloat16, which bfloat16 instructions multiply and add at once. Isa has
 //
 //   PACK, ROWS, PANEL   values of a word; rows and columns of a product
-//   KEYS, QUERIES, GROUP   keys of a block; queries that see it before the next one; and of these, those whose scores exist at once
+//   KEYS, QUERIES, GROUP   keys of a block, at most; queries that see it before the next one; and of these, those whose scores exist at once
 //   product(a, lda, b, c, ldc, steps, add)   c[ROWS, PANEL] = or += a[ROWS, steps words] b[steps words, PANEL]
 //   transpose(from, lda, to, ldb)   LANES rows of LANES words
 //   V, LANES and functions of so many float32; store_shares, which rounds them where PACK is 2
@@ -38,6 +38,10 @@ struct Call {
     Parallel parallel;
     int32_t threads;
     float scale;
+    // Null where every query sees every key. Else for each head (or once, for all alike) and each block of queries the blocks of keys that
+    // it sees: the first `counts` of `most` numbers.
+    const int32_t *seen, *counts;
+    int64_t lists, most, query_block, key_block;
 };
 
 // 2^x for x in [0, 1), by increasing power: with a relative error of 8e-8, and of 8e-5 for what is rounded to bfloat16.
@@ -78,7 +82,9 @@ INLINE void product_of_vectors(const word* a, int64_t lda, const word* b, float*
         for (int j = 0; j < COLUMNS; j++) Isa::store(c + r * ldc + j * Isa::LANES, sums[r][j]);
 }
 
-inline int64_t up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+inline int64_t many(int64_t value, int64_t size) { return (value + size - 1) / size; }
+
+inline int64_t up(int64_t value, int64_t multiple) { return many(value, multiple) * multiple; }
 
 template <int PACK>
 void to_words(const float* from, int64_t count, word* to, int64_t words) {
@@ -113,6 +119,7 @@ inline void store(bfloat16* to, const float* from, float factor, int64_t count) 
 
 template <class Isa, class In>
 class Flash {
+    static_assert(Isa::KEYS >= 128 && 64 % Isa::PANEL == 0);  // blocks of lists are of 64 or 128
     static constexpr int64_t PACK = Isa::PACK, PANEL = Isa::PANEL, ROWS = Isa::ROWS, LANES = Isa::LANES, KEYS = Isa::KEYS;
     static constexpr int64_t QUERIES = Isa::QUERIES, GROUP = Isa::GROUP;
     static constexpr int64_t SCORES = KEYS + 16, SHARES = KEYS / PACK + 16;  // of a row; rows a power of two apart would evict each other
@@ -145,9 +152,11 @@ class Flash {
           width(up(call.dim, PANEL)),
           words(width / PACK),
           padded(up(call.keys, PANEL)),
-          rows(QUERIES),
+          span(call.seen ? call.key_block : KEYS),
+          rows(call.seen ? call.query_block : QUERIES),
           factor(call.scale * 1.44269504f) {
         const int64_t all = call.batch * call.heads;
+        while (rows > QUERIES) rows /= 2;
         while (rows % (2 * ROWS) == 0 && rows >= 2 * LANES && all * blocks() < 4 * call.threads) rows /= 2;
         heads = std::clamp<int64_t>(PACKED / (2 * padded * words * 4), 1, all);
         while (heads < all && heads * blocks() < 4 * call.threads) heads++;
@@ -155,21 +164,22 @@ class Flash {
 
     // False: there is not enough memory.
     bool run() {
-        const int64_t of_head = padded * words, of_thread = up(Scratch::size(rows, width), 64), all = call.batch * call.heads;
+        const int64_t of_head = padded * words, all = call.batch * call.heads, room = up(rows, ROWS);
+        const int64_t of_thread = up(Scratch::size(room, width), 64);
         std::unique_ptr<char, decltype(&std::free)> memory(
             static_cast<char*>(std::aligned_alloc(64, up(2 * heads * of_head * 4 + call.threads * of_thread, 64))), &std::free);
         if (!memory) return false;
         word* packed = reinterpret_cast<word*>(memory.get());
         char* scratch = memory.get() + 2 * heads * of_head * 4;
         std::memset(scratch, 0, call.threads * of_thread);  // rows beyond the last query are computed, too
-        const int64_t key_blocks = (call.keys + KEYS - 1) / KEYS, query_blocks = blocks();
+        const int64_t key_blocks = many(call.keys, span), query_blocks = blocks();
         for (int64_t first = 0; first < all; first += heads) {
             const int64_t count = std::min(heads, all - first);
             auto keys_of = [&](int64_t head) { return packed + 2 * (head - first) * of_head; };
-            auto scratch_of = [&](int64_t thread) { return Scratch(scratch + thread * of_thread, rows, width); };
+            auto scratch_of = [&](int64_t thread) { return Scratch(scratch + thread * of_thread, room, width); };
             in_parallel(count * key_blocks, [&](int64_t thread, int64_t item) {
                 const int64_t head = first + item / key_blocks;
-                pack(head, item % key_blocks * KEYS, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
+                pack(head, item % key_blocks * span, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
             });
             in_parallel(count * query_blocks, [&](int64_t thread, int64_t item) {
                 const int64_t head = first + item / query_blocks;
@@ -182,10 +192,11 @@ class Flash {
   private:
     const Call& call;
     const int64_t width, words, padded;  // features of a head, also as words, and keys, with the padding
+    const int64_t span;                  // keys of a block, which are packed together
     int64_t rows, heads;                 // queries of a block, and heads that are packed at once
     const float factor;                  // from products to logarithms to the base 2
 
-    int64_t blocks() const { return (call.queries + rows - 1) / rows; }
+    int64_t blocks() const { return many(call.queries, rows); }
 
     // Calls body(thread, item) for each item; a thread that is done takes the next one.
     template <class Body>
@@ -213,7 +224,7 @@ class Flash {
 
     // A block of keys and values, which begins with key `start`.
     void pack(int64_t head, int64_t start, word* keys, word* values, Scratch scratch) const {
-        const int64_t count = std::min(KEYS, call.keys - start), with_padding = up(count, PANEL);
+        const int64_t count = std::min(span, call.keys - start), with_padding = up(count, PANEL);
         word* some = scratch.queries;
         for (int64_t n = 0; n < with_padding; n += LANES) {
             for (int64_t i = 0; i < LANES; i++) {
@@ -253,8 +264,11 @@ class Flash {
         std::memset(scratch.out, 0, with_padding * width * 4);
         std::memset(scratch.sums, 0, count * LANES * 4);
         std::fill_n(scratch.tops, count, -std::numeric_limits<float>::infinity());
-        for (int64_t block = 0; block < call.keys; block += KEYS) {
-            const int64_t some = std::min(KEYS, call.keys - block), some_padded = up(some, PANEL);
+        const int64_t list = call.seen ? head % call.lists * many(call.queries, call.query_block) + start / call.query_block : 0;
+        const int64_t blocks = call.seen ? call.counts[list] : many(call.keys, span);
+        for (int64_t i = 0; i < blocks; i++) {
+            const int64_t block = (call.seen ? call.seen[list * call.most + i] : i) * span;
+            const int64_t some = std::min(span, call.keys - block), some_padded = up(some, PANEL);
             const word *some_keys = keys + block * words, *some_values = values + block * words;
             for (int64_t g = 0; g < with_padding; g += GROUP) {
                 const int64_t end = std::min(g + GROUP, with_padding);

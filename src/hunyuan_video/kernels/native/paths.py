@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hunyuan_video.kernels.blocks import BlockLists
 from hunyuan_video.kernels.native.build import NotBuiltError, opened
 from hunyuan_video.models.attention import AttentionFn, sdpa
 
@@ -46,6 +48,8 @@ class Call(ctypes.Structure):
         ("parallel", ctypes.c_void_p),
         ("threads", ctypes.c_int32),
         ("scale", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("seen", "counts")),
+        *((name, ctypes.c_int64) for name in ("lists", "most", "query_block", "key_block")),
     )
 
 
@@ -60,23 +64,35 @@ def load(name: str) -> AttentionFn:
     if not _has(name):
         raise NotBuiltError(f"this CPU does not have the instructions of native-{name}.")
     built = opened(name, path.flags)
-    functions = {dtype: built[f"attend_{str(dtype).removeprefix('torch.')}"] for dtype in path.dtypes}
+    return Native(name, {dtype: built[f"attend_{str(dtype).removeprefix('torch.')}"] for dtype in path.dtypes})
 
-    def native(
+
+@dataclass(frozen=True, eq=False)
+class Native:
+    """Flash attention in C++, for inference; with a mask it is `sdpa`."""
+
+    name: str
+    functions: Mapping[torch.dtype, Callable[..., int]]
+
+    def __call__(
+        self,
         q: Float[Tensor, "B L H D"],
         k: Float[Tensor, "B S H D"],
         v: Float[Tensor, "B S H D"],
         mask: Bool[Tensor, "B _ S"] | None,
     ) -> Float[Tensor, "B L H D"]:
-        """Flash attention in C++, for inference; with a mask it is `sdpa`."""
-        if mask is not None:
-            return sdpa(q, k, v, mask)
-        return _attend(functions, name, q, k, v)
+        return sdpa(q, k, v, mask) if mask is not None else _attend(self.functions, self.name, q, k, v)
 
-    return native
+    def of_blocks(
+        self, q: Float[Tensor, "1 L H D"], k: Float[Tensor, "1 S H D"], v: Float[Tensor, "1 S H D"], lists: BlockLists
+    ) -> Float[Tensor, "1 L H D"]:
+        """Each block of queries sees the blocks of keys that `lists` names for it, and no others."""
+        return _attend(self.functions, self.name, q, k, v, lists)
 
 
-def _attend(functions: dict[torch.dtype, Callable[..., int]], name: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(
+    functions: Mapping[torch.dtype, Callable[..., int]], name: str, q: Tensor, k: Tensor, v: Tensor, lists: BlockLists | None = None
+) -> Tensor:
     if q.dtype not in functions or q.shape[-1] > MAX_HEAD_DIM or q.device.type != "cpu":
         can = " or ".join(str(dtype).removeprefix("torch.") for dtype in functions)
         raise ValueError(
@@ -90,6 +106,7 @@ def _attend(functions: dict[torch.dtype, Callable[..., int]], name: str, q: Tens
         return sdpa(q, k, v, None)
     out = torch.empty(q.shape, dtype=q.dtype)
     parallel = _parallel()
+    seen = () if lists is None else tuple(x.contiguous() for x in lists[:2])
     call = Call(
         *(x.data_ptr() for x in (q, k, v, out)),
         *(q.shape[0], q.shape[1], k.shape[1], q.shape[2], q.shape[3]),
@@ -97,6 +114,8 @@ def _attend(functions: dict[torch.dtype, Callable[..., int]], name: str, q: Tens
         parallel,
         1 if parallel is None else torch.get_num_threads(),
         q.shape[-1] ** -0.5,
+        *(x.data_ptr() for x in seen),
+        *(() if lists is None else (len(lists.counts), lists.indices.shape[2], lists.query_block, lists.key_block)),
     )
     if functions[q.dtype](ctypes.byref(call)) != 0:
         raise MemoryError("There is not enough memory for the keys and values of an attention head, packed.")
