@@ -215,10 +215,12 @@ def check(
     if runtime.attention_density < 1 and training:
         raise ValueError("attention_density is for inference: what is left out has no gradient; train with 1.")
     if runtime.attention_density < 1 and (runtime.pipefusion_patches is not None or world.degrees.ring > 1):
-        spread = "pipefusion_patches" if runtime.pipefusion_patches is not None else "a ring"
+        spread, instead = (
+            ("pipefusion_patches", "leave them out") if runtime.pipefusion_patches is not None else ("a ring", "Ulysses ranks alone")
+        )
         raise ValueError(
             f"attention_density is {runtime.attention_density:g}, but with {spread} no kernel sees all of a head's tokens at once, to "
-            "choose of them; use 1, or Ulysses ranks alone."
+            f"choose of them; use 1, or {instead}."
         )
     if num_heads is not None:
         check_degrees(world.degrees, num_heads)

@@ -142,7 +142,9 @@ class Generate:
         complete = requests[0].complete(found.sampling())
         check_solver(complete, self.runtime)
         if self.save_state is not None and (needs := why_not_continued(complete, self.runtime)) is not None:
-            raise ValueError(f"--save-state keeps latents, which is not all that this video continues from: {needs}.")
+            raise ValueError(
+                f"--save-state keeps latents, which is not all that this video continues from: {needs}; leave that or --save-state out."
+            )
         return requests, found
 
     def _refuse_more_than_resuming(self) -> None:

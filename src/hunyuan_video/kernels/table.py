@@ -125,7 +125,7 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype | None, head_dim
         return f"which needs a GPU of compute capability {least} or more, but {device} has {this}"
     if dtype is not None and kernel.dtypes is not None and dtype not in kernel.dtypes:
         can = " or ".join(str(each).removeprefix("torch.") for each in kernel.dtypes)
-        return f"which computes in {can}, but the transformer does in {str(dtype).removeprefix('torch.')}"
+        return f"which computes in {can}, but the transformer does in {str(dtype).removeprefix('torch.')} (--dtype)"
     if head_dim is not None and kernel.max_head_dim is not None and head_dim > kernel.max_head_dim:
         return f"which takes heads of up to {kernel.max_head_dim} features, but the transformer's have {head_dim}"
     return None
