@@ -103,7 +103,7 @@ def test_each_stage_takes_what_was_planned_on_a_cpu(official_tree, all_are_large
 def test_the_released_model_stays_in_its_files():
     needs = plan.on_cpu(Parts(), None, Runtime())
     assert needs.in_files == pytest.approx(40 * GB, rel=0.01) and needs.loaded < 1.1 * GB  # what is loaded is the VAE
-    assert "9.6 GB of the transformer's are read from the disk at every step" in needs.sentence(round(22.5 * GB))
+    assert "2.1 GB of the transformer's are read from the disk at every step" in needs.sentence(round(22.5 * GB))
     assert "the transformer's fit, too" in needs.sentence(64 * GB)
 
 

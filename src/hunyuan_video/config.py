@@ -36,7 +36,8 @@ def require(correct: bool, sentence: str) -> None:
 
 
 def check_types(settings: object) -> None:
-    """Refuse values of another type or choice than the fields say: settings also come from files and from other programs."""
+    """Refuse values of another type or choice than the fields say, for settings also come from files and from other programs, whose whole
+    numbers become floats where a field is one."""
     for name, kind in _hints(type(settings)).items():
         value = getattr(settings, name)
         if get_origin(kind) is tuple:
@@ -47,8 +48,9 @@ def check_types(settings: object) -> None:
         options = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
         choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
         types = [option for option in options if isinstance(option, type)]
-        if float in types:
-            types.append(int)
+        if type(value) is int and float in types and int not in types:
+            value = float(value)
+            object.__setattr__(settings, name, value)
         right = value in choices or (isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool)))
         wanted = ", ".join(choices) if choices else " or ".join(option.__name__ for option in types).replace("NoneType", "None")
         require(right, f"{name} is {repr(value)}; it must be {wanted}.")
