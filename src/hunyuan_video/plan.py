@@ -543,7 +543,9 @@ def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], num_steps: int
     with ahead(model, [make(1)] * num_steps, 0, lambda _: nullcontext()) as prepare:
         mask = torch.ones(1, MAX_TEXT_TOKENS, dtype=torch.bool)  # not on the meta device: it is looked at
         condition = prepare(branch, states, mask, pooled, None if model.guidance_in is None else make(1))
+        others = make(num_steps - 1, *condition.txt.shape, dtype=dtype)  # the text refined for noise levels that are no others here
         velocity = model(latents, make(1), condition)
+    del others
     latents + velocity  # pyright: ignore[reportUnusedExpression]
 
 

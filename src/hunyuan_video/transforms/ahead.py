@@ -89,8 +89,8 @@ def ahead(model: HunyuanVideoTransformer, ts: Sequence[Tensor], clean_frames: in
     def prepare(branch: int, *inputs: Any) -> Condition:
         with bring(embedders):
             condition = replace(model.condition(*inputs), branch=branch)
-            for t in ts:
-                refined.known[id(condition.context), _level(t)] = refiner(condition.txt, condition.context, t, condition.mask)
+            for level, t in {_level(t): t for t in ts}.items():
+                refined.known[id(condition.context), level] = refiner(condition.txt, condition.context, t, condition.mask)
         vectors = torch.stack([HunyuanVideoTransformer.conditioning(model, t, condition, clean_frames) for t in ts])
         made = []
         for layer in layers.values():
