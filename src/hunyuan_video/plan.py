@@ -549,15 +549,22 @@ def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], num_steps: int
     latents + velocity  # pyright: ignore[reportUnusedExpression]
 
 
+_tiles: dict[tuple[VAEConfig, torch.dtype, torch.Size], Work] = {}
+
+
 def _count_decoding(vae: CausalVAE, shape: tuple[int, ...], tiling: bool) -> Work:
-    """The first tile, which is the largest, really runs. The others are stood for by a tensor as large as theirs would get."""
+    """The first tile, which is the largest, really runs, once in a process: of most videos it is the same. The others are stood for by a
+    tensor as large as theirs would get."""
     config, decode = vae.config, vae.decode
     first: tuple[int, Work] | None = None
     operations = 0.0
 
     def stand_in(z: Tensor) -> Tensor:
         nonlocal first, operations
-        first = first or (z.numel(), count(vae, lambda: decode(z)))
+        tile = config, z.dtype, z.shape
+        if first is None and tile not in _tiles:
+            _tiles[tile] = count(vae, lambda: decode(z))
+        first = first or (z.numel(), _tiles[tile])
         share = z.numel() / first[0]
         operations += share * first[1].operations
         (batch, _, time, height, width), side = z.shape, config.spatial_compression_ratio
