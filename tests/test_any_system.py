@@ -57,7 +57,7 @@ for module in pkgutil.walk_packages(hunyuan_video.__path__, "hunyuan_video."):
 from hunyuan_video import cli, memory
 from hunyuan_video.training.run import peak_memory
 from pathlib import Path
-memory.MEMINFO = Path("nowhere")
+memory.MEMINFO = memory.STATUS = Path("nowhere")
 assert math.isnan(peak_memory(torch.device("cpu")))
 arguments = ["--num-steps", "1", "--num-frames", "5", "--height", "64", "--width", "64", "--save-state", "state.safetensors"]
 assert cli.main(["generate", "A cat walks on the grass.", *arguments]) == 0

@@ -18,7 +18,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Collection, Iterator
@@ -37,6 +36,7 @@ from tqdm import tqdm
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.world import World
 from hunyuan_video.files import flush, replacing, why_not_written
+from hunyuan_video.memory import most_resident
 
 log = logging.getLogger(__name__)
 
@@ -275,12 +275,8 @@ def peak_memory(device: torch.device) -> float:
     """The most memory this process has held, in GB: of the GPU that it uses, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        import resource
-    except ModuleNotFoundError:  # on Windows, which has another way, but not in Python
-        return float("nan")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    taken = most_resident()
+    return float("nan") if taken is None else taken / 1e9
 
 
 def forget_peak_memory(device: torch.device) -> None:
