@@ -78,7 +78,7 @@ def refusal(asked: Asked) -> str | None:
 @pytest.fixture(scope="module")
 def found_by_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, float] | str]]:
     """What two ranks found of all pairs that need them, run once."""
-    return on_ranks(work, 2, tmp_path_factory.mktemp("ranks"), [*ON_RANKS, TRAINED])
+    return on_ranks(work, 2, tmp_path_factory.mktemp("ranks"), [*ON_RANKS, TRAINED], patience=900)  # two minutes on an idle machine
 
 
 @pytest.fixture
