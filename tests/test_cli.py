@@ -26,6 +26,10 @@ from hunyuan_video import HunyuanVideo, Sampling, checkpoint, cli, video
 from hunyuan_video.checkpoint import convert as conversion
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
+from hunyuan_video.commands.bench import Bench
+from hunyuan_video.commands.demo import Demo
+from hunyuan_video.commands.serving import Serve, Worker
+from hunyuan_video.config import Runtime
 from hunyuan_video.weights import find_or_embedded, locate
 
 SMALL = ["--height", "32", "--width", "48", "--num-frames", "5", "--num-steps", "2"]
@@ -721,3 +725,24 @@ def test_the_groups_of_commands_are_those_that_there_are():
     from hunyuan_video.apps import train
 
     assert {group: tuple(names) for group, names in train.GROUPS.items()} == cli.GROUPS
+
+
+WITH_A_RUNTIME = {
+    "generate": (cli.Generate, ["a cat"]),
+    "decode": (cli.Decode, ["a.latents.safetensors"]),
+    "plan": (cli.Plan, []),
+    "evaluate": (cli.Evaluate, []),
+    "bench": (Bench, ["quality"]),
+    "demo": (Demo, []),
+    "serve": (Serve, []),
+    "worker": (Worker, []),
+}
+
+
+@pytest.mark.parametrize("command", WITH_A_RUNTIME)
+def test_a_speed_on_the_command_line_means_all_that_it_says(command, monkeypatch):
+    kind, more = WITH_A_RUNTIME[command]
+    seen: list[Runtime] = []
+    monkeypatch.setattr(kind, "run", lambda self: seen.append(self.runtime))
+    assert cli.main([command, *more, "--speed", "fast", "--progressive", "off"]) == cli.main([command, *more]) == 0
+    assert seen == [Runtime(speed="fast", progressive="off"), Runtime()]

@@ -331,10 +331,10 @@ def test_a_speed_with_patches_is_refused():
     ("given", "progressive"),
     [
         ({"speed": "fast"}, "off"),
-        ({"speed": "draft"}, "space"),
+        ({"speed": "draft"}, "off"),
         ({"speed": "balanced"}, "off"),
         ({"progressive": "time"}, "time"),  # which is refused later
-        ({"speed": "draft", "progressive": "time"}, "time"),
+        ({"speed": "draft", "progressive": "space"}, "space"),
     ],
 )
 def test_a_preset_means_what_a_picture_allows(given, progressive):

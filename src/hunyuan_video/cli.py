@@ -17,7 +17,7 @@ import tyro
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.commands.bench import Bench
-from hunyuan_video.commands.common import Flat, Loads, Repeatable, Which, rewrite_key
+from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.demo import Demo
 from hunyuan_video.commands.serving import Serve, Worker
 from hunyuan_video.config import (
@@ -44,7 +44,7 @@ log = logging.getLogger("hunyuan_video")
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Computes):
     """Make videos from prompts."""
 
     prompt: tyro.conf.Positional[str] = ""
@@ -58,7 +58,7 @@ class Generate:
     adapters for the transformer, in any dialect (docs/lora.md)"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     output: Annotated[Output, Flat] = field(default_factory=Output)
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     num_videos: int = 1
     """how many videos of each prompt, with seeds counting up"""
     prompts_file: Path | None = None
@@ -229,12 +229,12 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Decode:
+class Decode(Computes):
     """Make a video of latents that `generate --format latents` wrote."""
 
     file: tyro.conf.Positional[Path]
     output: Annotated[Output, Flat] = field(default_factory=Output)
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
 
     def run(self) -> None:
@@ -323,11 +323,11 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Computes):
     """Say what a video takes on one GPU or several, with each kind of offload, in 16 and 8 bits, and on a CPU, before anything loads."""
 
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     lora: Annotated[tuple[str, ...], Repeatable] = ()
     """adapters, as for `generate`"""
     gpu_memory: str | None = None
@@ -355,7 +355,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Computes):
     """Judge the embedded miniature on prompts it was not trained on, and print the table of docs/embedded-model.md."""
 
     out: Path = Path("results/evaluation")
@@ -363,7 +363,7 @@ class Evaluate:
     num_clips: int = 128
     """clips of each of the three groups of prompts"""
     seed: int = 0
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
     load_key: LoadKey = "module"
     """as for `generate`"""

@@ -270,7 +270,7 @@ SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
     "exact": ({"step_cache": "off", "cache_threshold": None}, {"progressive": "off", "progressive_until": None}),
     "balanced": ({"step_cache": "taylor", "cache_threshold": 0.05}, {"progressive": "off", "progressive_until": None}),
     "fast": ({"step_cache": "taylor", "cache_threshold": 0.1}, {"progressive": "time", "progressive_until": 0.6}),
-    "draft": ({"step_cache": "taylor", "cache_threshold": 0.2}, {"progressive": "space-time", "progressive_until": 0.4}),
+    "draft": ({"step_cache": "taylor", "cache_threshold": 0.2}, {"progressive": "time", "progressive_until": 0.4}),
 }
 # Of a Runtime, what begins and ends with each video, so that the same loaded models serve any.
 PER_VIDEO = frozenset({name for group in SPEEDS["exact"] for name in group} | {"attention_density", "sparse_pattern"})
@@ -281,8 +281,8 @@ class Runtime:
     """How to compute. Changes speed, memory and rounding, never what was asked for."""
 
     speed: Speed = "exact"
-    """what is not set below: exact: nothing that changes the video; balanced: hard to tell from it; fast: other details; draft: what
-    happens where, for choosing a prompt or a seed (docs/faster.md has the price of each)"""
+    """what is not set below: exact: nothing that changes the video; balanced: hard to tell from it; fast: other details; draft: more
+    of them, for choosing a prompt or a seed (docs/faster.md has the price of each)"""
     device: str = "auto"
     """auto (CUDA if there is one, else cpu), cpu, cuda, cuda:1 …"""
     dtype: DType = "auto"
@@ -410,18 +410,24 @@ class Runtime:
             f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:N or mps.",
         )
 
+    @classmethod
+    def open(cls) -> Runtime:
+        """The default of a command line, where what a preset fills in is still to be filled in: by the one that the line says."""
+        runtime = cls()
+        for name in (name for group in SPEEDS["exact"] for name in group):
+            object.__setattr__(runtime, name, None)
+        return runtime
+
     def at_speed(self, speed: Speed) -> Runtime:
         """With all that a preset says as this one says it. `replace` would keep what has been filled in."""
         return replace(self, speed=speed, **{name: None for group in SPEEDS[speed] for name in group})
 
     def for_picture(self) -> Runtime:
         """What a preset means for a video that begins with a picture, which fewer frames have no place for."""
-        ((progressive, *_),) = [[*group.values()] for group in SPEEDS[self.speed] if "progressive" in group]
-        less: dict[Progressive | None, Progressive] = {"time": "off", "space-time": "space"}
-        if self.speed == "exact" or self.progressive != progressive or progressive not in less:
+        (preset,) = (group["progressive"] for group in SPEEDS[self.speed] if "progressive" in group)
+        if preset == "off" or self.progressive != preset:
             return self
-        until = self.progressive_until if less[progressive] != "off" else None
-        return replace(self, progressive=less[progressive], progressive_until=until)
+        return replace(self, progressive="off", progressive_until=None)
 
     def exact(self) -> Runtime:
         """Without anything that makes another video than float32, or the dtypes given, would."""

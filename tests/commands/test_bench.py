@@ -11,9 +11,10 @@ from hunyuan_video.config import SPEEDS, Runtime
 
 @pytest.fixture
 def presets(monkeypatch) -> None:
-    off = SPEEDS["exact"]
-    for speed, patches in (("exact", None), ("balanced", None), ("fast", 8), ("draft", 32)):
-        monkeypatch.setitem(SPEEDS, speed, (*off, {"pipefusion_patches": patches}))
+    whole = SPEEDS["exact"][1]
+    for speed, threshold in (("exact", None), ("balanced", None), ("fast", 0.1), ("draft", 0.2)):
+        cached = {"step_cache": "off" if threshold is None else "taylor", "cache_threshold": threshold}
+        monkeypatch.setitem(SPEEDS, speed, (cached, whole))
 
 
 def test_each_preset_that_is_not_exact_is_compared(presets):

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hunyuan_video.commands.common import Flat, Loads, Which
+from hunyuan_video.commands.common import Computes, Flat, Loads, Which
 from hunyuan_video.commands.flags import flags_of
 from hunyuan_video.config import SPEEDS, LoadKey, Runtime, Sampling, require
 from hunyuan_video.files import read_prompts
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(Computes):
     """Say what each preset of --speed, or the settings that are given, saves and costs beside exact videos of the same seeds."""
 
     what: tyro.conf.Positional[Literal["quality"]]
@@ -31,12 +31,13 @@ class Bench:
     judge: Path = Path("results/evaluation")
     """folder of the judge that `evaluate` keeps; trained first if it is missing"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
     load_key: LoadKey = "module"
     """as for `generate`"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.num_prompts >= 1, f"num_prompts is {self.num_prompts}; it must be 1 or more.")
         require(self.num_seeds >= 1, f"num_seeds is {self.num_seeds}; it must be 1 or more.")
 

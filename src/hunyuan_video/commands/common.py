@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from hunyuan_video import weights
-from hunyuan_video.config import LoadKey, Place
+from hunyuan_video.config import LoadKey, Place, Runtime
 from hunyuan_video.distributed.started import LAUNCHED
 from hunyuan_video.leash import is_held
 
@@ -42,6 +42,16 @@ class Which:
 
 
 Loads = Annotated[Which, Flat]
+
+
+class Computes:
+    """A command that computes as its `runtime` says, for which `Runtime.open` is the default: what a speed means is filled in by the speed
+    that the line says, and not before it is read."""
+
+    runtime: Runtime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runtime", replace(self.runtime))
 
 
 Places = Annotated[Place, Flat]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from hunyuan_video.apps.rewrite import rewriting_by
-from hunyuan_video.commands.common import Flat, Loads, Places, Which, rewrite_key
+from hunyuan_video.commands.common import Computes, Flat, Loads, Places, Which, rewrite_key
 from hunyuan_video.commands.flags import flags_of
 from hunyuan_video.commands.serving import Worker, keys_of
 from hunyuan_video.config import Limits, LoadKey, Place, RewriteMode, Runtime, Sampling, require
@@ -19,7 +19,7 @@ from hunyuan_video.serving.rules import FOR_STRANGERS
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Computes):
     """Make videos in a web browser."""
 
     host: str = field(default_factory=lambda: os.environ.get("SERVER_NAME", "127.0.0.1"))
@@ -47,12 +47,13 @@ class Demo:
     best"""
     rewriter: Annotated[Rewriter, Flat] = field(default_factory=Rewriter)
     limits: Annotated[Limits, Flat] = FOR_STRANGERS
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
     load_key: LoadKey = "module"
     """of an official transformer's file: the weights, or their average"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.workers >= 0, f"workers is {self.workers}; it must be 0 or more.")
         require(self.gpus >= 1, f"gpus is {self.gpus}; it must be 1 or more.")
         require(0 < self.port < 2**16, f"port is {self.port}; it must be 1 to 65535.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from hunyuan_video.apps.rewrite import rewriting_by
-from hunyuan_video.commands.common import Flat, Loads, Places, Repeatable, Which, rewrite_key
+from hunyuan_video.commands.common import Computes, Flat, Loads, Places, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.flags import flags_of
 from hunyuan_video.config import Limits, LoadKey, Place, RewriteMode, Runtime, require
 from hunyuan_video.rewriting.rewriter import Rewriter
@@ -16,7 +16,7 @@ from hunyuan_video.serving.rules import FOR_STRANGERS
 
 
 @dataclass(frozen=True)
-class Serve:
+class Serve(Computes):
     """Serve the OpenAI videos API, with a queue that loses nothing."""
 
     host: str = "127.0.0.1"
@@ -39,12 +39,13 @@ class Serve:
     max_queue: int = 100
     """how many videos of each key may wait; who asks for one more is told when to come again"""
     limits: Annotated[Limits, Flat] = FOR_STRANGERS
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
     load_key: LoadKey = "module"
     """of an official transformer's file: the weights, or their average"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.workers == "ray" or self.workers >= 0, f"workers is {self.workers}; it must be 0 or more, or ray.")
         require(self.gpus >= 1, f"gpus is {self.gpus}; it must be 1 or more.")
         require(0 < self.port < 2**16, f"port is {self.port}; it must be 1 to 65535.")
@@ -82,7 +83,7 @@ class Serve:
 
 
 @dataclass(frozen=True)
-class Worker:
+class Worker(Computes):
     """Make the videos of a server's queue, on any machine that reaches its database and files."""
 
     place: Places = field(default_factory=Place)
@@ -92,7 +93,7 @@ class Worker:
     """the server's folder of LoRA files"""
     name: str | None = None
     """what it is called in the database and the log (default: by machine and process)"""
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime)
+    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
     load_key: LoadKey = "module"
     """of an official transformer's file: the weights, or their average"""
