@@ -64,7 +64,7 @@ class Noisy(NamedTuple):
     sigma: Float[Tensor, " B"]
     features: TextFeatures
     scale: Float[Tensor, " B"]
-    clean_frames: int
+    clean_frames: tuple[int, ...]
 
     def to(self, device: torch.device) -> Noisy:
         features = self.features.to(device, self.features.states.dtype)
@@ -96,10 +96,11 @@ def add_noise(
     sigma = draw_sigma(config, batch, num_frames * height * width // 4, generator).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     share, where = torch.rand((), generator=generator).item(), torch.rand(batch, generator=generator)
-    clean_frames = int(num_frames > 1 and share < config.image_to_video)
+    clean_frames = (0,) if num_frames > 1 and share < config.image_to_video else ()
     level = sigma.view(-1, 1, 1, 1, 1)
     x = (1 - level) * latents + level * noise
-    x[:, :, :clean_frames] = latents[:, :, :clean_frames]
+    for frame in clean_frames:
+        x[:, :, frame] = latents[:, :, frame]
     lowest, highest = config.guidance_range
     scale = lowest + (highest - lowest) * where
     return Noisy(x, sigma, features, scale.to(latents.device, features.states.dtype), clean_frames), noise - latents
@@ -117,7 +118,8 @@ def velocity(model: HunyuanVideoTransformer, noisy: Noisy) -> Float[Tensor, "B C
 def loss_of(model: HunyuanVideoTransformer, noisy: Noisy, target: Float[Tensor, "B C T H W"]) -> Float[Tensor, ""]:
     """Mean squared error of the predicted velocity where frames are noisy; 1 is what a model that predicts nothing gets, roughly."""
     error = velocity(model, noisy) - target
-    return error[:, :, noisy.clean_frames :].square().mean()
+    counted = [frame for frame in range(error.shape[2]) if frame not in noisy.clean_frames]
+    return error[:, :, counted].square().mean()
 
 
 @torch.no_grad()
