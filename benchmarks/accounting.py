@@ -58,7 +58,7 @@ def by_hand(pipe: HunyuanVideo) -> torch.Tensor:
     x = initial_noise(pipe.vae.config.latent_shape(SAMPLING.num_frames, SAMPLING.height, SAMPLING.width), SAMPLING.seed).to(pipe.device)
     sigmas = pipe.sigmas(SAMPLING)
     t = {sigma: torch.full((1,), sigma, device=pipe.device) * 1000 for sigma in sorted(sigmas[:-1])}
-    with ahead(model, list(t.values()), 0, lambda module: on_device(module, pipe.device)) as prepare:
+    with ahead(model, list(t.values()), (), lambda module: on_device(module, pipe.device)) as prepare:
         condition = prepare(0, text.states, text.mask, text.pooled, guidance)
         for sigma, next_sigma in pairwise(sigmas):
             x = x + (next_sigma - sigma) * model(x, t[sigma], condition).float()

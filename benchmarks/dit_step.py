@@ -61,7 +61,7 @@ def stepping(name: str, grid: Grid, dtype: torch.dtype, device: torch.device) ->
     use_pieces(
         ours, fastest_pieces(MID.hidden_size, MID.num_heads, int(MID.hidden_size * MID.mlp_ratio), chunk_size(device), dtype, device)
     )
-    prepare = ahead(ours, [t], 0, lambda _: nullcontext()).__enter__()  # for good: the model is this step's alone
+    prepare = ahead(ours, [t], (), lambda _: nullcontext()).__enter__()  # for good: the model is this step's alone
     condition = prepare(0, states, mask, pooled, guidance)
     return lambda: ours(x, t, condition)
 

@@ -147,7 +147,7 @@ def measure(
     use_attention(model, sdpa)
     lean_blocks(model)
     level = torch.full((1,), LEVEL, device=device)
-    with LiveBytes(model) as seen, ahead(model, [level], 0, lambda _: nullcontext()) as prepare:
+    with LiveBytes(model) as seen, ahead(model, [level], (), lambda _: nullcontext()) as prepare:
         given = []  # which the pipeline still has
 
         def prepare_and_keep(*what: Any) -> Condition:

@@ -207,7 +207,7 @@ def outcome(
         with on_device(vae, device, streamed), patch.dict(chunk.CHUNK_SIZE, cpu=SEVERAL_CHUNKS):
             found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES, run)), dim=2) if tiling else vae.decode(z)
     before, now = [torch.full((1,), 700.0 - call) for call in range(1, calls)], torch.full((1,), 500.0)
-    knowing = ahead(transformer, [*before, now], 0, lambda module: on_device(module, device)) if known else as_it_is(transformer)
+    knowing = ahead(transformer, [*before, now], (), lambda module: on_device(module, device)) if known else as_it_is(transformer)
     with torch.set_grad_enabled(trains), on_device(transformer, device, streamed), knowing as prepare:
         condition = prepare(0, states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
         for t in before:

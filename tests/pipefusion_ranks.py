@@ -27,9 +27,9 @@ SEVEN = replace(TINY, num_double_blocks=3, num_single_blocks=4)
 RANKS = 4
 # Latents, clean frames, lengths of the prompts: 45 tokens, which divide by few numbers of patches.
 CASES = {
-    "video": ((1, 4, 3, 6, 10), 0, (5,)),
-    "clean": ((1, 4, 3, 6, 10), 1, (4,)),
-    "clean_masked": ((2, 4, 3, 6, 10), 2, (6, 2)),
+    "video": ((1, 4, 3, 6, 10), (), (5,)),
+    "clean": ((1, 4, 3, 6, 10), (0,), (4,)),
+    "clean_masked": ((2, 4, 3, 6, 10), (0, 2), (6, 2)),
 }
 STAGES = [(2, 1), (2, 3), (3, 5), (4, 7)]  # of those, with so many patches
 WARMUP_STEPS, STEPS = 1, 4

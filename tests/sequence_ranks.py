@@ -28,12 +28,12 @@ GRIDS = [(2, 1), (1, 2), (3, 1), (2, 2), (1, 5), (5, 1), (2, 3), (7, 1), (1, 7),
 RANKS = 8
 # Latents, clean frames, lengths of the prompts. Tokens are a quarter of height times width: 45 and 15 divide by few of the ranks.
 CASES = {
-    "video": ((2, 4, 4, 4, 8), 0, (5, 5)),
-    "uneven": ((1, 4, 3, 6, 10), 0, (7,)),
-    "masked": ((2, 4, 3, 6, 10), 0, (3, 6)),
-    "clean": ((1, 4, 3, 6, 10), 1, (4,)),
-    "clean_masked": ((2, 4, 3, 6, 10), 2, (6, 2)),
-    "image": ((1, 4, 1, 6, 10), 0, (4,)),
+    "video": ((2, 4, 4, 4, 8), (), (5, 5)),
+    "uneven": ((1, 4, 3, 6, 10), (), (7,)),
+    "masked": ((2, 4, 3, 6, 10), (), (3, 6)),
+    "clean": ((1, 4, 3, 6, 10), (0,), (4,)),
+    "clean_masked": ((2, 4, 3, 6, 10), (0, 2), (6, 2)),
+    "image": ((1, 4, 1, 6, 10), (), (4,)),
 }
 
 
@@ -146,7 +146,7 @@ def watched(single: HunyuanVideoTransformer, groups: SequenceGroups) -> dict[str
     inner = model.trunk
 
     def trunk(model: HunyuanVideoTransformer, img: Tensor, txt: Tensor, ctx: Context) -> Tensor:
-        tokens.add((img.shape[1], txt.shape[1], ctx.num_clean))
+        tokens.add((img.shape[1], txt.shape[1], ctx.clean))
         return inner(model, img, txt, ctx)
 
     model.trunk = trunk

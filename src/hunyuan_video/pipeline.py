@@ -27,7 +27,6 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -148,11 +147,6 @@ def _check_finite(latents: Tensor, step: int, total: int) -> None:
             f"The latents hold NaN or infinity after step {step} of {total}: some number was too large for its precision, or the weights "
             "are damaged; try --dtype bfloat16 or float32, --text-dtype float32, --attention sdpa, no --lora, or a lower --cfg-scale."
         )
-
-
-def _begun(latents: Tensor, first_frame: Tensor | None, stage: progressive.Stage) -> Tensor:
-    """What a stage begins with: these latents, except for a given first frame, which stays as it is ("token replace")."""
-    return latents if first_frame is None else torch.cat([progressive.clean(first_frame, stage), latents[:, :, 1:]], dim=2)
 
 
 @dataclass(frozen=True)
@@ -442,15 +436,16 @@ class HunyuanVideo:
         features = self.encode_text(prompts, options)
         runtime = self._choose_kernels(features, shape)
         provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
-        first_frame = None
-        if request.image is not None:
-            first_frame = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
+        given = None
+        if request.image is not None:  # "token replace"
+            first = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
+            given = progressive.Given((0,), first)
         yield Step("encode", 1, 1, provenance)
         done, latents = resume or (0, None)
         if latents is not None and done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        denoising = closing(self._denoise(features, options, first_frame, done, latents))
+        denoising = closing(self._denoise(features, options, given, done, latents))
         with on_device(self.transformer, self.device, self.streamed, repeated=True), in_patches, denoising as denoised:
             for done, latents, near, computed in denoised:
                 yield Step("denoise", done, options.num_steps, provenance, latents, estimate=near, computed=computed)
@@ -458,16 +453,17 @@ class HunyuanVideo:
         yield from self.decoding(latents, provenance)
 
     def _denoise(
-        self, features: TextFeatures, options: FullSampling, first_frame: Tensor | None, done: int, latents: Tensor | None
+        self, features: TextFeatures, options: FullSampling, given: progressive.Given | None, done: int, latents: Tensor | None
     ) -> Generator[tuple[int, Tensor, Tensor, int], None, None]:
         """The steps after the `done` ones, which left `latents`, or from noise: the number of each, what the next begins with, the finished
         latents as it sees them, and how many evaluations of the transformer were computed so far. What a step cache and a solver remember
         is of one stage's size."""
-        sigmas, stages, shape = self.sigmas(options), self._stages(options, first_frame is not None), self._shape(options)
+        sigmas, stages, shape = self.sigmas(options), self._stages(options, given is not None), self._shape(options)
         if latents is None:
-            latents = _begun(progressive.cut(self._noise(options), stages[0].shape), first_frame, stages[0])
+            latents = progressive.cut(self._noise(options), stages[0].shape)
+            latents = latents if given is None else given.put(latents, stages[0])
         before = latents = latents.to(self.device, torch.float32)
-        left, clean_frames, runtime = progressive.rest(stages, done), 0 if first_frame is None else 1, self.runtime
+        left, clean_frames, runtime = progressive.rest(stages, done), () if given is None else given.frames, self.runtime
         caches: list[CachedSteps] = []
         with self._conditions(features, options, clean_frames) as condition:
             for stage, following in zip(left, [*left[1:], None], strict=True):
@@ -476,7 +472,7 @@ class HunyuanVideo:
                     runtime.step_cache or "off", runtime.cache_threshold or 0.0, stage.stop - stage.start, self.world.total
                 )
                 caches.append(cached)
-                with cached.inside(self.transformer), self._sparsely(stage, sigmas) as sparsely:
+                with cached.inside(self.transformer), self._sparsely(stage, sigmas, clean_frames) as sparsely:
                     velocity = sparsely(self._velocity(options, clean_frames, stage, condition, cached))
                     solved = SOLVERS[options.solver](velocity, latents, told)
                     for (sigma, next_sigma), latents in zip(pairwise(told), solved, strict=True):
@@ -486,13 +482,15 @@ class HunyuanVideo:
                         before = latents
                         if done == stage.stop and following is not None:
                             moved = progressive.move_up(latents, stage, following, sigmas[done], self._noise(options))
-                            before = latents = _begun(moved, first_frame, following)
+                            before = latents = moved if given is None else given.put(moved, following)
                         yield done, latents, near, sum(each.computed for each in caches)
         if runtime.step_cache != "off":
             asked, computed = (sum(getattr(each, name) for each in caches) for name in ("asked", "computed"))
             log.info("Of %d evaluations of the transformer %d were computed.", asked, computed)
 
-    def _sparsely(self, stage: progressive.Stage, sigmas: list[float]) -> AbstractContextManager[Callable[[Velocity], Velocity]]:
+    def _sparsely(
+        self, stage: progressive.Stage, sigmas: list[float], clean_frames: tuple[int, ...]
+    ) -> AbstractContextManager[Callable[[Velocity], Velocity]]:
         """For the steps of one stage, which is one grid of tokens."""
         density, pattern, sequence = self.runtime.attention_density, self.runtime.sparse_pattern, self.world.sequence
         if density == 1:
@@ -500,7 +498,7 @@ class HunyuanVideo:
         low, high = map(stage.told, sparse_between(sigmas))
         ranks = 1 if sequence is None else sequence.size
         grid = self.transformer.config.grid(stage.shape)
-        return sparse_attention(self.transformer, grid, density, pattern, (low, high), partial(parts_of, ranks=ranks))
+        return sparse_attention(self.transformer, grid, density, pattern, (low, high), partial(parts_of, ranks=ranks), clean_frames)
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
         """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
@@ -632,11 +630,13 @@ class HunyuanVideo:
         return official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
 
     @contextmanager
-    def _conditions(self, features: TextFeatures, options: FullSampling, clean_frames: int) -> Iterator[Callable[[int], Condition]]:
+    def _conditions(
+        self, features: TextFeatures, options: FullSampling, clean_frames: tuple[int, ...]
+    ) -> Iterator[Callable[[int], Condition]]:
         """What the model needs to know of a branch of guidance: the text, and the negative one after it, once for the video and all its
         noise levels."""
         sigmas = self.sigmas(options)
-        stages = self._stages(options, clean_frames > 0)
+        stages = self._stages(options, bool(clean_frames))
         levels = {stage.told(sigma) for stage in stages for sigma in sigmas[stage.start : stage.stop + 1]} - {0.0}
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         dtype = features.states.dtype
@@ -654,7 +654,7 @@ class HunyuanVideo:
     def _velocity(
         self,
         options: FullSampling,
-        clean_frames: int,
+        clean_frames: tuple[int, ...],
         stage: progressive.Stage,
         condition: Callable[[int], Condition],
         cached: CachedSteps,
@@ -662,13 +662,14 @@ class HunyuanVideo:
         """The model as a function of a stage's latents and noise level. Each branch leaves out what the cache says."""
         model = self.transformer
         rope = progressive.rope(model, stage.shape, self._shape(options), self.device)
+        still = torch.tensor(clean_frames, dtype=torch.long, device=self.device)  # a given frame does not move
 
         def branch(row: int) -> Velocity:
             known = condition(row)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
                 v = model(x, self._t(sigma), known, clean_frames, rope)
-                return F.pad(v[:, :, clean_frames:], (0, 0, 0, 0, clean_frames, 0))  # a given frame does not move
+                return v.index_fill(2, still, 0) if clean_frames else v
 
             return cached.of_branch(velocity)
 

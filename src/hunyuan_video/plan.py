@@ -540,7 +540,7 @@ def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], num_steps: int
     config, dtype = model.config, model.img_in.proj.weight.dtype
     make = partial(torch.empty, device=META)
     latents, states, pooled = make(shape), make(1, MAX_TEXT_TOKENS, config.text_dim, dtype=dtype), make(1, config.pooled_dim, dtype=dtype)
-    with ahead(model, [make(1)] * num_steps, 0, lambda _: nullcontext()) as prepare:
+    with ahead(model, [make(1)] * num_steps, (), lambda _: nullcontext()) as prepare:
         mask = torch.ones(1, MAX_TEXT_TOKENS, dtype=torch.bool)  # not on the meta device: it is looked at
         condition = prepare(branch, states, mask, pooled, None if model.guidance_in is None else make(1))
         others = make(num_steps - 1, *condition.txt.shape, dtype=dtype)  # the text refined for noise levels that are no others here

@@ -54,7 +54,7 @@ def test_the_chosen_kernel_sees_all_tokens_of_its_heads_piece_by_piece(results: 
 
 
 def test_image_and_text_tokens_and_clean_ones_are_shared(results: list[dict[str, Any]]):
-    assert [found["tokens"] for found in results[:2]] == [{(23, 3, 23)}, {(22, 3, 7)}]
+    assert [found["tokens"] for found in results[:2]] == [{(23, 3, ((0, 15),))}, {(22, 3, ((7, 22),))}]
 
 
 @pytest.mark.parametrize("grid", [(2, 1), (1, 5), (2, 2)])

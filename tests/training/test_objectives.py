@@ -16,6 +16,7 @@ from hunyuan_video.training.objectives import (
     add_noise,
     draw_dropped,
     draw_sigma,
+    given_frames,
     guided_velocity,
     loss_of,
     shift_for,
@@ -72,7 +73,7 @@ def test_four_times_the_tokens_have_twice_the_shift():
 
 def test_a_video_whose_first_frame_is_given_shows_it_clean():
     noisy, _ = noisy_batch(Objective(image_to_video=1.0))
-    assert noisy.clean_frames == 1
+    assert noisy.clean_frames == (0,)
     assert torch.equal(noisy.x[:, :, 0], latents()[:, :, 0]) and not torch.equal(noisy.x[:, :, 1], latents()[:, :, 1])
 
 
@@ -85,17 +86,46 @@ def test_a_given_frame_does_not_count(teacher):
 
 def test_the_model_knows_that_a_frame_is_given(teacher):
     noisy, target = noisy_batch(Objective(image_to_video=1.0))
-    assert not torch.equal(loss_of(teacher, noisy, target), loss_of(teacher, noisy._replace(clean_frames=0), target))
+    assert not torch.equal(loss_of(teacher, noisy, target), loss_of(teacher, noisy._replace(clean_frames=()), target))
 
 
 def test_an_image_is_never_given():
-    assert noisy_batch(Objective(image_to_video=1.0), num_frames=1)[0].clean_frames == 0
+    assert noisy_batch(Objective(image_to_video=1.0), num_frames=1)[0].clean_frames == ()
 
 
 def test_the_share_of_image_to_video_is_kept():
     config = Objective(image_to_video=0.3)
     draws = [add_noise(config, latents(2), features(), drawn("batch", step))[0].clean_frames for step in range(400)]
-    assert 0.23 < sum(draws) / 400 < 0.37
+    assert 0.23 < draws.count((0,)) / 400 < 0.37
+
+
+def test_each_kind_of_beginning_has_its_share():
+    config = Objective(image_to_video=0.2, first_and_last=0.3, continuation=0.4)
+    draws = [given_frames(config, 5, number / 1000) for number in range(1000)]
+    shares = {kind: draws.count(kind) for kind in set(draws)}
+    assert shares.pop((0, 1, 2)) + shares.pop((0, 1)) + shares.pop((0, 1, 2, 3)) == pytest.approx(400, abs=2)
+    assert shares == pytest.approx({(0,): 200, (0, 4): 300, (): 100}, abs=2)
+
+
+def test_of_each_number_a_continuation_begins_as_often():
+    draws = [given_frames(Objective(continuation=1.0), 9, number / 700) for number in range(700)]
+    assert {len(draw): draws.count(draw) for draw in set(draws)} == dict.fromkeys(range(2, 9), 100)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_a_video_is_never_given_whole(num_frames):
+    config = Objective(image_to_video=0.4, first_and_last=0.3, continuation=0.3)
+    assert {given_frames(config, num_frames, number / 100) for number in range(100)} <= {(), (0,)[: num_frames - 1]}
+
+
+def test_last_frames_and_beginnings_are_clean_and_do_not_count(teacher):
+    for config, clean in ((Objective(first_and_last=1.0), [0, 2]), (Objective(continuation=1.0), [0, 1])):
+        noisy, target = noisy_batch(config, num_frames=3)
+        assert noisy.clean_frames == tuple(clean)
+        assert torch.equal(noisy.x[:, :, clean], latents(num_frames=3)[:, :, clean])
+        before = loss_of(teacher, noisy, target)
+        target[:, :, clean] += 100
+        assert torch.equal(loss_of(teacher, noisy, target), before)
 
 
 def test_the_share_of_dropped_captions_is_kept():
@@ -150,6 +180,8 @@ def test_a_model_with_guidance_is_told_the_constant_times_1000(tiny_transformer)
         ({"shift": 0.0}, "shift is 0.0"),
         ({"shift_tokens": 0}, "shift_tokens is 0"),
         ({"image_to_video": 1.5}, "image_to_video is 1.5"),
+        ({"first_and_last": -0.1}, "first_and_last is -0.1"),
+        ({"image_to_video": 0.5, "first_and_last": 0.3, "continuation": 0.3}, "continuation are 1.1 together"),
         ({"caption_dropout": 1.0}, "caption_dropout is 1.0"),
     ],
 )

@@ -36,7 +36,7 @@ def inputs(seed: int) -> tuple[torch.Tensor, ...]:
 X = torch.randn(1, TINY.in_channels, 3, 6, 4, generator=torch.Generator().manual_seed(9))
 
 
-@pytest.mark.parametrize("clean_frames", [0, 1])
+@pytest.mark.parametrize("clean_frames", [(), (0,)])
 @torch.no_grad()
 def test_every_step_of_both_branches_is_what_it_would_have_been(model, clean_frames):
     expected = [[model(X, t, model.condition(*inputs(branch)), clean_frames) for t in TS] for branch in range(2)]
@@ -50,21 +50,21 @@ def test_every_step_of_both_branches_is_what_it_would_have_been(model, clean_fra
 @torch.no_grad()
 def test_prompts_that_differ_only_in_text_are_told_apart(model):
     states, mask, pooled, guidance = inputs(0)
-    with ahead(model, TS, 0, not_moved) as prepare:
+    with ahead(model, TS, (), not_moved) as prepare:
         one, other = (model(X, TS[0], prepare(branch, (1 - 2 * branch) * states, mask, pooled, guidance)) for branch in range(2))
     assert not torch.allclose(one, other)
 
 
 @torch.no_grad()
 def test_a_noise_level_that_was_not_told_before_is_refused(model):
-    with ahead(model, TS, 0, not_moved) as prepare, pytest.raises(ValueError, match="noise level 500, which was not among those"):
+    with ahead(model, TS, (), not_moved) as prepare, pytest.raises(ValueError, match="noise level 500, which was not among those"):
         model(X, torch.tensor([500.0]), prepare(0, *inputs(0)))
 
 
 @torch.no_grad()
 def test_the_model_is_whole_again_also_after_an_error(model):
     names = [*model.state_dict()]
-    with pytest.raises(ValueError, match="no text token"), ahead(model, TS, 0, not_moved) as prepare:
+    with pytest.raises(ValueError, match="no text token"), ahead(model, TS, (), not_moved) as prepare:
         prepare(0, inputs(0)[0], torch.zeros(1, 5, dtype=torch.bool), *inputs(0)[2:])
     assert [*model.state_dict()] == names
     assert "conditioning" not in vars(model)
@@ -82,7 +82,7 @@ def test_weights_visit_the_device_one_layer_at_a_time_and_before_the_first_step(
         yield
         here.remove(module)
 
-    with ahead(model, TS, 0, bring) as prepare:
+    with ahead(model, TS, (), bring) as prepare:
         condition = prepare(0, *inputs(0))
         visits = len(most)
         model(X, TS[0], condition)
@@ -94,7 +94,7 @@ def test_weights_visit_the_device_one_layer_at_a_time_and_before_the_first_step(
 def test_8_bit_modulation_is_read_once(model):
     quantize(model)
     expected = model(X, TS[1], model.condition(*inputs(0)))
-    with ahead(model, TS, 0, not_moved) as prepare:
+    with ahead(model, TS, (), not_moved) as prepare:
         torch.testing.assert_close(model(X, TS[1], prepare(0, *inputs(0))), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -111,6 +111,6 @@ def test_blocks_that_work_in_place_do_not_change_what_is_known(model):
     trunk = model.trunk
     lean_blocks(model)
     model.trunk = trunk  # which gives them the very text
-    with ahead(model, TS, 0, not_moved) as prepare:
+    with ahead(model, TS, (), not_moved) as prepare:
         condition = prepare(0, *inputs(0))
         torch.testing.assert_close(model(X, TS[1], condition), model(X, TS[1], condition), atol=0, rtol=0)

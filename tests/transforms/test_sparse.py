@@ -91,7 +91,9 @@ def model() -> HunyuanVideoTransformer:
 
 
 @torch.no_grad()
-def velocities(model: HunyuanVideoTransformer, sigmas: list[float], density: float | None, clean_frames: int = 0) -> list[Tensor]:
+def velocities(
+    model: HunyuanVideoTransformer, sigmas: list[float], density: float | None, clean_frames: tuple[int, ...] = ()
+) -> list[Tensor]:
     states, pooled = torch.ones(1, TEXT, TINY.text_dim), torch.ones(1, TINY.pooled_dim)
     condition = model.condition(states, torch.ones(1, TEXT, dtype=torch.bool), pooled, torch.full((1,), 4000.0))
     x = torch.randn(LATENTS, generator=torch.Generator().manual_seed(1))
@@ -101,11 +103,11 @@ def velocities(model: HunyuanVideoTransformer, sigmas: list[float], density: flo
 
     if density is None:
         return [velocity(x, sigma) for sigma in sigmas]
-    with sparse_attention(model, GRID, density, "tiles", (0.2, 0.8)) as telling:
+    with sparse_attention(model, GRID, density, "tiles", (0.2, 0.8), clean_frames=clean_frames) as telling:
         return [telling(velocity)(x, sigma) for sigma in sigmas]
 
 
-@pytest.mark.parametrize("clean_frames", [0, 1])
+@pytest.mark.parametrize("clean_frames", [(), (0,), (0, 8), (3, 4)])
 def test_with_all_pairs_it_is_the_model_itself(model, clean_frames):
     expected, found = (velocities(model, [0.5], density, clean_frames)[0] for density in (None, 1.0))
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
@@ -142,9 +144,9 @@ def test_what_was_computed_is_counted_where_it_is(model):
     assert computed.density == pytest.approx((4 + 2 * sparse) / 6) and computed.passes == pytest.approx(2)
 
 
-def test_other_frames_than_the_first_are_not_given_clean(model):
-    with pytest.raises(ValueError, match="but other frames are given clean, too"):
-        velocities(model, [0.5], 0.4, clean_frames=2)
+def test_frames_that_are_given_stand_together_before_the_first_one():
+    frames = boxes_order(GRID, (8, 3)) // 64
+    assert frames[:128].unique().tolist() == [3, 8] and frames[128:192].unique().tolist() == [0]
 
 
 def test_the_first_fifth_of_the_steps_and_the_last_one_are_dense():

@@ -137,7 +137,7 @@ def block_differences(stored: StoredTransformer) -> dict[str, float]:
     sizes = torch.Size(_GRID).numel(), _NUM_TEXT, 1
     img, txt, vec = (torch.randn(1, size, config.hidden_size, generator=generator) for size in sizes)
     rope = rope_table(_GRID, config.rope_dims, config.rope_theta, torch.device("cpu"))
-    ctx = Context(F.silu(vec), 0, rope, None)
+    ctx = Context(F.silu(vec), (), rope, None)
     their_rope = HunyuanVideoRotaryPosEmbed(1, 1, [*config.rope_dims], config.rope_theta)(torch.zeros(1, 1, *_GRID))
     tokens = torch.cat([img, txt], dim=1)
 

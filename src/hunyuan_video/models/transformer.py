@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -112,22 +113,43 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), (x.shape[-1],), eps=1e-6).type_as(x) * self.weight
 
 
+Stretches = tuple[tuple[int, int], ...]  # start and stop of each, in order and apart
+
+
+def stretches(marks: Sequence[bool]) -> Stretches:
+    """Where marks are set."""
+    edges = [place for place, (before, after) in enumerate(pairwise([False, *marks, False])) if before != after]
+    return tuple(zip(edges[::2], edges[1::2], strict=True))
+
+
 class Context(NamedTuple):
     """What every block sees besides its tokens."""
 
     vec: Float[Tensor, "B R D"]  # SiLU of the conditioning vector; R = 2 adds a first row for frames that are given clean
-    num_clean: int  # image tokens modulated by that first row
+    clean: Stretches  # of the image tokens that this first row modulates
     rope: Rope
     mask: Bool[Tensor, "B 1 S"] | None  # True = real token; None where all are
     attend: Callable[..., Any] = operator.call  # (kernel, q, k, v, mask): lets a block's kernel see all tokens, wherever they are
     branch: int = 0  # of guidance, for what remembers something of each
 
     def of_part(self, start: int, num_tokens: int) -> Context:
-        """For `num_tokens` of the image tokens, of which clean ones are the first of all. The mask is still of all tokens."""
+        """For `num_tokens` of the image tokens. The mask is still of all tokens."""
+        clean = [(max(first - start, 0), min(stop - start, num_tokens)) for first, stop in self.clean]
         return self._replace(
-            num_clean=min(max(self.num_clean - start, 0), num_tokens),
+            clean=tuple((first, stop) for first, stop in clean if first < stop),
             rope=Rope(*(table[start : start + num_tokens] for table in self.rope)),
         )
+
+    def rows(self, num_tokens: int) -> Iterator[tuple[int, int, int]]:
+        """A sequence that starts with the image tokens, by what modulates it: start, stop and row of `vec` of each stretch."""
+        done = 0
+        for start, stop in self.clean:
+            if done < start:
+                yield done, start, -1
+            yield start, stop, 0
+            done = stop
+        if done < num_tokens:
+            yield done, num_tokens, -1
 
 
 class Modulation(nn.Module):
@@ -144,11 +166,11 @@ class Modulation(nn.Module):
 
     def per_token(self, ctx: Context, num_tokens: int) -> tuple[Float[Tensor, "B _ D"], ...]:
         """For a sequence that starts with the image tokens: clean ones get a row of their own."""
-        if not ctx.num_clean:
+        if not ctx.clean:
             return self(ctx)
-        clean, noisy = self.linear(ctx.vec).split(1, dim=1)
-        rows = torch.cat([clean.expand(-1, ctx.num_clean, -1), noisy.expand(-1, num_tokens - ctx.num_clean, -1)], dim=1)
-        return rows.chunk(self.num_chunks, dim=-1)
+        made = self.linear(ctx.vec)
+        rows = [made[:, row, None].expand(-1, stop - start, -1) for start, stop, row in ctx.rows(num_tokens)]
+        return torch.cat(rows, dim=1).chunk(self.num_chunks, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -384,7 +406,7 @@ class HunyuanVideoTransformer(nn.Module):
             mask=trimmed,
         )
 
-    def conditioning(self, t: Float[Tensor, " B"], condition: Condition, clean_frames: int) -> Float[Tensor, "B R D"]:
+    def conditioning(self, t: Float[Tensor, " B"], condition: Condition, clean_frames: Collection[int]) -> Float[Tensor, "B R D"]:
         """The conditioning vector as `Context` has it."""
         pooled, guidance = condition.pooled, condition.guidance
         vec = self.time_in(t, pooled.dtype) + pooled
@@ -398,16 +420,17 @@ class HunyuanVideoTransformer(nn.Module):
         x: Float[Tensor, "B C T H W"],
         t: Float[Tensor, " B"],
         condition: Condition,
-        clean_frames: int = 0,
+        clean_frames: Collection[int] = (),
         rope: Rope | None = None,
     ) -> Float[Tensor, "B out T H W"]:
         """The velocity at `x`, whose noise level is `t` in 0…1000 (float32, fractions allowed).
 
-        The first `clean_frames` latent frames hold data without noise (image to video, "token replace"): their tokens are modulated
-        as at t = 0 and without guidance. `rope` is `self.rope(x.shape, x.device)`, for who has it from an earlier step.
+        The latent frames `clean_frames` hold data without noise (image to video, "token replace", is the first one, 0): their tokens
+        are modulated as at t = 0 and without guidance. `rope` is `self.rope(x.shape, x.device)`, for who has it from an earlier step.
         """
         pt, ph, pw = self.config.patch_size
         grid = self.config.grid(x.shape)
+        frame, clean = grid[1] * grid[2], stretches([pt * number in clean_frames for number in range(grid[0])])
         img = self.img_in(x.to(self.img_in.proj.weight.dtype))
         txt = self.txt_in(condition.txt, condition.context, t, condition.mask)
 
@@ -416,7 +439,7 @@ class HunyuanVideoTransformer(nn.Module):
             mask = F.pad(mask, (img.shape[1], 0), value=True).unsqueeze(1)
         ctx = Context(
             vec=self.conditioning(t, condition, clean_frames),
-            num_clean=clean_frames // pt * grid[1] * grid[2],
+            clean=tuple((start * frame, stop * frame) for start, stop in clean),
             rope=rope or self.rope(x.shape, img.device),
             mask=mask,
             branch=condition.branch,

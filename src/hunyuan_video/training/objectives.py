@@ -1,7 +1,8 @@
 """What a training step asks of the model: plain functions of latents, text, and what was drawn at random.
 
 Rectified flow: x_sigma = (1 - sigma) * data + sigma * noise, and the model learns the velocity, noise - data. Image to video ("token
-replace"): the first latent frame of x is the data itself, and only the other frames count. Guidance distillation (arXiv 2210.03142): a
+replace"): the first latent frame of x is the data itself, and only the other frames count. So it is with first and last frames, and with
+the first ones of a clip that is to be continued. Guidance distillation (arXiv 2210.03142): a
 student that is told the guidance scale learns the velocity that its teacher reaches with two passes.
 
 Letters: B samples, C channels, T latent frames, H W latent height and width.
@@ -22,6 +23,8 @@ from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.training.run import random_generator
 
+GIVEN = ("image_to_video", "first_and_last", "continuation")  # shares of the videos of which some frames are given
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -35,7 +38,11 @@ class Objective:
     shift_tokens: int | None = None
     """the shift is for samples of this many transformer tokens and grows with the root of their number (SD3, arXiv 2403.03206, 5.3.2)"""
     image_to_video: float = 0.0
-    """share of the micro-batches of videos whose first frame is given, without noise"""
+    """share of the micro-batches of videos whose first latent frame is given, without noise"""
+    first_and_last: float = 0.0
+    """share of those whose first and last latent frames are"""
+    continuation: float = 0.0
+    """share of those whose first latent frames are: two or more, each number as often"""
     caption_dropout: float = 0.1
     """share of the micro-batches whose captions are replaced by the empty one, for classifier-free guidance"""
     guidance: float = 1.0
@@ -47,9 +54,11 @@ class Objective:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}; it must be above 0.")
-        for name, highest in (("image_to_video", 1.0), ("caption_dropout", 0.99)):
+        for name, highest in (*dict.fromkeys(GIVEN, 1.0).items(), ("caption_dropout", 0.99)):
             if not 0 <= getattr(self, name) <= highest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a share between 0 and {highest:g}.")
+        if (together := sum(getattr(self, name) for name in GIVEN)) > 1 + 1e-9:
+            raise ValueError(f"{', '.join(GIVEN)} are {together:g} together; as shares of the same videos they must be 1 at most.")
 
     @property
     def guidance_range(self) -> tuple[float, float]:
@@ -64,7 +73,7 @@ class Noisy(NamedTuple):
     sigma: Float[Tensor, " B"]
     features: TextFeatures
     scale: Float[Tensor, " B"]
-    clean_frames: int
+    clean_frames: tuple[int, ...]
 
     def to(self, device: torch.device) -> Noisy:
         features = self.features.to(device, self.features.states.dtype)
@@ -88,6 +97,18 @@ def draw_dropped(config: Objective, generator: torch.Generator) -> bool:
     return torch.rand((), generator=generator).item() < config.caption_dropout
 
 
+def given_frames(config: Objective, num_frames: int, share: float) -> tuple[int, ...]:
+    """Which of a video's latent frames are given, by a number drawn evenly from 0 to 1. Never all."""
+    frames = range(0)
+    if share < config.image_to_video:
+        frames = range(1)
+    elif (share := share - config.image_to_video) < config.first_and_last:
+        frames = range(0, num_frames, max(1, num_frames - 1))
+    elif (share := share - config.first_and_last) < config.continuation:
+        frames = range(2 + int(share / config.continuation * (num_frames - 2)))
+    return tuple(frames) if len(frames) < num_frames else ()
+
+
 def add_noise(
     config: Objective, latents: Float[Tensor, "B C T H W"], features: TextFeatures, generator: torch.Generator
 ) -> tuple[Noisy, Float[Tensor, "B C T H W"]]:
@@ -96,10 +117,11 @@ def add_noise(
     sigma = draw_sigma(config, batch, num_frames * height * width // 4, generator).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     share, where = torch.rand((), generator=generator).item(), torch.rand(batch, generator=generator)
-    clean_frames = int(num_frames > 1 and share < config.image_to_video)
+    clean_frames = given_frames(config, num_frames, share)
     level = sigma.view(-1, 1, 1, 1, 1)
     x = (1 - level) * latents + level * noise
-    x[:, :, :clean_frames] = latents[:, :, :clean_frames]
+    for frame in clean_frames:
+        x[:, :, frame] = latents[:, :, frame]
     lowest, highest = config.guidance_range
     scale = lowest + (highest - lowest) * where
     return Noisy(x, sigma, features, scale.to(latents.device, features.states.dtype), clean_frames), noise - latents
@@ -117,7 +139,8 @@ def velocity(model: HunyuanVideoTransformer, noisy: Noisy) -> Float[Tensor, "B C
 def loss_of(model: HunyuanVideoTransformer, noisy: Noisy, target: Float[Tensor, "B C T H W"]) -> Float[Tensor, ""]:
     """Mean squared error of the predicted velocity where frames are noisy; 1 is what a model that predicts nothing gets, roughly."""
     error = velocity(model, noisy) - target
-    return error[:, :, noisy.clean_frames :].square().mean()
+    counted = [frame for frame in range(error.shape[2]) if frame not in noisy.clean_frames]
+    return error[:, :, counted].square().mean()
 
 
 @torch.no_grad()

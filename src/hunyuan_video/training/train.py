@@ -39,6 +39,7 @@ from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.signals import Waiting
 from hunyuan_video.training.dataset import AnyCache, LatentCache, Schedule
+from hunyuan_video.training.held_out import HeldOut
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.objectives import Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
@@ -120,6 +121,9 @@ def train(
                 velocity = guided_velocity(teacher, noisy, empty.to(world.device, dtype))
             return loss_of(worker, noisy, velocity.to(world.device))
 
+        held_out = None
+        if runtime.validation_cache is not None:
+            held_out = HeldOut(config, LatentCache(runtime.validation_cache), cache, loss_at, world)
         mine = range(world.data_rank, config.batches_per_step, world.data_size)
         keys = ((step, number) for step in range(start, config.num_steps) for number in mine)
         upcoming = stack.enter_context(closing(prefetched(micro_batch_at, keys)))
@@ -149,8 +153,9 @@ def train(
                 skipped=float(skipped[0]),
             )
             # Before the checkpoint, behind which the next start goes on: neither a kill in between nor a stop loses any of it.
-            if completed % show_every == 0 or completed == config.num_steps:
-                show(config, folder, completed, worker, masters, validate)
+            is_shown = completed % show_every == 0 or completed == config.num_steps
+            if is_shown and (found := show(config, folder, completed, worker, masters, validate, held_out)):
+                run.log(completed, **found)
             if stop_now:
                 run.stop(completed, state)
             if save_now:
@@ -370,16 +375,18 @@ def show(
     model: HunyuanVideoTransformer,
     masters: MasterWeights,
     validate: Validator | None,
-) -> None:
-    """What there is to see of a training on its way, with the averaged weights: a LoRA's file, and the videos that were asked for. Every
-    rank must come."""
-    if not isinstance(config, LoraTraining) and validate is None:
-        return  # to exchange all weights with their averages costs time, on many GPUs between them, too
+    held_out: HeldOut | None,
+) -> dict[str, float]:
+    """What there is to see of a training on its way, with the averaged weights: a LoRA's file, the videos and the losses that were asked
+    for, of which the losses are returned. Every rank must come."""
+    if not isinstance(config, LoraTraining) and validate is None and held_out is None:
+        return {}  # to exchange all weights with their averages costs time, on many GPUs between them, too
     with masters.averaged(model):
         if isinstance(config, LoraTraining):
             save_intermediate(config, folder, step, model)
         if validate is not None:
             validate(step)
+        return {} if held_out is None else held_out()
 
 
 def save_intermediate(config: LoraTraining, folder: Path, step: int, model: HunyuanVideoTransformer) -> None:

@@ -24,8 +24,10 @@ class Validation:
     validation_prompts: Path | None = None
     """a text file with one prompt a line: their videos are made at intervals"""
     validation_every: int | None = None
-    """training steps between these videos, and with or without prompts between the files of a LoRA in loras/ (default: a tenth of the
-    run's steps); both are made at the end, too"""
+    """training steps between these videos, between the losses of validation_cache, and with or without either between the files of a LoRA
+    in loras/ (default: a tenth of the run's steps); all are made at the end, too"""
+    validation_cache: Path | None = None
+    """a latent cache of samples that are not trained on: its loss is logged at intervals, for each kind of beginning that is learned"""
     validation_weights: Path | None = None
     """weights root whose text encoders, VAE and sampling settings make them (default: the one training starts from)"""
     validation_seed: int = 0

@@ -11,7 +11,7 @@ Letters: B batch, L text tokens, D hidden size, R rows of modulation, W numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -72,9 +72,9 @@ class Refined(nn.Module):
 
 
 @contextmanager
-def ahead(model: HunyuanVideoTransformer, ts: Sequence[Tensor], clean_frames: int, bring: Bring) -> Iterator[Prepare]:
+def ahead(model: HunyuanVideoTransformer, ts: Sequence[Tensor], clean_frames: Collection[int], bring: Bring) -> Iterator[Prepare]:
     """Inside, the model knows the noise levels `ts` (each [B], in 0…1000) and no others, for the conditions that the given function
-    makes: as `model.condition` does, and everything else ahead. The first `clean_frames` will be given as they are.
+    makes: as `model.condition` does, and everything else ahead. The latent frames `clean_frames` will be given as they are.
 
     Raises:
         ValueError: when it is called, another noise level comes.
@@ -99,7 +99,7 @@ def ahead(model: HunyuanVideoTransformer, ts: Sequence[Tensor], clean_frames: in
         known.update(zip([(branch, _level(t)) for t in ts], torch.cat(made, dim=-1), strict=True))
         return condition
 
-    def conditioning(t: Float[Tensor, " B"], condition: Condition, clean_frames: int) -> Float[Tensor, "B R W"]:
+    def conditioning(t: Float[Tensor, " B"], condition: Condition, clean_frames: Collection[int]) -> Float[Tensor, "B R W"]:
         return _looked_up(known, condition.branch, t)
 
     start = 0

@@ -2,7 +2,7 @@
 beside. The same products of the same numbers, so the outputs are equal but for rounding. For inference.
 
 A block sees its tokens as *streams*: stretches of the sequence that share weights and modulation. Image and text are two; image tokens of
-frames that are given clean are one more.
+frames that are given clean are others.
 
 Letters: B batch, S tokens of a sequence, n those of a stream, D hidden size, H heads, h those of a group, K head dimension.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from hunyuan_video.kernels.pieces import Pieces
 from hunyuan_video.memory import let_go
 from hunyuan_video.models.rope import Rope
-from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock
+from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, Modulation, SingleStreamBlock
 from hunyuan_video.transforms.swap import prepared
 
 # Tokens at a time. On a CPU their values stay in the cache from one layer to the next, and products of more rows are no faster: of 1,340
@@ -64,8 +63,8 @@ class LeanDoubleBlock(DoubleStreamBlock):
     def forward(
         self, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B L D"]]:
-        of_img = streams(img, 0, self.img_mod.linear(ctx.vec), self.img_mod.num_chunks, ctx.num_clean, ctx.rope)
-        of_txt = streams(txt, img.shape[1], self.txt_mod.linear(ctx.vec[:, -1:]), self.txt_mod.num_chunks, 0, None)
+        of_img = streams(img, self.img_mod, ctx)
+        of_txt = [Stream(txt, img.shape[1], self.txt_mod(ctx), None)]
         image = [Projection(stream, self.img_attn_qkv, self.img_attn_q_norm.weight, self.img_attn_k_norm.weight) for stream in of_img]
         text = [Projection(stream, self.txt_attn_qkv, self.txt_attn_q_norm.weight, self.txt_attn_k_norm.weight) for stream in of_txt]
         attended = attend(self, [*image, *text], ctx)
@@ -83,7 +82,7 @@ class LeanSingleBlock(SingleStreamBlock):
     pieces = Pieces()
 
     def forward(self, x: Float[Tensor, "B S D"], ctx: Context) -> Float[Tensor, "B S D"]:
-        parts = streams(x, 0, self.modulation.linear(ctx.vec), self.modulation.num_chunks, ctx.num_clean, ctx.rope)
+        parts = streams(x, self.modulation, ctx)
         attended = attend(self, [Projection(part, self.linear1, self.q_norm.weight, self.k_norm.weight) for part in parts], ctx)
         to_mlp, back = prepared(self.linear1, x.dtype, [slice(self.widths[0], sum(self.widths))]), prepared(self.linear2, x.dtype)
         for part in parts:
@@ -94,15 +93,12 @@ class LeanSingleBlock(SingleStreamBlock):
         return x
 
 
-def streams(
-    x: Float[Tensor, "B n D"], start: int, rows: Float[Tensor, "B R W"], num_chunks: int, num_clean: int, rope: Rope | None
-) -> list[Stream]:
-    """Tokens by their modulation: where some are clean, the first row is for these."""
-    cuts = [0, num_clean, x.shape[1]] if num_clean else [0, x.shape[1]]
-    found = []
-    for (first, stop), row in zip(pairwise(cuts), rows.split(1, dim=1)[1 - len(cuts) :], strict=True):
-        positions = None if rope is None else Rope(*(table[first:stop] for table in rope))
-        found.append(Stream(x[:, first:stop], start + first, row.chunk(num_chunks, dim=-1), positions))
+def streams(x: Float[Tensor, "B n D"], modulation: Modulation, ctx: Context) -> list[Stream]:
+    """A sequence that starts with the image tokens, by what modulates it."""
+    made, found = modulation.linear(ctx.vec), []
+    for start, stop, row in ctx.rows(x.shape[1]):
+        rope = Rope(*(table[start:stop] for table in ctx.rope))
+        found.append(Stream(x[:, start:stop], start, made[:, row, None].chunk(modulation.num_chunks, dim=-1), rope))
     return found
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -31,7 +31,7 @@ from hunyuan_video.kernels.sparse import attend_to_blocks, seen_pairs
 from hunyuan_video.memory import let_go
 from hunyuan_video.models.attention import AttentionFn
 from hunyuan_video.models.rope import Rope
-from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, TrunkFn
+from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, Stretches, TrunkFn, stretches
 from hunyuan_video.sampling import Velocity
 
 log = logging.getLogger(__name__)
@@ -68,14 +68,13 @@ def sparse_attention(
     pattern: Pattern,
     between: tuple[float, float],
     parts: Callable[[int, int], list[tuple[int, int]]] = lambda image, text: [(image, text)],
+    clean_frames: Collection[int] = (),
 ) -> Iterator[Callable[[Velocity], Velocity]]:
     """Inside, a model's calls are of videos of a token `grid`. Yields what makes a velocity tell its noise level, `between` which calls are
     sparse. Where many ranks share the tokens, those of a kernel's call lie in `parts`, each some image tokens and then some text.
-
-    Raises:
-        ValueError: when it is called, with frames given clean that are not the first one.
+    Frames that the calls are given clean stand together, if they are said to be: the output is the same, and sooner there.
     """
-    video = Video(grid, density, pattern, parts)
+    video = Video(grid, density, pattern, parts, clean_frames)
     given, kernels = model.predict, [block.attention for block in model.blocks]
     model.predict = in_boxes(given, video.order)
     for block in model.blocks[DENSE_BLOCKS:]:
@@ -110,11 +109,9 @@ def in_boxes(predict: TrunkFn, order: Int[Tensor, " N"]) -> TrunkFn:
     def predict_in_boxes(
         model: HunyuanVideoTransformer, img: Float[Tensor, "B N D"], txt: Float[Tensor, "B L D"], ctx: Context
     ) -> Float[Tensor, "B N out"]:
-        if ctx.num_clean and not (order[: ctx.num_clean] < ctx.num_clean).all():
-            raise ValueError("Sparse attention keeps the first frame's tokens together, but other frames are given clean, too.")
         there = order.to(img.device)
         back = there.argsort()
-        ctx = ctx._replace(rope=Rope(*(table[there] for table in ctx.rope)))
+        ctx = ctx._replace(rope=Rope(*(table[there] for table in ctx.rope)), clean=moved(ctx.clean, order))
         boxed = img[:, there]
         let_go(img)
         return predict(model, boxed, txt, ctx)[:, back]
@@ -122,12 +119,23 @@ def in_boxes(predict: TrunkFn, order: Int[Tensor, " N"]) -> TrunkFn:
     return predict_in_boxes
 
 
-def boxes_order(grid: tuple[int, int, int]) -> Int[Tensor, " N"]:
-    """Tokens of a row-major grid along a Z-order curve, of which each stretch of 64 or 512 is a box of 4 or 8 each way, edges apart. The
-    first frame, which is a frame of the video and not four, comes before the others."""
+def moved(clean: Stretches, order: Int[Tensor, " N"]) -> Stretches:
+    """Where tokens are that another order has in these stretches."""
+    if not clean:
+        return clean
+    marks = torch.zeros(len(order), dtype=torch.bool)
+    for start, stop in clean:
+        marks[start:stop] = True
+    return stretches(marks[order].tolist())
+
+
+def boxes_order(grid: tuple[int, int, int], clean_frames: Collection[int] = ()) -> Int[Tensor, " N"]:
+    """Tokens of a row-major grid along a Z-order curve, of which each stretch of 64 or 512 is a box of 4 or 8 each way, edges apart. Frames
+    that are given clean come before the others, and so does the first one, which is a frame of the video and not four."""
     time, row, column = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
-    is_first, axes = time == 0, ((time - 1).clamp(min=0), row, column)
-    key = (~is_first).long() << 60
+    is_clean = torch.isin(time, torch.tensor([*clean_frames], dtype=torch.long))
+    axes = (time - 1).clamp(min=0), row, column
+    key = torch.where(is_clean, 0, torch.where(time == 0, 1, 2)) << 60
     for bit in range(19):
         for place, axis in enumerate(reversed(axes)):
             key |= (axis >> bit & 1) << (3 * bit + place)
@@ -138,10 +146,15 @@ class Video:
     """What a video's calls share: where its tokens are, which pairs are computed, and whether the call at hand is sparse."""
 
     def __init__(
-        self, grid: tuple[int, int, int], density: float, pattern: Pattern, parts: Callable[[int, int], list[tuple[int, int]]]
+        self,
+        grid: tuple[int, int, int],
+        density: float,
+        pattern: Pattern,
+        parts: Callable[[int, int], list[tuple[int, int]]],
+        clean_frames: Collection[int] = (),
     ) -> None:
         self.density, self.pattern, self.parts = density, pattern, parts
-        self.order = boxes_order(grid)
+        self.order = boxes_order(grid, clean_frames)
         self.is_sparse = False
         self.seen: dict[int, float] = {}  # by the number of tokens: of all pairs, the share that sparse calls compute
         self.last_density = 1.0  # of the last call, whatever it was
