@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint.kinds import check_kind
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
 from hunyuan_video.checkpoint.ranks import Delivered, delivered
@@ -146,7 +147,12 @@ def fitting_sizes(found: Weights) -> TransformerConfig:
     pairs = (
         ("features in a text state", sizes.text_dim, llm.hidden_size, found.text_encoder),
         ("features in the pooled text", sizes.pooled_dim, clip.hidden_size, found.text_encoder_2),
-        ("latent channels", sizes.in_channels, vae.latent_channels, found.vae),
+        (
+            "latent channels",
+            sizes.out_channels if how_told(sizes) == "latent_concat" else sizes.in_channels,
+            vae.latent_channels,
+            found.vae,
+        ),
     )
     for what, needed, made, part in pairs:
         if needed != made:
