@@ -15,7 +15,7 @@ STRIDE, MOST_APART = 32, 4
 
 @cache
 def sizes(resolution: Resolution) -> list[tuple[int, int]]:
-    """Heights and widths, the tallest first: of each number of columns as many rows as fit, and of the largest number of rows all columns."""
+    """Heights and widths, from the tallest to the widest."""
     squares = round((BASE[resolution] / STRIDE) ** 2)
     found, tall, wide = [], squares, 1
     while tall > 0:

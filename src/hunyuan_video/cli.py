@@ -308,10 +308,7 @@ class Download:
     def run(self) -> None:
         from hunyuan_video.apps.download import download
 
-        require(
-            not (self.fp8 and self.i2v),
-            "The image-to-video transformer is not published in 8 bits; leave out fp8, and give it to generate.",
-        )
+        require(not (self.fp8 and self.i2v), "The image-to-video transformer was not published in 8 bits; leave out --fp8.")
         for line in download(self.to or _model_base() or weights.DEFAULT_ROOT, fp8=self.fp8, i2v=self.i2v):
             print(line, flush=True)
 

@@ -1,7 +1,7 @@
 """What the start of a transformer's file says, before anything is loaded: names and shapes of its tensors. Imports no torch.
 
-Files come from strangers: no more than a list of names is read, pickles are only taken apart, and of what is not understood nothing is told;
-loading says what is wrong.
+Files come from strangers: no more than a list of names is read, pickles are only taken apart, and of what is not understood nothing is
+told; loading says what is wrong.
 """
 
 from __future__ import annotations

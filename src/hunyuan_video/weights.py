@@ -50,7 +50,6 @@ _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", 
 _SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "seed")
 MAX_JSON = 2**26  # bytes; the largest real one is a tokenizer of 17 MB
 T2V, I2V = "hunyuan-video-t2v-720p", "hunyuan-video-i2v-720p"
-_CONCATENATED = 33  # channels: noisy latents, those of a picture, and a mask
 _SEEING_ENCODER = "text_encoder_i2v"
 _SEEING = "HunyuanVideoImageToVideoPipeline"
 _SUFFIXES = (".pt", ".safetensors", ".gguf")
@@ -102,7 +101,7 @@ class Weights:
     @cached_property
     def conditioning(self) -> Conditioning:
         """How these weights were trained to be told what a video begins with: by their tensors, by what they are, or by what they say."""
-        if self._in_channels == _CONCATENATED:
+        if _concatenates(self._in_channels):
             return "latent_concat"
         return "first_frame" if self.sees or self._stated.get("image_to_video", False) else "text"
 
@@ -190,6 +189,11 @@ class Weights:
             )
 
 
+def _concatenates(in_channels: int | None) -> bool:
+    """Whether a transformer takes noisy latents, as many channels of a picture's, and a mask: the only odd number there is."""
+    return in_channels is not None and in_channels % 2 == 1
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a `.json` file.
 
@@ -275,7 +279,7 @@ def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "mod
 
 def _means_i2v(root: Path, transformer: Path | None, picture: bool) -> bool:
     """Whether of an official tree the image-to-video model is meant."""
-    if transformer is not None and transformer.is_file() and headers.in_channels(transformer) == _CONCATENATED:
+    if transformer is not None and transformer.is_file() and _concatenates(headers.in_channels(transformer)):
         return True
     has_t2v, has_i2v = (root / T2V).is_dir(), (root / I2V).is_dir() or (root / _SEEING_ENCODER).is_dir()
     return has_i2v and (picture or not has_t2v)

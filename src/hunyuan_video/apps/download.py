@@ -87,6 +87,7 @@ def sources(fp8: bool, i2v: bool = False) -> list[Source]:
             (
                 rf"{model}/vae/config\.json",
                 rf"{model}/vae/pytorch_model\.pt",
+                *([rf"{model}/lora/\w+\.safetensors"] if i2v else []),
                 *((rf"{transformer}_fp8_map\.pt", rf"{transformer}_fp8\.pt") if fp8 else (rf"{transformer}\.pt",)),
             ),
         ),

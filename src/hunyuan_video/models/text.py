@@ -126,7 +126,8 @@ class TextEncoder(nn.Module):
         return TextFeatures(states, mask, self.pooled(prompts))
 
     def pooled(self, prompts: list[str]) -> Float[Tensor, "B pooled_dim"]:
-        """CLIP's vector of each. Its cut is not worth a warning: any detailed prompt is longer than 77 tokens, and the MLLM reads all of it."""
+        """CLIP's vector of each."""
+        # Its cut is not worth a warning: any detailed prompt is longer than 77 tokens, and the MLLM reads all of it.
         ids = self.clip_tokenizer(prompts, truncation=True, max_length=MAX_CLIP_TOKENS, truncation_side="right")["input_ids"]
         return clip_pooled(self.clip, pad(ids, self.clip))
 

@@ -1,0 +1,100 @@
+"""Videos that begin with a picture, as the official image-to-video weights make them: the whole loop against Diffusers' pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers_peer import transformer_peer, vae_peer
+from PIL import Image
+from tiny_checkpoint import save_official_i2v_tree
+
+from hunyuan_video import weights
+from hunyuan_video.beginning import Beginning
+from hunyuan_video.checkpoint import load_transformer, load_vae
+from hunyuan_video.config import I2V_NEGATIVE_PROMPT, Conditioning, FullSampling, Runtime, Sampling
+from hunyuan_video.pipeline import HunyuanVideo
+from hunyuan_video.request import Request
+from hunyuan_video.sampling import initial_noise
+
+CPU = torch.device("cpu")
+PICTURE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+SMALL = FullSampling(height=32, width=48, num_frames=9, num_steps=3, seed=7, stability="stable")
+BOTH: tuple[Conditioning, ...] = ("first_frame", "latent_concat")
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> dict[tuple[Conditioning, bool], Path]:
+    """Of both releases, with and without embedded guidance."""
+    folder = tmp_path_factory.mktemp("i2v")
+    made = {}
+    for told in BOTH:
+        for guided in (True, False):
+            root = folder / f"{told}-{guided}" / "ckpts"
+            made[told, guided] = save_official_i2v_tree(root, guided, concat=told == "latent_concat")
+    return made
+
+
+@pytest.fixture(scope="module")
+def pipes(roots) -> dict[Conditioning, HunyuanVideo]:
+    return {told: HunyuanVideo.load(roots[told, True]) for told in BOTH}
+
+
+def video_of_diffusers(pipe: HunyuanVideo, root: Path, told: Conditioning, options: FullSampling, output_type: str) -> np.ndarray | torch.Tensor:
+    """Its loop over its models with our weights, from our noise and our features of the same prompts."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoImageToVideoPipeline
+
+    theirs = HunyuanVideoImageToVideoPipeline(
+        *(None, None),  # pyright: ignore[reportArgumentType] (features are given)
+        transformer=transformer_peer(load_transformer(weights.locate(root).transformer, torch.float32, CPU), told),
+        vae=vae_peer(load_vae(weights.locate(root).vae, torch.float32, CPU)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=options.shift),
+        **dict.fromkeys(("text_encoder_2", "tokenizer_2", "image_processor")),
+    )
+    theirs.set_progress_bar_config(disable=True)
+    features = pipe.encode_text(["a cat", I2V_NEGATIVE_PROMPT], options, pipe.request("a cat", image=PICTURE).image)
+    rows = (("", 0), ("negative_", 1)) if options.cfg_scale > 1 else (("", 0),)
+    given = {
+        f"{which}{name}": getattr(features, ours)[row, None]
+        for which, row in rows
+        for name, ours in (("prompt_embeds", "states"), ("prompt_attention_mask", "mask"), ("pooled_prompt_embeds", "pooled"))
+    }
+    return theirs(
+        image=Image.fromarray(PICTURE),
+        **given,
+        true_cfg_scale=options.cfg_scale,
+        guidance_scale=options.guidance or 1.0,
+        latents=initial_noise(pipe.vae.config.latent_shape(options.num_frames, options.height, options.width), options.seed),
+        height=options.height,
+        width=options.width,
+        num_frames=options.num_frames,
+        num_inference_steps=options.num_steps,
+        output_type=output_type,
+    ).frames
+
+
+@pytest.mark.parametrize(
+    ("told", "guided", "cfg_scale"),
+    [("first_frame", True, 1.0), ("first_frame", False, 3.0), ("latent_concat", False, 1.0), ("latent_concat", True, 3.0)],
+)
+@torch.no_grad()
+def test_latents_are_those_of_diffusers(roots, monkeypatch, diffusers_transformer, told, guided, cfg_scale):
+    pipe = HunyuanVideo.load(roots[told, guided])
+    options = replace(SMALL, guidance=6.0 if guided else None, cfg_scale=cfg_scale)
+    latents = pipe("a cat", options, image=PICTURE).latents
+    expected = video_of_diffusers(pipe, roots[told, guided], told, options, "latent")
+    kept = latents[:, :, 1:] if told == "latent_concat" else latents  # Diffusers gives no picture's frame there
+    torch.testing.assert_close(kept, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("told", "frames"), [("first_frame", 9), ("latent_concat", 5)])
+@torch.no_grad()
+def test_frames_are_those_of_diffusers_and_as_many(roots, pipes, diffusers_transformer, told, frames):
+    video = pipes[told]("a cat", SMALL, image=PICTURE)
+    assert len(video.frames) == frames
+    expected = video_of_diffusers(pipes[told], roots[told, True], told, SMALL, "np")[0]
+    np.testing.assert_allclose(expected * 255, video.frames, atol=1)
