@@ -44,7 +44,9 @@ def pipes(roots) -> dict[Conditioning, HunyuanVideo]:
     return {told: HunyuanVideo.load(roots[told, True]) for told in BOTH}
 
 
-def video_of_diffusers(pipe: HunyuanVideo, root: Path, told: Conditioning, options: FullSampling, output_type: str) -> np.ndarray | torch.Tensor:
+def video_of_diffusers(
+    pipe: HunyuanVideo, root: Path, told: Conditioning, options: FullSampling, output_type: str
+) -> np.ndarray | torch.Tensor:
     """Its loop over its models with our weights, from our noise and our features of the same prompts."""
     from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoImageToVideoPipeline
 
@@ -98,3 +100,91 @@ def test_frames_are_those_of_diffusers_and_as_many(roots, pipes, diffusers_trans
     assert len(video.frames) == frames
     expected = video_of_diffusers(pipes[told], roots[told, True], told, SMALL, "np")[0]
     np.testing.assert_allclose(expected * 255, video.frames, atol=1)
+
+
+def test_a_stable_video_starts_with_a_trace_of_its_picture_and_a_dynamic_one_with_none():
+    noise, picture = initial_noise((1, 4, 3, 4, 6), 0), initial_noise((1, 4, 1, 4, 6), 1)
+    begins = Beginning("first_frame", picture)
+    torch.testing.assert_close(begins.start(noise, "stable"), 0.999 * noise + 0.001 * picture.expand_as(noise))
+    assert begins.start(noise, "dynamic") is noise and Beginning().start(noise, "stable") is noise
+
+
+@pytest.mark.parametrize(
+    ("asked", "shift"),
+    [({}, 7.0), ({"stability": "stable"}, 7.0), ({"stability": "dynamic"}, 17.0), ({"stability": "dynamic", "shift": 5.0}, 5.0)],
+)
+def test_stability_brings_its_shift_unless_one_is_given(roots, asked, shift):
+    own = weights.find(roots["first_frame", True]).sampling()
+    assert own.stability == "stable" and Sampling(**asked).over(own).shift == shift
+
+
+def test_without_a_picture_these_weights_make_no_video(roots, pipes):
+    with pytest.raises(ValueError, match=r"begin every video with a picture, and none is given; give one with image \(--image\)"):
+        weights.find(roots["first_frame", True]).check(Request("a cat"))
+    with pytest.raises(ValueError, match="begin every video with a picture"):
+        pipes["latent_concat"]("a cat", SMALL)
+
+
+def test_the_first_frames_latents_stay_those_of_the_picture(pipes):
+    latents = pipes["first_frame"]("a cat", SMALL, image=PICTURE).latents
+    assert torch.equal(latents[:, :, :1], pipes["first_frame"].encode(PICTURE[None]))
+
+
+@pytest.mark.parametrize("told", BOTH)
+def test_a_video_that_grows_is_told_of_its_picture_at_every_size(pipes, monkeypatch, told):
+    monkeypatch.setattr(pipes[told], "runtime", Runtime(progressive="space", progressive_until=0.7))
+    seen = [
+        step.latents.shape[-1] for step in pipes[told].steps("a cat", replace(SMALL, num_steps=5), image=PICTURE) if step.stage == "denoise"
+    ]
+    assert seen[0] == 4 and seen[-1] == 6
+
+
+@pytest.mark.parametrize("told", BOTH)
+def test_a_stopped_video_goes_on_exactly(pipes, told):
+    steps = list(pipes[told].steps("a cat", SMALL, image=PICTURE))
+    *_, last = pipes[told].steps("a cat", SMALL, image=PICTURE, resume=(1, steps[1].latents))
+    assert np.array_equal(last.frames, steps[-1].frames)
+
+
+# --- Which weights are meant ---
+
+
+@pytest.fixture(scope="module")
+def both(roots, official_tree, tmp_path_factory) -> Path:
+    """A tree with the models for text and for pictures."""
+    root = shutil.copytree(official_tree, tmp_path_factory.mktemp("both") / "ckpts")
+    return Path(shutil.copytree(roots["first_frame", True], root, dirs_exist_ok=True))
+
+
+@pytest.mark.parametrize(
+    ("named", "picture", "sees"),
+    [("", False, False), ("", True, True), (weights.I2V, False, True), (weights.T2V, True, False)],
+)
+def test_of_both_models_the_picture_decides_or_the_folder_that_is_named(both, named, picture, sees):
+    found = weights.find(both / named, picture=picture)
+    assert (found.sees, found.root, found.text_encoder.name) == (sees, both, "text_encoder_i2v" if sees else "text_encoder")
+
+
+def test_a_tree_of_the_one_model_is_it(roots):
+    assert weights.find(roots["first_frame", True]).sees
+
+
+def test_the_uncut_encoder_of_the_model_for_text_serves_both(both, tmp_path):
+    root = Path(shutil.copytree(both, tmp_path / "ckpts"))
+    shutil.rmtree(root / "text_encoder")
+    (root / "text_encoder_i2v").rename(root / "text_encoder")
+    shutil.rmtree(root / weights.I2V / "vae")
+    found = weights.find(root, picture=True)
+    assert found.text_encoder == root / "text_encoder" and found.vae == root / weights.T2V / "vae"
+    assert HunyuanVideo.load(found)("a cat", replace(SMALL, num_steps=1), image=PICTURE).frames.shape == (9, 32, 48, 3)
+
+
+def test_what_is_missing_of_it_is_fetched_by_the_flag(roots, tmp_path):
+    root = Path(shutil.copytree(roots["first_frame", True], tmp_path / "ckpts"))
+    shutil.rmtree(root / "text_encoder_i2v")
+    with pytest.raises(FileNotFoundError, match=r"incomplete: looked for \S*text_encoder_i2v; `hunyuan-video download --i2v`"):
+        weights.find(root)
+
+
+def test_its_own_negative_prompt_is_used(roots):
+    assert weights.find(roots["first_frame", True]).negative_prompt == I2V_NEGATIVE_PROMPT

@@ -277,6 +277,12 @@ def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "mod
     return Weights(root, _transformer_in(transformer or parts[0], load_key), *parts[1:], root / "text_encoder_2", load_key, sees)
 
 
+def official_tree(root: Path, *, sees: bool) -> Weights:
+    """Where the parts of one of the official models go in an empty tree."""
+    transformers, vae, encoder = _official(root, sees)
+    return Weights(root, _transformer_in(transformers, "module"), vae, encoder, root / "text_encoder_2", sees=sees)
+
+
 def _means_i2v(root: Path, transformer: Path | None, picture: bool) -> bool:
     """Whether of an official tree the image-to-video model is meant."""
     if transformer is not None and transformer.is_file() and _concatenates(headers.in_channels(transformer)):
