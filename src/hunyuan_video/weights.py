@@ -163,7 +163,10 @@ class Weights:
         """
         sampling = request.complete(self.sampling())
         if request.image is not None and not self.image_to_video:
-            raise ValueError(f"image is given, but the weights in {self.root} were trained for text alone; leave it out.")
+            raise ValueError(
+                f"image is given, but the weights in {self.root} were trained for text alone; leave it out, or take others: "
+                f"{HOW_TO_GET_I2V}."
+            )
         if request.image is None and self.needs_picture:
             raise ValueError(
                 f"The weights in {self.root} begin every video with a picture, and none is given; give one with image (--image), or use "
