@@ -11,14 +11,19 @@ import pytest
 import torch
 from diffusers_peer import transformer_peer, vae_peer
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save_official_i2v_tree
 
-from hunyuan_video import weights
+from hunyuan_video import plan, weights
+from hunyuan_video.apps.generate import Given, decode, make_video
+from hunyuan_video.apps.inspect import report as inspect
+from hunyuan_video.apps.verify import check_names
 from hunyuan_video.beginning import Beginning
-from hunyuan_video.checkpoint import load_transformer, load_vae
-from hunyuan_video.config import I2V_NEGATIVE_PROMPT, Conditioning, FullSampling, Runtime, Sampling
+from hunyuan_video.checkpoint import identity, load_transformer, load_vae
+from hunyuan_video.checkpoint.convert import convert
+from hunyuan_video.config import I2V_NEGATIVE_PROMPT, Conditioning, FullSampling, Output, Runtime, Sampling
 from hunyuan_video.pipeline import HunyuanVideo
-from hunyuan_video.request import Request
+from hunyuan_video.request import Picture, Request
 from hunyuan_video.sampling import initial_noise
 
 CPU = torch.device("cpu")
@@ -188,3 +193,65 @@ def test_what_is_missing_of_it_is_fetched_by_the_flag(roots, tmp_path):
 
 def test_its_own_negative_prompt_is_used(roots):
     assert weights.find(roots["first_frame", True]).negative_prompt == I2V_NEGATIVE_PROMPT
+
+
+# --- Its files ---
+
+
+@pytest.mark.parametrize(("told", "target"), [("first_frame", "diffusers"), ("latent_concat", "official"), ("latent_concat", "diffusers")])
+def test_a_whole_model_becomes_one_of_another_layout_that_makes_the_same_video(roots, pipes, tmp_path, told, target):
+    convert(roots[told, True], tmp_path / "ckpts", target)
+    found = weights.find(tmp_path / "ckpts")
+    assert (found.sees, found.conditioning, found.sampling()) == (True, told, pipes[told].defaults)
+    options = replace(SMALL, num_steps=1, cfg_scale=2.0)
+    first, second = (pipe("a cat", options, image=PICTURE).frames for pipe in (pipes[told], HunyuanVideo.load(found)))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("told", "theirs"), [("first_frame", "token_replace"), ("latent_concat", "latent_concat")])
+def test_diffusers_loads_what_is_written_for_it(roots, tmp_path, told, theirs):
+    from diffusers import HunyuanVideoImageToVideoPipeline
+
+    convert(roots[told, True], tmp_path / "model", "diffusers")
+    pipe = HunyuanVideoImageToVideoPipeline.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert pipe.transformer.config.image_condition_type == theirs
+    assert pipe.image_processor.crop_size["height"] == 24 and pipe.text_encoder.model.vision_tower is not None
+
+
+def test_inspect_says_that_it_begins_with_a_picture_and_how(roots, both):
+    assert "official tree, image to video (picture and mask on channels of their own)" in inspect(roots["latent_concat", True])
+    said = inspect(both)
+    assert f"{both / weights.I2V} is there, too: inspect it by this name." in said and "un-cut" not in said
+    assert "un-cut LLaVA, which sees the picture" in inspect(both / weights.I2V)
+
+
+def test_verify_counts_the_towers_tensors(roots):
+    texts = [finding.text for finding in check_names(weights.find(roots["first_frame", True]))]
+    assert "vision: all 43 tensors have their names and shapes" in texts
+
+
+@pytest.mark.parametrize("told", BOTH)
+def test_the_plan_counts_the_tower_and_the_tokens_of_the_picture(roots, told):
+    parts, blind = plan.Parts.of(weights.find(roots[told, True])), plan.Parts()
+    assert parts.text_tokens == 252 + (9 if told == "first_frame" else 18) and blind.text_tokens == 256
+    assert parts.read_tokens == 103 + 256 + 35 and blind.read_tokens == 351
+    (seeing,) = plan.predict(parts, SMALL, [Runtime(offload="models")])
+    (without,) = plan.predict(replace(parts, llava=None), SMALL, [Runtime(offload="models")])
+    assert seeing.stages["encode"] > without.stages["encode"]
+
+
+def test_another_tower_is_another_model(roots, tmp_path):
+    root = Path(shutil.copytree(roots["first_frame", True], tmp_path / "ckpts"))
+    file = root / "text_encoder_i2v" / "model.safetensors"
+    state = load_file(file)
+    state["multi_modal_projector.linear_2.bias"] += 1
+    save_file(state, file, metadata={"format": "pt"})
+    first, second = (identity.of_model(weights.find(each)) for each in (roots["first_frame", True], root))
+    assert first != second
+
+
+def test_latents_of_a_concatenated_picture_decode_without_its_frames(roots, pipes, tmp_path):
+    output = Output(out=tmp_path, format="latents")
+    file = make_video(pipes["latent_concat"], Request("a cat", SMALL, image=Picture(PICTURE)), output)
+    video = decode(file, Given(roots["latent_concat", True]), Runtime(), replace(output, format="png"))
+    assert len(list(video.glob("*.png"))) == 5

@@ -37,8 +37,9 @@ def in_channels(path: Path) -> int | None:
             return None
         if names[:2] == b"\x80\x02":
             return _in_pickle(names)
-        return _in_gguf(names) if names.startswith(b"GGUF") else _in_safetensors(names)
-    except (ValueError, TypeError, LookupError, struct.error):
+        found = _in_gguf(names) if names.startswith(b"GGUF") else _in_safetensors(names)
+        return found if isinstance(found, int) else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error):
         return None
 
 
