@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -255,3 +256,33 @@ def test_latents_of_a_concatenated_picture_decode_without_its_frames(roots, pipe
     file = make_video(pipes["latent_concat"], Request("a cat", SMALL, image=Picture(PICTURE)), output)
     video = decode(file, Given(roots["latent_concat", True]), Runtime(), replace(output, format="png"))
     assert len(list(video.glob("*.png"))) == 5
+
+
+# --- A miniature to try it with ---
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("miniature") / "mini-i2v"
+    runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "tiny" / "make_image_root.py"))["write_root"](root)
+    return root
+
+
+@torch.no_grad()
+def test_the_miniatures_llava_says_of_a_prompt_nearly_what_its_language_model_does(miniature):
+    """So that the transformer, which was trained on the one, understands the other."""
+    seeing, blind = HunyuanVideo.load(miniature), HunyuanVideo.load(weights.EMBEDDED)
+    picture, options = Picture(np.zeros((128, 128, 3), np.uint8)), seeing.defaults
+    found = seeing.encode_text(["a red ball rolls to the right"], options, picture).states[0, 1:]  # after the picture's one token
+    expected = blind.encode_text(["a red ball rolls to the right"], options).states[0]
+    assert found.shape == expected.shape
+    assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.9
+
+
+def test_the_miniature_is_a_model_of_the_official_layout_and_makes_videos(miniature):
+    found = weights.find(miniature)
+    assert (found.sees, found.conditioning, found.text_encoder.name) == (True, "first_frame", "text_encoder_i2v")
+    assert [finding.status for finding in check_names(found)] == ["ok"] * 5
+    pipe = HunyuanVideo.load(found)
+    options = replace(pipe.defaults, height=64, width=64, num_frames=5, num_steps=1, seed=0)
+    assert pipe("a cat", options, image=PICTURE).frames.shape == (5, 64, 64, 3)
