@@ -40,7 +40,7 @@ PARSED = {
     "./test.sh": "runs this test",
     "pytest": "runs this test",
     "python sample_video.py": "720p with the official weights",
-    "python sample_image2video.py": "720p with the official weights; tests/apps/test_official_image.py translates these commands",
+    "python sample_image2video.py": "720p with the official weights; tests/apps/test_official_image.py has what they mean",
     "python recipes/tiny/make_image_root.py": "tests/test_image_to_video.py runs it",
     "hunyuan-video verify ckpts/hunyuan-video-i2v-720p": "needs the official weights; tests/test_image_to_video.py verifies tiny ones",
     "hunyuan-video generate A man waves a firework stick.": "needs the official weights to be worth it",
