@@ -282,7 +282,7 @@ def _words(sampling: FullSampling) -> list[str]:
     schedule = sampling.schedule if sampling.schedule == "shift" else f"{sampling.schedule}_{sampling.linear_steps}linear"
     return [
         f"{sampling.num_steps}steps", f"{sampling.height}x{sampling.width}", f"{sampling.num_frames}frames", f"shift{shift}",
-        schedule, f"guidance{guidance}", f"cfg{cfg_scale}", sampling.solver, f"{sampling.noise}-noise",
+        schedule, f"guidance{guidance}", f"cfg{cfg_scale}", sampling.solver, f"{sampling.noise}-noise", sampling.stability,
     ]  # fmt: skip
 
 
