@@ -185,6 +185,19 @@ def test_the_uncut_encoder_of_the_model_for_text_serves_both(both, tmp_path):
     assert HunyuanVideo.load(found)("a cat", replace(SMALL, num_steps=1), image=PICTURE).frames.shape == (9, 32, 48, 3)
 
 
+def test_a_single_file_of_33_channels_says_what_it_is_beside_the_model_for_text(both, roots, tmp_path):
+    """As ComfyUI has it. One of as many channels as a text model's is what the tree is."""
+    root = Path(shutil.copytree(both, tmp_path / "ckpts"))
+    shutil.rmtree(root / weights.I2V)
+    shutil.rmtree(root / "text_encoder")
+    (root / "text_encoder_i2v").rename(root / "text_encoder")
+    for told, sees in (("latent_concat", True), ("first_frame", False)):
+        (file,) = convert(weights.find(roots[told, True]).transformer, tmp_path / f"{told}.safetensors", "single-file")
+        found = weights.find(root, file)
+        assert (found.sees, found.conditioning == told) == (sees, sees)
+        assert weights.find(both, file, picture=True).conditioning == told
+
+
 def test_what_is_missing_of_it_is_fetched_by_the_flag(roots, tmp_path):
     root = Path(shutil.copytree(roots["first_frame", True], tmp_path / "ckpts"))
     shutil.rmtree(root / "text_encoder_i2v")

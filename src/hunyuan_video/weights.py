@@ -101,7 +101,7 @@ class Weights:
     @cached_property
     def conditioning(self) -> Conditioning:
         """How these weights were trained to be told what a video begins with: by their tensors, by what they are, or by what they say."""
-        if _concatenates(self._in_channels):
+        if _concatenates(self.transformer):
             return "latent_concat"
         return "first_frame" if self.sees or self._stated.get("image_to_video", False) else "text"
 
@@ -116,20 +116,6 @@ class Weights:
         return self.sees or self.conditioning == "latent_concat"
 
     @property
-    def _in_channels(self) -> int | None:
-        if not self.transformer.is_dir():
-            return headers.in_channels(self.transformer)
-        return self._stated_by_folder("in_channels", int)
-
-    def _stated_by_folder(self, name: str, kind: type[Any]) -> Any:
-        """What a Diffusers transformer's config says, if it is right."""
-        try:
-            stated = read_json(self.transformer / "config.json").get(name)
-        except (OSError, ValueError):  # loading it will say what is wrong
-            return None
-        return stated if isinstance(stated, kind) else None
-
-    @property
     def trained(self) -> tuple[int, int, int] | None:
         """The smallest and the largest side in pixels and the most frames that they were trained on; None if they do not say."""
         stated = self._stated.get("trained")
@@ -140,7 +126,7 @@ class Weights:
         """Whether the transformer was distilled with a guidance scale; None if that cannot be told before it is loaded."""
         if not self.transformer.is_dir():
             return headers.embeds_guidance(self.transformer)
-        return self._stated_by_folder("guidance_embeds", bool)
+        return _stated_by(self.transformer, "guidance_embeds", bool)
 
     @cached_property
     def _stated(self) -> dict[str, Any]:
@@ -192,9 +178,20 @@ class Weights:
             )
 
 
-def _concatenates(in_channels: int | None) -> bool:
-    """Whether a transformer takes noisy latents, as many channels of a picture's, and a mask: the only odd number there is."""
+def _concatenates(transformer: Path) -> bool:
+    """Whether it takes noisy latents, as many channels of a picture's, and a mask: the only odd number there is."""
+    folder = transformer.is_dir()
+    in_channels = _stated_by(transformer, "in_channels", int) if folder else headers.in_channels(transformer)
     return in_channels is not None and in_channels % 2 == 1
+
+
+def _stated_by(folder: Path, name: str, kind: type[Any]) -> Any:
+    """What the config of a Diffusers transformer says, if it is right; else loading it will say what is wrong."""
+    try:
+        stated = read_json(folder / "config.json").get(name)
+    except (OSError, ValueError):
+        return None
+    return stated if isinstance(stated, kind) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -288,7 +285,7 @@ def official_tree(root: Path, *, sees: bool) -> Weights:
 
 def _means_i2v(root: Path, transformer: Path | None, picture: bool) -> bool:
     """Whether of an official tree the image-to-video model is meant."""
-    if transformer is not None and transformer.is_file() and _concatenates(headers.in_channels(transformer)):
+    if transformer is not None and _concatenates(transformer):
         return True
     has_t2v, has_i2v = (root / T2V).is_dir(), (root / I2V).is_dir() or (root / _SEEING_ENCODER).is_dir()
     return has_i2v and (picture or not has_t2v)
