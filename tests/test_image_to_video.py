@@ -26,6 +26,7 @@ from hunyuan_video.config import I2V_NEGATIVE_PROMPT, Conditioning, FullSampling
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.request import Picture, Request
 from hunyuan_video.sampling import initial_noise
+from hunyuan_video.video import read_metadata
 
 CPU = torch.device("cpu")
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
@@ -229,7 +230,7 @@ def test_diffusers_loads_what_is_written_for_it(roots, tmp_path, told, theirs):
     convert(roots[told, True], tmp_path / "model", "diffusers")
     pipe = HunyuanVideoImageToVideoPipeline.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert pipe.transformer.config.image_condition_type == theirs
-    assert pipe.image_processor.crop_size["height"] == 24 and pipe.text_encoder.model.vision_tower is not None
+    assert pipe.image_processor(Image.fromarray(PICTURE), return_tensors="pt")["pixel_values"].shape == (1, 3, 24, 24)
 
 
 def test_inspect_says_that_it_begins_with_a_picture_and_how(roots, both):
@@ -241,7 +242,7 @@ def test_inspect_says_that_it_begins_with_a_picture_and_how(roots, both):
 
 def test_verify_counts_the_towers_tensors(roots):
     texts = [finding.text for finding in check_names(weights.find(roots["first_frame", True]))]
-    assert "vision: all 43 tensors have their names and shapes" in texts
+    assert "vision: all 41 tensors have their names and shapes" in texts
 
 
 @pytest.mark.parametrize("told", BOTH)
@@ -265,10 +266,10 @@ def test_another_tower_is_another_model(roots, tmp_path):
 
 
 def test_latents_of_a_concatenated_picture_decode_without_its_frames(roots, pipes, tmp_path):
-    output = Output(out=tmp_path, format="latents")
-    file = make_video(pipes["latent_concat"], Request("a cat", SMALL, image=Picture(PICTURE)), output)
-    video = decode(file, Given(roots["latent_concat", True]), Runtime(), replace(output, format="png"))
-    assert len(list(video.glob("*.png"))) == 5
+    request = Request("a cat", SMALL, image=Picture(PICTURE))
+    latents = make_video(pipes["latent_concat"], request, Output(out=tmp_path, format="latents"))
+    video = decode(latents, Given(roots["latent_concat", True]), Runtime(), Output(out=tmp_path))
+    assert read_metadata(video)["frames_sha256"] == pipes["latent_concat"](request).provenance.frames_sha256
 
 
 # --- A miniature to try it with ---
@@ -279,17 +280,6 @@ def miniature(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("miniature") / "mini-i2v"
     runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "tiny" / "make_image_root.py"))["write_root"](root)
     return root
-
-
-@torch.no_grad()
-def test_the_miniatures_llava_says_of_a_prompt_nearly_what_its_language_model_does(miniature):
-    """So that the transformer, which was trained on the one, understands the other."""
-    seeing, blind = HunyuanVideo.load(miniature), HunyuanVideo.load(weights.EMBEDDED)
-    picture, options = Picture(np.zeros((128, 128, 3), np.uint8)), seeing.defaults
-    found = seeing.encode_text(["a red ball rolls to the right"], options, picture).states[0, 1:]  # after the picture's one token
-    expected = blind.encode_text(["a red ball rolls to the right"], options).states[0]
-    assert found.shape == expected.shape
-    assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.9
 
 
 def test_the_miniature_is_a_model_of_the_official_layout_and_makes_videos(miniature):

@@ -295,11 +295,10 @@ class HunyuanVideo:
 
         def load_text() -> None:
             nonlocal text_encoder
-            stride = (STRIDES[how_told(sizes)],) if found.sees else ()
-            text_encoder = (load_seeing_text_encoder if found.sees else checkpoint.load_text_encoder)(
+            seeing = partial(load_seeing_text_encoder, stride=STRIDES[how_told(sizes)])
+            text_encoder = (seeing if found.sees else checkpoint.load_text_encoder)(
                 found.text_encoder,
                 found.text_encoder_2,
-                *stride,
                 text_dtype,
                 CPU if runtime.text_fp8 else home,
                 as_stored=text_stays,

@@ -54,7 +54,7 @@ from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.models.vision import HEADER_TOKENS, STRIDES, VisionTower
+from hunyuan_video.models.vision import HEADER_TOKENS, STRIDES, VisionTower, picture_tokens
 from hunyuan_video.models.vision import PREFIX_TOKENS as SEEING_PREFIX_TOKENS
 from hunyuan_video.sampling import sigmas_of
 from hunyuan_video.transforms import fp8, step_cache
@@ -110,14 +110,14 @@ class Parts:
     @property
     def read_tokens(self) -> int:
         """What the language model reads of the longest prompt."""
-        return MAX_TEXT_TOKENS + (PREFIX_TOKENS["video"] if self.llava is None else SEEING_PREFIX_TOKENS - 1 + _picture_tokens(self.llava))
+        return MAX_TEXT_TOKENS + (PREFIX_TOKENS["video"] if self.llava is None else SEEING_PREFIX_TOKENS - 1 + picture_tokens(self.llava))
 
     @property
     def text_tokens(self) -> int:
         """What the transformer is given of it."""
         if self.llava is None:
             return MAX_TEXT_TOKENS
-        return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-_picture_tokens(self.llava) // STRIDES[how_told(self.transformer)])
+        return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-picture_tokens(self.llava) // STRIDES[how_told(self.transformer)])
 
     @classmethod
     def of(cls, found: Weights) -> Parts:
@@ -134,10 +134,6 @@ class Parts:
             (stays_in_file(found.text_encoder, CPU), stays_in_file(found.transformer, CPU), False),
             llava_config(found.text_encoder) if found.sees else None,
         )
-
-
-def _picture_tokens(config: LlavaConfig) -> int:
-    return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Weights:
 
     def sampling(self) -> FullSampling:
         """The defaults these weights were made for. Raises a ValueError if the file that says so is damaged, or says what cannot be."""
-        own = {"stability": "stable"} if self.sees else {}
+        own: dict[str, Any] = {"stability": "stable"} if self.sees else {}
         stated = FullSampling(**own | {name: value for name, value in self._stated.items() if name in _SAMPLING})
         return replace(stated, guidance=None) if self.embedded_guidance is False else stated
 

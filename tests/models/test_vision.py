@@ -32,7 +32,7 @@ def folders(tmp_path_factory):
 
 
 def encoder_of(folders, stride: int) -> SeeingTextEncoder:
-    return load_seeing_text_encoder(folders[0] / "text_encoder_i2v", folders[1], stride, torch.float32, CPU)
+    return load_seeing_text_encoder(folders[0] / "text_encoder_i2v", folders[1], torch.float32, CPU, stride=stride)
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +119,10 @@ def test_the_towers_tensors_are_found_under_every_name_they_had(folders, encoder
     state = load_file(folder / "model.safetensors")
     renamed = {name.replace("vision_tower.vision_model.", prefix): tensor for name, tensor in state.items()}
     save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
-    again = load_seeing_text_encoder(folder, folders[1], 4, torch.float32, CPU)
+    again = load_seeing_text_encoder(folder, folders[1], torch.float32, CPU, stride=4)
     torch.testing.assert_close(again.state_dict(), encoder.state_dict())
 
 
 def test_a_language_model_that_sees_nothing_is_refused(folders):
     with pytest.raises(ValueError, match="of type 'llama', which sees no picture; image to video needs the un-cut LLaVA"):
-        load_seeing_text_encoder(folders[0] / "text_encoder", folders[1], 4, torch.float32, CPU)
+        load_seeing_text_encoder(folders[0] / "text_encoder", folders[1], torch.float32, CPU, stride=4)

@@ -69,7 +69,8 @@ def translate(args: argparse.Namespace) -> official.Command:
     """
     _check(args)
     picture = read_picture(args.i2v_image_path)
-    height, width = size_for(*picture.pixels.shape[:2], args.i2v_resolution)
+    height, width, _ = picture.pixels.shape
+    height, width = size_for(height, width, args.i2v_resolution)
     log.info("The video will be %d high and %d wide, by the shape of the picture.", height, width)
     adapters = ()
     if args.use_lora:

@@ -16,7 +16,7 @@ from hunyuan_video.models.vision import SKIPPED_VISION_LAYERS, SeeingTextEncoder
 
 
 def load_seeing_text_encoder(
-    llava_dir: Path, clip_dir: Path, stride: int, dtype: torch.dtype, device: torch.device, **how: Any
+    llava_dir: Path, clip_dir: Path, dtype: torch.dtype, device: torch.device, *, stride: int, **how: Any
 ) -> SeeingTextEncoder:
     """As `load_text_encoder`, with what makes the language model see; of a picture's tokens every `stride`-th is given on."""
     vision, state = read_vision(llava_dir)
@@ -64,10 +64,9 @@ def vision_name(name: str, num_layers: int) -> str | None:
     """Our name for a stored tensor of the tower or the projector; None for one that is not used. transformers has called them
     vision_tower.vision_model.…, the same after model., and vision_tower.… alone."""
     bare = name.removeprefix("model.").replace("vision_tower.vision_model.", "vision_tower.")
-    unused = tuple(f"vision_tower.{part}." for part in ("post_layernorm", *(f"encoder.layers.{num_layers + n}" for n in _SKIPPED)))
+    unused = tuple(
+        f"vision_tower.{part}." for part in ("post_layernorm", *(f"encoder.layers.{num_layers + n}" for n in range(SKIPPED_VISION_LAYERS)))
+    )
     if not bare.startswith(("vision_tower.", "multi_modal_projector.")) or bare.startswith(unused) or bare.endswith("position_ids"):
         return None
     return bare
-
-
-_SKIPPED = range(SKIPPED_VISION_LAYERS)

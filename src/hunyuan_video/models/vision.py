@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import CLIPVisionModel, LlavaConfig, PreTrainedTokenizerBase
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlavaConfig, PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
@@ -42,22 +42,36 @@ STRIDES: dict[Conditioning, int] = {"first_frame": 4, "latent_concat": 2}  # of 
 SKIPPED_VISION_LAYERS = 1  # the projector reads hidden_states[-2], without the class token
 
 
+def vision_config(config: LlavaConfig) -> CLIPVisionConfig:
+    """The sizes of the tower. Raises a ValueError for another kind of tower, or one that is read elsewhere, than the official LLaVA's."""
+    vision = config.vision_config
+    if not isinstance(vision, CLIPVisionConfig):
+        raise ValueError(f"its tower is a {type(vision).__name__}; the official LLaVA's is CLIP's")
+    if config.vision_feature_layer != -1 - SKIPPED_VISION_LAYERS or config.vision_feature_select_strategy != "default":
+        raise ValueError(
+            f"its pictures are read at layer {config.vision_feature_layer} ({config.vision_feature_select_strategy}); the official "
+            "LLaVA's are at -2 (default)"
+        )
+    return vision
+
+
+def picture_tokens(config: LlavaConfig) -> int:
+    """How many the language model reads of a picture."""
+    vision = vision_config(config)
+    return (vision.image_size // vision.patch_size) ** 2
+
+
 class VisionTower(nn.Module):
     """A picture to tokens of the language model. The parameters' names are LLaVA's."""
 
     def __init__(self, config: LlavaConfig):
         super().__init__()
-        vision = config.vision_config
-        if config.vision_feature_layer != -1 - SKIPPED_VISION_LAYERS or config.vision_feature_select_strategy != "default":
-            raise ValueError(
-                f"its pictures are read at layer {config.vision_feature_layer} ({config.vision_feature_select_strategy}); the official "
-                "LLaVA's are at -2 (default)"
-            )
-        read = type(vision).from_dict(vision.to_dict() | {"num_hidden_layers": vision.num_hidden_layers - SKIPPED_VISION_LAYERS})
+        vision = vision_config(config)
+        read = CLIPVisionConfig.from_dict(vision.to_dict() | {"num_hidden_layers": vision.num_hidden_layers - SKIPPED_VISION_LAYERS})
         self.vision_tower = CLIPVisionModel(read)
         self.vision_tower.register_module("post_layernorm", nn.Identity())
         self.multi_modal_projector = LlavaMultiModalProjector(config)
-        self.num_tokens = (vision.image_size // vision.patch_size) ** 2
+        self.num_tokens = picture_tokens(config)
         self.image_token: int = config.image_token_index
         self.processor = CLIPImageProcessorPil(
             size={"shortest_edge": vision.image_size}, crop_size={"height": vision.image_size, "width": vision.image_size}
