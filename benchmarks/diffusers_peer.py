@@ -8,15 +8,17 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 
+from hunyuan_video.config import Conditioning
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 
 KEYMAP = Path(__file__).parent.parent / "tests" / "data" / "manifests" / "keymap_original_to_diffusers.json"
 FULL_HIDDEN_SIZE = 3072  # the row ranges of the key map are those of the released model
+CONDITIONINGS = {"text": None, "first_frame": "token_replace", "latent_concat": "latent_concat"}  # as Diffusers calls them
 
 
-def transformer_peer(model: HunyuanVideoTransformer) -> HunyuanVideoTransformer3DModel:
-    """The same transformer in Diffusers."""
+def transformer_peer(model: HunyuanVideoTransformer, told: Conditioning = "text") -> HunyuanVideoTransformer3DModel:
+    """The same transformer in Diffusers, which must know how it is told of a picture."""
     config = model.config
     peer = HunyuanVideoTransformer3DModel(
         in_channels=config.in_channels,
@@ -34,6 +36,7 @@ def transformer_peer(model: HunyuanVideoTransformer) -> HunyuanVideoTransformer3
         pooled_projection_dim=config.pooled_dim,
         rope_theta=config.rope_theta,
         rope_axes_dim=config.rope_dims,
+        image_condition_type=CONDITIONINGS[told],
     )
     keymap = json.loads(KEYMAP.read_text(encoding="utf-8"))["map"]
     ours = model.state_dict()

@@ -18,6 +18,7 @@ REPOS = {
     "text_encoder": "xtuner/llava-llama-3-8b-v1_1-transformers",
     "text_encoder_2": "openai/clip-vit-large-patch14",
 }
+I2V = {**REPOS, "": "tencent/HunyuanVideo-I2V", "text_encoder_i2v": REPOS["text_encoder"]}
 
 
 def git_id(content: bytes) -> str:
@@ -50,6 +51,16 @@ class FakeHub:
         clip |= dict.fromkeys(("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"), b"other formats")
         for repo in self.repos.values():
             repo |= dict.fromkeys((".gitattributes", "README.md", "LICENSE", "preprocessor_config.json", "assets/logo.png"), b"not needed")
+
+    def serve_i2v_tree(self, root: Path) -> None:
+        """The files of the image-to-video model's tree, with a LoRA and what is not needed."""
+        self.repos = {repo: {"README.md": b"not needed"} for repo in I2V.values()}
+        for file in (path for path in root.rglob("*") if path.is_file()):
+            folder, _, name = file.relative_to(root).as_posix().partition("/")
+            self.repos[I2V.get(folder, I2V[""])][name if folder in I2V else f"{folder}/{name}"] = file.read_bytes()
+        self.repos[I2V[""]]["hunyuan-video-i2v-720p/lora/embrace_kohaya_weights.safetensors"] = b"lora"
+        self.repos[I2V["text_encoder"]]["model.safetensors.index.json"] = b'{"weight_map": {"a": "model.safetensors"}}'
+        self.repos[I2V["text_encoder_2"]] |= {"vocab.json": b"{}", "merges.txt": b"#version"}
 
     def listing(self, repo: str) -> bytes:
         siblings = []

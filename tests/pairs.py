@@ -57,6 +57,7 @@ from hunyuan_video.transforms.sparse import sparse_attention
 from hunyuan_video.transforms.step_cache import CachedSteps, first_block
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces
 
+CONCAT = replace(TINY, in_channels=9)  # more than come out: noisy latents, those of a picture, and a mask
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
 STRENGTH = 0.7
 TILES = TileSizes(pixels=32, frames=16)
@@ -160,7 +161,7 @@ class Asked:
 @cache
 def plain() -> Models:
     """Models as they are loaded. The transformer's weights are those that bfloat16 has, too, which is what its file has."""
-    transformer = randomize(HunyuanVideoTransformer(TINY), std=0.15).bfloat16().float()
+    transformer = randomize(HunyuanVideoTransformer(CONCAT), std=0.15).bfloat16().float()
     text = nn.ModuleDict({"llm": randomize(without_skipped_layers(llama_config()), seed=1, std=0.2)})
     return Models(transformer, text, randomize(CausalVAE(VAE), seed=2, std=0.2))
 
@@ -197,7 +198,7 @@ def outcome(
     assert transformer is not None and text is not None and vae is not None
     draw = torch.Generator().manual_seed(3)
     ids = torch.randint(0, 260, (2, 9), generator=draw)
-    x, states, pooled, loss = (torch.randn(shape, generator=draw) for shape in ((1, 4, 3, 6, 4), (1, 5, 24), (1, 20), (1, 4, 3, 6, 4)))
+    x, states, pooled, loss = (torch.randn(shape, generator=draw) for shape in ((1, 9, 3, 6, 4), (1, 5, 24), (1, 20), (1, 4, 3, 6, 4)))
     x.requires_grad_(trains)
     z = torch.randn(1, 4, 5, 6, 6, generator=draw)
     found: dict[str, Tensor] = {}
@@ -453,7 +454,7 @@ def travelled(world: World) -> dict[str, int]:
     states, pooled = torch.ones(1, 5, 24).bfloat16(), torch.ones(1, 20).bfloat16()
     condition = model.condition(states, torch.ones(1, 5, dtype=torch.bool), pooled, torch.ones(1))
     with torch.no_grad(), Gathered() as seen:
-        model(torch.ones(1, 4, 1, 2, 2), torch.ones(1), condition)
+        model(torch.ones(1, 9, 1, 2, 2), torch.ones(1), condition)
     return {"gathered": seen.bytes, "planned": planned}
 
 

@@ -19,9 +19,10 @@ import pytest
 import torch
 import yaml
 from adapters import random_lora
+from PIL import Image
 
 from hunyuan_video import checkpoint, cli, weights
-from hunyuan_video.apps import official, train
+from hunyuan_video.apps import official, official_image, train
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
@@ -39,6 +40,10 @@ PARSED = {
     "./test.sh": "runs this test",
     "pytest": "runs this test",
     "python sample_video.py": "720p with the official weights",
+    "python sample_image2video.py": "720p with the official weights; tests/apps/test_official_image.py has what they mean",
+    "python recipes/tiny/make_image_root.py": "tests/test_image_to_video.py runs it",
+    "hunyuan-video verify ckpts/hunyuan-video-i2v-720p": "needs the official weights; tests/test_image_to_video.py verifies tiny ones",
+    "hunyuan-video generate A man waves a firework stick.": "needs the official weights to be worth it",
     "hunyuan-video download": "45 GB",
     "hunyuan-video generate A cat walks on the grass, realistic style. --height 544": "needs the official weights to be worth it",
     "hunyuan-video generate A cat walks on the grass, realistic style. --gpus 8": "eight GPUs",
@@ -153,6 +158,8 @@ def parse_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif arguments[0] in ("sample_video.py", "sample_video_parallel.py"):
         monkeypatch.setenv("MODEL_BASE", str(weights.EMBEDDED))
         official.translate(official.build_parser().parse_args(arguments[1:]))
+    elif arguments[0] == "sample_image2video.py":
+        official_image.build_parser().parse_args(arguments[1:])
     elif arguments[0] == "gradio_server.py":
         official_page.translate(official_page.parser().parse_args(arguments[1:]))
     else:
@@ -265,8 +272,16 @@ def hub_cache(folder: Path, root: Path) -> None:
     convert(root, folder / "snapshots" / "1234", "diffusers")
 
 
+def image_root(path: Path, root: Path) -> None:
+    """As the recipe writes it, as small as `root`."""
+    runpy.run_path(str(ROOT / "recipes/tiny/make_image_root.py"))["write_root"](path)
+    shutil.copyfile(root / "generation_config.json", path / "generation_config.json")
+
+
 # What a page's commands find, by its path.
 PLACES: dict[str, Callable[[Path, Path], None]] = {
+    "picture.png": lambda path, _: Image.new("RGB", (64, 64), "green").save(path),
+    "mini-i2v": lambda path, root: image_root(path, root),
     "ckpts": lambda path, root: shutil.copytree(root, path, dirs_exist_ok=True) and None,
     "FILE_OR_FOLDER": lambda path, root: path.symlink_to(root),
     "my-clips": lambda path, _: clips(path),

@@ -11,12 +11,23 @@ import torch
 from measure import randomize
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 
 LLM_SPECIALS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+SEEING_SPECIALS = (*LLM_SPECIALS, "\n\n", "assistant", "<image>", "<pad>")  # to the official tokenizer, too, these are one token each
 
 
 def byte_tokenizer(specials: tuple[str, ...], single: str) -> PreTrainedTokenizerFast:
@@ -69,6 +80,38 @@ def save_llava(text_encoder: Path, folder: Path, body: str, head: str, rest: tup
     (folder / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": config, "vision_config": {}}))
 
 
+def llava_config() -> LlavaConfig:
+    """Pictures of 36 tokens."""
+    vision = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=24, patch_size=4, projection_dim=8
+    )
+    text = llama_config().to_dict() | {"vocab_size": 264}
+    return LlavaConfig(
+        vision_config=vision.to_dict(), text_config=text, image_token_index=262, image_seq_length=36, pad_token_id=263,
+        vision_feature_layer=-2, vision_feature_select_strategy="default",
+    )  # fmt: skip
+
+
+def seeing_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = byte_tokenizer(SEEING_SPECIALS, "<|begin_of_text|> $A")
+    tokenizer.pad_token, tokenizer.padding_side = "<pad>", "right"
+    return tokenizer
+
+
+def save_seeing_encoder(folder: Path) -> LlavaForConditionalGeneration:
+    """The un-cut LLaVA with random weights, as its authors' file names them."""
+    torch.manual_seed(2)
+    llava = LlavaForConditionalGeneration(llava_config()).eval()
+    randomize(llava.model.vision_tower, seed=3, std=0.2)
+    randomize(llava.model.multi_modal_projector, seed=4, std=0.2)
+    llava.save_pretrained(folder)
+    state = load_file(folder / "model.safetensors")
+    official = {name.replace("vision_tower.", "vision_tower.vision_model."): tensor for name, tensor in state.items()}
+    save_file(official, folder / "model.safetensors", metadata={"format": "pt"})
+    seeing_tokenizer().save_pretrained(folder)
+    return llava
+
+
 VAE = VAEConfig(block_out_channels=(4, 4, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2)
 VAE_JSON = {
     "_class_name": "AutoencoderKLCausal3D",
@@ -87,13 +130,26 @@ VAE_JSON = {
 
 def save_official_tree(root: Path, guidance_embed: bool = True) -> Path:
     """The whole of `ckpts/`, with random weights."""
+    save_text_encoders(root)
+    return _save_model(root, "hunyuan-video-t2v-720p", guidance_embed, in_channels=4)
+
+
+def save_official_i2v_tree(root: Path, guidance_embed: bool = True, *, concat: bool = False) -> Path:
+    """The same of the image-to-video model, in either of its two releases."""
+    save_text_encoders(root)
+    shutil.rmtree(root / "text_encoder")
+    save_seeing_encoder(root / "text_encoder_i2v")
+    return _save_model(root, "hunyuan-video-i2v-720p", guidance_embed, in_channels=9 if concat else 4)
+
+
+def _save_model(root: Path, name: str, guidance_embed: bool, in_channels: int) -> Path:
     from conftest import TINY
 
-    save_text_encoders(root)
-    model = root / "hunyuan-video-t2v-720p"
+    model = root / name
     (model / "transformers").mkdir(parents=True)
     (model / "vae").mkdir()
-    transformer = randomize(HunyuanVideoTransformer(replace(TINY, text_dim=16, pooled_dim=12, guidance_embed=guidance_embed)))
+    sizes = replace(TINY, in_channels=in_channels, text_dim=16, pooled_dim=12, guidance_embed=guidance_embed)
+    transformer = randomize(HunyuanVideoTransformer(sizes))
     torch.save({"module": transformer.state_dict()}, model / "transformers" / "mp_rank_00_model_states.pt")
     vae = randomize(CausalVAE(VAE), seed=1, std=0.2)
     torch.save({f"vae.{name}": tensor for name, tensor in vae.state_dict().items()}, model / "vae" / "pytorch_model.pt")

@@ -16,6 +16,7 @@ import tyro
 
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
+from hunyuan_video.buckets import Resolution, size_for
 from hunyuan_video.commands.bench import Bench
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.demo import Demo
@@ -53,6 +54,8 @@ class Generate(Computes):
     """what to steer away from when cfg_scale is above 1 (default: that of the weights, else the official one)"""
     image: Path | None = None
     """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
+    resolution: Resolution | None = None
+    """the size by the shape of the picture, as the official image-to-video code picks it, in place of height and width"""
     lora: Annotated[tuple[str, ...], Repeatable] = ()
     """FILE, FILE:STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH such as style.safetensors:0.8,single_blocks.0-19=0, as often as there are files:
     adapters for the transformer, in any dialect (docs/lora.md)"""
@@ -127,7 +130,8 @@ class Generate(Computes):
                 "--rewrite-url and --rewrite-model say who rewrites the prompt, but not that it is rewritten; add --rewrite normal."
             )
         self.rewriter.backend(rewrite_key())  # refuses what is no address and no model
-        each = [Request(prompt, self.sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
+        sampling = self.sampling if self.resolution is None else _sized(self.sampling, picture, self.resolution)
+        each = [Request(prompt, sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")
@@ -137,7 +141,7 @@ class Generate(Computes):
                 check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
                 if self.save_state.exists():
                     raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")
-        found = self.which.find(self.load_key)
+        found = self.which.find(self.load_key, picture=picture is not None)
         found.check(requests[0])
         complete = requests[0].complete(found.sampling())
         check_solver(complete, self.runtime)
@@ -298,11 +302,14 @@ class Download:
     """root of the weights (default: $MODEL_BASE, else ./ckpts)"""
     fp8: bool = False
     """the transformer in 8 bits, which is half the size, instead of bfloat16"""
+    i2v: bool = False
+    """the model that begins a video with a picture, into the same tree, instead of the one for text"""
 
     def run(self) -> None:
         from hunyuan_video.apps.download import download
 
-        for line in download(self.to or _model_base() or weights.DEFAULT_ROOT, fp8=self.fp8):
+        require(not (self.fp8 and self.i2v), "The image-to-video transformer was not published in 8 bits; leave out --fp8.")
+        for line in download(self.to or _model_base() or weights.DEFAULT_ROOT, fp8=self.fp8, i2v=self.i2v):
             print(line, flush=True)
 
 
@@ -385,6 +392,20 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
         adapter.check_file()
         weights.lora_file(adapter.path)
     return adapters, None if image is None else read_picture(image)
+
+
+def _sized(sampling: Sampling, picture: Picture | None, resolution: Resolution) -> Sampling:
+    """With height and width of an official size. Raises a ValueError if there is no picture, or there are sizes."""
+    require(picture is not None, f"resolution is {resolution}, which follows a picture's shape, but there is none; give --image.")
+    require(
+        sampling.height is None and sampling.width is None,
+        f"resolution is {resolution}, which says the height and width by the picture's shape; leave these out, or --resolution.",
+    )
+    assert picture is not None
+    height, width, _ = picture.pixels.shape
+    height, width = size_for(height, width, resolution)
+    log.info("The video will be %d high and %d wide.", height, width)
+    return replace(sampling, height=height, width=width)
 
 
 COMMANDS: dict[str, Any] = {

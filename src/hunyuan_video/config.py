@@ -21,9 +21,15 @@ OFFICIAL_NEGATIVE_PROMPT = (
     "Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, "
     "bad hands, bad teeth, bad eyes, bad limbs, distortion"
 )
+I2V_NEGATIVE_PROMPT = "deformation, a poor composition and deformed video, bad teeth, bad eyes, bad limbs"  # of the image-to-video release
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16  # 8x from the VAE, 2x from the transformer's patches
 MAX_TIMEOUT = 7 * 24 * 3600  # seconds
+# How weights are told what a video begins with: not at all; by its first latent frame, which stays without noise ("token replace"); or by
+# latents of a picture and a mask beside the noisy ones, on 33 channels.
+Conditioning = Literal["text", "first_frame", "latent_concat"]
+Stability = Literal["stable", "dynamic"]
+SHIFTS: dict[Stability, float] = {"stable": 7.0, "dynamic": 17.0}  # the official ones
 Solver = Literal["euler", "heun", "dpm++2m", "unipc"]
 StepCache = Literal["off", "drift", "taylor", "first-block"]
 CACHE_THRESHOLDS = {"drift": 0.05, "taylor": 0.05, "first-block": 0.05}  # what `cache_threshold` means if it is left out
@@ -91,6 +97,9 @@ class Sampling:
     noise: Literal["cpu", "official"] | None = None
     """cpu: float32 noise drawn on the CPU, so a seed means the same on every device; official: float16 on the compute device, as the
     official code draws it (default: the weights' own)"""
+    stability: Stability | None = None
+    """of a video that begins with a picture: stable starts from noise with a trace of the picture in every frame, dynamic from noise alone,
+    and moves more; another than the weights' own brings its shift, 7 or 17, unless one is given (default: the weights' own)"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -123,6 +132,8 @@ class Sampling:
             ValueError: what was given and what was left open do not go together.
         """
         given = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.stability not in (None, defaults.stability):
+            given = {"shift": SHIFTS[self.stability]} | given
         return replace(defaults, **{"seed": randbelow(2**31)} | given)
 
 
@@ -145,6 +156,7 @@ class FullSampling(Sampling):
     seed: int = 0
     solver: Solver = "euler"
     noise: Literal["cpu", "official"] = "cpu"
+    stability: Stability = "dynamic"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,8 +33,10 @@ from torch import Tensor
 
 from hunyuan_video import __version__, checkpoint, plan, progressive, weights
 from hunyuan_video.assembly import Models, assemble, check, dtype_of
+from hunyuan_video.beginning import Beginning, how_told
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
+from hunyuan_video.checkpoint.seeing import load_seeing_text_encoder
 from hunyuan_video.config import (
     OFFICIAL_NEGATIVE_PROMPT,
     FullSampling,
@@ -62,6 +64,7 @@ from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixels
+from hunyuan_video.models.vision import STRIDES, SeeingTextEncoder
 from hunyuan_video.pictures import fill, picture_of
 from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
@@ -292,7 +295,8 @@ class HunyuanVideo:
 
         def load_text() -> None:
             nonlocal text_encoder
-            text_encoder = checkpoint.load_text_encoder(
+            seeing = partial(load_seeing_text_encoder, stride=STRIDES[how_told(sizes)])
+            text_encoder = (seeing if found.sees else checkpoint.load_text_encoder)(
                 found.text_encoder,
                 found.text_encoder_2,
                 text_dtype,
@@ -433,47 +437,49 @@ class HunyuanVideo:
         if negative is None and options.cfg_scale > 1:
             negative = self.origin.negative_prompt
         prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
-        features = self.encode_text(prompts, options)
+        features = self.encode_text(prompts, options, request.image)
         runtime = self._choose_kernels(features, shape)
         provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
-        given = None
-        if request.image is not None:  # "token replace"
-            first = self.encode(fill(Image.fromarray(request.image.pixels), options.height, options.width)[None])
-            given = progressive.Given((0,), first)
+        begins = Beginning()
+        if request.image is not None:
+            begins = Beginning.of(self._latents_of(request.image, options), self.transformer.config)
         yield Step("encode", 1, 1, provenance)
         done, latents = resume or (0, None)
         if latents is not None and done > 0:
             yield Step("denoise", done, options.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        denoising = closing(self._denoise(features, options, given, done, latents))
+        denoising = closing(self._denoise(features, options, begins, done, latents))
         with on_device(self.transformer, self.device, self.streamed, repeated=True), in_patches, denoising as denoised:
             for done, latents, near, computed in denoised:
                 yield Step("denoise", done, options.num_steps, provenance, latents, estimate=near, computed=computed)
         assert latents is not None
         yield from self.decoding(latents, provenance)
 
+    def _latents_of(self, picture: Picture, options: FullSampling) -> Float[Tensor, "1 C 1 H W"]:
+        return self.encode(fill(Image.fromarray(picture.pixels), options.height, options.width)[None])
+
     def _denoise(
-        self, features: TextFeatures, options: FullSampling, given: progressive.Given | None, done: int, latents: Tensor | None
+        self, features: TextFeatures, options: FullSampling, begins: Beginning, done: int, latents: Tensor | None
     ) -> Generator[tuple[int, Tensor, Tensor, int], None, None]:
         """The steps after the `done` ones, which left `latents`, or from noise: the number of each, what the next begins with, the finished
         latents as it sees them, and how many evaluations of the transformer were computed so far. What a step cache and a solver remember
         is of one stage's size."""
-        sigmas, stages, shape = self.sigmas(options), self._stages(options, given is not None), self._shape(options)
+        sigmas, stages, shape = self.sigmas(options), self._stages(options, bool(begins.frames)), self._shape(options)
+        noise = begins.start(self._noise(options), options.stability)
         if latents is None:
-            latents = progressive.cut(self._noise(options), stages[0].shape)
-            latents = latents if given is None else given.put(latents, stages[0])
+            latents = begins.held(progressive.cut(noise, stages[0].shape), stages[0])
         before = latents = latents.to(self.device, torch.float32)
-        left, clean_frames, runtime = progressive.rest(stages, done), () if given is None else given.frames, self.runtime
+        left, runtime = progressive.rest(stages, done), self.runtime
         caches: list[CachedSteps] = []
-        with self._conditions(features, options, clean_frames) as condition:
+        with self._conditions(features, options, begins) as condition:
             for stage, following in zip(left, [*left[1:], None], strict=True):
                 told = [stage.told(sigma) for sigma in sigmas[done : stage.stop + 1]]
                 cached = CachedSteps(
                     runtime.step_cache or "off", runtime.cache_threshold or 0.0, stage.stop - stage.start, self.world.total
                 )
                 caches.append(cached)
-                with cached.inside(self.transformer), self._sparsely(stage, sigmas, clean_frames) as sparsely:
-                    velocity = sparsely(self._velocity(options, clean_frames, stage, condition, cached))
+                with cached.inside(self.transformer), self._sparsely(stage, sigmas, begins.clean_frames) as sparsely:
+                    velocity = sparsely(self._velocity(options, begins, stage, condition, cached))
                     solved = SOLVERS[options.solver](velocity, latents, told)
                     for (sigma, next_sigma), latents in zip(pairwise(told), solved, strict=True):
                         done += 1
@@ -481,8 +487,8 @@ class HunyuanVideo:
                         near = progressive.full_size(estimate(before, latents, sigma, next_sigma), stage, shape)
                         before = latents
                         if done == stage.stop and following is not None:
-                            moved = progressive.move_up(latents, stage, following, sigmas[done], self._noise(options))
-                            before = latents = moved if given is None else given.put(moved, following)
+                            moved = progressive.move_up(latents, stage, following, sigmas[done], noise)
+                            before = latents = begins.held(moved, following)
                         yield done, latents, near, sum(each.computed for each in caches)
         if runtime.step_cache != "off":
             asked, computed = (sum(getattr(each, name) for each in caches) for name in ("asked", "computed"))
@@ -503,7 +509,9 @@ class HunyuanVideo:
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
         """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
         pieces, total = [], self._num_pieces(latents)
-        for piece in self._decode(latents):
+        unseen = Beginning(how_told(self.transformer.config)).unseen_frames(self.vae.config)
+        for decoded in self._decode(latents):
+            piece, unseen = decoded[unseen:], max(0, unseen - len(decoded))
             pieces.append(piece)
             if len(pieces) < total:
                 yield Step("decode", len(pieces), total, made, latents, new_frames=piece)
@@ -542,11 +550,21 @@ class HunyuanVideo:
         """Frames through the VAE and back: what is lost here, no transformer can show."""
         return self.decode(self.encode(frames))
 
-    def encode_text(self, prompts: list[str], options: FullSampling) -> TextFeatures:
+    def encode_text(self, prompts: list[str], options: FullSampling, picture: Picture | None = None) -> TextFeatures:
+        """What the transformer is told of a prompt, and of a negative one after it, beside which a language model that sees the picture is
+        shown a black one."""
+
         def features() -> TextFeatures:
-            assert self.text_encoder is not None
-            with on_device(self.text_encoder, self.device, self.streamed):
-                return self.text_encoder.encode(prompts, "image" if options.num_frames == 1 else "video").to(CPU, self.dtype)
+            encoder = self.text_encoder
+            assert encoder is not None
+            with on_device(encoder, self.device, self.streamed):
+                if isinstance(encoder, SeeingTextEncoder):
+                    assert picture is not None
+                    shown = Image.fromarray(picture.pixels)
+                    encoded = encoder.encode_seeing(prompts, [shown, Image.new("RGB", shown.size)][: len(prompts)])
+                else:
+                    encoded = encoder.encode(prompts, "image" if options.num_frames == 1 else "video")
+                return encoded.to(CPU, self.dtype)
 
         # Sharded, the language model works only together.
         return (features() if self.runtime.shard else self._once(features)).to(self.device, self.dtype)
@@ -581,6 +599,10 @@ class HunyuanVideo:
             raise ValueError(
                 f"The request is for other adapters ({asked}) than this pipeline was loaded with ({loaded}); load it with these."
             )
+        if request.image is None and (
+            isinstance(self.text_encoder, SeeingTextEncoder) or how_told(self.transformer.config) == "latent_concat"
+        ):
+            raise ValueError("These weights begin every video with a picture, and none is given; give one with image.")
         if self.world.across is not None and sampling.cfg_scale == 1:
             raise ValueError(
                 f"{self.world.size} ranks were to compute two branches of guidance, but cfg_scale is 1, which has one; load the pipeline "
@@ -630,19 +652,17 @@ class HunyuanVideo:
         return official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
 
     @contextmanager
-    def _conditions(
-        self, features: TextFeatures, options: FullSampling, clean_frames: tuple[int, ...]
-    ) -> Iterator[Callable[[int], Condition]]:
+    def _conditions(self, features: TextFeatures, options: FullSampling, begins: Beginning) -> Iterator[Callable[[int], Condition]]:
         """What the model needs to know of a branch of guidance: the text, and the negative one after it, once for the video and all its
         noise levels."""
         sigmas = self.sigmas(options)
-        stages = self._stages(options, bool(clean_frames))
+        stages = self._stages(options, bool(begins.frames))
         levels = {stage.told(sigma) for stage in stages for sigma in sigmas[stage.start : stage.stop + 1]} - {0.0}
         # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
         dtype = features.states.dtype
         guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
         ts = [self._t(sigma) for sigma in sorted(levels)]
-        with ahead(self.transformer, ts, clean_frames, lambda module: on_device(module, self.device)) as prepare:
+        with ahead(self.transformer, ts, begins.clean_frames, lambda module: on_device(module, self.device)) as prepare:
             yield cache(
                 lambda row: prepare(row, features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
             )
@@ -654,7 +674,7 @@ class HunyuanVideo:
     def _velocity(
         self,
         options: FullSampling,
-        clean_frames: tuple[int, ...],
+        begins: Beginning,
         stage: progressive.Stage,
         condition: Callable[[int], Condition],
         cached: CachedSteps,
@@ -662,14 +682,14 @@ class HunyuanVideo:
         """The model as a function of a stage's latents and noise level. Each branch leaves out what the cache says."""
         model = self.transformer
         rope = progressive.rope(model, stage.shape, self._shape(options), self.device)
-        still = torch.tensor(clean_frames, dtype=torch.long, device=self.device)  # a given frame does not move
+        beside = begins.beside(stage)
 
         def branch(row: int) -> Velocity:
             known = condition(row)
 
             def velocity(x: Tensor, sigma: float) -> Tensor:
-                v = model(x, self._t(sigma), known, clean_frames, rope)
-                return v.index_fill(2, still, 0) if clean_frames else v
+                told = x if beside is None else torch.cat([x, beside], dim=1)
+                return begins.moving(model(told, self._t(sigma), known, begins.clean_frames, rope))
 
             return cached.of_branch(velocity)
 

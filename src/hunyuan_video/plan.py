@@ -26,11 +26,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig
+from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlavaConfig
 
 from hunyuan_video import progressive
 from hunyuan_video.assembly import Models, assemble, dtype_of
+from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
+from hunyuan_video.checkpoint.seeing import llava_config
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.distributed.cost import (
@@ -52,6 +54,8 @@ from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.models.vision import HEADER_TOKENS, STRIDES, VisionTower, picture_tokens
+from hunyuan_video.models.vision import PREFIX_TOKENS as SEEING_PREFIX_TOKENS
 from hunyuan_video.sampling import sigmas_of
 from hunyuan_video.transforms import fp8, step_cache
 from hunyuan_video.transforms.ahead import ahead, early_tensors
@@ -100,6 +104,20 @@ class Parts:
     """whether the text encoders, the transformer and the VAE are stored in so much that a CPU computes them in bfloat16"""
     in_files: tuple[bool, bool, bool] = (True, True, False)
     """and uses them where they lie"""
+    llava: LlavaConfig | None = None
+    """of a language model that sees the picture"""
+
+    @property
+    def read_tokens(self) -> int:
+        """What the language model reads of the longest prompt."""
+        return MAX_TEXT_TOKENS + (PREFIX_TOKENS["video"] if self.llava is None else SEEING_PREFIX_TOKENS - 1 + picture_tokens(self.llava))
+
+    @property
+    def text_tokens(self) -> int:
+        """What the transformer is given of it."""
+        if self.llava is None:
+            return MAX_TEXT_TOKENS
+        return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-picture_tokens(self.llava) // STRIDES[how_told(self.transformer)])
 
     @classmethod
     def of(cls, found: Weights) -> Parts:
@@ -114,6 +132,7 @@ class Parts:
             bool(stored.scales),
             (text, transformer, vae),
             (stays_in_file(found.text_encoder, CPU), stays_in_file(found.transformer, CPU), False),
+            llava_config(found.text_encoder) if found.sees else None,
         )
 
 
@@ -188,8 +207,10 @@ def on_cpu(parts: Parts, sampling: FullSampling | None, runtime: Runtime, loras:
     stages: dict[str, int] = dict.fromkeys(STAGES, own)
     if sampling is not None:
         shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
-        stages["encode"] += count(text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1)).most
-        stages["denoise"] += _count_denoising(transformer, shape, runtime, sampling).most
+        stages["encode"] += count(
+            text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1, parts.read_tokens)
+        ).most
+        stages["denoise"] += _count_denoising(transformer, shape, runtime, sampling, parts.text_tokens).most
         stages["decode"] += _count_decoding(vae, shape, runtime.vae_tiling).most
     once = [tensor for tensor in early_tensors(transformer).values() if parts.in_8_bits or tensor.dtype != fp8.FP8]  # 8 bits are made
     return OnCpu(own, stages, sum(in_files), max(0, in_files[1] - _total(once)))
@@ -349,14 +370,14 @@ def _predict(
     work = [
         once(
             ("encode", runtime.offload == "blocks", runtime.text_fp8),
-            lambda: count(text, lambda: _encode(text.get_submodule("llm"), prompts)),
+            lambda: count(text, lambda: _encode(text.get_submodule("llm"), prompts, parts.read_tokens)),
         ),
         once(
             (
                 *("denoise", runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
                 *(degrees, runtime.wire, runtime.pipefusion_patches is None, stages, runtime.step_cache),
             ),
-            lambda: _count_denoising(transformer, shape, runtime, sampling),
+            lambda: _count_denoising(transformer, shape, runtime, sampling, parts.text_tokens),
         ),
         once(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
@@ -420,7 +441,7 @@ def steps_of(parts: Parts, sampling: FullSampling, runtime: Runtime, degrees: De
     return [
         (
             stage.stop - stage.start,
-            Step(math.prod(config.grid(stage.shape)), degrees=degrees, wire=Wire(runtime.wire), density=density, config=config),
+            Step(math.prod(config.grid(stage.shape)), parts.text_tokens, degrees, Wire(runtime.wire), density=density, config=config),
         )
         for stage in progressive.stages(full, sigmas_of(sampling), runtime, config.patch_size)
     ]
@@ -445,7 +466,10 @@ def _build(
         dtype_of(part, runtime, device, large=large) for part, large in zip(("text", "transformer", "vae"), parts.large, strict=True)
     )
     with META:
-        text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)}).to(of_text)
+        text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)})
+        if parts.llava is not None:
+            text["vision"] = VisionTower(parts.llava)
+        text = text.to(of_text)
         transformer, vae = HunyuanVideoTransformer(parts.transformer).to(of_transformer), CausalVAE(parts.vae).to(of_vae)
     if parts.in_8_bits:
         fp8.quantize(transformer)
@@ -483,11 +507,11 @@ def _total(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _encode(llm: nn.Module, prompts: int) -> None:
-    """The language model's layers; CLIP is a hundredth of them."""
+def _encode(llm: nn.Module, prompts: int, num_tokens: int) -> None:
+    """The language model's layers; CLIP is a hundredth of them, its tower for pictures a twentieth, before them."""
     config, dtype = llm.config, next(llm.parameters()).dtype
     assert isinstance(config, LlamaConfig)
-    embedded = torch.empty(prompts, PREFIX_TOKENS["video"] + MAX_TEXT_TOKENS, config.hidden_size, dtype=dtype, device=META)
+    embedded = torch.empty(prompts, num_tokens, config.hidden_size, dtype=dtype, device=META)
     head_dim = config.hidden_size // config.num_attention_heads
     cos, sin = (torch.empty(*embedded.shape[:2], head_dim, dtype=dtype, device=META) for _ in range(2))
     states = embedded  # which stays, as in the model
@@ -495,19 +519,21 @@ def _encode(llm: nn.Module, prompts: int) -> None:
         states = layer(states, position_embeddings=(cos, sin), attention_mask=None)
 
 
-def _count_denoising(model: HunyuanVideoTransformer, shape: Sequence[int], runtime: Runtime, sampling: FullSampling) -> Work:
+def _count_denoising(
+    model: HunyuanVideoTransformer, shape: Sequence[int], runtime: Runtime, sampling: FullSampling, text_tokens: int
+) -> Work:
     """The memory of one step; its operations are for `cost.Step` to say, for not all are done here. Where there are to be patches, an exact
     step, in which more is alive, with all keys of all branches remembered."""
     if runtime.pipefusion_patches is None:
         with _few_blocks(model):
-            done = count(model, lambda: denoise(model, shape, sampling.num_steps))
+            done = count(model, lambda: denoise(model, shape, sampling.num_steps, text_tokens=text_tokens))
         return done._replace(most=done.most + _remembered(model, shape, runtime, sampling))
     calls = 2 * list(range(2 if sampling.cfg_scale > 1 else 1))  # only the second time all keys are there from the start
 
     def work() -> None:
         with one_step_old(model, patches=1, warmup_steps=1):
             for branch in calls:
-                denoise(model, shape, sampling.num_steps, branch)
+                denoise(model, shape, sampling.num_steps, branch, text_tokens)
 
     return count(model, work)
 
@@ -535,16 +561,19 @@ def _remembered(model: HunyuanVideoTransformer, shape: Sequence[int], runtime: R
     return step_cache.remembered_bytes(model.config, -(-tokens // ranks), model.img_in.proj.weight.itemsize, branches)
 
 
-def denoise(model: HunyuanVideoTransformer, shape: Sequence[int], num_steps: int = 1, branch: int = 0) -> None:
+def denoise(
+    model: HunyuanVideoTransformer, shape: Sequence[int], num_steps: int = 1, branch: int = 0, text_tokens: int = MAX_TEXT_TOKENS
+) -> None:
     """One step of so many, and what is known of all before it."""
     config, dtype = model.config, model.img_in.proj.weight.dtype
     make = partial(torch.empty, device=META)
-    latents, states, pooled = make(shape), make(1, MAX_TEXT_TOKENS, config.text_dim, dtype=dtype), make(1, config.pooled_dim, dtype=dtype)
+    latents, states, pooled = make(shape), make(1, text_tokens, config.text_dim, dtype=dtype), make(1, config.pooled_dim, dtype=dtype)
+    beside = make(shape[0], config.in_channels - shape[1], *shape[2:])
     with ahead(model, [make(1)] * num_steps, (), lambda _: nullcontext()) as prepare:
-        mask = torch.ones(1, MAX_TEXT_TOKENS, dtype=torch.bool)  # not on the meta device: it is looked at
+        mask = torch.ones(1, text_tokens, dtype=torch.bool)  # not on the meta device: it is looked at
         condition = prepare(branch, states, mask, pooled, None if model.guidance_in is None else make(1))
         others = make(num_steps - 1, *condition.txt.shape, dtype=dtype)  # the text refined for noise levels that are no others here
-        velocity = model(latents, make(1), condition)
+        velocity = model(torch.cat([latents, beside], dim=1) if beside.numel() else latents, make(1), condition)
     del others
     latents + velocity  # pyright: ignore[reportUnusedExpression]
 

@@ -129,17 +129,9 @@ def move_up(
     return there.scale(sigma) * (spread(x / here.scale(sigma), there.shape) + sigma * fresh)
 
 
-@dataclass(frozen=True)
-class Given:
-    """Latent frames of a video that are known, and hold no noise in any of its steps."""
-
-    frames: tuple[int, ...]
-    latents: Float[Tensor, "B C f H W"]
-
-    def put(self, x: Float[Tensor, "B C T h w"], stage: Stage) -> Float[Tensor, "B C T h w"]:
-        """A stage's latents with these in their places; it has as many frames as the full-size video."""
-        places = torch.tensor(self.frames, device=x.device)
-        return x.index_copy(2, places, cut(self.latents, (*self.latents.shape[:3], *stage.shape[3:])) / stage.gain)
+def clean(frames: Float[Tensor, "B C f H W"], stage: Stage) -> Float[Tensor, "B C f h w"]:
+    """Frames that are given without noise, as latents of a stage, which has as many frames as the full-size video."""
+    return cut(frames, (*frames.shape[:3], *stage.shape[3:])) / stage.gain
 
 
 def full_size(data: Float[Tensor, "B C t h w"], stage: Stage, full: Shape) -> Float[Tensor, "B C T H W"]:

@@ -9,6 +9,11 @@ ROOT/
   text_encoder/                                            Llama language model and tokenizer
   text_encoder_2/                                          CLIP-L and tokenizer
 
+and beside it, or alone, the image-to-video model, which is meant where a video is to begin with a picture, or where its folder is named:
+
+  hunyuan-video-i2v-720p/{transformers/, vae/}             as above
+  text_encoder_i2v/                                        the un-cut LLaVA (text_encoder/, where that is un-cut)
+
 or a Diffusers folder, known by its model_index.json: transformer/, vae/, text_encoder/, tokenizer/ … A folder of the Hugging Face
 cache, models--OWNER--NAME, stands for its snapshot.
 """
@@ -17,13 +22,22 @@ from __future__ import annotations
 
 import json
 import logging
-import zipfile
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hunyuan_video.config import FullSampling, LoadKey, Sampling, check_guidance, check_prompt, require
+from hunyuan_video import headers
+from hunyuan_video.config import (
+    I2V_NEGATIVE_PROMPT,
+    Conditioning,
+    FullSampling,
+    LoadKey,
+    Sampling,
+    check_guidance,
+    check_prompt,
+    require,
+)
 from hunyuan_video.request import Request
 
 log = logging.getLogger(__name__)
@@ -31,14 +45,13 @@ log = logging.getLogger(__name__)
 EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
 HOW_TO_GET = "`hunyuan-video download` fetches the official weights (45 GB; docs/weights.md says more)"
+HOW_TO_GET_I2V = "`hunyuan-video download --i2v` fetches the official ones for image to video (45 GB; docs/image-to-video.md says more)"
 _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
 _SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "seed")
 MAX_JSON = 2**26  # bytes; the largest real one is a tokenizer of 17 MB
-# Names of tensors that tell a transformer of ours, its guidance, and one of HunyuanVideo 1.5, which shares the former; also in Diffusers.
-_OURS, _GUIDANCE = (b"img_in.proj.", b"x_embedder.proj."), (b"guidance_in.", b"time_text_embed.guidance_embedder.")
-_SUCCESSOR = (b"byt5_in.", b"cond_type_embed")
-_MODEL = "hunyuan-video-t2v-720p"
-_TRANSFORMERS = f"{_MODEL}/transformers"
+T2V, I2V = "hunyuan-video-t2v-720p", "hunyuan-video-i2v-720p"
+_SEEING_ENCODER = "text_encoder_i2v"
+_SEEING = "HunyuanVideoImageToVideoPipeline"
 _SUFFIXES = (".pt", ".safetensors", ".gguf")
 # What trainers call the LoRA in a folder: PEFT and diffusion-pipe; Diffusers, FastVideo and finetrainers; `hunyuan-video train lora`.
 _LORAS = (
@@ -59,6 +72,9 @@ class Weights:
     text_encoder: Path
     text_encoder_2: Path
     load_key: LoadKey = "module"
+    sees: bool = False
+    """whether the language model is the un-cut LLaVA, which sees the picture that a video begins with, as in the official image-to-video
+    model"""
 
     @property
     def is_embedded(self) -> bool:
@@ -69,22 +85,35 @@ class Weights:
 
     def sampling(self) -> FullSampling:
         """The defaults these weights were made for. Raises a ValueError if the file that says so is damaged, or says what cannot be."""
-        stated = FullSampling(**{name: value for name, value in self._stated.items() if name in _SAMPLING})
+        own: dict[str, Any] = {"stability": "stable"} if self.sees else {}
+        stated = FullSampling(**own | {name: value for name, value in self._stated.items() if name in _SAMPLING})
         return replace(stated, guidance=None) if self.embedded_guidance is False else stated
 
     @property
     def negative_prompt(self) -> str | None:
         """The one these weights were made for; None if they do not say."""
-        return self._stated.get("negative_prompt")
+        return self._stated.get("negative_prompt", I2V_NEGATIVE_PROMPT if self.sees else None)
 
     @property
     def is_diffusers(self) -> bool:
         return (self.root / _INDEX).is_file()
 
+    @cached_property
+    def conditioning(self) -> Conditioning:
+        """How these weights were trained to be told what a video begins with: by their tensors, by what they are, or by what they say."""
+        if _concatenates(self.transformer):
+            return "latent_concat"
+        return "first_frame" if self.sees or self._stated.get("image_to_video", False) else "text"
+
     @property
     def image_to_video(self) -> bool:
-        """Whether these weights say that they were trained to go on from a given first frame."""
-        return self._stated.get("image_to_video", False)
+        """Whether a video may begin with a picture."""
+        return self.conditioning != "text"
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether every video must."""
+        return self.sees or self.conditioning == "latent_concat"
 
     @property
     def trained(self) -> tuple[int, int, int] | None:
@@ -95,7 +124,9 @@ class Weights:
     @cached_property
     def embedded_guidance(self) -> bool | None:
         """Whether the transformer was distilled with a guidance scale; None if that cannot be told before it is loaded."""
-        return _names_guidance(self.transformer)
+        if not self.transformer.is_dir():
+            return headers.embeds_guidance(self.transformer)
+        return _stated_by(self.transformer, "guidance_embeds", bool)
 
     @cached_property
     def _stated(self) -> dict[str, Any]:
@@ -118,7 +149,15 @@ class Weights:
         """
         sampling = request.complete(self.sampling())
         if request.image is not None and not self.image_to_video:
-            raise ValueError(f"image is given, but the weights in {self.root} were trained for text alone; leave it out.")
+            raise ValueError(
+                f"image is given, but the weights in {self.root} were trained for text alone; leave it out, or take others: "
+                f"{HOW_TO_GET_I2V}."
+            )
+        if request.image is None and self.needs_picture:
+            raise ValueError(
+                f"The weights in {self.root} begin every video with a picture, and none is given; give one with image (--image), or use "
+                "weights for text."
+            )
         if request.negative_prompt and sampling.cfg_scale == 1:
             log.warning("The negative prompt does nothing while cfg_scale is 1; values such as 3 let it act, in twice the time.")
         if request.sampling.linear_steps is not None and sampling.schedule == "shift":
@@ -137,6 +176,22 @@ class Weights:
                 "These weights were trained at %d to %d pixels a side and up to %d frames; %d frames of %dx%d will look worse.",
                 *(smallest, largest, frames, sampling.num_frames, sampling.height, sampling.width),
             )
+
+
+def _concatenates(transformer: Path) -> bool:
+    """Whether it takes noisy latents, as many channels of a picture's, and a mask: the only odd number there is."""
+    folder = transformer.is_dir()
+    in_channels = _stated_by(transformer, "in_channels", int) if folder else headers.in_channels(transformer)
+    return in_channels is not None and in_channels % 2 == 1
+
+
+def _stated_by(folder: Path, name: str, kind: type[Any]) -> Any:
+    """What the config of a Diffusers transformer says, if it is right; else loading it will say what is wrong."""
+    try:
+        stated = read_json(folder / "config.json").get(name)
+    except (OSError, ValueError):
+        return None
+    return stated if isinstance(stated, kind) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -181,28 +236,6 @@ def is_large(part: Path) -> bool:
     return sum(file.stat().st_size for file in files if file.is_file()) > LARGE
 
 
-def _names_guidance(path: Path) -> bool | None:
-    """Whether a checkpoint has the guidance embedding, from the list of tensor names at its start; None if that cannot be told."""
-    try:
-        if path.is_dir():
-            stated = read_json(path / "config.json").get("guidance_embeds")
-            return stated if isinstance(stated, bool) else None
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-                if archive.getinfo(index).file_size > 2**24:
-                    return None
-                names = archive.read(index)
-        else:
-            with path.open("rb") as file:
-                names = file.read(2**20)
-    except (OSError, ValueError, zipfile.BadZipFile):  # loading it will say what is wrong
-        return None
-    if not any(name in names for name in _OURS) or any(name in names for name in _SUCCESSOR):  # and what else it is
-        return None
-    return any(name in names for name in _GUIDANCE)
-
-
 def lora_in(folder: Path) -> Path | None:
     """The LoRA in a folder that a trainer left; None if it is no such folder. Training goes on into the same names, so it is the newest."""
     found = (_snapshot(folder) / name for name in _LORAS)
@@ -229,14 +262,47 @@ def lora_file(path: Path) -> Path:
     raise FileNotFoundError(f"{path} holds no LoRA (such as {_LORAS[0]}, {_LORAS[2]} or {_LORAS[4]}){unfinished}.")
 
 
-def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
-    """The parts under `root`, present or not; `transformer` overrides one part with a file or folder of any layout."""
+def locate(root: Path, transformer: Path | None = None, load_key: LoadKey = "module", *, picture: bool = False) -> Weights:
+    """The parts under `root`, present or not; `transformer` overrides one part with a file or folder of any layout. `picture` says that a
+    video is to begin with one, for a root with the official models for text and for pictures. The folder of one of them stands for it."""
     root = _snapshot(root)
     if (root / _INDEX).is_file():
-        model, vae = root / "transformer", root / "vae"
+        sees = _pipeline_of(root) == _SEEING
+        parts = root / "transformer", root / "vae", root / "text_encoder"
     else:
-        model, vae = root / _TRANSFORMERS, root / _MODEL / "vae"
-    return Weights(root, _transformer_in(transformer or model, load_key), vae, root / "text_encoder", root / "text_encoder_2", load_key)
+        named = root.name if root.name in (T2V, I2V) and (root / "transformers").is_dir() else None
+        root = root if named is None else root.parent
+        sees = named == I2V or (named is None and _means_i2v(root, transformer, picture))
+        parts = _official(root, sees)
+    return Weights(root, _transformer_in(transformer or parts[0], load_key), *parts[1:], root / "text_encoder_2", load_key, sees)
+
+
+def official_tree(root: Path, *, sees: bool) -> Weights:
+    """Where the parts of one of the official models go in an empty tree."""
+    transformers, vae, encoder = _official(root, sees)
+    return Weights(root, _transformer_in(transformers, "module"), vae, encoder, root / "text_encoder_2", sees=sees)
+
+
+def _means_i2v(root: Path, transformer: Path | None, picture: bool) -> bool:
+    """Whether of an official tree the image-to-video model is meant."""
+    if transformer is not None and _concatenates(transformer):
+        return True
+    has_t2v, has_i2v = (root / T2V).is_dir(), (root / I2V).is_dir() or (root / _SEEING_ENCODER).is_dir()
+    return has_i2v and (picture or not has_t2v)
+
+
+def _official(root: Path, sees: bool) -> tuple[Path, Path, Path]:
+    """The transformer's folder, the VAE and the language model in an official tree. Both models have the same VAE, and the same LLaVA."""
+    if not sees:
+        return root / T2V / "transformers", root / T2V / "vae", root / "text_encoder"
+    vaes, encoders = (root / I2V / "vae", root / T2V / "vae"), (root / _SEEING_ENCODER, root / "text_encoder")
+    vae, encoder = (next((place for place in places if place.is_dir()), places[0]) for places in (vaes, encoders))
+    return root / I2V / "transformers", vae, encoder
+
+
+def _pipeline_of(root: Path) -> str:
+    """For which of Diffusers' pipelines a folder is. Raises a ValueError if the file that says it is damaged."""
+    return str(read_json(root / _INDEX).get("_class_name", "HunyuanVideo"))
 
 
 def _snapshot(root: Path) -> Path:
@@ -259,8 +325,8 @@ def _transformer_in(path: Path, load_key: LoadKey) -> Path:
     return others[0] if len(others) == 1 else official
 
 
-def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
-    """The weights at `root`, complete.
+def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey = "module", *, picture: bool = False) -> Weights:
+    """The weights at `root`, complete. As in `locate`.
 
     Raises:
         FileNotFoundError: something is missing; says what, where it was looked for, and how to get it.
@@ -269,30 +335,30 @@ def find(root: Path | None, transformer: Path | None = None, load_key: LoadKey =
     if root is not None and root.is_file():
         raise FileNotFoundError(
             f"{root} is one file, but weights are the folder of a whole model; a transformer alone goes with the other parts of one by "
-            f"`--weights FOLDER --transformer {root}`, or into its {_TRANSFORMERS}."
+            f"`--weights FOLDER --transformer {root}`, or into its {T2V}/transformers."
         )
     if transformer is not None and not transformer.exists():
         raise FileNotFoundError(f"There is no transformer {transformer}; give a file or folder that is there.")
-    weights = locate(root or DEFAULT_ROOT, transformer, load_key)
+    weights = locate(root or DEFAULT_ROOT, transformer, load_key, picture=picture)
     if weights.is_diffusers:
-        pipeline = str(read_json(weights.root / _INDEX).get("_class_name", "HunyuanVideo"))
+        pipeline = _pipeline_of(weights.root)
         ours = pipeline.startswith(("HunyuanVideo", "HunyuanSkyreels")) and not pipeline.startswith("HunyuanVideo15")
         require(ours, f"{weights.root} is a model for Diffusers' {pipeline}, not HunyuanVideo; {HOW_TO_GET}.")
     if missing := weights.missing():
         what = "No HunyuanVideo weights were found" if len(missing) == 4 else "The HunyuanVideo weights are incomplete"
         names = ", ".join(str(path) for path in missing)
-        raise FileNotFoundError(f"{what}: looked for {names}; {HOW_TO_GET}.")
+        raise FileNotFoundError(f"{what}: looked for {names}; {HOW_TO_GET_I2V if weights.sees else HOW_TO_GET}.")
     return weights
 
 
-def find_or_embedded(root: Path | None, transformer: Path | None = None, load_key: LoadKey = "module") -> Weights:
+def find_or_embedded(root: Path | None, transformer: Path | None = None, load_key: LoadKey = "module", *, picture: bool = False) -> Weights:
     """The weights at `root`; without a root, the ones in ./ckpts if they are complete, else the embedded miniature. As in `find`, one part
     may be another."""
-    return find(root_or_embedded(root, transformer), transformer, load_key)
+    return find(root_or_embedded(root, transformer, picture=picture), transformer, load_key, picture=picture)
 
 
-def root_or_embedded(root: Path | None, transformer: Path | None = None) -> Path:
+def root_or_embedded(root: Path | None, transformer: Path | None = None, *, picture: bool = False) -> Path:
     """Where `find_or_embedded` looks, whether or not something is there."""
     if root is not None:
         return root
-    return EMBEDDED if locate(DEFAULT_ROOT, transformer).missing() else DEFAULT_ROOT
+    return EMBEDDED if locate(DEFAULT_ROOT, transformer, picture=picture).missing() else DEFAULT_ROOT

@@ -15,8 +15,9 @@ import pytest
 from fake_hub import FakeHub, serving
 from filelock import FileLock
 from huggingface_hub import close_session, constants
+from tiny_checkpoint import save_official_i2v_tree
 
-from hunyuan_video import cli
+from hunyuan_video import cli, weights
 from hunyuan_video.apps import checksums
 from hunyuan_video.apps.download import download
 
@@ -59,6 +60,16 @@ def test_only_the_needed_files_are_fetched(hub, root, official_tree):
         Path(name).name if "text" in name else name for name in NEEDED
     }
     assert (root / TRANSFORMER).read_bytes() == (official_tree / TRANSFORMER).read_bytes()
+
+
+def test_the_image_to_video_model_comes_with_its_llava_and_its_loras(hub, root, tmp_path):
+    hub.serve_i2v_tree(save_official_i2v_tree(tmp_path / "served"))
+    fetch(hub, root, i2v=True)
+    model = "hunyuan-video-i2v-720p"
+    of_model = {name.replace("hunyuan-video-t2v-720p", model).replace("text_encoder/", "text_encoder_i2v/") for name in NEEDED}
+    assert files(root) == of_model | {f"{model}/lora/embrace_kohaya_weights.safetensors", "SHA256SUMS"}
+    assert checksums.read(root).keys() == files(root) - {"SHA256SUMS"}
+    assert weights.find(root).sees and "Nothing was fetched" in fetch(hub, root, i2v=True)
 
 
 def test_8_bits_come_instead_of_bfloat16(hub, root):

@@ -22,6 +22,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from hunyuan_video.apps import checksums
 from hunyuan_video.files import flush
+from hunyuan_video.weights import I2V, T2V
 
 AGAIN = "run the same command again: it goes on where it stopped"
 LICENCES = (
@@ -29,7 +30,6 @@ LICENCES = (
     "encoders are under licences of their own: read them before you use the weights."
 )
 _TIMEOUT = 30  # seconds, for a list of files
-_MODEL = "hunyuan-video-t2v-720p"
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,11 @@ class RemoteFile:
         return (sha256 or checksums.sums_of(path.parent, [path.name])[path.name]) == self.sha256
 
 
-def sources(fp8: bool) -> list[Source]:
-    """The transformer comes last, so that an unfinished tree is never taken for a complete one."""
-    transformer = f"{_MODEL}/transformers/mp_rank_00_model_states"
+def sources(fp8: bool, i2v: bool = False) -> list[Source]:
+    """Of the model for text, or the one for pictures. The transformer comes last, so that an unfinished tree is never taken for a complete
+    one."""
+    model, repo = (I2V, "tencent/HunyuanVideo-I2V") if i2v else (T2V, "tencent/HunyuanVideo")
+    transformer = f"{model}/transformers/mp_rank_00_model_states"
     tokenizer = r"\w*token\w*\.json"
     return [
         # CLIP is there in four formats.
@@ -76,22 +78,23 @@ def sources(fp8: bool) -> list[Source]:
         ),
         Source(
             "xtuner/llava-llama-3-8b-v1_1-transformers",
-            "text_encoder",
+            "text_encoder_i2v" if i2v else "text_encoder",
             (r"config\.json", r"[\w-]+\.safetensors", r"[\w-]+\.safetensors\.index\.json", tokenizer),
         ),
         Source(
-            "tencent/HunyuanVideo",
+            repo,
             "",
             (
-                rf"{_MODEL}/vae/config\.json",
-                rf"{_MODEL}/vae/pytorch_model\.pt",
+                rf"{model}/vae/config\.json",
+                rf"{model}/vae/pytorch_model\.pt",
+                *([rf"{model}/lora/\w+\.safetensors"] if i2v else []),
                 *((rf"{transformer}_fp8_map\.pt", rf"{transformer}_fp8\.pt") if fp8 else (rf"{transformer}\.pt",)),
             ),
         ),
     ]
 
 
-def download(root: Path, *, fp8: bool = False, endpoint: str | None = None) -> Iterator[str]:
+def download(root: Path, *, fp8: bool = False, i2v: bool = False, endpoint: str | None = None) -> Iterator[str]:
     """Bring `root` up to the official tree, saying what it does. What is there already is not fetched again.
 
     Every file is checked against the hub's hash as it arrives, and listed in SHA256SUMS. A listed large file is not read again: that is
@@ -105,7 +108,7 @@ def download(root: Path, *, fp8: bool = False, endpoint: str | None = None) -> I
     endpoint = endpoint or constants.ENDPOINT
     if not re.fullmatch(r"https?://[^\s/\[\]]+(/\S*)?", endpoint):
         raise ValueError(f"HF_ENDPOINT is {endpoint!r}; it must be the address of a Hugging Face hub, such as https://huggingface.co.")
-    files = [file for source in sources(fp8) for file in _list(source, endpoint)]
+    files = [file for source in sources(fp8, i2v) for file in _list(source, endpoint)]
     sums = checksums.read(root)
     wanted = [file for file in files if not _is_there(root, file, sums)]
     total = sum(file.size for file in files)

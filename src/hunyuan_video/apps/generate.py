@@ -47,7 +47,7 @@ class Given:
         """Those that made `path`. Raises a ValueError for others."""
         if not made.model:
             raise ValueError(f"{path} was made during a training, with weights that were not kept; nothing can make it again.")
-        found = weights.find_or_embedded(self.root, self.transformer, made.load_key)
+        found = weights.find_or_embedded(self.root, self.transformer, made.load_key, picture=made.image_sha256 is not None)
         if (model := once(partial(identity.of_model, found))) != made.model:
             raise ValueError(
                 f"{path} was made with other weights (model {made.model}, with a transformer called {made.transformer!r}) than those in "
@@ -282,7 +282,7 @@ def _words(sampling: FullSampling) -> list[str]:
     schedule = sampling.schedule if sampling.schedule == "shift" else f"{sampling.schedule}_{sampling.linear_steps}linear"
     return [
         f"{sampling.num_steps}steps", f"{sampling.height}x{sampling.width}", f"{sampling.num_frames}frames", f"shift{shift}",
-        schedule, f"guidance{guidance}", f"cfg{cfg_scale}", sampling.solver, f"{sampling.noise}-noise",
+        schedule, f"guidance{guidance}", f"cfg{cfg_scale}", sampling.solver, f"{sampling.noise}-noise", sampling.stability,
     ]  # fmt: skip
 
 

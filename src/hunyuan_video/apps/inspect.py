@@ -16,10 +16,11 @@ from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.lora import describe, unwrapped
 from hunyuan_video.checkpoint.reading import container_of, plain_tensors, read_folder, read_state_dict
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer, unwrap
+from hunyuan_video.config import Conditioning
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms.lora import listed
-from hunyuan_video.weights import lora_in
+from hunyuan_video.weights import I2V, lora_in
 
 
 def report(path: Path) -> str:
@@ -33,12 +34,19 @@ def report(path: Path) -> str:
         return _table(_part(path))
     parts = {"transformer": root.transformer, "vae": root.vae, "text_encoder": root.text_encoder, "text_encoder_2": root.text_encoder_2}
     layout = "Diffusers folder" if root.is_diffusers else "official tree"
-    return "\n\n".join([f"{path}: {layout}", *(f"{name}: {part}\n{_table(_part(part))}" for name, part in parts.items())])
+    begins = f", image to video ({_TOLD[root.conditioning]})" if root.image_to_video else ""
+    other = root.root / I2V
+    beside = f"\n{other} is there, too: inspect it by this name." if other.is_dir() and not root.sees else ""
+    tables = (f"{name}: {part}\n{_table(_part(part, sees=root.sees))}" for name, part in parts.items())
+    return "\n\n".join([f"{path}: {layout}{begins}{beside}", *tables])
 
 
-def _part(path: Path) -> dict[str, str]:
+_TOLD: dict[Conditioning, str] = {"first_frame": "first frame given clean", "latent_concat": "picture and mask on channels of their own"}
+
+
+def _part(path: Path, *, sees: bool = False) -> dict[str, str]:
     if path.is_dir() and (path / "config.json").is_file() and (kind := model_type(path)):
-        return _text_encoder(kind, path)
+        return _text_encoder(kind, path, sees=sees)
     path = (lora_in(path) if path.is_dir() else None) or path
     content = read_folder(path) if path.is_dir() else read_state_dict(path)
     container = "folder" if path.is_dir() else container_of(path)
@@ -84,8 +92,9 @@ def _vae(path: Path, container: str) -> dict[str, str]:
     return {"format": container, "model": what, **_numbers(state), "differs": listed(differences(expected, state)) or "in nothing"}
 
 
-def _text_encoder(kind: str, path: Path) -> dict[str, str]:
-    known = {"llama": "Llama text encoder", "llava": "un-cut LLaVA, of which the language model is used", "clip": "CLIP"}
+def _text_encoder(kind: str, path: Path, *, sees: bool) -> dict[str, str]:
+    used = "which sees the picture" if sees else "of which the language model is used"
+    known = {"llama": "Llama text encoder", "llava": f"un-cut LLaVA, {used}", "clip": "CLIP"}
     return {
         "format": "Hugging Face folder",
         "model": known.get(kind.removesuffix("_text_model"), kind),

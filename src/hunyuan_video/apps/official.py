@@ -11,11 +11,11 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbelow
-from typing import get_args
+from typing import Any, get_args
 
 from hunyuan_video import weights
 from hunyuan_video.apps.parse import Parser
@@ -67,7 +67,8 @@ OFFICIAL_NAMES = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(encoders: tuple[str, ...] = ("clipL", "llm")) -> argparse.ArgumentParser:
+    """The parser for text to video; `encoders` are what a language model may be called."""
     parser = Parser(prog="sample_video.py", description="HunyuanVideo text to video, with the official flags.", allow_abbrev=False)
     precisions = tuple(DTYPES)
 
@@ -79,11 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--vae", choices=("884-16c-hy",), default="884-16c-hy")
     model.add_argument("--vae-precision", choices=precisions, default="fp16")
     model.add_argument("--vae-tiling", action="store_true", default=True, help="always on, as in the reference")
-    model.add_argument("--text-encoder", choices=("clipL", "llm"), default="llm")
+    model.add_argument("--text-encoder", choices=encoders, default="llm")
     model.add_argument("--text-encoder-precision", choices=precisions, default="fp16")
     model.add_argument("--text-states-dim", type=int, default=4096)
     model.add_argument("--text-len", type=int, default=256)
-    model.add_argument("--tokenizer", choices=("clipL", "llm"), default="llm")
+    model.add_argument("--tokenizer", choices=encoders, default="llm")
     model.add_argument("--prompt-template", default="dit-llm-encode")
     model.add_argument("--prompt-template-video", default="dit-llm-encode-video")
     model.add_argument("--hidden-state-skip-layer", type=int, default=2)
@@ -139,6 +140,11 @@ def run() -> None:
     command = translate(args)
     check_model(command.found, args.model)
     command.found.check(command.requests[0])
+    make(command)
+
+
+def make(command: Command) -> None:
+    """Make the videos, and print where they are."""
     if is_main_process():  # who writes
         check_output(command.output)
         log.info("Loading %s …", command.found.root)  # now: what follows takes seconds before the next sign of life
@@ -173,17 +179,10 @@ def translate(args: argparse.Namespace) -> Command:
         ValueError, FileNotFoundError: one sentence saying what came, what is right, and what to do.
     """
     check_facts(args)
-    if args.prompt is None:
-        raise ValueError("--prompt is missing; describe the video in a sentence or two.")
-    degrees = args.ulysses_degree, args.ring_degree
-    if degrees != (1, 1) and world_size() == 1:
-        raise ValueError(
-            f"--ulysses-degree {degrees[0]} and --ring-degree {degrees[1]} are for several GPUs, but this is one process: start it by "
-            f"`torchrun --nproc_per_node={math.prod(degrees)} sample_video_parallel.py …`, or leave them at 1."
-        )
+    check_command(args, "sample_video_parallel.py")
     with in_official_words():
         # The reference takes its own negative prompt for an empty one.
-        requests, output = Request(args.prompt, sampling_of(args), args.neg_prompt or None).numbered(args.num_videos), _output(args)
+        requests, output = Request(args.prompt, sampling_of(args), args.neg_prompt or None).numbered(args.num_videos), output_of(args)
     root = Path(args.model_base or os.environ.get("MODEL_BASE") or weights.DEFAULT_ROOT)
     transformer = None if args.dit_weight == DEFAULT_DIT_WEIGHT else Path(args.dit_weight)
     return Command(
@@ -195,9 +194,21 @@ def translate(args: argparse.Namespace) -> Command:
     )
 
 
-def check_facts(args: argparse.Namespace) -> None:
+def check_command(args: argparse.Namespace, script: str) -> None:
+    """Raises a ValueError if there is no prompt, or one process for what several are to share; `script` is which to start."""
+    if args.prompt is None:
+        raise ValueError("--prompt is missing; describe the video in a sentence or two.")
+    degrees = args.ulysses_degree, args.ring_degree
+    if degrees != (1, 1) and world_size() == 1:
+        raise ValueError(
+            f"--ulysses-degree {degrees[0]} and --ring-degree {degrees[1]} are for several GPUs, but this is one process: start it by "
+            f"`torchrun --nproc_per_node={math.prod(degrees)} {script} …`, or leave them at 1."
+        )
+
+
+def check_facts(args: argparse.Namespace, fixed: Mapping[str, Any] = FIXED) -> None:
     """Raises a ValueError for another value than the released weights need, or this program knows."""
-    for name, value in FIXED.items():
+    for name, value in fixed.items():
         if (given := getattr(args, name)) != value:
             raise ValueError(f"{flag(name)} is {given}; the released weights need {value}, so leave the flag out.")
     if args.batch_size != 1:
@@ -243,7 +254,7 @@ def check_model(found: weights.Weights, given: str) -> None:
         raise ValueError(f"--model is {given}, but {found.transformer} {has} embedded guidance: give --model {right}.")
 
 
-def _output(args: argparse.Namespace) -> Output:
+def output_of(args: argparse.Namespace) -> Output:
     folder = f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path
     return Output(out=Path(folder), name_suffix=args.name_suffix)
 

@@ -12,7 +12,6 @@ from hunyuan_video.distributed import cost
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, resolve_device
 from hunyuan_video.memory import available_memory
-from hunyuan_video.models.text import MAX_TEXT_TOKENS
 from hunyuan_video.request import Adapter
 from hunyuan_video.weights import Weights
 
@@ -97,7 +96,7 @@ def _reasons(parts: plan.Parts, sampling: FullSampling, runtime: Runtime, gpus: 
     if degrees.ranks < gpus:
         said.append(f"Each half of the GPUs ({degrees.ranks}) computes one branch of guidance.")
     exact, short = (
-        cost.step_seconds(cost.Step(tokens, MAX_TEXT_TOKENS, degrees, wire, config=parts.transformer), card).total
+        cost.step_seconds(cost.Step(tokens, parts.text_tokens, degrees, wire, config=parts.transformer), card).total
         for wire in (Wire.EXACT, Wire.FP8)
     )
     if runtime.wire == "exact" and exact > cost.NEARLY * short:

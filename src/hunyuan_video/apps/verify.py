@@ -17,6 +17,7 @@ from hunyuan_video.apps import checksums
 from hunyuan_video.checkpoint import check_fits, diffusers, load_tokenizer, read_clip, read_llm, read_vae
 from hunyuan_video.checkpoint.lazy import Lazy, State
 from hunyuan_video.checkpoint.reading import WEIGHT_SUFFIXES
+from hunyuan_video.checkpoint.seeing import read_vision
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
 from hunyuan_video.models.rope import rope_table
 from hunyuan_video.models.transformer import Context, DoubleStreamBlock, HunyuanVideoTransformer, SingleStreamBlock
@@ -72,6 +73,8 @@ def check_names(found: Weights) -> Iterator[Finding]:
         "text_encoder": lambda: _fitting_encoder(found.text_encoder, read_llm),
         "text_encoder_2": lambda: _fitting_encoder(found.text_encoder_2, read_clip),
     }
+    if found.sees:
+        parts["vision"] = lambda: _fitting_encoder(found.text_encoder, read_vision)
     for name, count in parts.items():
         try:
             yield Finding("ok", f"{name}: all {count()} tensors have their names and shapes")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint.kinds import check_kind
 from hunyuan_video.checkpoint.lazy import Lazy, lazy
 from hunyuan_video.checkpoint.ranks import Delivered, delivered
@@ -143,10 +144,11 @@ def fitting_sizes(found: Weights) -> TransformerConfig:
     """
     sizes = once(lambda: open_transformer(found.transformer, found.load_key).config)
     llm, clip, vae = read_llm(found.text_encoder)[0].config, read_clip(found.text_encoder_2)[0].config, once(lambda: read_vae(found.vae))[0]
+    latents = sizes.out_channels if how_told(sizes) == "latent_concat" else sizes.in_channels
     pairs = (
         ("features in a text state", sizes.text_dim, llm.hidden_size, found.text_encoder),
         ("features in the pooled text", sizes.pooled_dim, clip.hidden_size, found.text_encoder_2),
-        ("latent channels", sizes.in_channels, vae.latent_channels, found.vae),
+        ("latent channels", latents, vae.latent_channels, found.vae),
     )
     for what, needed, made, part in pairs:
         if needed != made:

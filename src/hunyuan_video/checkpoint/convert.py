@@ -30,13 +30,15 @@ from hunyuan_video.checkpoint import (
 )
 from hunyuan_video.checkpoint.lazy import Lazy, State, lazy
 from hunyuan_video.checkpoint.reading import plain_tensors, read_folder
+from hunyuan_video.checkpoint.seeing import llava_config
 from hunyuan_video.checkpoint.stored import StoredTransformer, open_transformer
 from hunyuan_video.config import LoadKey
 from hunyuan_video.files import making
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import VAEConfig
+from hunyuan_video.models.vision import vision_config
 from hunyuan_video.transforms import fp8
-from hunyuan_video.weights import Weights, locate
+from hunyuan_video.weights import Weights, locate, official_tree
 
 Target = Literal["official", "diffusers", "single-file", "fp8", "gguf"]
 _SUFFIX = {"official": ".pt", "single-file": ".safetensors", "fp8": ".pt", "gguf": ".gguf"}
@@ -179,7 +181,7 @@ def _in_8_bits(tensor: Lazy, scale: Tensor) -> Lazy:
 
 def _write_official(root: Weights, state: State, out: Path) -> None:
     """The whole official tree."""
-    empty = locate(out)
+    empty = official_tree(out, sees=root.sees)
     empty.transformer.parent.mkdir(parents=True)
     write_pickle({"module": state}, empty.transformer)
     config, tensors = read_vae(root.vae)
@@ -187,31 +189,34 @@ def _write_official(root: Weights, state: State, out: Path) -> None:
     write_pickle({"state_dict": tensors}, empty.vae / "pytorch_model.pt")
     _write_json(official_vae_json(config), empty.vae / "config.json")
     for source, target in ((root.text_encoder, empty.text_encoder), (root.text_encoder_2, empty.text_encoder_2)):
-        _write_text_encoder(source, target)
+        _write_text_encoder(source, target, whole=root.sees)
         _copy_tokenizer(source, target)
     _write_defaults(root, out)
 
 
 def _write_diffusers(root: Weights, stored: StoredTransformer, out: Path) -> None:
-    """The whole of a Diffusers folder, for `HunyuanVideoPipeline.from_pretrained`."""
-    _write_diffusers_transformer(stored, out / "transformer")
+    """The whole of a Diffusers folder, for `HunyuanVideoPipeline.from_pretrained`, or its like for image to video."""
+    _write_diffusers_transformer(stored, out / "transformer", sees=root.sees)
     config, tensors = read_vae(root.vae)
     (out / "vae").mkdir()
     write_safetensors(tensors, out / "vae" / "diffusion_pytorch_model.safetensors")
     _write_json(diffusers.vae_json(config), out / "vae" / "config.json")
     for source, name in ((root.text_encoder, "text_encoder"), (root.text_encoder_2, "text_encoder_2")):
-        _write_text_encoder(source, out / name)
+        _write_text_encoder(source, out / name, whole=root.sees)
         _copy_tokenizer(source, out / name.replace("text_encoder", "tokenizer"))
     scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": root.sampling().shift}
     _write_json(scheduler, out / "scheduler" / "scheduler_config.json")
-    _write_json(diffusers.MODEL_INDEX, out / "model_index.json")
+    if root.sees:
+        size = vision_config(llava_config(root.text_encoder)).image_size
+        _write_json(diffusers.image_processor_json(size), out / "image_processor" / "preprocessor_config.json")
+    _write_json(diffusers.MODEL_INDEX | (diffusers.SEEING_INDEX if root.sees else {}), out / "model_index.json")
     _write_defaults(root, out)
 
 
-def _write_diffusers_transformer(stored: StoredTransformer, folder: Path) -> None:
+def _write_diffusers_transformer(stored: StoredTransformer, folder: Path, *, sees: bool = False) -> None:
     folder.mkdir(parents=True)
     _write_shards(diffusers.from_official(stored.expanded()), folder, "diffusion_pytorch_model")
-    _write_json(diffusers.transformer_json(stored.config), folder / "config.json")
+    _write_json(diffusers.transformer_json(stored.config, sees=sees), folder / "config.json")
 
 
 def _write_shards(state: State, folder: Path, name: str) -> None:
@@ -238,11 +243,11 @@ def _shards(state: State) -> Iterator[dict[str, Lazy]]:
     yield shard
 
 
-def _write_text_encoder(source: Path, target: Path) -> None:
-    """Config and weights as they are; of the un-cut LLaVA, its language model."""
+def _write_text_encoder(source: Path, target: Path, *, whole: bool) -> None:
+    """Config and weights as they are; of the un-cut LLaVA, its language model, unless it is to be `whole`."""
     target.mkdir(parents=True)
     tensors = plain_tensors(read_folder(source), source)
-    if model_type(source) == "llava":
+    if model_type(source) == "llava" and not whole:
         tensors = renamed(tensors, language_model_name)
         llm_config(source).save_pretrained(target)
     else:

@@ -121,12 +121,13 @@ def from_official(state: State) -> dict[str, Lazy]:
     return found
 
 
-def transformer_json(config: TransformerConfig) -> dict[str, Any]:
+def transformer_json(config: TransformerConfig, *, sees: bool = False) -> dict[str, Any]:
     """The `transformer/config.json` of these sizes.
 
-    "token_replace" is never written: with it the text-to-video pipeline, which the folder names, takes every first frame for clean.
+    Of a model for text "token_replace" is never written: with it the text-to-video pipeline, which the folder names, takes every first
+    frame for clean. `sees` says that it is the image-to-video model.
     """
-    concat = config.in_channels > config.out_channels
+    told = "latent_concat" if config.in_channels > config.out_channels else "token_replace" if sees else None
     return {
         "_class_name": "HunyuanVideoTransformer3DModel",
         "in_channels": config.in_channels,
@@ -145,7 +146,7 @@ def transformer_json(config: TransformerConfig) -> dict[str, Any]:
         "pooled_projection_dim": config.pooled_dim,
         "rope_theta": config.rope_theta,
         "rope_axes_dim": list(config.rope_dims),
-        "image_condition_type": "latent_concat" if concat else None,
+        "image_condition_type": told,
     }
 
 
@@ -170,7 +171,13 @@ def vae_json(config: VAEConfig) -> dict[str, Any]:
     }
 
 
-MODEL_INDEX = {
+def image_processor_json(size: int) -> dict[str, Any]:
+    """The `image_processor/preprocessor_config.json`, CLIP's, for pictures of this side."""
+    sides = {"shortest_edge": size}, {"height": size, "width": size}
+    return {"image_processor_type": "CLIPImageProcessor", "size": sides[0], "crop_size": sides[1]}
+
+
+MODEL_INDEX: dict[str, Any] = {
     "_class_name": "HunyuanVideoPipeline",
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     "text_encoder": ["transformers", "LlamaModel"],
@@ -179,4 +186,10 @@ MODEL_INDEX = {
     "tokenizer_2": ["transformers", "PreTrainedTokenizerFast"],
     "transformer": ["diffusers", "HunyuanVideoTransformer3DModel"],
     "vae": ["diffusers", "AutoencoderKLHunyuanVideo"],
+}
+# What the image-to-video model has in place of that.
+SEEING_INDEX: dict[str, Any] = {
+    "_class_name": "HunyuanVideoImageToVideoPipeline",
+    "text_encoder": ["transformers", "LlavaForConditionalGeneration"],
+    "image_processor": ["transformers", "CLIPImageProcessor"],
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hunyuan_video.checkpoint import read_clip, read_llm, read_vae, tokenizer_folder
 from hunyuan_video.checkpoint.lazy import Lazy
+from hunyuan_video.checkpoint.seeing import read_vision
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import LoadKey
 from hunyuan_video.files import sha256
@@ -40,8 +41,10 @@ def of_encoders(found: Weights) -> str:
     (llm, llm_state), (clip, clip_state) = read_llm(found.text_encoder), read_clip(found.text_encoder_2)
     how = [(model.config.hidden_act, model.config.num_attention_heads) for model in (llm, clip)]
     eps = llm.config.rms_norm_eps, clip.config.layer_norm_eps
+    seeing = {"vision": _of_vision(found.text_encoder)} if found.sees else {}
     return _digest(
-        {
+        seeing
+        | {
             "vae": _digest(vae),
             "llm": _digest(llm_state | {"positions": Lazy.of(llm.rotary_emb.inv_freq)}),
             "clip": _digest(clip_state),
@@ -50,6 +53,12 @@ def of_encoders(found: Weights) -> str:
             "clip words": _words(found.text_encoder_2),
         }
     )
+
+
+def _of_vision(folder: Path) -> str:
+    vision, state = read_vision(folder)
+    config = vision.vision_tower.config
+    return _digest(state | {"numbers": repr((config.hidden_act, config.num_attention_heads, config.layer_norm_eps, config.image_size))})
 
 
 def _words(folder: Path) -> str:

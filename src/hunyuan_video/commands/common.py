@@ -26,13 +26,14 @@ class Which:
     """Which weights."""
 
     weights: Path | None = None
-    """root of the weights (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
+    """root of the weights, or in an official one the folder of one of its models (default: $MODEL_BASE, else ./ckpts, else the embedded
+    miniature)"""
     transformer: Path | None = None
     """another transformer than theirs: a file or folder of any layout (docs/which-files.md)"""
 
-    def find(self, load_key: LoadKey) -> weights.Weights:
-        """They, saying so if it is the miniature that nobody asked for."""
-        found = weights.find_or_embedded(self.weights, self.transformer, load_key)
+    def find(self, load_key: LoadKey, *, picture: bool = False) -> weights.Weights:
+        """They, saying so if it is the miniature that nobody asked for. `picture` says that a video is to begin with one."""
+        found = weights.find_or_embedded(self.weights, self.transformer, load_key, picture=picture)
         if found.is_embedded and self.weights is None and not (LAUNCHED in os.environ or is_held()):  # else who started this has said it
             missing = weights.locate(weights.DEFAULT_ROOT).missing()
             names = ", ".join(path.name for path in missing)

@@ -123,9 +123,13 @@ class TextEncoder(nn.Module):
         lengths = torch.tensor([len(row) - crop for row in ids])
         states = llm_states(self.llm, pad(ids, self.llm))[:, crop:]
         mask = torch.arange(states.shape[1]) < lengths[:, None]
-        # CLIP's cut is not worth a warning: any detailed prompt is longer than 77 tokens, and the MLLM reads all of it.
-        clip_ids = self.clip_tokenizer(prompts, truncation=True, max_length=MAX_CLIP_TOKENS, truncation_side="right")["input_ids"]
-        return TextFeatures(states, mask, clip_pooled(self.clip, pad(clip_ids, self.clip)))
+        return TextFeatures(states, mask, self.pooled(prompts))
+
+    def pooled(self, prompts: list[str]) -> Float[Tensor, "B pooled_dim"]:
+        """CLIP's vector of each."""
+        # Its cut is not worth a warning: any detailed prompt is longer than 77 tokens, and the MLLM reads all of it.
+        ids = self.clip_tokenizer(prompts, truncation=True, max_length=MAX_CLIP_TOKENS, truncation_side="right")["input_ids"]
+        return clip_pooled(self.clip, pad(ids, self.clip))
 
 
 def cut(ids: list[int], limit: int, end: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
-from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Sampling, Solver, require
+from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Sampling, Solver, Stability, require
 from hunyuan_video.serving.jobs import Job, NamedLora, Status
 from hunyuan_video.serving.orders import Asked
 
@@ -95,6 +95,7 @@ class Create(Strict):
     seed: Whole | None = None
     solver: Solver | None = None
     noise: Literal["cpu", "official"] | None = None
+    stability: Stability | None = None
     loras: list[Lora] | None = Field(None, max_length=20)
     rewrite: Literal["off", "normal", "master"] | None = None
     webhook_url: str | None = None
@@ -104,7 +105,7 @@ class Create(Strict):
         width, height = _pair(self)
         require(self.seconds is None or self.num_frames is None, "seconds and num_frames say the same; give one of them.")
         frames = self.num_frames if self.seconds is None else frames_of(self.seconds, fps)
-        names = ("num_steps", "shift", "schedule", "linear_steps", "guidance", "cfg_scale", "seed", "solver", "noise")
+        names = ("num_steps", "shift", "schedule", "linear_steps", "guidance", "cfg_scale", "seed", "solver", "noise", "stability")
         sampling = Sampling(height=height, width=width, num_frames=frames, **{name: getattr(self, name) for name in names})
         loras = tuple(NamedLora(lora.name, str(lora.strengths)) for lora in self.loras or ())
         return Asked(
@@ -174,6 +175,7 @@ class Parameters(BaseModel):
     seed: int
     solver: str
     noise: str
+    stability: str
     negative_prompt: str | None
     loras: list[LoraUsed]
     input_reference: bool
