@@ -19,7 +19,7 @@ from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequen
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import partial
+from hunyuan_video.kernels import fused, partial
 from hunyuan_video.kernels.choice import CHOSEN, check_attention, kernel_of, use_attention
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
@@ -167,6 +167,12 @@ def check(
     Raises:
         ValueError: says what cannot, and why.
     """
+    if runtime.block_ops != "auto" and training:
+        raise ValueError(
+            f"block_ops is {runtime.block_ops!r}, but trainings need every value of a block and compute as the model does; leave it."
+        )
+    if reason := fused.why_not(runtime.block_ops, world.device):
+        raise ValueError(reason)
     check_attention(runtime.attention, world.device, training=training, dtype=dtype, head_dim=head_dim)
     if runtime.attention not in ("auto", *partial.NAMES) and world.degrees.ring > 1:
         raise ValueError(

@@ -273,6 +273,7 @@ Attention = Literal[
     "cudnn", "flash", "flash-attn-2", "flash-attn-3", "flash-attn-4", "sage", "int8", "fp8",
 ]
 # fmt: on
+BlockOps = Literal["auto", "pytorch", "onednn", "native", "onednn+native", "triton"]
 Progressive = Literal["off", "time", "space", "space-time"]
 Speed = Literal["exact", "balanced", "fast", "draft"]
 
@@ -306,6 +307,8 @@ class Runtime:
     attention: Attention = "auto"
     """the kernel; auto: the fastest here of those that are exact, measured once at about the video's length and recorded; native: the same
     of our own for CPUs; int8, fp8: in 8 bits on a GPU, which changes the video a little; or one of them by name (docs/attention.md)"""
+    block_ops: BlockOps = "auto"
+    """what computes a block's products and norms; auto: the fastest here, measured once and recorded; or by name (docs/attention.md)"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models", "blocks", "auto"] = "none"

@@ -57,9 +57,8 @@ from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
-from hunyuan_video.kernels import choice, table
+from hunyuan_video.kernels import choice, fused, table
 from hunyuan_video.kernels.choice import use_attention
-from hunyuan_video.kernels.fused import fastest_pieces
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
@@ -438,7 +437,7 @@ class HunyuanVideo:
             negative = self.origin.negative_prompt
         prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options, request.image)
-        runtime = self._choose_kernels(features, shape)
+        runtime = self._choose_kernels(features, max(stages, key=lambda stage: stage.stop - stage.start).shape)
         provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
         begins = Beginning()
         if request.image is not None:
@@ -611,22 +610,25 @@ class HunyuanVideo:
         return sampling
 
     def _choose_kernels(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
-        """The transformer with its fastest pieces, and with its fastest attention for this number of tokens; and the runtime with that one
-        in place of "auto" or "native"."""
-        among, config = self.runtime.attention, self.transformer.config
+        """The transformer with its fastest pieces, and with its fastest attention for this number of tokens; and the runtime with their
+        names in place of "auto" or "native"."""
+        runtime, among, config = self.runtime, self.runtime.attention, self.transformer.config
         if is_lean(self.transformer):
             sizes = config.hidden_size, config.num_heads, int(config.hidden_size * config.mlp_ratio), chunk_size(self.device)
-            use_pieces(self.transformer, self._once(lambda: fastest_pieces(*sizes, self.dtype, self.device)))
+            if runtime.block_ops == "auto":
+                runtime = replace(runtime, block_ops=self._once(lambda: fused.fastest(*sizes, self.dtype, self.device)))
+            use_pieces(self.transformer, fused.load(runtime.block_ops, self.device))
         if among not in choice.CHOSEN:
-            return self.runtime
+            return runtime
         num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())
         if not choice.may_choose(self.transformer):
-            return self.runtime
+            return runtime
         if self.world.degrees.ring > 1:
             among = "parts"
-        kernel = self._once(lambda: choice.fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device, among))
+        heads, density = (config.num_heads, config.head_dim), runtime.attention_density
+        kernel = self._once(lambda: choice.fastest(*heads, num_tokens, self.dtype, self.device, among, density))
         use_attention(self.transformer, table.load(kernel))
-        return replace(self.runtime, attention=kernel)
+        return replace(runtime, attention=kernel)
 
     def _provenance(self, request: Request, negative_prompt: str | None, sampling: FullSampling, runtime: Runtime) -> Provenance:
         return Provenance(

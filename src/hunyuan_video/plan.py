@@ -477,7 +477,7 @@ def _build(
         model.requires_grad_(False)
     in_file = device.type == "cpu" and parts.in_files[1]
     on_meta = [(lora.to(META), strength) for lora, strength in loras]
-    runtime = replace(runtime, attention=planned_as(runtime.attention))
+    runtime = replace(runtime, attention=planned_as(runtime.attention), block_ops="auto")
     streamed = assemble(Models(transformer, text, vae), runtime, world, loras=on_meta, in_file=in_file)
     return text, transformer, vae, streamed
 
