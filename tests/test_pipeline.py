@@ -270,7 +270,7 @@ def test_half_the_frames_have_no_picture_among_them(growing):
 def test_a_density_makes_another_video_and_is_told(pipe, monkeypatch, caplog):
     monkeypatch.setattr(sparse, "block_sizes", lambda _tokens: (4, 4))
     exact = pipe("A cat.", GROWING)
-    monkeypatch.setattr(pipe, "runtime", Runtime(attention_density=0.4))
+    monkeypatch.setattr(pipe, "runtime", Runtime(attention="sdpa", attention_density=0.4))
     with caplog.at_level(logging.INFO):
         found = pipe("A cat.", GROWING)
     assert not torch.equal(found.latents, exact.latents) and "of its pairs in sparse steps" in caplog.text

@@ -437,6 +437,8 @@ class HunyuanVideo:
             negative = self.origin.negative_prompt
         prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options, request.image)
+        if picture and self.runtime.for_picture() != self.runtime:
+            log.info("A video that begins with a picture is made without the progressive resolution of speed %r.", self.runtime.speed)
         runtime = self._choose_kernels(features, max(stages, key=lambda stage: stage.stop - stage.start).shape)
         provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
         begins = Beginning()

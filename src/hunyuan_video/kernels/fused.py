@@ -118,7 +118,7 @@ def _version(name: str) -> str:
 
         return f"{version('triton')} {_digest(inspect.getsource(of_triton))}"
     if name == "native":
-        return build.digest()
+        return f"{build.digest()} by {build.compiler()}"
     return _digest(inspect.getsource(onednn if name == "onednn" else pieces))
 
 
