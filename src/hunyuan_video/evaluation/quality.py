@@ -173,7 +173,7 @@ def tables(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line for each of the settings, in the order in which they come first."""
-    slots = sorted({slot for row in rows for slot in row.reading or ()}, key=("subject", "colour", "motion").index)
+    slots = [*dict.fromkeys(slot for row in rows for slot in row.reading or ())]
     heads = ["settings", "clips", "passes", "attention", "operations", "denoising", "whole video", "PSNR", "SSIM", *slots, "broken"]
     of_each = {settings: [row for row in rows if row.settings == settings] for settings in dict.fromkeys(row.settings for row in rows)}
     cells = [heads, ["---"] * len(heads), *(_cells(settings, mine, slots) for settings, mine in of_each.items())]
