@@ -79,7 +79,7 @@ def stepping(
         if fp8_base:
             fp8.quantize(model)
         add_lora(model, rank, float(rank))
-    worker = make_ready(model, TrainingRuntime(checkpoint_activations=activation_checkpointing), World(device), dtype)
+    worker, _ = make_ready(model, TrainingRuntime(checkpoint_activations=activation_checkpointing), World(device), dtype)
     use_attention(worker, attention)
     masters = MasterWeights(model, betas=(0.9, 0.97), weight_decay=0.01, clip_norm=1.0, ema_decay=0.999 if ema else None)
 

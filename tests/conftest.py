@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from measure import randomize
 from safetensors.torch import load_file
 
+from hunyuan_video.config import Conditioning
 from hunyuan_video.models import timestep
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
@@ -157,6 +159,20 @@ def official_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import save_official_tree
 
     return save_official_tree(tmp_path_factory.mktemp("official") / "ckpts")
+
+
+@pytest.fixture(scope="session")
+def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The same of the image-to-video model: told of its picture in either way, with or without embedded guidance."""
+    from tiny_checkpoint import save_official_i2v_tree
+
+    folder = tmp_path_factory.mktemp("i2v")
+
+    @cache
+    def made(told: Conditioning = "first_frame", guided: bool = True) -> Path:
+        return save_official_i2v_tree(folder / f"{told}-{guided}" / "ckpts", guided, concat=told == "latent_concat")
+
+    return made
 
 
 @pytest.fixture

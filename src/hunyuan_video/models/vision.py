@@ -69,6 +69,11 @@ def picture_tokens(config: LlavaConfig) -> int:
     return (picture_side(config) // patch) ** 2
 
 
+def text_tokens(config: LlavaConfig, told: Conditioning) -> int:
+    """How many the transformer is given of a picture and the longest prompt."""
+    return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-picture_tokens(config) // STRIDES[told])
+
+
 class VisionTower(nn.Module):
     """A picture to tokens of the language model. The parameters' names are LLaVA's."""
 
