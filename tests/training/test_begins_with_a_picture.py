@@ -13,21 +13,21 @@ from media_files import at, write_video
 from PIL import Image
 from training.cache_files import save_cache
 
-from hunyuan_video import HunyuanVideo, weights
-from hunyuan_video.apps.train import planned
+from hunyuan_video import HunyuanVideo
+from hunyuan_video.apps import train as train_app
 from hunyuan_video.beginning import Beginning
 from hunyuan_video.buckets import sizes
-from hunyuan_video.checkpoint import load_text_encoder, read_transformer
+from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.config import Conditioning, FullSampling
 from hunyuan_video.models.transformer import TransformerConfig
 from hunyuan_video.progressive import Stage
 from hunyuan_video.request import Adapter, Picture
 from hunyuan_video.training import prepare
-from hunyuan_video.training.dataset import Bucket, LatentCache
+from hunyuan_video.training.dataset import Bucket, LatentCache, PlannedCache
 from hunyuan_video.training.objectives import Objective, add_noise, velocity
 from hunyuan_video.training.plan import MicroBatch, predict
 from hunyuan_video.training.run import random_generator
-from hunyuan_video.training.seeing import longest_text, released
+from hunyuan_video.training.seeing import released
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime
 from hunyuan_video.training.train import train
 
@@ -159,10 +159,14 @@ def test_blocks_that_come_and_go_ask_for_activations_that_are_computed_twice():
 
 
 @pytest.mark.parametrize("told", BOTH)
-def test_the_plan_counts_the_tokens_of_the_picture(config, image_tree, source, told):
-    start = image_tree(told)
-    assert longest_text(start, read_transformer(weights.locate(start).transformer)[1]) == 252 + (9 if told == "first_frame" else 18)
-    assert "HunyuanVideo-13B would take" in planned(config(told), TrainingRuntime(device="cpu"))
+def test_the_plan_counts_the_tokens_of_the_picture_and_compares_with_the_13b_of_its_kind(config, image_tree, source, told, monkeypatch):
+    asked = replace(config(told), cache=Path("none"))
+    data, planned_for = prepare.DataPreparation(source, buckets=("5x32x32",), weights=image_tree(told)), []
+    monkeypatch.setattr(train_app, "released", lambda sizes: planned_for.append(released(sizes)) or sizes)
+    monkeypatch.setattr(train_app, "PlannedCache", lambda counts, longest: planned_for.append(longest) or PlannedCache(counts, longest))
+    assert "HunyuanVideo-13B would take" in train_app.planned(asked, TrainingRuntime(device="cpu"), data)
+    tokens, channels = (252 + 9, 16) if told == "first_frame" else (252 + 18, 33)
+    assert planned_for == [tokens, replace(TransformerConfig(), in_channels=channels)]
 
 
 @pytest.mark.parametrize(("in_channels", "text_tokens"), [(16, 144 + 252), (33, 288 + 252)])

@@ -3,8 +3,9 @@
 Rectified flow: x_sigma = (1 - sigma) * data + sigma * noise, and the model learns the velocity, noise - data. Image to video ("token
 replace"): the first latent frame of x is the data itself, and only the other frames count. So it is with first and last frames, and with
 the first ones of a clip that is to be continued. Where the first is told on channels beside x ("latent concat"), all are noisy and count.
-Guidance distillation (arXiv 2210.03142): a
-student that is told the guidance scale learns the velocity that its teacher reaches with two passes.
+
+Guidance distillation (arXiv 2210.03142): a student that is told the guidance scale learns the velocity that its teacher reaches with two
+passes.
 
 Letters: B samples, C channels, T latent frames, H W latent height and width.
 """

@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -22,14 +21,13 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from hunyuan_video.assembly import Models, assemble, dtype_of
-from hunyuan_video.checkpoint import identity, load_text_encoder, load_vae, read_json, stays_in_file
-from hunyuan_video.checkpoint.seeing import load_seeing_text_encoder
+from hunyuan_video.checkpoint import identity, load_vae, read_json, stays_in_file
+from hunyuan_video.checkpoint.seeing import load_encoders
 from hunyuan_video.config import DType, Runtime
 from hunyuan_video.distributed.world import World, resolve_device
 from hunyuan_video.files import replacing
 from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.models.vae import CausalVAE
-from hunyuan_video.models.vision import STRIDES
 from hunyuan_video.pipeline import encode
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import MANIFEST, Bucket
@@ -292,8 +290,7 @@ def _load_encoders(found: Weights, config: DataPreparation) -> tuple[TextEncoder
     text_dtype = dtype_of("text", runtime, device, large=is_large(found.text_encoder))
     vae_dtype = dtype_of("vae", runtime, device, large=is_large(found.vae))
     in_file = stays_in_file(found.text_encoder, device)
-    load_text = partial(load_seeing_text_encoder, stride=STRIDES[found.conditioning]) if found.sees else load_text_encoder
-    text = load_text(found.text_encoder, found.text_encoder_2, text_dtype, device, as_stored=in_file)
+    text = load_encoders(found, found.conditioning, text_dtype, device, as_stored=in_file)
     vae = load_vae(found.vae, vae_dtype, device)
     assemble(Models(text=text, vae=vae), runtime, World(device))
     return text, vae

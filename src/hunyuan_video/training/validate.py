@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,12 +12,11 @@ from torch import Tensor
 from hunyuan_video import checkpoint, weights
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.beginning import how_told
-from hunyuan_video.checkpoint.seeing import load_seeing_text_encoder
+from hunyuan_video.checkpoint.seeing import load_encoders
 from hunyuan_video.config import FullSampling, Runtime, check_types
 from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.files import read_prompts, safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
-from hunyuan_video.models.vision import STRIDES
 from hunyuan_video.pictures import read_picture
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.video import save_video
@@ -87,9 +85,7 @@ class Validator:
         runtime = Runtime(attention=attention)  # pyright: ignore[reportArgumentType] (checked there)
         vae_dtype = dtype_of("vae", runtime, world.device, large=weights.is_large(found.vae))
         text_dtype = dtype_of("text", runtime, world.device, large=weights.is_large(found.text_encoder))
-        seeing = partial(load_seeing_text_encoder, stride=STRIDES[how_told(model.config)])
-        load_text = seeing if found.sees else checkpoint.load_text_encoder
-        text_encoder = load_text(found.text_encoder, found.text_encoder_2, text_dtype, CPU)
+        text_encoder = load_encoders(found, how_told(model.config), text_dtype, CPU)
         vae = checkpoint.load_vae(found.vae, vae_dtype, CPU)
         assemble(Models(text=text_encoder, vae=vae), replace(runtime, offload="models"), world)  # on the device only while they work
         self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype, runtime=runtime, streamed=streamed)
