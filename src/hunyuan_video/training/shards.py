@@ -48,7 +48,7 @@ class Sample:
     latents: Float[Tensor, "C T H W"]
     caption: str
     opening: Float[Tensor, "C 1 H W"] | None = None
-    picture: Image.Image = BLACK
+    picture: Image.Image | None = None
 
     @property
     def kind(self) -> Kind:
@@ -63,7 +63,7 @@ def write_shard(path: Path, samples: Sequence[Sample], skipped: Skipped, text: T
         numbers = [i for i, sample in enumerate(samples) if sample.kind == kind]
         for start in range(0, len(numbers), TEXT_BATCH):
             batch = numbers[start : start + TEXT_BATCH]
-            tensors |= _encode_text(text, {str(i): samples[i].caption for i in batch}, kind, [samples[i].picture for i in batch])
+            tensors |= _encode_text(text, {str(i): samples[i].caption for i in batch}, kind, [samples[i].picture or BLACK for i in batch])
     header = json.dumps({"captions": [sample.caption for sample in samples], "skipped": skipped})
     entry = _write(path, tensors, header)
     buckets = Counter(str(Bucket.of_latents(*sample.latents.shape[1:])) for sample in samples)
