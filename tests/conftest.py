@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +167,11 @@ def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     folder = tmp_path_factory.mktemp("i2v")
 
-    @cache
-    def made(told: Conditioning = "first_frame", guided: bool = True) -> Path:
-        return save_official_i2v_tree(folder / f"{told}-{guided}" / "ckpts", guided, concat=told == "latent_concat")
+    def tree(told: Conditioning = "first_frame", guided: bool = True) -> Path:
+        root = folder / f"{told}-{guided}" / "ckpts"
+        return root if root.exists() else save_official_i2v_tree(root, guided, concat=told == "latent_concat")
 
-    return made
+    return tree
 
 
 @pytest.fixture
