@@ -52,5 +52,6 @@ def sized(sampling: Sampling, picture: Picture | None, resolution: Resolution) -
         f"resolution is {resolution}, which says the height and width by the picture's shape; leave these out, or resolution.",
     )
     assert picture is not None
-    height, width = size_for(*picture.pixels.shape[:2], resolution)
+    height, width, _ = picture.pixels.shape
+    height, width = size_for(height, width, resolution)
     return replace(sampling, height=height, width=width)
