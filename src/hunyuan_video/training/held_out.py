@@ -30,11 +30,11 @@ class HeldOut:
         Raises:
             ValueError: the caches were not made by the same encoders, as far as sizes tell.
         """
-        sizes = [(each.latent_channels, each.text_dim, each.pooled_dim) for each in (cache, like)]
-        if sizes[0] != sizes[1] or (cache.sees, cache.told) != (like.sees, like.told):
+        facts = [(each.latent_channels, each.text_dim, each.pooled_dim, each.told if each.sees else "none") for each in (cache, like)]
+        if facts[0] != facts[1]:
             raise ValueError(
-                f"validation_cache has {sizes[0]} latent channels, features of text and of pooled text, and the cache {sizes[1]}; "
-                "make both with the same encoders."
+                f"validation_cache has {facts[0]} latent channels, features of text and of pooled text, and pictures, and the cache "
+                f"{facts[1]}; make both with the same encoders."
             )
         images, videos = list[list[int]](), list[list[int]]()
         for bucket, numbers in sorted(cache.buckets.items()):
