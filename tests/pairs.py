@@ -158,6 +158,10 @@ class Asked:
         return max((transform.ranks for transform in self.chosen), default=1)
 
     @property
+    def recomputes(self) -> bool:
+        return "activation checkpointing" in self.names
+
+    @property
     def trains_all_weights(self) -> bool:
         """8-bit weights have no gradient; that of the input is there whatever is trained."""
         return self.trains and "LoRA trained" not in self.names and not self.runtime.fp8
@@ -248,7 +252,14 @@ def _mean(gradient: Tensor) -> Tensor:
 
 def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     """What `assemble` makes of them. Raises a ValueError where they are refused."""
-    check(asked.runtime, world, num_heads=TINY.num_heads, in_file=asked.in_file, training=asked.trains)
+    check(
+        asked.runtime,
+        world,
+        num_heads=TINY.num_heads,
+        in_file=asked.in_file,
+        training=asked.trains,
+        recompute=asked.recomputes,
+    )
     models = copy.deepcopy(plain())
     transformer = models.transformer
     assert transformer is not None
@@ -257,7 +268,7 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
         save_file(transformer.bfloat16().state_dict(), path)
         transformer = checkpoint.load_transformer(path, torch.float32, HOME, as_stored=True)
     transformer.requires_grad_(asked.trains_all_weights)
-    training = Training(torch.float32, adapt if "LoRA trained" in asked.names else None, "activation checkpointing" in asked.names)
+    training = Training(torch.float32, adapt if "LoRA trained" in asked.names else None, asked.recomputes)
     models = Models(transformer, models.text, models.vae)
     loras = [(given_lora(seed), STRENGTH) for seed in asked.seeds]
     streamed = assemble(

@@ -36,7 +36,7 @@ from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.beginning import Beginning, how_told
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
-from hunyuan_video.checkpoint.seeing import load_seeing_text_encoder
+from hunyuan_video.checkpoint.seeing import load_encoders
 from hunyuan_video.config import (
     OFFICIAL_NEGATIVE_PROMPT,
     FullSampling,
@@ -63,7 +63,7 @@ from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixels
-from hunyuan_video.models.vision import STRIDES, SeeingTextEncoder
+from hunyuan_video.models.vision import SeeingTextEncoder
 from hunyuan_video.pictures import fill, picture_of
 from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
@@ -294,10 +294,9 @@ class HunyuanVideo:
 
         def load_text() -> None:
             nonlocal text_encoder
-            seeing = partial(load_seeing_text_encoder, stride=STRIDES[how_told(sizes)])
-            text_encoder = (seeing if found.sees else checkpoint.load_text_encoder)(
-                found.text_encoder,
-                found.text_encoder_2,
+            text_encoder = load_encoders(
+                found,
+                how_told(sizes),
                 text_dtype,
                 CPU if runtime.text_fp8 else home,
                 as_stored=text_stays,
