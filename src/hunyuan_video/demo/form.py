@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from hunyuan_video.config import FullSampling, RewriteMode, Sampling, require
+from hunyuan_video.config import STRENGTH, FullSampling, RewriteMode, Sampling, require
 from hunyuan_video.demo.offer import Offer, size_name
 from hunyuan_video.request import Provenance, Rewriting
 from hunyuan_video.serving.jobs import NamedLora, Order
@@ -43,6 +43,13 @@ class Form:
     """what the prompt was rewritten to, and the user made of that; empty: the prompt is as it was typed"""
     rewriter: str = ""
     """who wrote that"""
+    last: str | None = None
+    """path of an uploaded picture to end with"""
+    clip: str | None = None
+    """and of a video to be made anew"""
+    strength: float = STRENGTH
+    """how much of it"""
+    loop: bool = False
 
     @classmethod
     def at(cls, sampling: Sampling, offer: Offer, prompt: str = "", negative_prompt: str = "", rewrite_mode: str = "off") -> Form:
@@ -65,6 +72,8 @@ class Form:
             "linear_steps": "" if sampling.linear_steps is None else str(sampling.linear_steps),
             "solver": sampling.solver,
             "noise": sampling.noise,
+            "strength": STRENGTH if sampling.strength is None else sampling.strength,
+            "loop": sampling.loop,
         }
         return cls(**own | others)
 
@@ -106,10 +115,12 @@ class Form:
             guidance=float(self.guidance) if offer.embedded_guidance else None,
             cfg_scale=float(self.cfg_scale),
             seed=self._whole("seed", self.seed),
+            strength=None if self.clip is None else float(self.strength),
+            loop=bool(self.loop),
         )
 
-    def asked(self, offer: Offer, image: bytes | None) -> Asked:
-        """`image` is the content of the picture's file. Raises a ValueError as `sampling`."""
+    def asked(self, offer: Offer, image: bytes | None, last: bytes | None = None, clip: bytes | None = None) -> Asked:
+        """`image`, `last` and `clip` are the contents of these files. Raises a ValueError as `sampling`."""
         rewriting = None
         if self.rewrite_mode != "off" and self.rewritten.strip() not in ("", self.prompt.strip()):
             rewriting = Rewriting(self.prompt, self.rewrite_mode, self.rewriter)
@@ -120,6 +131,8 @@ class Form:
             image=image,
             loras=self._loras(),
             rewritten=rewriting,
+            keyframes=() if last is None else ((-1, last),),
+            video=clip,
         )
 
     @staticmethod
