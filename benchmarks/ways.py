@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hunyuan_video import continuing
 from hunyuan_video.config import Given
 from hunyuan_video.evaluation.metrics import psnr
-from hunyuan_video.evaluation.seams import Frames, seam, steps
+from hunyuan_video.evaluation.seams import Frames, repetition, seam, steps
 from hunyuan_video.pipeline import HunyuanVideo
-from hunyuan_video.request import Clip, Continued, Keyframe, Picture, Request
+from hunyuan_video.request import Clip, Keyframe, Picture
 
 PROMPTS = (
     "A cat walks to the right on the grass.",
@@ -56,10 +55,13 @@ def sheet(path: Path, rows: list[Frames], columns: int = 9) -> None:
 
 
 class Ways:
-    def __init__(self, pipe: HunyuanVideo, out: Path, count: int):
-        self.pipe, self.out, self.given = pipe, out, pipe.origin.given
+    def __init__(self, pipe: HunyuanVideo, out: Path, count: int, side: int):
+        self.pipe, self.out, self.given, self.side = pipe, out, pipe.origin.given, side
         self.cases = list(zip(PROMPTS, OTHERS, range(count), strict=False))
-        self.plain = [pipe(prompt, seed=seed).frames for prompt, _, seed in self.cases]
+        self.plain = [self.make(prompt, seed) for prompt, _, seed in self.cases]
+
+    def make(self, prompt: str, seed: int, **given: Any) -> Frames:
+        return self.pipe(prompt, seed=seed, height=self.side, width=self.side, **given).frames
 
     def knowing(self, *given: Given) -> None:
         """From now on as if the weights had been trained to be given this."""
@@ -71,10 +73,10 @@ class Ways:
     def anew(self) -> Iterator[tuple[Any, ...]]:
         """Of a clip, by another prompt, with each strength."""
         yield "strength", "PSNR to the clip, dB", "PSNR to the new prompt's own video, dB"
-        own = self.each(lambda seed, _, other: self.pipe(other, seed=seed).frames)
+        own = self.each(lambda seed, _, other: self.make(other, seed))
         shown = [self.plain[0]]
-        for strength in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0):
-            made = self.each(lambda seed, _, other, s=strength: self.pipe(other, seed=seed, video=self.plain[seed], strength=s).frames)
+        for strength in (0.2, 0.4, 0.6, 0.8):
+            made = self.each(lambda seed, _, other, s=strength: self.make(other, seed, video=self.plain[seed], strength=s))
             shown.append(made[0])
             yield strength, *(statistics.median(map(psnr, made, beside)) for beside in (self.plain, own))
         sheet(self.out / "video-to-video.png", [*shown, own[0]])
@@ -84,7 +86,6 @@ class Ways:
         yield "held", "seam", "worst inside", "anchor, dB"
         kinds: dict[str, tuple[int, tuple[Given, ...]]] = {
             "1 frame, clean": (1, ("first",)),
-            "5 frames, the first one clean": (5, ("first",)),
             "9 frames, the first one clean": (9, ("first",)),
             "9 frames, none clean": (9, ()),
         }
@@ -93,13 +94,11 @@ class Ways:
             self.knowing(*given)
             made, anchors = [], []
             for prompt, _, seed in self.cases:
-                clip = Clip(self.plain[seed][:25])
-                request = Request(prompt, replace(self.pipe.defaults, seed=seed + 100))
-                *_, last = continuing.steps(self.pipe, request, clip, Continued(clip.sha256, 1, overlap))
-                assert last.frames is not None
-                made.append(last.frames)
-                again = self.pipe(prompt, request.sampling, keyframes=(Keyframe(0, Clip(clip.pixels[-overlap:])),)).frames
-                anchors.append(psnr(again[:overlap], clip.pixels[-overlap:]))
+                clip = self.plain[seed][:25]
+                begins = Keyframe(0, Clip(clip[-overlap:]))
+                after = self.make(prompt, seed + 100, keyframes=(begins,))
+                made.append(np.concatenate([clip, after[overlap:]]))
+                anchors.append(psnr(after[:overlap], clip[-overlap:]))
             shown.append(made[0])
             yield name, *(statistics.median(map(of, made)) for of in (lambda frames: seam(frames, 25), worst)), statistics.median(anchors)
         self.knowing(*self.given)
@@ -113,7 +112,7 @@ class Ways:
         for name, given in kinds.items():
             self.knowing(*given)
             ends = [(Keyframe(0, Picture(frames[0])), Keyframe(-1, Picture(frames[-1]))) for frames in self.plain]
-            made = self.each(lambda seed, prompt, _, ends=ends: self.pipe(prompt, seed=seed + 100, keyframes=ends[seed]).frames)
+            made = self.each(lambda seed, prompt, _, ends=ends: self.make(prompt, seed + 100, keyframes=ends[seed]))
             shown.append(made[0])
             anchors = [[psnr(a[place][None], b[place][None]) for a, b in zip(made, self.plain, strict=True)] for place in (0, -1)]
             yield name, *map(statistics.median, anchors), statistics.median(map(worst, made))
@@ -125,24 +124,42 @@ class Ways:
         yield "how", "seam", "worst inside", "mean step"
         loops = {
             "no loop": self.plain,
-            "a ring": self.each(lambda seed, prompt, _: self.pipe(prompt, seed=seed, loop=True).frames),
-            "back to a picture": self.each(
-                lambda seed, prompt, _: self.pipe(prompt, seed=seed, loop=True, image=Picture(self.plain[seed][0])).frames
-            ),
+            "a ring": self.each(lambda seed, prompt, _: self.make(prompt, seed, loop=True)),
+            "back to a picture": self.each(lambda seed, prompt, _: self.make(prompt, seed, loop=True, image=Picture(self.plain[seed][0]))),
         }
         for name, made in loops.items():
             mean = statistics.median(float(steps(frames)[1:].mean()) for frames in made)
             yield name, *(statistics.median(map(of, made)) for of in (lambda frames: seam(frames, 0), worst)), mean
         sheet(self.out / "loops.png", [np.concatenate([made[0], made[0][:4]]) for made in loops.values()], 11)
 
+    def long(self) -> Iterator[tuple[Any, ...]]:
+        """Videos six and eight times as long as those that the model was trained on."""
+        yield "how", "frames", "worst step", "repetition", "mean step"
+        kinds: dict[str, tuple[dict[str, Any], int | None]] = {
+            "at once": ({}, None),
+            "riflex": ({"positions": "riflex"}, None),
+            "windows of 33": ({}, 33),
+        }
+        for count in (201, 257):
+            shown = []
+            for name, (more, window) in kinds.items():
+                self.pipe.runtime = replace(self.pipe.runtime, window=window)
+                made = self.each(lambda seed, prompt, _, more=more, count=count: self.make(prompt, seed, num_frames=count, **more))
+                shown.append(made[0])
+                mean = statistics.median(float(steps(frames)[1:].mean()) for frames in made)
+                yield name, count, *(statistics.median(map(of, made)) for of in (worst, lambda frames: repetition(frames, 33))), mean
+            sheet(self.out / f"long-{count}.png", shown, 17)
+        self.pipe.runtime = replace(self.pipe.runtime, window=None)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/ways"), help="folder for pictures")
     parser.add_argument("--count", type=int, default=len(PROMPTS), help="how many of the prompts")
-    parser.add_argument("--only", nargs="*", default=["anew", "after", "between", "around"], help="which tables")
+    parser.add_argument("--side", type=int, default=64, help="height and width in pixels")
+    parser.add_argument("--only", nargs="*", default=["around", "after", "between", "anew", "long"], help="which tables")
     args = parser.parse_args()
-    ways = Ways(HunyuanVideo.load(), args.out, args.count)
+    ways = Ways(HunyuanVideo.load(), args.out, args.count, args.side)
     for name in args.only:
         print(f"\n{name}:")
         for row in getattr(ways, name)():

@@ -26,7 +26,7 @@ from hunyuan_video.video import read_metadata, save_video
 
 SMALL = Sampling(height=32, width=48, num_frames=9, num_steps=5, seed=7)
 DRAWN = np.random.default_rng(0).integers(0, 256, (13, 32, 48, 3), dtype=np.uint8)
-CLIP, PICTURE = Clip(DRAWN[:9]), Picture(DRAWN[0])
+CLIP, CLIP_OF_5, PICTURE = Clip(DRAWN[:9]), Clip(DRAWN[:5]), Picture(DRAWN[0])
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +204,6 @@ def test_on_its_way_it_is_as_noisy_as_the_others_by_its_own_noise(pipe):
         torch.testing.assert_close(latents[:, :, :2], (1 - sigma) * data + sigma * noise, atol=2e-5, rtol=0)
 
 
-CLIP_OF_5 = Clip(DRAWN[:5])
-
-
 def test_what_is_given_leads_the_frames_beside_it(pipe):
     alone, led = (pipe("a cat", SMALL, keyframes=given).latents for given in ((), (Keyframe(0, CLIP_OF_5),)))
     assert not torch.allclose(alone[:, :, 2:], led[:, :, 2:], atol=1e-3)
@@ -245,7 +242,8 @@ def test_given_frames_keep_their_places_on_smaller_grids(official_tree):
         ({"video": Clip(DRAWN[:8])}, r"The clip has 8 frames; they must be 4n \+ 1, such as its first 5."),
         ({"sampling": Sampling(strength=0.5)}, "strength is 0.5, which is for a video that is made of another one"),
         ({"sampling": Sampling(loop=True, num_frames=5)}, "num_frames is 5; a loop needs 9 or more."),
-        ({"sampling": Sampling(loop=True), "keyframes": (Keyframe(0, PICTURE),)}, "loop is for a text, or a text and a picture"),
+        ({"sampling": Sampling(loop=True), "keyframes": (Keyframe(0, CLIP_OF_5),)}, "A loop goes on from its own end, and not from a"),
+        ({"sampling": Sampling(loop=True), "keyframes": (Keyframe(8, PICTURE),)}, "A keyframe is at frame 8, but the video has 8"),
     ],
 )
 def test_what_cannot_be_given_together_is_refused_in_a_sentence(given, sentence):
@@ -299,12 +297,11 @@ def test_a_loop_is_what_it_is_wherever_it_begins(pipe):
     torch.testing.assert_close(turned, once.roll(1, dims=2))
 
 
-def test_a_loop_with_a_picture_comes_back_to_it(pipe, monkeypatch):
-    monkeypatch.setattr(pipe, "origin", replace(pipe.origin, given=("first",)))
-    video = pipe("a cat", SMALL, loop=True, image=PICTURE, num_frames=17)
-    assert video.frames.shape == (13, 32, 48, 3)
+@pytest.mark.parametrize(("frame", "place"), [(0, 0), (7, 1), (-1, 3)])
+def test_a_picture_is_seen_at_its_frame_of_a_loop(pipe, frame, place):
+    latents = pipe("a cat", SMALL, loop=True, keyframes=(Keyframe(frame, PICTURE),), num_frames=17).latents
     still = pipe.encode(np.repeat(DRAWN[:1], 5, axis=0))[:, :, 1:]
-    torch.testing.assert_close(video.latents[:, :, -1:], still, atol=2e-5, rtol=0)
+    torch.testing.assert_close(latents[:, :, place : place + 1], still, atol=2e-5, rtol=0)
 
 
 def test_latents_of_a_loop_are_decoded_as_a_loop(pipe):
@@ -313,14 +310,12 @@ def test_latents_of_a_loop_are_decoded_as_a_loop(pipe):
     assert np.array_equal(last.frames, video.frames)
 
 
-@pytest.mark.parametrize("ring", [True, False])
-def test_what_is_not_shown_is_left_out_of_any_pieces(pipe, ring):
-    kept = shown(FullSampling(num_frames=17, loop=True), pipe.transformer.config, pipe.vae.config, ring=ring)
-    decoded = np.arange(4 * (kept.again + 4 - ring) + 1 - 4 * ring, dtype=np.uint8).repeat(3).reshape(-1, 1, 1, 3)
-    wanted = decoded[kept.before : len(decoded) - kept.after]
-    for size in (1, 3, len(decoded)):
-        pieces = [kept.of(decoded[start : start + size], start, len(decoded)) for start in range(0, len(decoded), size)]
-        assert np.array_equal(np.concatenate(pieces), wanted)
+def test_what_is_not_shown_is_left_out_of_any_pieces(pipe):
+    kept = shown(FullSampling(num_frames=17, loop=True), pipe.transformer.config, pipe.vae.config)
+    decoded = np.arange(29, dtype=np.uint8).repeat(3).reshape(-1, 1, 1, 3)
+    for size in (1, 3, 29):
+        pieces = [kept.of(decoded[start : start + size], start) for start in range(0, 29, size)]
+        assert np.array_equal(np.concatenate(pieces), decoded[13:])
 
 
 # --- What comes after a clip ---

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hunyuan_video import plan, windows
+from hunyuan_video import plan, weights, windows
 from hunyuan_video.config import FullSampling, Runtime, Sampling
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.windows import Windows
@@ -101,8 +101,8 @@ def test_a_window_is_4n_and_1_frames(window):
         Runtime(window=window)
 
 
-def test_a_plan_says_that_any_length_takes_the_memory_of_a_window():
-    parts, video = plan.Parts(), FullSampling(height=192, width=320)
+def test_a_plan_says_that_any_length_takes_the_memory_of_a_window(official_tree):
+    parts, video = plan.Parts.of(weights.locate(official_tree)), FullSampling(height=192, width=320)
     alike = [
         plan.predict(parts, replace(video, num_frames=frames), [Runtime(device="cuda", window=129, offload="models")])[0]
         for frames in (129, 513)

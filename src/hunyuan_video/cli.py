@@ -135,8 +135,8 @@ class Generate(Computes):
         self.rewriter.backend(rewrite_key())  # refuses what is no address and no model
         sampling = self.sampling if self.resolution is None else _sized(self.sampling, picture, self.resolution)
         found = self.which.find(self.load_key, picture=picture is not None)
-        given = self.media.keyframes(), self.media.clip(sampling, found.sampling())
-        each = [Request(prompt, sampling, self.negative_prompt, picture, *given, adapters) for prompt in prompts]
+        more = {"keyframes": self.media.keyframes(), "video": self.media.clip(sampling, found.sampling())}
+        each = [Request(prompt, sampling, self.negative_prompt, picture, adapters, **more) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")

@@ -66,21 +66,20 @@ class Course:
 
 
 def course(options: FullSampling, runtime: Runtime, vae: VAEConfig, patch_size: tuple[int, int, int], *, held: bool = False) -> Course:
-    """Of a video, some of whose frames may be `held`. These need all frames from the first step on, and so does a loop, which without any
-    is a ring: frames all around which there is nothing but the next one.
+    """Of a video, some of whose frames may be `held`. These need all frames from the first step on, and so does a loop, a ring of frames
+    after each of which comes the next one.
 
     Raises:
         ValueError: the runtime says that its first steps have fewer frames, but it needs all.
     """
     shape = vae.latent_shape(options.num_frames, options.height, options.width)
-    ring = options.loop and not held
-    if ring:
+    if options.loop:
         shape = (*shape[:2], shape[2] - 1, *shape[3:])
-    through = windows.of(shape[2], runtime.window, ring=ring)
+    through = windows.of(shape[2], runtime.window, ring=options.loop)
     whole = held or through is not None
     if through is not None and (runtime.pipefusion_patches is not None or runtime.step_cache == "first-block"):
         remembering = "step_cache 'first-block'" if runtime.pipefusion_patches is None else "pipefusion_patches"
-        seen = "loop" if ring else "window"
+        seen = "loop" if options.loop else "window"
         raise ValueError(f"{remembering} remembers where tokens were a step ago, but with {seen} they move; leave out one of the two.")
     sigmas = sigmas_of(options) if options.strength is None else rest_of(sigmas_of(options), options.strength)
     stages = progressive.stages(shape, sigmas, runtime.for_whole() if whole else runtime, patch_size)

@@ -37,13 +37,15 @@ def begins_with(
         return Beginning()
     frames = sorted(held)
     together = torch.cat([held[frame] for frame in frames], dim=2)
-    return Beginning.of(together, config, frames, (sampling.num_frames - 1) // 4 + 1, trained)
+    # A loop has no first frame that stands alone, and weights know no other.
+    return Beginning.of(together, config, frames, (sampling.num_frames - 1) // 4 + 1, () if sampling.loop else trained)
 
 
 def _latents(given: Keyframe, sampling: FullSampling, encode: Encode) -> list[tuple[int, Float[Tensor, "1 C 1 H W"]]]:
-    """Of each latent frame that it takes. After the first one it is four frames, so that a picture there stands still for so long."""
-    pixels, places = sized(given.shows, sampling.height, sampling.width), given.latent_frames(sampling.num_frames)
-    still = isinstance(given.shows, Picture) and places[0] > 0
+    """Of each latent frame that it takes. Where that is four frames, a picture stands still for so long."""
+    pixels = sized(given.shows, sampling.height, sampling.width)
+    places = given.latent_frames(sampling.num_frames, loop=sampling.loop)
+    still = isinstance(given.shows, Picture) and (sampling.loop or places[0] > 0)
     latents = encode(np.repeat(pixels, 5, axis=0))[:, :, 1:] if still else encode(pixels)
     return list(zip(places, latents.split(1, dim=2), strict=True))
 
@@ -59,29 +61,23 @@ def sized(shown: Picture | Clip, height: int, width: int) -> UInt8[np.ndarray, "
 @dataclass(frozen=True)
 class Shown:
     """What is decoded of finished latents: `again` are so many latent frames of their end, before their beginning; of the frames that come
-    out, `before` at the start and `after` at the end are not shown."""
+    out, the first `before` are not shown."""
 
     again: int = 0
     before: int = 0
-    after: int = 0
 
     def latents(self, latents: Float[Tensor, "1 C T H W"]) -> Float[Tensor, "1 C _ H W"]:
         return torch.cat([latents[:, :, -self.again :], latents], dim=2) if self.again else latents
 
-    def of(self, frames: UInt8[np.ndarray, "F H2 W2 3"], done: int, total: int) -> UInt8[np.ndarray, "_ H2 W2 3"]:
-        """Those of a piece that are shown, where `done` of `total` came before it."""
-        return frames[max(0, self.before - done) : max(0, total - self.after - done)]
+    def of(self, frames: UInt8[np.ndarray, "F H2 W2 3"], done: int) -> UInt8[np.ndarray, "_ H2 W2 3"]:
+        """Those of a piece that are shown, where `done` came before it."""
+        return frames[max(0, self.before - done) :]
 
 
-def shown(sampling: FullSampling, config: TransformerConfig, vae: VAEConfig, *, ring: bool) -> Shown:
-    """Of a video; `ring` says that it is a loop without a picture, all around which there is nothing but the next frame.
-
-    Before the frames of latent concatenation stand the picture's own, as in the official code. A loop that comes back to its picture would
-    show that twice."""
+def shown(sampling: FullSampling, config: TransformerConfig, vae: VAEConfig) -> Shown:
+    """Of a video. Before the frames of latent concatenation stand the picture's own, as in the official code."""
     ratio = vae.time_compression_ratio
-    if ring:
+    if sampling.loop:
         again = min(AROUND, (sampling.num_frames - 1) // ratio)
         return Shown(again, 1 + ratio * (again - 1))
-    if how_told(config) == "latent_concat":
-        return Shown(before=ratio)
-    return Shown(after=ratio if sampling.loop else 0)
+    return Shown(before=ratio if how_told(config) == "latent_concat" else 0)

@@ -382,7 +382,8 @@ class HunyuanVideo:
             raise ValueError(f"There is no setting {word}; {f'perhaps {near[0]} was meant' if near else 'there are ' + ', '.join(known)}.")
         options = replace(sampling or Sampling(), **settings)
         picture = None if image is None else picture_of(image)
-        return Request(prompt, options, negative_prompt, picture, tuple(keyframes), self._clip(video, options), self.origin.adapters)
+        more = {"keyframes": tuple(keyframes), "video": self._clip(video, options)}
+        return Request(prompt, options, negative_prompt, picture, self.origin.adapters, **more)
 
     def _clip(self, video: Clip | np.ndarray | str | Path | None, options: Sampling) -> Clip | None:
         """Of a file, as much as the video is to have, in its size."""
@@ -454,13 +455,11 @@ class HunyuanVideo:
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
         """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
-        ring = made.sampling.loop and made.image_sha256 is None  # else it comes back to the picture
-        kept = shown(made.sampling, self.transformer.config, self.vae.config, ring=ring)
+        kept = shown(made.sampling, self.transformer.config, self.vae.config)
         decoded = kept.latents(latents)
         pieces, total, done = [], self._num_pieces(decoded), 0
-        num_frames = self.vae.config.time_compression_ratio * (decoded.shape[2] - 1) + 1
         for frames in self._decode(decoded):
-            piece, done = kept.of(frames, done, num_frames), done + len(frames)
+            piece, done = kept.of(frames, done), done + len(frames)
             pieces.append(piece)
             if len(pieces) < total:
                 yield Step("decode", len(pieces), total, made, latents, new_frames=piece)

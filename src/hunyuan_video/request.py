@@ -110,8 +110,11 @@ class Keyframe:
         require(0 <= place <= last < num_frames, f"A keyframe is at frame {self.frame}, but the video has {num_frames}, from 0 on.")
         return place
 
-    def latent_frames(self, num_frames: int) -> range:
-        """Which of its latent frames, of which the first is one frame, and every other one four. Raises as `place`."""
+    def latent_frames(self, num_frames: int, *, loop: bool = False) -> range:
+        """Which of the video's latent frames, each of which is four frames, but the first one, if it is no loop. Raises as `place`."""
+        if loop:  # of which the last frame is left out
+            first = self.place(num_frames - 1) // 4
+            return range(first, first + 1)
         first = (self.place(num_frames) + 3) // 4
         return range(first, first + 1 + (len(self.shows.pixels) - 1) // 4) if isinstance(self.shows, Clip) else range(first, first + 1)
 
@@ -244,13 +247,13 @@ class Request:
     """what to steer away from when cfg_scale is above 1; None: what the weights say, or else the official one"""
     image: Picture | None = None
     """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
+    adapters: tuple[Adapter, ...] = ()
+    rewriting: Rewriting | None = None
+    """how `prompt` came about, if not as it was typed; nothing but the record depends on it"""
     keyframes: tuple[Keyframe, ...] = ()
     """what else is seen at frames that are given"""
     video: Clip | None = None
     """a clip of which the video is made, with as many frames; `Sampling.strength` says how much of it is made anew"""
-    adapters: tuple[Adapter, ...] = ()
-    rewriting: Rewriting | None = None
-    """how `prompt` came about, if not as it was typed; nothing but the record depends on it"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -287,10 +290,9 @@ class Request:
 
     @property
     def held(self) -> tuple[Keyframe, ...]:
-        """All that is seen at frames that are given; a loop that begins with a picture ends with it."""
+        """All that is seen at frames that are given."""
         first = () if self.image is None else (Keyframe(0, self.image),)
-        back = () if self.image is None or not self.sampling.loop else (Keyframe(-1, self.image),)
-        return *first, *self.keyframes, *back
+        return *first, *self.keyframes
 
     def _check_given(self, sampling: Sampling) -> None:
         frames = sampling.num_frames
@@ -305,9 +307,10 @@ class Request:
             f"strength is {sampling.strength}, which is for a video that is made of another one; give that as video, or leave it out.",
         )
         require(not sampling.loop or frames is None or frames >= 9, f"num_frames is {frames}; a loop needs 9 or more.")
-        require(not (sampling.loop and self.keyframes), "loop is for a text, or a text and a picture to begin with; leave out keyframes.")
+        clips = any(isinstance(each.shows, Clip) for each in self.keyframes)
+        require(not (sampling.loop and clips), "A loop goes on from its own end, and not from a clip; leave out one of the two.")
         if frames is not None:
-            taken = [number for each in self.held for number in each.latent_frames(frames)]
+            taken = [number for each in self.held for number in each.latent_frames(frames, loop=sampling.loop)]
             require(
                 len({*taken}) == len(taken),
                 "Two keyframes are nearer than the model tells apart: after the first frame, one in each four can be given.",

@@ -82,7 +82,8 @@ def test_json_and_a_form_of_strings_are_the_same_order(client: TestClient) -> No
     assert as_json.json()["parameters"] == indexed.json()["parameters"] == in_row.json()["parameters"]
     assert as_json.json()["parameters"] == {
         "height": 64, "width": 96, "num_frames": 25, "fps": 24, "num_steps": 3, "shift": 2.5, "schedule": "shift", "linear_steps": None,
-        "guidance": 1.0, "cfg_scale": 1.0, "seed": 7, "solver": "euler", "noise": "cpu", "stability": "dynamic", "negative_prompt": "blur",
+        "guidance": 1.0, "cfg_scale": 1.0, "seed": 7, "solver": "euler", "noise": "cpu", "stability": "dynamic",
+        "positions": "plain", "strength": None, "loop": False, "keyframes": [], "negative_prompt": "blur",
         "input_reference": False, "loras": [{"name": "style", "strengths": "0.5"}], "rewriting": None, "notice": None,
     }  # fmt: skip
 

@@ -83,8 +83,8 @@ class Given:
             )
         adapters = tuple(replace(mine[adapted.sha256], strengths=adapted.strengths) for adapted in made.adapters)
         clip = None if made.continued is not None else self.clip_of(made, path)
-        given = made.negative_prompt, self.image, self.keyframes, clip
-        return Request(made.prompt, made.sampling, *given, adapters, made.rewriting)
+        own = made.prompt, made.sampling, made.negative_prompt, self.image, adapters, made.rewriting
+        return Request(*own, keyframes=self.keyframes, video=clip)
 
     def clip_of(self, made: Provenance, path: Path) -> Clip | None:
         """The clip that `path` was made of, or goes on from, if there is one. Raises a ValueError if it is not given, or another one is."""

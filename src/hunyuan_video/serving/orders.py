@@ -75,8 +75,11 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
     picture = None if asked.image is None else _decoded(asked.image, rules.max_picture_pixels)
     keyframes = [Keyframe(frame, _decoded(content, rules.max_picture_pixels, "keyframes")) for frame, content in asked.keyframes]
     lead = () if asked.lead is None else (Keyframe(0, asked.lead),)
-    given = picture, (*lead, *keyframes), _clip_of(asked, rules)
-    request = Request(prompt, asked.sampling, asked.negative_prompt, *given, adapters_of(asked.loras, rules.loras))
+    request = Request(
+        *(prompt, asked.sampling, asked.negative_prompt, picture, adapters_of(asked.loras, rules.loras)),
+        keyframes=(*lead, *keyframes),
+        video=_clip_of(asked, rules),
+    )
     request.check(rules.limits)
     complete = request.complete(rules.defaults)
     rules.limits.check(complete)
@@ -150,8 +153,8 @@ def request_of(order: Order, results: Results, loras: Path | None) -> Request:
     keyframes = [Keyframe(frame, _decoded(content, MAX_PICTURE_PIXELS, "keyframes")) for frame, content in given.keyframes]
     lead = () if given.lead is None else (Keyframe(0, given.lead),)
     assert given.video is None or isinstance(given.video, Clip)
-    media = picture, (*lead, *keyframes), given.video
-    return Request(order.prompt, order.sampling, order.negative_prompt, *media, adapters, order.rewritten)
+    own = order.prompt, order.sampling, order.negative_prompt, picture, adapters, order.rewritten
+    return Request(*own, keyframes=(*lead, *keyframes), video=given.video)
 
 
 def given_of(order: Order, results: Results) -> Asked:

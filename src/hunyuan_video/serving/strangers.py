@@ -81,7 +81,7 @@ def main() -> None:
     size, shown = (height or own_height, width or own_width), on_grid(times, FPS)
     wanted = shown[-count:] if end == "last" else shown[:count]
     frames = np.stack([fill(picture, *size) for picture in pictures(path, wanted)])
-    np.save(sys.stdout.buffer, frames, allow_pickle=False)
+    sys.stdout.buffer.write(content_of(Clip(frames)))
 
 
 def _limit() -> None:
