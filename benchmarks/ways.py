@@ -130,7 +130,8 @@ class Ways:
         for name, made in loops.items():
             mean = statistics.median(float(steps(frames)[1:].mean()) for frames in made)
             yield name, *(statistics.median(map(of, made)) for of in (lambda frames: seam(frames, 0), worst)), mean
-        sheet(self.out / "loops.png", [np.concatenate([made[0], made[0][:4]]) for made in loops.values()], 11)
+        shown = [made[case] for case in (2, 0) for made in loops.values()]
+        sheet(self.out / "loops.png", [np.concatenate([frames, frames[:4]]) for frames in shown], 11)
 
     def long(self) -> Iterator[tuple[Any, ...]]:
         """Videos six and eight times as long as those that the model was trained on."""

@@ -102,12 +102,12 @@ def test_a_window_is_4n_and_1_frames(window):
 
 
 def test_a_plan_says_that_any_length_takes_the_memory_of_a_window(official_tree):
-    parts, video = plan.Parts.of(weights.locate(official_tree)), FullSampling(height=192, width=320)
+    parts, video = plan.Parts.of(weights.locate(official_tree)), FullSampling(height=64, width=96)
     alike = [
-        plan.predict(parts, replace(video, num_frames=frames), [Runtime(device="cuda", window=129, offload="models")])[0]
-        for frames in (129, 513)
+        plan.predict(parts, replace(video, num_frames=frames), [Runtime(device="cuda", window=33, offload="models")])[0]
+        for frames in (33, 129)
     ]
-    (whole,) = plan.predict(parts, replace(video, num_frames=513), [Runtime(device="cuda", offload="models")])
+    (whole,) = plan.predict(parts, replace(video, num_frames=129), [Runtime(device="cuda", offload="models")])
     short, long = (prediction.stages["denoise"] for prediction in alike)
     assert short == long < whole.stages["denoise"]
     assert alike[0].seconds < alike[1].seconds < whole.seconds

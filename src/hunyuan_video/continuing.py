@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from hunyuan_video.config import require
 from hunyuan_video.given import sized
 from hunyuan_video.pipeline import HunyuanVideo, Step
-from hunyuan_video.request import Clip, Continued, Keyframe, Picture, Request
+from hunyuan_video.request import Clip, Continued, Request
 
 
 def steps(pipe: HunyuanVideo, request: Request, clip: Clip, continued: Continued) -> Iterator[Step]:
@@ -39,24 +40,21 @@ def steps(pipe: HunyuanVideo, request: Request, clip: Clip, continued: Continued
     made, last, new = None, None, [frames]
     for number in range(continued.times):
         end = frames[-overlap:]
-        each = replace(request, sampling=replace(sampling, seed=sampling.seed + number))
-        if overlap == 1 and "first" in pipe.origin.given:
-            each = replace(each, image=Picture(end[0]))
-        else:
-            each = replace(each, keyframes=(Keyframe(0, Clip(end)),))
+        each = replace(request, sampling=replace(sampling, seed=sampling.seed + number)).after(Clip(end), pipe.origin.given)
         hidden, pieces = overlap, []
-        for last in pipe.steps(each):
-            made = made or replace(last.provenance, image_sha256=None, keyframes=(), continued=continued)
-            if last.new_frames is not None:
-                piece, hidden = last.new_frames[hidden:], max(0, hidden - len(last.new_frames))
-                pieces.append(piece)
-                new.append(piece)
-                if last.step == last.total:
-                    frames = np.concatenate([frames, *pieces])
-                last = replace(last, frames=None, new_frames=np.concatenate(new))
-                new.clear()
-            if last.stage != "decode" or last.step < last.total or number + 1 < continued.times:
-                yield replace(last, provenance=made)
+        with closing(pipe.steps(each)) as steps_of_it:  # pyright: ignore[reportArgumentType] (a generator)
+            for last in steps_of_it:
+                made = made or replace(last.provenance, image_sha256=None, keyframes=(), continued=continued)
+                if last.new_frames is not None:
+                    piece, hidden = last.new_frames[hidden:], max(0, hidden - len(last.new_frames))
+                    pieces.append(piece)
+                    new.append(piece)
+                    if last.step == last.total:
+                        frames = np.concatenate([frames, *pieces])
+                    last = replace(last, frames=None, new_frames=np.concatenate(new))
+                    new.clear()
+                if last.stage != "decode" or last.step < last.total or number + 1 < continued.times:
+                    yield replace(last, provenance=made)
     assert made is not None and last is not None
     made = replace(made, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
     yield replace(last, frames=frames, provenance=made)

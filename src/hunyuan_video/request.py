@@ -22,6 +22,7 @@ from hunyuan_video.config import (
     STRENGTH,
     Conditioning,
     FullSampling,
+    Given,
     Limits,
     LoadKey,
     RewriteMode,
@@ -315,6 +316,12 @@ class Request:
                 len({*taken}) == len(taken),
                 "Two keyframes are nearer than the model tells apart: after the first frame, one in each four can be given.",
             )
+
+    def after(self, end: Clip, given: tuple[Given, ...]) -> Request:
+        """The same, but it goes on from these frames; from a single one as a picture, if weights that are `given` so know a first frame."""
+        if len(end.pixels) == 1 and "first" in given:
+            return replace(self, image=Picture(end.pixels[0]))
+        return replace(self, keyframes=(Keyframe(0, end),))
 
     def numbered(self, count: int) -> list[Request]:
         """So many of it, with seeds counting up. Raises a ValueError for none, or a last seed that is too large."""

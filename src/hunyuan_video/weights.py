@@ -171,6 +171,10 @@ class Weights:
                 f"image is given, but the weights in {self.root} were trained for text alone; give it as a keyframe at 0 (--keyframe "
                 f"0=FILE), which needs no training, or take others: {HOW_TO_GET_I2V}."
             )
+        require(
+            request.video is None or not self.needs_picture,
+            f"video is given, but the weights in {self.root} begin every video with a picture; use weights for text to make a clip anew.",
+        )
         if request.image is None and self.needs_picture:
             raise ValueError(
                 f"The weights in {self.root} begin every video with a picture, and none is given; give one with image (--image), or use "

@@ -71,11 +71,11 @@ class Continue(Computes):
             clip = read_clip(self.clip, size=(height, width))
         sampling = replace(self.sampling, height=height, width=width)
         request = Request(self.prompt or _prompt_of(self.clip), sampling, self.negative_prompt, adapters=adapters)
-        found.check(request)
-        complete = request.complete(found.sampling())
+        complete, overlap = request.complete(found.sampling()), found.overlap if self.overlap is None else self.overlap
+        continued = Continued(clip.sha256, self._times(complete.num_frames - overlap), overlap)
+        found.check(request.after(Clip(clip.pixels[-overlap:]).trimmed(), found.given))
         check_solver(complete, self.runtime)
-        overlap = self.overlap or found.overlap
-        return request, clip, Continued(clip.sha256, self._times(complete.num_frames - overlap), overlap)
+        return request, clip, continued
 
     def _times(self, new: int) -> int:
         """So many videos, each of which has so many new frames."""
