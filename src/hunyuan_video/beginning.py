@@ -63,9 +63,9 @@ class Beginning:
         cls,
         latents: Float[Tensor, "1 C f H W"],
         config: TransformerConfig,
-        frames: Sequence[int] = (0,),
-        num_frames: int = 1,
-        trained: Collection[Given] = ("first",),
+        frames: Sequence[int],
+        num_frames: int,
+        trained: Collection[Given],
     ) -> Beginning:
         """For a transformer, whose sizes say how it is told, of a video of so many latent frames; `trained` is what its weights know."""
         how = how_told(config)
