@@ -21,7 +21,7 @@ from PIL import Image
 from tiny_checkpoint import VAE, save_official_tree
 from torch import nn
 
-from hunyuan_video import pipeline, plan
+from hunyuan_video import denoising, pipeline, plan
 from hunyuan_video.checkpoint.lora import read_lora, save_lora
 from hunyuan_video.config import FullSampling, Runtime, Sampling
 from hunyuan_video.models.text import TextEncoder, TextFeatures
@@ -73,7 +73,7 @@ def test_latents_after_every_step_equal_the_reference(golden, monkeypatch):
     states, mask, pooled = reference["in.text_states"], reference["in.text_mask"].bool(), reference["in.text_states_2"]
     rows = {name: TextFeatures(states[i, None], mask[i, None], pooled[i, None]) for i, name in enumerate(("A dog.", "A cat."))}
     pipe = HunyuanVideo(KnownText(rows), transformer, randomize(CausalVAE(VAE), std=0.2))
-    monkeypatch.setattr(pipeline, "initial_noise", lambda _shape, _seed: reference["in.latents0"])
+    monkeypatch.setattr(denoising, "initial_noise", lambda _shape, _seed: reference["in.latents0"])
     options = Sampling(
         height=32, width=48, num_frames=5, num_steps=config["steps"], shift=config["flow_shift"], seed=0,
         guidance=config["embedded_cfg_scale"], cfg_scale=config["cfg_scale"],
