@@ -168,12 +168,12 @@ def test_the_prompt_matters(pipe):
 
 
 def test_sampling_starts_from_the_noise_of_the_seed_drawn_on_the_cpu(pipe, monkeypatch):
-    monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, _sigma: torch.zeros_like(x))
+    monkeypatch.setattr(denoising.Denoiser, "_velocity", lambda *_: lambda x, _sigma: torch.zeros_like(x))
     torch.testing.assert_close(pipe("A cat.", SMALL).latents, initial_noise((1, 4, 2, 4, 6), 7), atol=0, rtol=0)
 
 
 def test_official_noise_is_float16(pipe, monkeypatch):
-    monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, _sigma: torch.zeros_like(x))
+    monkeypatch.setattr(denoising.Denoiser, "_velocity", lambda *_: lambda x, _sigma: torch.zeros_like(x))
     latents = pipe("A cat.", replace(SMALL, noise="official")).latents
     assert latents.dtype == torch.float32 and torch.equal(latents, latents.half().float())
 
@@ -181,7 +181,7 @@ def test_official_noise_is_float16(pipe, monkeypatch):
 def test_sampling_runs_from_noise_to_data(pipe, monkeypatch):
     """A perfect model of one clip: from any noise, its velocity leads to that clip."""
     clip = torch.linspace(-1, 1, 4 * 2 * 4 * 6).view(1, 4, 2, 4, 6)
-    monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, sigma: (x - clip) / sigma)
+    monkeypatch.setattr(denoising.Denoiser, "_velocity", lambda *_: lambda x, sigma: (x - clip) / sigma)
     torch.testing.assert_close(pipe("A cat.", SMALL).latents, clip, atol=1e-5, rtol=0)
 
 
@@ -263,7 +263,9 @@ def test_a_video_that_grows_begins_with_its_picture(pipe, monkeypatch):
 
 
 def test_half_the_frames_have_no_picture_among_them(growing):
-    with pytest.raises(ValueError, match="fewer frames, none of them the given picture; use 'space' or 'off'"):
+    with pytest.raises(
+        ValueError, match="fewer frames, but frames of this video have their places from the first step on; use 'space' or 'off'"
+    ):
         next(growing.steps("A cat.", GROWING, image=np.zeros((32, 48, 3), np.uint8)))
 
 
@@ -331,7 +333,7 @@ def test_what_is_no_request_is_refused_in_a_sentence(tmp_path):
         "pipe(['A cat.', 3], num_steps=1, height=32, width=48, num_frames=1)": "The prompt is 3; it must be a text",
         "pipe('A cat.', {'seed': 1})": "sampling is {'seed': 1}; it must be a Sampling",
         "pipe(prompt='A cat.', frames=3)": "There is no setting frames; perhaps num_frames was meant",
-        "pipe('A cat.', xyz=3)": "noise, stability, negative_prompt, image",
+        "pipe('A cat.', xyz=3)": "loop, negative_prompt, image, keyframes, video",
         "pipe(Request('A cat.'), seed=3)": "a request has its own (dataclasses.replace",
         "HunyuanVideo.load(adapters=['a.safetensors'])": "adapters hold 'a.safetensors'; each must be an Adapter",
     }
@@ -415,7 +417,7 @@ def test_a_video_that_ends_early_leaves_the_pipeline_free(pipe, monkeypatch, end
         steps.close()
     else:
         with monkeypatch.context() as patch:
-            patch.setattr(pipe, "_velocity", lambda *_: pytest.fail("broken"))
+            patch.setattr(denoising.Denoiser, "_velocity", lambda *_: pytest.fail("broken"))
             with pytest.raises(pytest.fail.Exception):
                 list(steps)
     assert pipe("A dog.", SMALL).frames.shape[0] == 5
@@ -445,7 +447,7 @@ def test_missing_guidance_is_refused_before_any_work(pipe, monkeypatch):
 def test_the_model_sees_the_noise_levels_of_the_schedule(pipe, monkeypatch):
     def seen(**changes) -> list[float]:
         sigmas = []
-        monkeypatch.setattr(pipe, "_velocity", lambda *_: lambda x, sigma: sigmas.append(sigma) or torch.zeros_like(x))
+        monkeypatch.setattr(denoising.Denoiser, "_velocity", lambda *_: lambda x, sigma: sigmas.append(sigma) or torch.zeros_like(x))
         pipe("A cat.", replace(SMALL, num_steps=4, **changes))
         return sigmas
 

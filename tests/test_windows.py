@@ -110,4 +110,4 @@ def test_a_plan_says_that_any_length_takes_the_memory_of_a_window(official_tree)
     (whole,) = plan.predict(parts, replace(video, num_frames=129), [Runtime(device="cuda", offload="models")])
     short, long = (prediction.stages["denoise"] for prediction in alike)
     assert short == long < whole.stages["denoise"]
-    assert alike[0].seconds < alike[1].seconds < whole.seconds
+    assert alike[0].seconds < alike[1].seconds

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
-FPS = 24  # at which videos are made
+FPS = 24.0  # at which videos are made
 
 
 class NoClipError(ValueError):
@@ -47,7 +47,7 @@ def read_clip(path: str | Path, num_frames: int | None = None, at_most: int | No
         if len(shown) >= (num_frames or 1):
             return Clip(np.stack([fill(picture, *size) for picture in pictures(path, shown)]))
     raise ValueError(
-        f"{path} shows {len(shown)} frames at {FPS} a second, but {num_frames} are needed; give a longer clip, or ask for fewer."
+        f"{path} shows {len(shown)} frames at {FPS:g} a second, but {num_frames} are needed; give a longer clip, or ask for fewer."
     )
 
 

@@ -37,8 +37,11 @@ def begins_with(
         return Beginning()
     frames = sorted(held)
     together = torch.cat([held[frame] for frame in frames], dim=2)
-    # A loop has no first frame that stands alone, and weights know no other.
-    return Beginning.of(together, config, frames, (sampling.num_frames - 1) // 4 + 1, () if sampling.loop else trained)
+    if sampling.loop:
+        trained = ()  # a loop has no first frame that stands alone, and weights know no other
+    elif request.image is not None:
+        trained = (*trained, "first")  # which is what it is for; whoever loads weights is told where they do not know it
+    return Beginning.of(together, config, frames, (sampling.num_frames - 1) // 4 + 1, trained)
 
 
 def _latents(given: Keyframe, sampling: FullSampling, encode: Encode) -> list[tuple[int, Float[Tensor, "1 C 1 H W"]]]:

@@ -374,8 +374,8 @@ class HunyuanVideo:
         known = [each.name for each in fields(Sampling)]
         if unknown := settings.keys() - set(known):
             word = min(unknown)
+            near = get_close_matches(word, [*known, "negative_prompt", "image", "video"], n=1)
             known += ["negative_prompt", "image", "keyframes", "video"]
-            near = get_close_matches(word, known, n=1)
             raise ValueError(f"There is no setting {word}; {f'perhaps {near[0]} was meant' if near else 'there are ' + ', '.join(known)}.")
         options = replace(sampling or Sampling(), **settings)
         picture = None if image is None else picture_of(image)

@@ -296,6 +296,8 @@ def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
         said.append(f"{made.runtime.step_cache}{made.runtime.cache_threshold:g}")
     if made.runtime.progressive != "off":
         said.append(f"{made.runtime.progressive}-until{made.runtime.progressive_until:g}")
+    if made.runtime.window is not None:
+        said.append(f"window{made.runtime.window}")
     if made.runtime.attention_density < 1:
         said.append(f"{made.runtime.sparse_pattern}{made.runtime.attention_density:g}")
     if own.cfg_scale > 1 and made.negative_prompt is not None and made.negative_prompt != pipe.origin.negative_prompt:
