@@ -43,6 +43,18 @@ class Beginning:
         """For a transformer, whose sizes say how it is told."""
         return cls(how_told(config), tuple(frames), latents)
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises a ValueError if what is given is not of a video of this shape [1, C, T, H, W], or is all of it."""
+        batch, channels, num_frames, height, width = shape
+        needed = (batch, channels, len(self.frames), height, width)
+        if self.latents is not None and self.latents.shape != needed:
+            raise ValueError(
+                f"The latents of {len(self.frames)} given frames have shape {list(self.latents.shape)}; "
+                f"those of a video of {list(shape)} have {list(needed)}."
+            )
+        if not set(self.frames) < set(range(num_frames)) or len(set(self.frames)) < len(self.frames):
+            raise ValueError(f"The given latent frames are {list(self.frames)}; they must be some, each once, of 0 to {num_frames - 1}.")
+
     @property
     def clean_frames(self) -> tuple[int, ...]:
         """Latent frames that hold no noise."""

@@ -396,13 +396,18 @@ class HunyuanVideo:
         return Request(prompt, options, negative_prompt, picture, self.origin.adapters)
 
     def steps(
-        self, prompt: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None, **options: Any
+        self,
+        prompt: Request | str,
+        sampling: Sampling | None = None,
+        resume: tuple[int, Tensor] | None = None,
+        given: Beginning | None = None,
+        **options: Any,
     ) -> Iterator[Step]:
         """Make one video, yielding after text encoding, every denoising step, and every row of tiles that is decoded (the last one holds
         the frames). What is made is what `request` makes of the arguments. Whoever wants no more closes the generator, at any step.
 
         `resume` is (steps done, latents after them) of an interrupted run of the same request: the rest is then exactly what it would
-        have been.
+        have been. `given` is what the video begins with in place of a request's picture; its provenance knows nothing of it.
 
         Raises:
             BusyError: this pipeline makes another video, whose steps have not ended.
@@ -414,13 +419,19 @@ class HunyuanVideo:
         try:
             # One video: the first rank's request is everyone's, and it draws the seed.
             wanted, complete = self._once(lambda: (asked, self._complete(asked)))
-            yield from self._steps(wanted, complete, resume)
+            yield from self._steps(wanted, complete, resume, given)
         finally:
             self._making.release()
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
-    def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
-        picture = request.image is not None
+    def _steps(
+        self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None, given: Beginning | None
+    ) -> Iterator[Step]:
+        picture = request.image is not None or given is not None
+        if given is not None:
+            given.check(self._shape(options))
+            if request.image is not None:
+                raise ValueError("A picture and a beginning were given; give the picture's latents among those of the beginning.")
         shape, stages = self._shape(options), self._stages(options, picture)
         if resume is not None and (needs := why_not_continued(options, self.runtime)) is not None:
             raise ValueError(f"This run cannot be continued: {needs}, which no file keeps; make the video from its first step.")
@@ -440,7 +451,7 @@ class HunyuanVideo:
         features = self.encode_text(prompts, options, request.image)
         runtime = self._choose_kernels(features, shape)
         provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
-        begins = Beginning()
+        begins = given or Beginning()
         if request.image is not None:
             begins = Beginning.of(self._latents_of(request.image, options), self.transformer.config)
         yield Step("encode", 1, 1, provenance)

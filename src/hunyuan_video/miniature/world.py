@@ -131,6 +131,16 @@ def sample_scene(seed: int, split: Split) -> Scene:
     return compose(subject, motion, background, seed, rng)
 
 
+def coloured_scene(seed: int, split: Split) -> Scene:
+    """As `sample_scene`, of those with a subject alone that has a colour."""
+    rng = np.random.default_rng([seed, 7])
+    possible = [words for words in combinations(split) if words[0] in COLOURABLE]
+    words = possible[rng.integers(len(possible))]
+    while (scene := compose(*words, seed, rng)).colour is None:
+        pass
+    return scene
+
+
 def compose(
     subject: str, motion: str, background: str, seed: int, rng: np.random.Generator, second: str | None = None, unseen: bool = False
 ) -> Scene:

@@ -1,0 +1,144 @@
+"""What follows a given picture, lies between two, or continues a clip is counted as it is; and goals are goals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hunyuan_video import weights
+from hunyuan_video.apps.evaluate import first_frames, given_to
+from hunyuan_video.beginning import Beginning
+from hunyuan_video.config import Runtime
+from hunyuan_video.evaluation.metrics import psnr
+from hunyuan_video.miniature import beginnings, drawing, goals
+from hunyuan_video.miniature.beginnings import CONTINUED, GIVEN_SEED, Asked, Begun
+from hunyuan_video.miniature.judge import Score, Words, words_of
+from hunyuan_video.miniature.questions import questions
+from hunyuan_video.pipeline import HunyuanVideo
+from hunyuan_video.video import save_video
+
+SIZE = (17, 32, 32)
+SCENES = list(questions(3, "held_out", GIVEN_SEED))
+
+
+def perfect(asked: Asked) -> np.ndarray:
+    return drawing.render(next(scene for scene in SCENES if scene.seed == asked.seed), *SIZE[1:], SIZE[0])
+
+
+class Reader:
+    """A judge that knows what was asked for, in turn."""
+
+    def __init__(self, subject: str | None = None):
+        self.rest, self.subject = iter(SCENES), subject
+
+    def __call__(self, frames: np.ndarray) -> Words:
+        assert len(frames) == SIZE[0] - 1, "the given picture is judged, too"
+        words = words_of(next(self.rest))
+        return words if self.subject is None else words | {"subject": self.subject}
+
+
+@pytest.mark.parametrize("kind", beginnings.KINDS)
+def test_who_goes_on_as_the_world_does_keeps_everything(kind: beginnings.Kind):
+    found = beginnings.evaluate(perfect, Reader(), kind, 3, SIZE)
+    assert found.subject == Score(3, 3) and found.psnr_given == 100
+    assert (found.motion is None) == (kind == "picture without words")
+    assert found.psnr_last == (100 if kind == "first and last" else None)
+
+
+def test_what_is_lost_is_seen():
+    found = beginnings.evaluate(lambda asked: perfect(asked) // 2, Reader("nobody"), "first and last", 3, SIZE)
+    assert found.subject == Score(0, 3) and found.motion == Score(3, 3)
+    assert found.psnr_last is not None and found.psnr_last < 20 and found.psnr_given < 20
+
+
+def test_what_is_given_is_of_the_scene():
+    scene = SCENES[0]
+    clip = drawing.render(scene, *SIZE[1:], SIZE[0])
+    given = {kind: beginnings.asked_for(kind, scene, *SIZE)[0] for kind in beginnings.KINDS}
+    assert [len(asked.first) for asked in given.values()] == [1, 1, 1, CONTINUED]
+    assert all(np.array_equal(asked.first, clip[: len(asked.first)]) for asked in given.values())
+    last = given["first and last"].last
+    assert last is not None and np.array_equal(last, clip[-1])
+    assert given["picture without words"].prompt == "" and given["picture"].prompt == scene.caption
+
+
+@pytest.fixture(scope="module")
+def pipe() -> HunyuanVideo:
+    return HunyuanVideo.load(weights.EMBEDDED, Runtime(vae_dtype="bfloat16", dtype="bfloat16"))
+
+
+def test_pictures_become_the_latent_frames_where_they_stand(pipe: HunyuanVideo):
+    clip = drawing.render(SCENES[0], 128, 128, 33)
+    given = given_to(pipe, Asked("", 0, clip[:CONTINUED], clip[-1]))
+    assert given.frames == (0, 1, 2, 8) and given.latents.shape == (1, 16, 4, 16, 16)
+    assert torch.equal(given.latents[:, :, :3], pipe.encode(clip[:CONTINUED]))
+
+
+def test_a_video_holds_the_frames_that_it_is_made_around(pipe: HunyuanVideo):
+    shape = pipe.vae.config.latent_shape(9, 32, 32)
+    latents = torch.randn(*shape[:2], 2, *shape[3:], generator=torch.Generator().manual_seed(0))
+    given = Beginning.of(latents, pipe.transformer.config, (0, 2))
+    *_, last = pipe.steps("a cat", num_frames=9, height=32, width=32, num_steps=2, seed=0, given=given)
+    assert last.latents is not None and torch.equal(last.latents[:, :, [0, 2]], latents)
+    with pytest.raises(ValueError, match="they must be some, each once, of 0 to 2"):
+        next(pipe.steps("a cat", num_frames=9, height=32, width=32, given=replace(given, frames=(0, 3))))
+    with pytest.raises(ValueError, match=r"given frames have shape \[1, 16, 2, 4, 4\]"):
+        next(pipe.steps("a cat", num_frames=9, height=64, width=64, given=given))
+
+
+def result(colours: tuple[int, int] = (45, 50), subject: int = 96, last: float = 25.0, psnr: float = 30.1) -> dict:
+    scores = {"subject": {"right": 97, "total": 100}, "colour": {"right": colours[0], "total": colours[1]}}
+    kinds = [
+        {"kind": "picture", "subject": {"right": subject, "total": 100}, "psnr_last": None},
+        {"kind": "first and last", "subject": {"right": 1, "total": 100}, "psnr_last": last},
+    ]
+    report = {"group": "held_out", "scores": scores, "everything": {"right": 95, "total": 100}}
+    return {"reports": [report], "psnr_db": [psnr, 0.5], "beginnings": kinds}
+
+
+def missed(found: dict, before: dict | None = None) -> list[str]:
+    return [goal.name for goal in goals.of(found, before) if not goal.is_reached]
+
+
+def test_goals_are_reached_or_missed_one_by_one():
+    assert missed(result()) == []
+    assert missed(result(colours=(44, 50), last=23.9)) == ["colours, %", "given last picture reached, dB"]
+    assert missed(result(subject=94, psnr=29.9)) == ["VAE, rendered clips, dB", "subject of a given picture kept, %"]
+
+
+def test_footage_has_a_goal_of_its_own():
+    assert missed(result() | {"footage_db": {"bikes": 25.9, "carphone": 26.0}}) == ["VAE, bikes, dB"]
+
+
+def test_the_middle_of_the_first_frames_of_a_file_is_measured(tmp_path: Path):
+    clip = np.repeat(np.repeat(drawing.render(SCENES[0], 32, 32, 9), 2, axis=1), 2, axis=2)
+    wide = np.concatenate([clip[:, :, :16], clip, clip[:, :, -16:]], axis=2)
+    path = save_video(wide, tmp_path / "wide.mp4")
+    assert psnr(first_frames(path, 9, 64, 64), clip) > 28
+    with pytest.raises(ValueError, match="has 9 frames; 17 are needed"):
+        first_frames(path, 17, 64, 64)
+
+
+def test_no_number_falls_by_more_than_a_point():
+    before = result()
+    before["reports"][0]["everything"]["right"] = 96
+    assert missed(result(), before) == []
+    before["reports"][0]["everything"]["right"] = 97
+    assert missed(result(), before) == ["held_out: subjects, motion and background, % (before: 97.0)"]
+
+
+def test_tables_say_what_is_missed(tmp_path: Path):
+    table = goals.markdown_table(goals.of(result(subject=90)))
+    assert "| subject of a given picture kept, % | 95.0 | 90.0 | missed |" in table and table.count("missed") == 1
+    kept = Begun("first and last", Score(9, 10), Score(8, 10), 30.0, 24.5)
+    assert "| first and last | 10 | 90.0 | 80.0 | 30.00 | 24.50 |" in beginnings.markdown_table([kept])
+    (tmp_path / "e.json").write_text(json.dumps(result()))
+    assert goals.read(tmp_path / "e.json")["psnr_db"] == [30.1, 0.5]
+    (tmp_path / "e.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no evaluation"):
+        goals.read(tmp_path / "e.json")
