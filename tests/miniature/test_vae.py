@@ -13,7 +13,7 @@ import torch
 from training.vae_runs import kill, stored
 
 from hunyuan_video.apps import train as commands
-from hunyuan_video.miniature import drawing, nature, pca, vae, world
+from hunyuan_video.miniature import drawing, pca, vae, world
 from hunyuan_video.miniature.vae import MINIATURE, MiniatureTraining, RenderedWorld, keep_trunk, train, trunk_stage
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.training.run import random_generator
@@ -169,13 +169,6 @@ def test_a_share_of_the_clips_is_of_nature_but_none_that_is_held_out(monkeypatch
     for one in (source.video, source.image):
         assert 0.3 < np.mean([one(random_generator(0, i)).min() == 255 for i in range(200)]) < 0.5
     assert all(source.held_out(i).min() < 255 for i in range(10))
-
-
-def test_a_basis_is_fitted_to_what_is_trained_on(tmp_path: Path):
-    plain, mixed = (vae.fit_basis(tmp_path / f"{share}.safetensors", replace(SHORT, nature=share)) for share in (0.0, 0.5))
-    clip = torch.from_numpy(nature.render(99, 16, 5))[None]
-    error = [(pca.decode(basis, pca.encode(basis, clip)) - to_pixels(clip)).square().mean() for basis in (plain, mixed)]
-    assert error[1] < error[0]
 
 
 def config_of(folder: Path) -> VAEConfig:

@@ -75,11 +75,11 @@ def prepare_world(config: WorldCache, folder: str | Path) -> None:
     encoders = [*videos, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
     # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
-    coloured: dict[str, object] = {"coloured": config.coloured} if config.coloured else {}
-    request = coloured | {
+    request = {
         "seed": config.seed,
         "buckets": config.buckets,
         "shares": config.shares,
+        "coloured": config.coloured,
         "shard_size": config.shard_size,
         "encoders": digest,
     }

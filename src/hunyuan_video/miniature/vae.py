@@ -77,9 +77,9 @@ def train(config: MiniatureTraining, folder: str | Path) -> float:
     with closing(train_vae.open_run(config, folder)) as run:
         source = open_source(config)
         if config.part != "miniature":
-            also = None if config.anchor is None else anchored(config, train_vae.load(config.anchor))
+            also = None if config.anchor is None else anchored(config, train_vae.load(config.anchor).bfloat16())
             return train_vae.train(config, run, train_vae.start(config), source, also=also)
-        basis = fit_basis(run.folder / "pca.safetensors", config)
+        basis = fit_basis(run.folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)
         return train_vae.train(
             config, run, start(basis, config.seed), source, latents_of=partial(pca.encode, basis), stages_before=[trunk_stage(config)]
         )
@@ -91,10 +91,10 @@ def anchored(config: MiniatureTraining, anchor: CausalVAE) -> train_vae.Also:
 
     def distance(worker: CausalVAE, step: int) -> dict[str, Tensor]:
         clip = to_pixels(torch.from_numpy(source.video(random_generator(config.seed, "anchor", step)))[None])
-        there = worker.quant_conv.weight
+        clip = clip.to(worker.quant_conv.weight)
         with torch.no_grad():
-            expected = anchor.to(there.device).encode(clip.to(there.device)).mean
-        off = (worker.encode(clip.to(there)).mean.float() - expected).square().mean()
+            expected = anchor.to(clip.device).encode(clip).mean.float()
+        off = (worker.encode(clip).mean.float() - expected).square().mean()
         return {"anchor": config.anchor_weight * off}
 
     return distance
@@ -155,13 +155,11 @@ class RenderedWorld:
         return self.render(number, "held_out", self.num_frames)
 
 
-def fit_basis(path: Path, config: MiniatureTraining) -> pca.PcaBasis:
-    """The basis at `path`; fitted to rendered clips, of which a share is of nature, and written first if it is not there."""
+def fit_basis(path: Path, num_clips: int, size: int, num_frames: int) -> pca.PcaBasis:
+    """The basis at `path`; fitted to rendered clips and written first if it is not there."""
     if not path.exists():
-        size, num_frames, of_nature = config.size, config.num_frames, round(config.nature * config.pca_clips)
-        scenes = [world.sample_scene(seed, "train") for seed in range(config.pca_clips - of_nature)]
-        rendered = [drawing.render(scene, size, size, num_frames) for scene in scenes]
-        clips = torch.from_numpy(np.stack(rendered + [nature.render(seed, size, num_frames) for seed in range(of_nature)]))
+        scenes = [world.sample_scene(seed, "train") for seed in range(num_clips)]
+        clips = torch.from_numpy(np.stack([drawing.render(scene, size, size, num_frames) for scene in scenes]))
         temporary = path.with_suffix(".tmp")
         pca.fit(clips).save(temporary)
         temporary.replace(path)
