@@ -424,9 +424,7 @@ class HunyuanVideo:
             self._making.release()
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
-    def _steps(
-        self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None, given: Beginning | None
-    ) -> Iterator[Step]:
+    def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None, given: Beginning | None) -> Iterator[Step]:
         picture = request.image is not None or given is not None
         if given is not None:
             given.check(self._shape(options))

@@ -176,7 +176,7 @@ def config_of(folder: Path) -> VAEConfig:
 
 
 def test_latents_of_the_world_stay_where_they_are_anchored(finished: Path, tmp_path: Path):
-    config = replace(SHORT, part="full", weights=finished / "vae", num_steps=30, learning_rate=1e-3, ema_decay=0.0, nature=0.5)
+    config = replace(SHORT, part="full", weights=finished / "vae", num_steps=10, learning_rate=1e-3, ema_decay=0.0, nature=0.5)
     clip = to_pixels(torch.from_numpy(RenderedWorld(5, 16, 1).held_out(0))[None])
 
     def latents(folder: Path) -> torch.Tensor:

@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 from tqdm import tqdm
 
-from hunyuan_video.checkpoint import load_text_encoder, load_vae
+from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.miniature import drawing, pca, world
 from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.training.dataset import Bucket
 from hunyuan_video.training.run import keep_config, lock
 from hunyuan_video.training.shards import Entry, Manifest, Sample, write_shard
-from hunyuan_video.training.vae_clips import to_pixels
-from hunyuan_video.transforms.chunk import in_chunks
 
 
 @dataclass(frozen=True)
 class WorldCache:
     """Which clips of the rendered world a cache holds, and what encodes them."""
 
+    pca: Path
+    """the linear video encoder, as `hunyuan-video train vae` writes it"""
     text: Path
     """folder with text_encoder/ and text_encoder_2/"""
-    pca: Path | None = None
-    """the linear video encoder, as `hunyuan-video train vae` writes it; or else vae"""
-    vae: Path | None = None
-    """folder of a VAE whose encoder learned, too"""
     num_clips: int = 60_000
     buckets: tuple[str, ...] = ("17x64x64",)
     """sizes of clips as FRAMESxHEIGHTxWIDTH; 1 frame makes images"""
@@ -47,8 +39,6 @@ class WorldCache:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if (self.pca is None) == (self.vae is None):
-            raise ValueError("One of --pca and --vae is needed: what makes latents of the clips.")
         if not 0 <= self.coloured <= 1:
             raise ValueError(f"coloured is {self.coloured}; it must be a share between 0 and 1.")
         for bucket in self.buckets:
@@ -71,8 +61,7 @@ class _Job:
 def prepare_world(config: WorldCache, folder: str | Path) -> None:
     """Render, encode and store `num_clips` training clips of the world, or what a cache in `folder` still lacks of them."""
     folder = Path(folder)
-    videos = [config.pca] if config.vae is None else sorted(config.vae.iterdir())
-    encoders = [*videos, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
+    encoders = [config.pca, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
     # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
     request = {
@@ -113,33 +102,17 @@ def _load_text(config: WorldCache) -> TextEncoder:
     return load_text_encoder(config.text / "text_encoder", config.text / "text_encoder_2", dtype=torch.float32)
 
 
-def _video_encoder(config: WorldCache) -> Callable[[UInt8[Tensor, "1 T H W 3"]], Float[Tensor, "1 L T2 H2 W2"]]:
-    """Clips to latents as a transformer knows them."""
-    if config.vae is None:
-        assert config.pca is not None
-        return partial(pca.encode, pca.PcaBasis.load(config.pca))
-    vae = load_vae(config.vae, torch.bfloat16, torch.device("cpu"))
-    in_chunks(vae)
-
-    @torch.no_grad()
-    def encode(clips: UInt8[Tensor, "1 T H W 3"]) -> Float[Tensor, "1 L T2 H2 W2"]:
-        mean = vae.encode(to_pixels(clips).bfloat16()).mode().float()
-        return (mean - vae.config.shift_factor) * vae.config.scaling_factor
-
-    return encode
-
-
 def _write_shard(job: _Job) -> tuple[int, Entry]:
     torch.set_num_threads(1)
-    encode, text = _video_encoder(job.config), _load_text(job.config)
+    basis, text = pca.PcaBasis.load(job.config.pca), _load_text(job.config)
     samples = []
     for seed in job.seeds:
-        draw = np.random.default_rng([seed, 6])  # as the 2 and the 3
-        sample = world.coloured_scene if draw.random() < job.config.coloured else world.sample_scene
-        scene, bucket = sample(seed, "train"), world_bucket(job.config, seed)
+        is_coloured = np.random.default_rng([seed, 6]).random() < job.config.coloured  # the 6 keeps it apart from the other draws, as the 3
+        scene = (world.coloured_scene if is_coloured else world.sample_scene)(seed, "train")
+        bucket = world_bucket(job.config, seed)
         clip = torch.from_numpy(drawing.render(scene, bucket.height, bucket.width, bucket.num_frames))
-        words = np.random.default_rng([seed, 3])  # the 3 keeps them apart from the other draws
-        samples.append(Sample(encode(clip[None])[0], world.sometimes_with_unknown_words(scene.caption, words)))
+        words = np.random.default_rng([seed, 3])
+        samples.append(Sample(pca.encode(basis, clip[None])[0], world.sometimes_with_unknown_words(scene.caption, words)))
     return job.index, write_shard(job.path, samples, {}, text)
 
 

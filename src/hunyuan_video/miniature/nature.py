@@ -46,7 +46,7 @@ def _scene(rng: np.random.Generator, size: int, num_frames: int) -> UInt8[np.nda
         )
         frames = frames * (1 - moved[:, 3:]) + moved[:, :3]
     frames = F.avg_pool2d(frames, FINE)
-    light = 1 + rng.normal(0, 0.1) * torch.linspace(0, num_frames / 33, num_frames)
+    light = 1 + rng.normal(0, 0.1) * torch.arange(num_frames) / 33
     frames = (frames * light.view(-1, 1, 1, 1)).clamp(0, 255)
     return frames.permute(0, 2, 3, 1).round().to(torch.uint8).numpy()
 
