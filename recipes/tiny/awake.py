@@ -1,7 +1,7 @@
-"""The miniature's VAE, computing what it did, with an encoder that can learn: `python recipes/tiny/awake.py VAE OUT`.
+"""The miniature's VAE, computing what it did, with an encoder that can learn: `python recipes/tiny/awake.py VAE OUT`. Both are folders.
 
-Both are folders. `pca.build_encoder` writes a projection: constants pin the variance of the last GroupNorm, and most channels are zero. Trained as
-it is, the constants multiply every step of the convolution after them, so that latents are thrown about.
+`pca.build_encoder` writes a projection: constants pin the variance of the last GroupNorm, and most other channels are zero. Trained as that
+is, the constants multiply every step of the convolution after them, and latents are thrown about.
 """
 
 from __future__ import annotations
