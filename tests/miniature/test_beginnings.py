@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 
 from hunyuan_video import weights
 from hunyuan_video.apps.evaluate import first_frames, given_to
-from hunyuan_video.beginning import Beginning
 from hunyuan_video.config import Runtime
 from hunyuan_video.evaluation.metrics import psnr
 from hunyuan_video.miniature import beginnings, drawing, goals
@@ -77,18 +75,6 @@ def test_pictures_become_the_latent_frames_where_they_stand(pipe: HunyuanVideo):
     given = given_to(pipe, Asked("", 0, clip[:CONTINUED], clip[-1]))
     assert given.frames == (0, 1, 2, 8) and given.latents.shape == (1, 16, 4, 16, 16)
     assert torch.equal(given.latents[:, :, :3], pipe.encode(clip[:CONTINUED]))
-
-
-def test_a_video_holds_the_frames_that_it_is_made_around(pipe: HunyuanVideo):
-    shape = pipe.vae.config.latent_shape(9, 32, 32)
-    latents = torch.randn(*shape[:2], 2, *shape[3:], generator=torch.Generator().manual_seed(0))
-    given = Beginning.of(latents, pipe.transformer.config, (0, 2))
-    *_, last = pipe.steps("a cat", num_frames=9, height=32, width=32, num_steps=2, seed=0, given=given)
-    assert last.latents is not None and torch.equal(last.latents[:, :, [0, 2]], latents)
-    with pytest.raises(ValueError, match="they must be some, each once, of 0 to 2"):
-        next(pipe.steps("a cat", num_frames=9, height=32, width=32, given=replace(given, frames=(0, 3))))
-    with pytest.raises(ValueError, match=r"given frames have shape \[1, 16, 2, 4, 4\]"):
-        next(pipe.steps("a cat", num_frames=9, height=64, width=64, given=given))
 
 
 def result(colours: tuple[int, int] = (45, 50), subject: int = 96, last: float = 25.0, psnr: float = 30.1) -> dict:
