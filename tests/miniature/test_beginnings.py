@@ -14,7 +14,7 @@ from hunyuan_video.apps.evaluate import first_frames, given_to
 from hunyuan_video.config import Runtime
 from hunyuan_video.evaluation.metrics import psnr
 from hunyuan_video.miniature import beginnings, drawing, goals
-from hunyuan_video.miniature.beginnings import CONTINUED, GIVEN_SEED, Asked, Begun
+from hunyuan_video.miniature.beginnings import CONTINUED, GIVEN_SEED, NOTHING_SAID, Asked, Begun
 from hunyuan_video.miniature.judge import Score, Words, words_of
 from hunyuan_video.miniature.questions import questions
 from hunyuan_video.pipeline import HunyuanVideo
@@ -44,7 +44,7 @@ class Reader:
 def test_who_goes_on_as_the_world_does_keeps_everything(kind: beginnings.Kind):
     found = beginnings.evaluate(perfect, Reader(), kind, 3, SIZE)
     assert found.subject == Score(3, 3) and found.psnr_given == 100
-    assert (found.motion is None) == (kind == "picture without words")
+    assert (found.motion is None) == (kind == "picture, no description")
     assert found.psnr_last == (100 if kind == "first and last" else None)
 
 
@@ -62,7 +62,7 @@ def test_what_is_given_is_of_the_scene():
     assert all(np.array_equal(asked.first, clip[: len(asked.first)]) for asked in given.values())
     last = given["first and last"].last
     assert last is not None and np.array_equal(last, clip[-1])
-    assert given["picture without words"].prompt == "" and given["picture"].prompt == scene.caption
+    assert given["picture, no description"].prompt == NOTHING_SAID and given["picture"].prompt == scene.caption
 
 
 @pytest.fixture(scope="module")

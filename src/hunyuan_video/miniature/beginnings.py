@@ -21,9 +21,10 @@ from hunyuan_video.miniature.world import Scene
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["picture", "picture without words", "first and last", "continued"]
-KINDS: tuple[Kind, ...] = ("picture", "picture without words", "first and last", "continued")
+Kind = Literal["picture", "picture, no description", "first and last", "continued"]
+KINDS: tuple[Kind, ...] = ("picture", "picture, no description", "first and last", "continued")
 CONTINUED = 9  # frames of the clip that is continued: three latent ones
+NOTHING_SAID = "a video"  # no words of the world: what is kept is kept for the picture's sake
 GIVEN_SEED = 2**20  # beside the seeds of other questions
 
 
@@ -54,7 +55,7 @@ class Begun:
 def asked_for(kind: Kind, scene: Scene, num_frames: int, height: int, width: int) -> tuple[Asked, Frames]:
     """What is asked for of a scene, and the rendered clip that it comes from."""
     clip = drawing.render(scene, height, width, num_frames)
-    prompt = "" if kind == "picture without words" else scene.caption
+    prompt = NOTHING_SAID if kind == "picture, no description" else scene.caption
     first = clip[: CONTINUED if kind == "continued" else 1]
     return Asked(prompt, scene.seed, first, clip[-1] if kind == "first and last" else None), clip
 
@@ -74,7 +75,7 @@ def evaluate(begin: Begin, judge: Judge, kind: Kind, num_clips: int, size: tuple
             of_last.append(min(psnr(made[-1:], clip[-1:]), 100.0))
         if not subject[-1]:
             log.info("%s: of %r the judge sees %s", kind, scene.caption, seen)
-    has_words = kind != "picture without words"
+    has_words = kind != "picture, no description"
     return Begun(
         kind,
         Score(sum(subject), num_clips),
