@@ -100,7 +100,7 @@ def draw(config: TransformerConfig, device: torch.device, batch: MicroBatch, dty
     mask = torch.ones(samples, text_tokens, device=device, dtype=torch.bool)
     mask[0, -1] = samples == 1
     pooled, sigma = torch.randn(samples, config.pooled_dim, device=device, dtype=dtype), torch.rand(samples, device=device)
-    return Noisy(x, sigma, TextFeatures(states, mask, pooled), sigma.to(dtype), 0), velocity
+    return Noisy(x, sigma, TextFeatures(states, mask, pooled), sigma.to(dtype), ()), velocity
 
 
 def measure(device: torch.device) -> None:

@@ -103,12 +103,13 @@ def measure_pieces(part: Part, tokens: int) -> None:
     x, y, wide = draw(1, tokens, width), draw(1, tokens, width), draw(tokens, 4 * width)
     shift, scale, gate = draw(1, 1, 3 * width).chunk(3, dim=-1)
     keys, weight = draw(1, tokens, 7 * width)[..., width : 2 * width].unflatten(-1, (heads, -1)), draw(width // heads)
+    turned = torch.empty_like(keys)
     half = torch.rand(tokens, 1, width // heads // 2, device=part.device)
 
     def calls(modulate: Any, norm_rope: Any, add_gated: Any, gelu: Any) -> dict[str, Callable[[], object]]:
         return {
             "modulate": lambda: modulate(x, shift, scale),
-            "norm and rope": lambda: norm_rope(keys, weight, Rope(half, half)),
+            "norm and rope": lambda: norm_rope(keys, weight, Rope(half, half), turned),
             "gated sum": lambda: add_gated(x, gate, y),
             "GELU to 8 bits": lambda: gelu(wide),
         }

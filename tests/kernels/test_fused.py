@@ -6,29 +6,61 @@ import pytest
 import torch
 
 from hunyuan_video.kernels import fused, kept, measured, pieces
-from hunyuan_video.kernels.fused import Layers, candidates, fastest_pieces
+from hunyuan_video.kernels.fused import Layers, fastest_pieces
 from hunyuan_video.kernels.pieces import Pieces
 
 CPU = torch.device("cpu")
 SIZES = (16, 2, 64, 8, torch.float32, CPU)
-OTHER = Pieces(linear=lambda layer, x: pieces.linear(layer, x))
+PRODUCTS, PASSES = ("linear", "linear_gelu"), ("modulate", "norm_rope", "add_gated")
+
+
+def same(name: str, wrong: bool = False) -> Pieces:
+    """PyTorch's, with one piece that is another object, and may compute something else."""
+
+    def other(*given: torch.Tensor) -> torch.Tensor | None:
+        made = getattr(pieces, name)(*given)
+        changed = given[0] if name == "add_gated" else given[-1] if name == "norm_rope" else made
+        changed.mul_(2 if wrong else 1)
+        return made
+
+    return Pieces()._replace(**{name: other})
+
+
+def give(monkeypatch, name: str, other: Pieces) -> None:
+    """Let this be the only other way to compute a piece."""
+    ways = {"PyTorch": Pieces, "other": lambda: other}
+    monkeypatch.setattr(fused, "products" if name in PRODUCTS else "passes", lambda _device: ways)
 
 
 @pytest.fixture(autouse=True)
 def measured_anew(monkeypatch):
     monkeypatch.setattr(kept, "recall", lambda _question: None)
     monkeypatch.setattr(kept, "keep", lambda _question, _seconds: None)
-    monkeypatch.setattr(fused, "candidates", lambda _device: {"PyTorch": Pieces(), "other": OTHER})
     monkeypatch.setattr(measured, "_fastest", {})
+    for name in ("products", "passes"):
+        monkeypatch.setattr(fused, name, lambda _device: fused.TORCH)
 
 
-@pytest.mark.parametrize(("torchs", "others", "expected"), [(1.0, 0.5, OTHER), (0.5, 1.0, Pieces()), (1.0, 0.98, Pieces())])
-def test_what_was_faster_on_this_machine_is_taken_and_a_tie_is_pytorchs(monkeypatch, torchs, others, expected):
+@pytest.mark.parametrize(("torchs", "others", "taken"), [(1.0, 0.5, True), (0.5, 1.0, False), (1.0, 0.98, False)])
+@pytest.mark.parametrize("name", Pieces._fields)
+def test_what_was_faster_on_this_machine_is_taken_and_a_tie_is_pytorchs(monkeypatch, name, torchs, others, taken):
+    other = same(name)
+    give(monkeypatch, name, other)
     monkeypatch.setattr(kept, "recall", lambda _question: {"PyTorch": torchs, "other": others})
-    assert fastest_pieces(*SIZES) == expected
+    assert fastest_pieces(*SIZES) == (other if taken else Pieces())
+
+
+def test_products_and_passes_are_chosen_apart(monkeypatch):
+    give(monkeypatch, "linear", same("linear"))
+    give(monkeypatch, "modulate", same("modulate"))
+    fast = {"products": "other", "passes": "PyTorch"}
+    monkeypatch.setattr(kept, "recall", lambda asked: {way: 1.0 + (way != fast[asked["what"]]) for way in ("PyTorch", "other")})
+    chosen = fastest_pieces(*SIZES)
+    assert chosen.linear is not pieces.linear and chosen.modulate is pieces.modulate
 
 
 def test_it_is_measured_once(monkeypatch):
+    give(monkeypatch, "linear", same("linear"))
     stored = []
     monkeypatch.setattr(kept, "keep", lambda _question, seconds: stored.append(seconds))
     for _ in range(2):
@@ -44,10 +76,8 @@ def fail(*_: object) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", Pieces._fields)
 def test_pieces_that_fail_or_compute_something_else_are_not_taken(monkeypatch, name):
-    for broken in (fail, lambda *given: None if name == "add_gated" else 2 * getattr(pieces, name)(*given)):
-        monkeypatch.setattr(
-            fused, "candidates", lambda _device, broken=broken: {"PyTorch": Pieces(), "other": Pieces()._replace(**{name: broken})}
-        )
+    for broken in (Pieces()._replace(**{name: fail}), same(name, wrong=True)):
+        give(monkeypatch, name, broken)
         monkeypatch.setattr(measured, "_fastest", {})
         stored = []
         monkeypatch.setattr(kept, "keep", lambda _question, seconds, stored=stored: stored.append(seconds))
@@ -56,17 +86,26 @@ def test_pieces_that_fail_or_compute_something_else_are_not_taken(monkeypatch, n
 
 
 def test_what_an_older_version_has_kept_is_measured_anew(monkeypatch):
+    other = same("linear")
+    give(monkeypatch, "linear", other)
     monkeypatch.setattr(kept, "recall", lambda _question: {"PyTorch": 1.0, "gone": 0.1})
-    assert fastest_pieces(*SIZES) in (Pieces(), OTHER)
+    stored = []
+    monkeypatch.setattr(kept, "keep", lambda _question, seconds: stored.append(seconds))
+    fastest_pieces(*SIZES)
+    assert set(stored[0]) == {"PyTorch", "other"}
 
 
-def test_on_a_cpu_all_candidates_compute_the_same():
+@pytest.mark.parametrize(("name", "run"), [("products", Layers.products), ("passes", Layers.passes)])
+def test_on_a_cpu_all_ways_compute_the_same(monkeypatch, name, run):
+    monkeypatch.undo()
     layers = Layers(*SIZES)
-    for way in candidates(CPU).values():
-        torch.testing.assert_close(layers.run(way), layers.run(Pieces()))
+    for way in getattr(fused, name)(CPU).values():
+        if (made := way()) is not None:
+            torch.testing.assert_close(run(layers, made), run(layers, Pieces()), atol=1e-5, rtol=1e-5)
 
 
 def test_they_are_measured_anew_after_an_update(monkeypatch):
+    give(monkeypatch, "linear", same("linear"))
     asked = []
     monkeypatch.setattr(kept, "recall", lambda question: asked.append(question))
     for version in ("1", "2"):
@@ -77,8 +116,7 @@ def test_they_are_measured_anew_after_an_update(monkeypatch):
 
 def test_on_a_cpu_few_tokens_are_measured(monkeypatch):
     seen = []
-    of_size = lambda layer, x: seen.append(x.shape[1]) or pieces.linear(layer, x)  # noqa: E731
-    monkeypatch.setattr(fused, "candidates", lambda _device: {"PyTorch": Pieces(), "other": Pieces(linear=of_size)})
+    give(monkeypatch, "linear", Pieces(linear=lambda layer, x: seen.append(x.shape[1]) or pieces.linear(layer, x)))
     fastest_pieces(16, 2, 64, 4096, torch.float32, CPU)
     assert set(seen) == {fused.CPU_TOKENS}
 

@@ -19,8 +19,8 @@ from measure import deviation
 from hunyuan_video.assembly import check
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import choice, measured, table
-from hunyuan_video.kernels.native import build, paths
+from hunyuan_video.kernels import choice, fused, kept, measured, pieces, table
+from hunyuan_video.kernels.native import build, norm_rope, paths
 from hunyuan_video.kernels.native.build import NotBuiltError
 from hunyuan_video.models.attention import AttentionFn, sdpa
 
@@ -184,10 +184,10 @@ def nothing_built(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "_loaded", {})
     monkeypatch.setattr(measured, "_fastest", {})
     monkeypatch.setattr(measured, "_said", set())
-    for cached in (paths.load, paths._has):
+    for cached in (paths.load, paths.require, norm_rope.load):
         cached.cache_clear()
     yield tmp_path
-    for cached in (paths.load, paths._has):
+    for cached in (paths.load, paths.require, norm_rope.load):
         cached.cache_clear()
 
 
@@ -201,6 +201,15 @@ def test_without_a_compiler_attention_is_another_kernels_and_one_line_says_so(no
     assert choice.fastest(2, 16, 64, torch.float32, CPU) in ("sdpa", "chunked")
     lines = [record.message for record in caplog.records if "native" in record.message and "Without" in record.message]
     assert lines == [f"Without native attention: {NO_COMPILER}."]
+
+
+def test_without_a_compiler_norms_are_pytorchs_and_one_line_says_so(no_compiler, monkeypatch, caplog):
+    monkeypatch.setattr(kept, "recall", lambda _question: None)
+    monkeypatch.setattr(kept, "keep", lambda _question, _seconds: None)
+    caplog.set_level(logging.INFO)
+    assert fused.fastest_pieces(16, 2, 64, 8, torch.float32, CPU).norm_rope is pieces.norm_rope
+    lines = [record.message for record in caplog.records if "Without" in record.message]
+    assert lines == [f"Without native norms and rotations: {NO_COMPILER}."]
 
 
 @pytest.mark.parametrize("name", ["native", "native-avx2"])
@@ -244,7 +253,7 @@ def test_a_damaged_library_is_compiled_anew(nothing_built):
 
 
 def test_the_sources_are_installed():
-    assert {path.stem for path in build.SOURCES.glob("*.cpp")} == {"cpu", *paths.PATHS}
+    assert {path.stem for path in build.SOURCES.glob("*.cpp")} == {"cpu", "norm_rope", *paths.PATHS}
 
 
 def test_a_processor_of_another_kind_has_none(nothing_built, monkeypatch):

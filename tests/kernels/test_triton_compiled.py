@@ -37,7 +37,7 @@ def launch_all(capability: int) -> None:
     half = empty(TOKENS, 1, DIM // 2, dtype=torch.float32)
 
     pieces.modulate(x, shift, scale)
-    pieces.norm_rope(q, empty(DIM), Rope(half, half))
+    pieces.norm_rope(q, empty(DIM), Rope(half, half), empty(1, TOKENS, HEADS, DIM))
     pieces.add_gated(x, gate, x)
     if has_fp8:
         pieces.round_tokens(empty(TOKENS, 4 * width), gelu=True)

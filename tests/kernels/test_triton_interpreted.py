@@ -28,7 +28,7 @@ def test_layer_norm_and_modulation_equal_pytorchs(computed):
     assert max(computed["modulate"]) < 2e-6
 
 
-def test_rms_norm_and_rotation_equal_pytorchs_bit_for_bit_and_lie_side_by_side(computed):
+def test_rms_norm_and_rotation_equal_pytorchs_bit_for_bit_and_touch_nothing_else(computed):
     assert computed["norm_rope"] == [True, True]
 
 

@@ -1,47 +1,80 @@
-"""Which pieces of a block are the fastest where it works: PyTorch's, or those that do more in one pass. Measured once on a machine."""
+"""Which pieces of a block are the fastest where it works: PyTorch's, or those that do more in one pass. Measured once on a machine: the
+products of its layers, and what passes over the tokens beside them."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
 from hunyuan_video.kernels import kept, measured, onednn, pieces, triton
+from hunyuan_video.kernels.native import build, norm_rope
 from hunyuan_video.kernels.pieces import Dense, Pieces
 from hunyuan_video.models.rope import Rope
 
 CPU_TOKENS = 256  # with more, a large model's block would take seconds a round
+Ways = Mapping[str, Callable[[], Pieces | None]]  # by name, PyTorch's own first; None: it is missing here
+TORCH: Ways = {"PyTorch": Pieces}
 
 
-def candidates(device: torch.device) -> dict[str, Pieces]:
-    """By name, PyTorch's own first."""
-    found = {"PyTorch": Pieces()}
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
-        found["oneDNN"] = onednn.PIECES
-    if triton.works(device):
-        from hunyuan_video.kernels.triton.pieces import FUSED  # which needs Triton
+def products(device: torch.device) -> Ways:
+    """Those that differ in how a layer multiplies."""
+    return {"PyTorch": Pieces, "oneDNN": lambda: onednn.PIECES} if _is_cpu(device) and torch.backends.mkldnn.is_available() else TORCH
 
-        found["Triton"] = FUSED
-    return found
+
+def passes(device: torch.device) -> Ways:
+    """Those that differ in how norms, rotations and gates pass over the tokens."""
+    if _is_cpu(device):
+        return {"PyTorch": Pieces, "native": _native}
+    return {"PyTorch": Pieces, "Triton": _triton} if triton.works(device) else TORCH
 
 
 def fastest_pieces(hidden_size: int, heads: int, mlp_dim: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Pieces:
     """Those that take so many tokens at a time through a block's layers the fastest."""
-    ways = candidates(device)
-    if len(ways) == 1:
-        return ways["PyTorch"]
-    tokens = min(tokens, CPU_TOKENS) if device.type == "cpu" else tokens
+    tokens = min(tokens, CPU_TOKENS) if _is_cpu(device) else tokens
     question: kept.Question = {"dtype": str(dtype), "block": f"{hidden_size} in {heads} x {mlp_dim}", "tokens": tokens}
+    layers = partial(Layers, hidden_size, heads, mlp_dim, tokens, dtype, device)
+    multiplied = _fastest("products", question, products(device), lambda: layers().products, device)
+    passed = _fastest("passes", question, passes(device), lambda: layers().passes, device)
+    return passed._replace(linear=multiplied.linear, linear_gelu=multiplied.linear_gelu)
+
+
+def _fastest(
+    what: str, question: kept.Question, ways: Ways, runs: Callable[[], Callable[[Pieces], Tensor]], device: torch.device
+) -> Pieces:
+    if len(ways) == 1:
+        return Pieces()
 
     def trial() -> measured.Trial:
-        layers = Layers(hidden_size, heads, mlp_dim, tokens, dtype, device)
-        return measured.Trial(layers.run, layers.run(ways["PyTorch"]))
+        run = runs()
+        return measured.Trial(run, run(Pieces()))
 
-    name = measured.fastest("pieces", question, {name: _version(name) for name in ways}, ways.get, trial, device)
-    return ways[name or "PyTorch"]
+    versions = {name: _version(name) for name in ways}
+    name = measured.fastest(what, question, versions, lambda name: ways[name](), trial, device)
+    return (name and ways[name]()) or Pieces()
+
+
+def _is_cpu(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+def _native() -> Pieces | None:
+    try:
+        return norm_rope.load()
+    except build.NotBuiltError as error:
+        measured.say(f"Without native norms and rotations: {error}")
+        return None
+
+
+def _triton() -> Pieces:
+    from hunyuan_video.kernels.triton.pieces import FUSED  # which needs Triton
+
+    return FUSED
 
 
 def _version(name: str) -> str:
@@ -50,6 +83,8 @@ def _version(name: str) -> str:
         from hunyuan_video.kernels.triton import pieces as of_triton  # which needs Triton
 
         return f"{version('triton')} {_digest(inspect.getsource(of_triton))}"
+    if name == "native":
+        return build.digest()
     return _digest(inspect.getsource(onednn if name == "oneDNN" else pieces))
 
 
@@ -68,15 +103,21 @@ class Layers:
 
         dim = hidden_size // heads
         self.x, self.shift, self.scale, self.gate = normal(1, tokens, hidden_size), *normal(3, 1, 1, hidden_size)
-        self.qk, self.weight = normal(1, tokens, heads, dim), normal(dim)
+        self.qk, self.weight = normal(2, 1, tokens, heads, dim), normal(dim)
         self.rope = Rope(*torch.randn(2, tokens, 1, dim // 2, generator=draw, device=device))
         self.fc1 = Dense(normal(mlp_dim, hidden_size) / hidden_size**0.5, None)
         self.fc2 = Dense(normal(hidden_size, mlp_dim) / mlp_dim**0.5, None)
 
     @torch.no_grad()
-    def run(self, way: Pieces) -> Tensor:
-        """One layer's work; what comes out holds what every piece made."""
-        x = self.x.clone()
-        way.add_gated(x, self.gate, way.linear(self.fc2, way.linear_gelu(self.fc1, way.modulate(x, self.shift, self.scale))))
-        turned = [way.norm_rope(self.qk, self.weight, self.rope) for _ in range(2)]
-        return torch.cat([x, *(each.flatten(2) for each in turned)], dim=-1)
+    def products(self, way: Pieces) -> Tensor:
+        """Those of an MLP."""
+        return way.linear(self.fc2, way.linear_gelu(self.fc1, self.x))
+
+    @torch.no_grad()
+    def passes(self, way: Pieces) -> Tensor:
+        """What came of queries and keys, norms and gates."""
+        x, turned = self.x.clone(), torch.empty_like(self.qk)
+        way.add_gated(x, self.gate, way.modulate(x, self.shift, self.scale))
+        for given, out in zip(self.qk, turned, strict=True):
+            way.norm_rope(given, self.weight, self.rope, out)
+        return torch.cat([x, *turned.flatten(3)], dim=-1)

@@ -35,10 +35,11 @@ def modulate(x: Float[Tensor, "B S D"], shift: Float[Tensor, "B R D"], scale: Fl
     return F.layer_norm(x, (x.shape[-1],), eps=1e-6).mul_(1 + scale).add_(shift)
 
 
-def norm_rope(x: Float[Tensor, "B S H K"], weight: Float[Tensor, " K"], rope: Rope | None) -> Float[Tensor, "B S H K"]:
-    """RMSNorm of each head's features, in float32; cast back, times the weight; then rotated, where there are positions."""
+def norm_rope(x: Float[Tensor, "B S H K"], weight: Float[Tensor, " K"], rope: Rope | None, out: Float[Tensor, "B S H K"]) -> None:
+    """RMSNorm of each head's features, in float32; cast back, times the weight; then rotated, where there are positions. Into `out`, where
+    attention reads it."""
     x = F.rms_norm(x.float(), (x.shape[-1],), eps=1e-6).type_as(x) * weight
-    return x if rope is None else apply_rope(x, rope)
+    out.copy_(x if rope is None else apply_rope(x, rope))
 
 
 def add_gated(x: Float[Tensor, "B S D"], gate: Float[Tensor, "B R D"], y: Float[Tensor, "B S D"]) -> None:
@@ -69,7 +70,7 @@ class Pieces(NamedTuple):
     """How a device computes them; each as the function of its name here, but for rounding."""
 
     modulate: Callable[[Tensor, Tensor, Tensor], Tensor] = modulate
-    norm_rope: Callable[[Tensor, Tensor, Rope | None], Tensor] = norm_rope
+    norm_rope: Callable[[Tensor, Tensor, Rope | None, Tensor], None] = norm_rope
     add_gated: Callable[[Tensor, Tensor, Tensor], None] = add_gated
     linear: Callable[[Apply, Tensor], Tensor] = linear
     linear_gelu: Callable[[Apply, Tensor], Tensor] = linear_gelu

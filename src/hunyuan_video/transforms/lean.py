@@ -139,8 +139,8 @@ def project(
         layer, (shift, scale, *_) = prepared(qkv, x.dtype, rows), stream.modulation
         for chunk, place, rope in stream.chunks():
             made = pieces.linear(layer, pieces.modulate(chunk, shift, scale)).unflatten(-1, (3, len(group), dim))
-            q[:, place] = pieces.norm_rope(made[:, :, 0], q_norm, rope)
-            k[:, place] = pieces.norm_rope(made[:, :, 1], k_norm, rope)
+            pieces.norm_rope(made[:, :, 0], q_norm, rope, q[:, place])
+            pieces.norm_rope(made[:, :, 1], k_norm, rope, k[:, place])
             v[:, place] = made[:, :, 2]
     return q, k, v
 

@@ -14,7 +14,6 @@
 // keys as panels [keys words, PANEL features]. What is beyond the last key or feature is zero.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -23,11 +22,10 @@
 #include <memory>
 #include <utility>
 
-#define INLINE inline __attribute__((always_inline))
+#include "numbers.h"
+#include "parallel.h"
 
-using word = uint32_t;
-using bfloat16 = uint16_t;
-using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);  // OpenMP's GOMP_parallel: calls a function in so many threads
+#define INLINE inline __attribute__((always_inline))
 
 // As the class of this name in native.py. Strides are in values, of a batch, a token and a head; the features of a head lie together.
 struct Call {
@@ -103,18 +101,9 @@ void to_words(const bfloat16* from, int64_t count, word* to, int64_t words) {
     }
 }
 
-inline void store(float* to, const float* from, float factor, int64_t count) {
-    for (int64_t i = 0; i < count; i++) to[i] = from[i] * factor;
-}
-
-inline void store(bfloat16* to, const float* from, float factor, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        float value = from[i] * factor;
-        word bits;
-        std::memcpy(&bits, &value, 4);
-        word rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        to[i] = bfloat16(value != value ? 0x7fc0 : rounded);
-    }
+template <class T>
+void store(T* to, const float* from, float factor, int64_t count) {
+    for (int64_t i = 0; i < count; i++) narrow(from[i] * factor, to + i);
 }
 
 template <class Isa, class In>
@@ -177,11 +166,11 @@ class Flash {
             const int64_t count = std::min(heads, all - first);
             auto keys_of = [&](int64_t head) { return packed + 2 * (head - first) * of_head; };
             auto scratch_of = [&](int64_t thread) { return Scratch(scratch + thread * of_thread, room, width); };
-            in_parallel(count * key_blocks, [&](int64_t thread, int64_t item) {
+            run_each(count * key_blocks, [&](int64_t thread, int64_t item) {
                 const int64_t head = first + item / key_blocks;
                 pack(head, item % key_blocks * span, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
             });
-            in_parallel(count * query_blocks, [&](int64_t thread, int64_t item) {
+            run_each(count * query_blocks, [&](int64_t thread, int64_t item) {
                 const int64_t head = first + item / query_blocks;
                 attend(head, item % query_blocks * rows, keys_of(head), keys_of(head) + of_head, scratch_of(thread));
             });
@@ -198,24 +187,9 @@ class Flash {
 
     int64_t blocks() const { return many(call.queries, rows); }
 
-    // Calls body(thread, item) for each item; a thread that is done takes the next one.
     template <class Body>
-    void in_parallel(int64_t items, Body body) const {
-        struct Work {
-            int64_t items;
-            Body& body;
-            std::atomic<int64_t> threads{0}, next{0};
-        } work{items, body};
-        auto run = [](void* data) {
-            auto& work = *static_cast<Work*>(data);
-            [[maybe_unused]] typename Isa::Thread working;
-            const int64_t thread = work.threads++;
-            for (int64_t item; (item = work.next++) < work.items;) work.body(thread, item);
-        };
-        if (call.threads > 1)
-            call.parallel(run, &work, unsigned(call.threads), 0);
-        else
-            run(&work);
+    void run_each(int64_t items, Body body) const {
+        in_parallel<typename Isa::Thread>(call.parallel, call.threads, items, body);
     }
 
     const In* row(const void* of, const int64_t (&stride)[3], int64_t head, int64_t token) const {

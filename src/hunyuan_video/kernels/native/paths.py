@@ -35,7 +35,7 @@ PATHS = {
     "amx": Path((*_AVX512_BF16, "-mamx-tile", "-mamx-bf16"), (torch.bfloat16,)),
 }
 
-_Strides = ctypes.c_int64 * 3
+Strides = ctypes.c_int64 * 3  # of a batch, a token and a head
 
 
 class Call(ctypes.Structure):
@@ -44,7 +44,7 @@ class Call(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out")),
         *((name, ctypes.c_int64) for name in ("batch", "queries", "keys", "heads", "dim")),
-        *((name, _Strides) for name in ("q_stride", "k_stride", "v_stride", "out_stride")),
+        *((name, Strides) for name in ("q_stride", "k_stride", "v_stride", "out_stride")),
         ("parallel", ctypes.c_void_p),
         ("threads", ctypes.c_int32),
         ("scale", ctypes.c_float),
@@ -61,8 +61,7 @@ def load(name: str) -> AttentionFn:
         NotBuiltError: this CPU does not have its instructions, or it cannot be compiled.
     """
     path = PATHS[name]
-    if not _has(name):
-        raise NotBuiltError(f"this CPU does not have the instructions of native-{name}.")
+    require(name)
     built = opened(name, path.flags)
     return Native(name, {dtype: built[f"attend_{str(dtype).removeprefix('torch.')}"] for dtype in path.dtypes})
 
@@ -105,14 +104,12 @@ def _attend(
     if q.numel() == 0 or k.numel() == 0:
         return sdpa(q, k, v, None)
     out = torch.empty(q.shape, dtype=q.dtype)
-    parallel = _parallel()
     seen = () if lists is None else tuple(x.contiguous() for x in lists[:2])
     call = Call(
         *(x.data_ptr() for x in (q, k, v, out)),
         *(q.shape[0], q.shape[1], k.shape[1], q.shape[2], q.shape[3]),
-        *(_Strides(*x.stride()[:3]) for x in (q, k, v, out)),
-        parallel,
-        1 if parallel is None else torch.get_num_threads(),
+        *(Strides(*x.stride()[:3]) for x in (q, k, v, out)),
+        *threads(),
         q.shape[-1] ** -0.5,
         *(x.data_ptr() for x in seen),
         *(() if lists is None else (len(lists.counts), lists.indices.shape[2], lists.query_block, lists.key_block)),
@@ -123,10 +120,18 @@ def _attend(
 
 
 @cache
-def _has(name: str) -> bool:
+def require(name: str) -> None:
+    """Raises a NotBuiltError if this CPU does not have a path's instructions."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         raise NotBuiltError(f"the native kernels are written for x86-64, and this CPU is {platform.machine()}.")
-    return opened("cpu").has(name.encode()) == 1
+    if opened("cpu").has(name.encode()) != 1:
+        raise NotBuiltError(f"this CPU does not have the instructions of native-{name}.")
+
+
+def threads() -> tuple[int | None, int]:
+    """What a call needs to know to start PyTorch's threads, and how many."""
+    parallel = _parallel()
+    return parallel, 1 if parallel is None else torch.get_num_threads()
 
 
 @cache

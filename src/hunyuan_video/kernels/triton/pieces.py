@@ -43,7 +43,7 @@ def modulate_token(
 @kernel
 @no_type_check
 def norm_rope_token(
-    x, weight, cos, sin, out, x_batch, x_token, x_head, out_batch, out_token, heads,
+    x, weight, cos, sin, out, x_batch, x_token, x_head, out_batch, out_token, out_head, heads,
     EPS: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, ROTATE: tl.constexpr,
 ):  # fmt: skip
     token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
@@ -58,7 +58,7 @@ def norm_rope_token(
         pair = token * (DIM // 2) + tl.arange(0, DIM // 2)[None, :]
         c, s = tl.load(cos + pair), tl.load(sin + pair)
         numbers = tl.reshape(tl.join(even * c - odd * s, odd * c + even * s), [HEADS, DIM]).to(kind)
-    tl.store(out + batch * out_batch + token * out_token + head * DIM + feature, numbers, there)
+    tl.store(out + batch * out_batch + token * out_token + head * out_head + feature, numbers, there)
 
 
 @kernel
@@ -103,18 +103,16 @@ def modulate(x: Float[Tensor, "B S D"], shift: Float[Tensor, "B R D"], scale: Fl
     return out
 
 
-def norm_rope(x: Float[Tensor, "B S H K"], weight: Float[Tensor, " K"], rope: Rope | None) -> Float[Tensor, "B S H K"]:
+def norm_rope(x: Float[Tensor, "B S H K"], weight: Float[Tensor, " K"], rope: Rope | None, out: Float[Tensor, "B S H K"]) -> None:
     """RMSNorm of each head's features, in float32; cast back, times the weight; then rotated, where there are positions. `x` may be a part
-    of a projection to queries, keys and values; what is returned is contiguous."""
+    of a projection to queries, keys and values, and `out` a part of all tokens' queries or keys."""
     x = _side_by_side(x)
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     batches, tokens, heads, dim = x.shape
     cos, sin = (weight, weight) if rope is None else (rope.cos.contiguous(), rope.sin.contiguous())
     norm_rope_token[tokens, batches](
-        x, weight, cos, sin, out, *x.stride()[:3], *out.stride()[:2], heads,
+        x, weight, cos, sin, out, *x.stride()[:3], *out.stride()[:3], heads,
         EPS, triton.next_power_of_2(heads), dim, rope is not None, num_warps=4,
     )  # fmt: skip
-    return out
 
 
 def add_gated(x: Float[Tensor, "B S D"], gate: Float[Tensor, "B R D"], y: Float[Tensor, "B S D"]) -> None:
