@@ -11,7 +11,7 @@ export OMP_NUM_THREADS=1
 # The transformer, on latents as they are.
 [ -f "$runs/pca.safetensors" ] || python "$here/basis.py" "$tiny/hunyuan-video-t2v-720p/vae" "$runs/pca.safetensors"
 buckets=(--buckets 1x128x128 33x128x128 17x128x128 33x96x96 33x96x128 33x128x96 --shares 0.6 0.3 0.025 0.025 0.025 0.025)
-cache=(--pca "$runs/pca.safetensors" --text "$tiny" "${buckets[@]}" --coloured 0.15 --workers 1 --shard-size 500)
+cache=(--pca "$runs/pca.safetensors" --text "$tiny" "${buckets[@]}" --coloured 0.15 --vague 0.12 --workers 1 --shard-size 500)
 hunyuan-video train cache --out "$runs/cache-2-held-out" "${cache[@]}" --seed 4000000 --num-clips 150
 hunyuan-video train cache --out "$runs/cache-2" "${cache[@]}" --seed 3000000 --num-clips 16000
 [ -f "$runs/unguided.safetensors" ] ||

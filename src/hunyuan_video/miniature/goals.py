@@ -44,8 +44,8 @@ def of(result: Result, before: Result | None = None) -> list[Goal]:
         right, total = (sum(score[name] for score in colours) for name in ("right", "total"))
         goals.append(Goal("colours, %", 90.0, 100 * right / total))
     for each in result.get("beginnings", []):
-        if each["kind"] == "picture":
-            goals.append(Goal("subject of a given picture kept, %", 95.0, _percent(each["subject"])))
+        if each["kind"].startswith("picture"):
+            goals.append(Goal(f"subject kept from a given {each['kind']}, %", 95.0, _percent(each["subject"])))
         if each["psnr_last"] is not None:
             goals.append(Goal("given last picture reached, dB", 24.0, each["psnr_last"]))
     if before is not None:
