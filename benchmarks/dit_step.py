@@ -22,9 +22,8 @@ from hunyuan_video.assembly import Models, assemble
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.cost import Step
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import table
+from hunyuan_video.kernels import fused, table
 from hunyuan_video.kernels.choice import fastest, use_attention
-from hunyuan_video.kernels.fused import fastest_pieces
 from hunyuan_video.kernels.measured import measure
 from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
@@ -58,9 +57,10 @@ def stepping(name: str, grid: Grid, dtype: torch.dtype, device: torch.device) ->
     sequence = tokens_of(grid) + REAL_TOKENS
     chosen = fastest(MID.num_heads, MID.head_dim, sequence, dtype, device) if name == "ours" else best_of_torch(sequence, dtype, device)
     use_attention(ours, table.load(chosen))
-    use_pieces(
-        ours, fastest_pieces(MID.hidden_size, MID.num_heads, int(MID.hidden_size * MID.mlp_ratio), chunk_size(device), dtype, device)
-    )
+    ops = fused.fastest(MID.hidden_size, MID.num_heads, int(MID.hidden_size * MID.mlp_ratio), chunk_size(device), dtype, device)
+    if name == "plain":
+        ops = "onednn" if "onednn" in ops else "pytorch"  # which PyTorch has with it
+    use_pieces(ours, fused.load(ops, device))
     prepare = ahead(ours, [t], (), lambda _: nullcontext()).__enter__()  # for good: the model is this step's alone
     condition = prepare(0, states, mask, pooled, guidance)
     return lambda: ours(x, t, condition)

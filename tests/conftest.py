@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from measure import randomize
 from safetensors.torch import load_file
 
+from hunyuan_video.config import Conditioning
 from hunyuan_video.models import timestep
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
@@ -157,6 +158,20 @@ def official_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import save_official_tree
 
     return save_official_tree(tmp_path_factory.mktemp("official") / "ckpts")
+
+
+@pytest.fixture(scope="session")
+def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The same of the image-to-video model: told of its picture in either way, with or without embedded guidance."""
+    from tiny_checkpoint import save_official_i2v_tree
+
+    folder = tmp_path_factory.mktemp("i2v")
+
+    def tree(told: Conditioning = "first_frame", guided: bool = True) -> Path:
+        root = folder / f"{told}-{guided}" / "ckpts"
+        return root if root.exists() else save_official_i2v_tree(root, guided, concat=told == "latent_concat")
+
+    return tree
 
 
 @pytest.fixture

@@ -31,12 +31,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hunyuan_video import checkpoint
 from hunyuan_video.assembly import Models, Training, assemble, check
-from hunyuan_video.config import Runtime
+from hunyuan_video.config import BlockOps, Runtime
 from hunyuan_video.distributed.pipefusion import one_step_old, spread_blocks
 from hunyuan_video.distributed.sequence import parallelize_sequence, parts_of
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.world import Degrees, World, world_of_group
+from hunyuan_video.kernels import choice, fused, table
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.attention import matmul
 from hunyuan_video.models.text import without_skipped_layers
@@ -47,7 +48,7 @@ from hunyuan_video.transforms import chunk, fp8, lean, sparse
 from hunyuan_video.transforms.ahead import Prepare, ahead, early_tensors
 from hunyuan_video.transforms.as_stored import leave_as_stored
 from hunyuan_video.transforms.chunk import in_chunks
-from hunyuan_video.transforms.lean import lean_blocks
+from hunyuan_video.transforms.lean import lean_blocks, use_pieces
 from hunyuan_video.transforms.lora import Lora, LoraLinear, add_lora, apply_lora, linear_layers, merge_lora
 from hunyuan_video.transforms.offload import lock_at_home, offload_blocks, on_device
 from hunyuan_video.transforms.phase_upsample import upsample_by_phases
@@ -76,6 +77,8 @@ class Transform:
     ranks: int = 1
 
 
+NATIVE = next((name for name in table.KERNELS if name.startswith("native-") and choice.why_not(name, HOME, torch.float32) is None), "sdpa")
+OPS: BlockOps = "onednn+native" if fused.why_not("onednn+native", HOME) is None else "pytorch"
 TRANSFORMS = {
     "LoRA merged": Transform((merge_lora,), lora=1),
     "LoRA live": Transform((apply_lora,), lora=2, in_file=True),
@@ -92,6 +95,8 @@ TRANSFORMS = {
     "tiling": Transform((decode_pieces,), {"vae_tiling": True}),
     "matmul attention": Transform((use_attention,), {"attention": "matmul"}),
     "chunked attention": Transform((use_attention,), {"attention": "chunked"}),
+    "native attention": Transform((use_attention,), {"attention": NATIVE}),
+    "other block ops": Transform((use_pieces,), {"block_ops": OPS}),
     "weights in their file": Transform((leave_as_stored, read_ahead), in_file=True),
     "activation checkpointing": Transform((recompute_blocks,), trains=True),
     "sequence parallel": Transform((parallelize_sequence,), ranks=2),
@@ -151,6 +156,10 @@ class Asked:
     @property
     def ranks(self) -> int:
         return max((transform.ranks for transform in self.chosen), default=1)
+
+    @property
+    def recomputes(self) -> bool:
+        return "activation checkpointing" in self.names
 
     @property
     def trains_all_weights(self) -> bool:
@@ -243,7 +252,14 @@ def _mean(gradient: Tensor) -> Tensor:
 
 def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     """What `assemble` makes of them. Raises a ValueError where they are refused."""
-    check(asked.runtime, world, num_heads=TINY.num_heads, in_file=asked.in_file, training=asked.trains)
+    check(
+        asked.runtime,
+        world,
+        num_heads=TINY.num_heads,
+        in_file=asked.in_file,
+        training=asked.trains,
+        recompute=asked.recomputes,
+    )
     models = copy.deepcopy(plain())
     transformer = models.transformer
     assert transformer is not None
@@ -252,7 +268,7 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
         save_file(transformer.bfloat16().state_dict(), path)
         transformer = checkpoint.load_transformer(path, torch.float32, HOME, as_stored=True)
     transformer.requires_grad_(asked.trains_all_weights)
-    training = Training(torch.float32, adapt if "LoRA trained" in asked.names else None, "activation checkpointing" in asked.names)
+    training = Training(torch.float32, adapt if "LoRA trained" in asked.names else None, asked.recomputes)
     models = Models(transformer, models.text, models.vae)
     loras = [(given_lora(seed), STRENGTH) for seed in asked.seeds]
     streamed = assemble(
@@ -264,6 +280,8 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
         room=1 if asked.in_file else None,
         training=training if asked.trains else None,
     )
+    if asked.runtime.block_ops != "auto":
+        use_pieces(transformer, fused.load(asked.runtime.block_ops, HOME))
     patches = asked.runtime.pipefusion_patches
     run = over_ranks if world.size > 1 else map
     in_patches = nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps)

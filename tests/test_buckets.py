@@ -32,7 +32,7 @@ def test_a_picture_longer_than_every_size_gets_the_longest(picture, size):
 
 
 def test_a_resolution_needs_a_picture_and_no_size():
-    with pytest.raises(ValueError, match="resolution is 360p, which follows a picture's shape, but there is none; give --image"):
+    with pytest.raises(ValueError, match="resolution is 360p, which follows the shape of a picture, but there is none; give one"):
         Generate("a cat", resolution="360p").check()
 
 
@@ -40,5 +40,5 @@ def test_a_resolution_and_a_size_are_two_answers(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="leave these out, or --resolution"):
+    with pytest.raises(ValueError, match="leave these out, or resolution"):
         Generate("a cat", image=tmp_path / "a.png", resolution="360p", sampling=Sampling(height=64)).check()

@@ -52,6 +52,7 @@ PARSED = {
     "hunyuan-video generate A cat walks on the grass, realistic style. --lora fasthunyuan": "as above",
     "hunyuan-video train lora --data my-clips --cache runs/mine/cache --out runs/mine --rank 8 --alpha 32 --num-steps 300": "minutes; "
     "the slow test below runs it",
+    "hunyuan-video train lora --start": "minutes; tests/training/test_begins_with_a_picture.py trains so",
     "hunyuan-video rewrite 三只猫 --rewrite-url": "needs a server; tests/apps/test_rewrite.py has one",
     "hunyuan-video generate 三只猫 --rewrite master": "needs a language model; tests/rewriting/test_local.py has one",
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",

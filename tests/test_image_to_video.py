@@ -13,7 +13,6 @@ import torch
 from diffusers_peer import transformer_peer, vae_peer
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_checkpoint import save_official_i2v_tree
 
 from hunyuan_video import plan, weights
 from hunyuan_video.apps.generate import Given, decode, make_video
@@ -35,15 +34,9 @@ BOTH: tuple[Conditioning, ...] = ("first_frame", "latent_concat")
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory) -> dict[tuple[Conditioning, bool], Path]:
+def roots(image_tree) -> dict[tuple[Conditioning, bool], Path]:
     """Of both releases, with and without embedded guidance."""
-    folder = tmp_path_factory.mktemp("i2v")
-    made = {}
-    for told in BOTH:
-        for guided in (True, False):
-            root = folder / f"{told}-{guided}" / "ckpts"
-            made[told, guided] = save_official_i2v_tree(root, guided, concat=told == "latent_concat")
-    return made
+    return {(told, guided): image_tree(told, guided) for told in BOTH for guided in (True, False)}
 
 
 @pytest.fixture(scope="module")

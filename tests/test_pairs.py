@@ -34,6 +34,7 @@ PAIRS = [
 ALONE = [name for name, transform in TRANSFORMS.items() if transform.ranks == 1]
 ON_RANKS = [pair for pair in PAIRS if Asked(pair).ranks > 1]
 TRAINED = frozenset({"FP8", "LoRA trained", "activation checkpointing", "FSDP"})  # what a 13B needs on small GPUs
+TRAINED_ON_ONE = TRAINED - {"FSDP"} | {"offload blocks"}
 
 
 def refusal(asked: Asked) -> str | None:
@@ -50,8 +51,12 @@ def refusal(asked: Asked) -> str | None:
         return "fp8_matmul rounds activations"
     if runtime.fp8_matmul and asked.in_file:
         return "needs a GPU that multiplies 8-bit numbers"
-    if runtime.offload != "none" and asked.trains:
-        return "weights must be there for the backward pass"
+    if runtime.offload == "models" and asked.trains:
+        return "a training works all the time"
+    if runtime.offload == "blocks" and asked.trains and not asked.recomputes:
+        return "activations that are kept would keep the blocks' weights"
+    if runtime.offload == "blocks" and asked.trains and asked.ranks > 1:
+        return "in a training none has whole blocks"
     if runtime.step_cache != "off" and asked.trains:
         return "for inference: a training has no steps"
     if runtime.step_cache != "off" and runtime.shard:  # here each rank has all tokens, as halves for two branches of guidance have
@@ -120,6 +125,13 @@ def test_adapters_beside_sharded_8_bits_get_the_gradient_of_one_process(found_by
         apart = found[name_of(TRAINED)]
         assert not isinstance(apart, str) and max(apart.values()) < BOUND
         assert "gradient of parameters" in apart
+
+
+@pytest.mark.parametrize("names", [TRAINED_ON_ONE, TRAINED_ON_ONE - {"FP8"}], ids=name_of)
+def test_adapters_beside_blocks_that_come_and_go_get_the_gradient_of_those_that_stay(names, tmp_path):
+    apart = result(Asked(names), tmp_path, World(ELSEWHERE))
+    assert not isinstance(apart, str) and max(apart.values()) < BOUND
+    assert "gradient of parameters" in apart
 
 
 def test_8_bit_weights_travel_as_such_and_are_planned_so(found_by_ranks):

@@ -285,7 +285,7 @@ def test_half_the_frames_have_no_picture_among_them(growing):
 def test_a_density_makes_another_video_and_is_told(pipe, monkeypatch, caplog):
     monkeypatch.setattr(sparse, "block_sizes", lambda _tokens: (4, 4))
     exact = pipe("A cat.", GROWING)
-    monkeypatch.setattr(pipe, "runtime", Runtime(attention_density=0.4))
+    monkeypatch.setattr(pipe, "runtime", Runtime(attention="sdpa", attention_density=0.4))
     with caplog.at_level(logging.INFO):
         found = pipe("A cat.", GROWING)
     assert not torch.equal(found.latents, exact.latents) and "of its pairs in sparse steps" in caplog.text
@@ -346,7 +346,7 @@ def test_what_is_no_request_is_refused_in_a_sentence(tmp_path):
         "pipe(['A cat.', 3], num_steps=1, height=32, width=48, num_frames=1)": "The prompt is 3; it must be a text",
         "pipe('A cat.', {'seed': 1})": "sampling is {'seed': 1}; it must be a Sampling",
         "pipe(prompt='A cat.', frames=3)": "There is no setting frames; perhaps num_frames was meant",
-        "pipe('A cat.', xyz=3)": "noise, negative_prompt, image",
+        "pipe('A cat.', xyz=3)": "noise, stability, negative_prompt, image",
         "pipe(Request('A cat.'), seed=3)": "a request has its own (dataclasses.replace",
         "HunyuanVideo.load(adapters=['a.safetensors'])": "adapters hold 'a.safetensors'; each must be an Adapter",
     }

@@ -244,3 +244,10 @@ def test_the_names_in_a_single_file_say_whether_it_takes_guidance(official_tree,
     for path, save in ((tmp_path / "a.safetensors", save_file), (tmp_path / "a.pt", torch.save)):
         save({name: torch.zeros(1) for name in names}, path)
         assert weights.find(official_tree, transformer=path).embedded_guidance is embedded
+
+
+def test_what_is_for_a_run_to_say_is_passed_over_with_a_warning(official_tree, caplog):
+    (official_tree / "generation_config.json").write_text('{"speed": "fast", "num_steps": 8, "max_length": 20}')
+    assert weights.find(official_tree).sampling().num_steps == 8
+    (said,) = [record.message for record in caplog.records]
+    assert "generation_config.json sets speed, which is for a run to say and not for weights" in said

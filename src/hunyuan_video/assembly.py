@@ -19,7 +19,7 @@ from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequen
 from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import partial
+from hunyuan_video.kernels import fused, partial
 from hunyuan_video.kernels.choice import CHOSEN, check_attention, kernel_of, use_attention
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
@@ -129,15 +129,16 @@ def assemble(
             llm = models.text.get_submodule("llm")
             shard(llm, models.stacks()["text"], world.mesh, world.device, dtype)
     early = [] if transformer is None or training is not None else [*early_tensors(transformer).values()]
-    if runtime.offload == "none":
-        for model in models.present():
-            to_device(model, world.device, early)
-    if room is not None:
-        _read_ahead(models, room, early)
     streamed: list[Tensor] = []
     if runtime.offload == "blocks":
+        trained = [parameter for model in models.present() for parameter in model.parameters() if parameter.requires_grad]
         for blocks in models.stacks().values():
-            streamed += offload_blocks(blocks, world.device, early)
+            streamed += offload_blocks(blocks, world.device, [*early, *trained])
+    if runtime.offload == "none" or training is not None:  # a training works all the time
+        for model in models.present():
+            to_device(model, world.device, [*early, *streamed])
+    if room is not None:
+        _read_ahead(models, room, early)
     for model in models.present() if training is None else []:
         lock_at_home(model, world.device, streamed)  # which are in such memory already
     return streamed + early
@@ -160,13 +161,20 @@ def check(
     dtype: torch.dtype | None = None,
     in_file: bool = False,
     training: bool = False,
+    recompute: bool = False,
 ) -> None:
     """Refuse at the start, before weights are read, what cannot work or cannot work together. Arguments as for `assemble`; `num_heads`,
-    `head_dim` and `dtype` are the transformer's.
+    `head_dim` and `dtype` are the transformer's; `recompute` says that a training computes activations twice.
 
     Raises:
         ValueError: says what cannot, and why.
     """
+    if runtime.block_ops != "auto" and training:
+        raise ValueError(
+            f"block_ops is {runtime.block_ops!r}, but trainings need every value of a block and compute as the model does; leave it."
+        )
+    if reason := fused.why_not(runtime.block_ops, world.device):
+        raise ValueError(reason)
     check_attention(runtime.attention, world.device, training=training, dtype=dtype, head_dim=head_dim)
     if runtime.attention not in ("auto", *partial.NAMES) and world.degrees.ring > 1:
         raise ValueError(
@@ -177,8 +185,12 @@ def check(
         raise ValueError("fp8_matmul rounds activations, which have no gradient then: it is for inference; train with fp8 alone.")
     if runtime.fp8_matmul:
         fp8.check_multiplies(world.device)
-    if runtime.offload != "none" and training:
-        raise ValueError(f"offload is {runtime.offload!r}, but weights must be there for the backward pass, too; more ranks share them.")
+    if runtime.offload == "models" and training:
+        raise ValueError("offload is 'models', but a training works all the time; use 'blocks', or more ranks, which share weights.")
+    if runtime.offload == "blocks" and training and not recompute:
+        raise ValueError("offload is 'blocks', but activations that are kept would keep the blocks' weights, too; compute them twice.")
+    if runtime.offload == "blocks" and training and world.mesh is not None:
+        raise ValueError("offload is 'blocks', but of several ranks in a training none has whole blocks that could come and go.")
     if in_file and (training or world.size > 1):
         raise ValueError("Weights that stay in their file are for inference in one process: of many, one reads.")
     if runtime.shard and world.size == 1:

@@ -4,7 +4,7 @@ text            nothing is given: latents are noise, and that is all
 first_frame     given latent frames are without noise at every step, and their tokens are modulated as such ("token replace")
 latent_concat   every frame is noise; beside it, on channels of their own, stand a picture's latents in the first frame and a mask of it
 
-Letters: B batch, C channels, T H W latent frames, height, width, f given frames.
+Letters: B batch, C channels, T H W latent frames, height, width, h w those of a smaller grid, f given frames.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Beginning:
 
     how: Conditioning = "text"
     frames: tuple[int, ...] = ()
-    latents: Float[Tensor, "1 C f H W"] | None = None
+    latents: Float[Tensor, "B C f H W"] | None = None
 
     @classmethod
-    def of(cls, latents: Float[Tensor, "1 C f H W"], config: TransformerConfig, frames: Sequence[int] = (0,)) -> Beginning:
+    def of(cls, latents: Float[Tensor, "B C f H W"], config: TransformerConfig, frames: Sequence[int] = (0,)) -> Beginning:
         """For a transformer, whose sizes say how it is told."""
         return cls(how_told(config), tuple(frames), latents)
 
@@ -70,13 +70,13 @@ class Beginning:
             return noise
         return (1 - TRACE) * noise + TRACE * self.latents[:, :, :1].to(noise)
 
-    def held(self, latents: Float[Tensor, "1 C T h w"], stage: progressive.Stage) -> Float[Tensor, "1 C T h w"]:
+    def held(self, latents: Float[Tensor, "B C T h w"], stage: progressive.Stage) -> Float[Tensor, "B C T h w"]:
         """Latents that a stage begins with, in which given frames are as they are given."""
         if self.latents is None or not self.clean_frames:
             return latents
         return latents.index_copy(2, self._places(latents), progressive.clean(self.latents, stage).to(latents))
 
-    def beside(self, stage: progressive.Stage) -> Float[Tensor, "1 more T h w"] | None:
+    def beside(self, stage: progressive.Stage) -> Float[Tensor, "B more T h w"] | None:
         """What the transformer is given beside the latents of a stage, on channels of their own; None if there is nothing."""
         if self.latents is None or self.how != "latent_concat":
             return None

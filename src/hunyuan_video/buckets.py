@@ -5,8 +5,12 @@ A size has about as many pixels as a square of so many, its sides are multiples 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Literal
+
+from hunyuan_video.config import Sampling, require
+from hunyuan_video.request import Picture
 
 Resolution = Literal["720p", "540p", "360p"]
 BASE: dict[Resolution, int] = {"720p": 960, "540p": 720, "360p": 480}  # pixels of the square's side
@@ -38,3 +42,16 @@ def size_for(height: int, width: int, resolution: Resolution) -> tuple[int, int]
         return not (own <= ratio if ratio >= 1 else own > ratio), abs(own - ratio)
 
     return min(sizes(resolution), key=apart)
+
+
+def sized(sampling: Sampling, picture: Picture | None, resolution: Resolution) -> Sampling:
+    """With the size that a picture's shape has there. Raises a ValueError if there is none, or a size is given."""
+    require(picture is not None, f"resolution is {resolution}, which follows the shape of a picture, but there is none; give one.")
+    require(
+        sampling.height is None and sampling.width is None,
+        f"resolution is {resolution}, which says the height and width by the picture's shape; leave these out, or resolution.",
+    )
+    assert picture is not None
+    height, width, _ = picture.pixels.shape
+    height, width = size_for(height, width, resolution)
+    return replace(sampling, height=height, width=width)

@@ -16,7 +16,7 @@ import tyro
 
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
-from hunyuan_video.buckets import Resolution, size_for
+from hunyuan_video.buckets import Resolution, sized
 from hunyuan_video.commands.bench import Bench
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.demo import Demo
@@ -130,7 +130,7 @@ class Generate(Computes):
                 "--rewrite-url and --rewrite-model say who rewrites the prompt, but not that it is rewritten; add --rewrite normal."
             )
         self.rewriter.backend(rewrite_key())  # refuses what is no address and no model
-        sampling = self.sampling if self.resolution is None else _sized(self.sampling, picture, self.resolution)
+        sampling = self.sampling if self.resolution is None else sized(self.sampling, picture, self.resolution)
         each = [Request(prompt, sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
@@ -396,20 +396,6 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
         adapter.check_file()
         weights.lora_file(adapter.path)
     return adapters, None if image is None else read_picture(image)
-
-
-def _sized(sampling: Sampling, picture: Picture | None, resolution: Resolution) -> Sampling:
-    """With height and width of an official size. Raises a ValueError if there is no picture, or there are sizes."""
-    require(picture is not None, f"resolution is {resolution}, which follows a picture's shape, but there is none; give --image.")
-    require(
-        sampling.height is None and sampling.width is None,
-        f"resolution is {resolution}, which says the height and width by the picture's shape; leave these out, or --resolution.",
-    )
-    assert picture is not None
-    height, width, _ = picture.pixels.shape
-    height, width = size_for(height, width, resolution)
-    log.info("The video will be %d high and %d wide.", height, width)
-    return replace(sampling, height=height, width=width)
 
 
 COMMANDS: dict[str, Any] = {

@@ -33,6 +33,7 @@ SHIFTS: dict[Stability, float] = {"stable": 7.0, "dynamic": 17.0}  # the officia
 Solver = Literal["euler", "heun", "dpm++2m", "unipc"]
 StepCache = Literal["off", "drift", "taylor", "first-block"]
 CACHE_THRESHOLDS = {"drift": 0.05, "taylor": 0.05, "first-block": 0.05}  # what `cache_threshold` means if it is left out
+MAX_SCALE = 1000  # of shift and guidance: beyond, noise levels cannot be told apart in float32, and velocities overflow
 MAX_PROMPT_CHARACTERS = 10_000  # far beyond the 256 text tokens the model reads; stops a mistaken file from being tokenized
 
 
@@ -116,13 +117,17 @@ class Sampling:
             )
         require(self.num_steps is None or self.num_steps >= 1, f"num_steps is {self.num_steps}; it must be 1 or more.")
         require(
-            self.shift is None or 0 < self.shift < float("inf"), f"shift is {self.shift}; it must be above 0 (the official value is 7)."
+            self.shift is None or 1 / MAX_SCALE <= self.shift <= MAX_SCALE,
+            f"shift is {self.shift}; it must be above 0, from {1 / MAX_SCALE:g} to {MAX_SCALE} (the official value is 7).",
         )
         require(
-            self.guidance is None or 0 <= self.guidance < float("inf"),
-            f"guidance is {self.guidance}; it must be 0 or more (the official value is 6), or left out for weights without it.",
+            self.guidance is None or 0 <= self.guidance <= MAX_SCALE,
+            f"guidance is {self.guidance}; it must be 0 to {MAX_SCALE} (the official value is 6), or left out for weights without it.",
         )
-        require(self.cfg_scale is None or 1 <= self.cfg_scale < float("inf"), f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more.")
+        require(
+            self.cfg_scale is None or 1 <= self.cfg_scale <= MAX_SCALE,
+            f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more, up to {MAX_SCALE}.",
+        )
         require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
 
     def over(self, defaults: FullSampling) -> FullSampling:
@@ -216,7 +221,7 @@ def check_solver(sampling: FullSampling, runtime: Runtime) -> None:
         "attention_density": runtime.attention_density < 1,
     }
     counts = next((name for name, is_on in counting.items() if is_on), None)
-    whose = f" (of speed {runtime.speed!r})" if counts == "step_cache" and runtime.speed != "exact" else ""
+    whose = _of_speed(runtime) if counts == "step_cache" else ""
     require(
         sampling.solver != "heun" or counts is None,
         f"solver is 'heun', which evaluates the model twice at a noise level, but {counts}{whose} takes each evaluation for a step; "
@@ -224,12 +229,17 @@ def check_solver(sampling: FullSampling, runtime: Runtime) -> None:
     )
 
 
+def _of_speed(runtime: Runtime) -> str:
+    """Who asked for a step cache, if it was a preset."""
+    return "" if runtime.speed == "exact" else f" (of speed {runtime.speed!r}; --step-cache off goes with it)"
+
+
 def why_not_continued(sampling: FullSampling, runtime: Runtime) -> str | None:
     """What a video needs from its last step besides the latents, in words; None for one that continues exactly from these."""
     if runtime.pipefusion_patches is not None:
         return "with pipefusion_patches it needs the last step's keys and values"
     if runtime.step_cache != "off":
-        return f"with step_cache {runtime.step_cache!r} it needs what earlier steps computed"
+        return f"with step_cache {runtime.step_cache!r}{_of_speed(runtime)} it needs what earlier steps computed"
     if sampling.solver in ("dpm++2m", "unipc"):
         return f"with solver {sampling.solver!r} it needs what earlier steps computed"
     return None
@@ -273,6 +283,7 @@ Attention = Literal[
     "cudnn", "flash", "flash-attn-2", "flash-attn-3", "flash-attn-4", "sage", "int8", "fp8",
 ]
 # fmt: on
+BlockOps = Literal["auto", "pytorch", "onednn", "native", "onednn+native", "triton"]
 Progressive = Literal["off", "time", "space", "space-time"]
 Speed = Literal["exact", "balanced", "fast", "draft"]
 
@@ -306,6 +317,8 @@ class Runtime:
     attention: Attention = "auto"
     """the kernel; auto: the fastest here of those that are exact, measured once at about the video's length and recorded; native: the same
     of our own for CPUs; int8, fp8: in 8 bits on a GPU, which changes the video a little; or one of them by name (docs/attention.md)"""
+    block_ops: BlockOps = "auto"
+    """what computes a block's products and norms; auto: the fastest here, measured once and recorded; or by name (docs/attention.md)"""
     vae_tiling: bool = True
     """encode and decode in tiles, as the official code always does: bounded memory; the seams are blended"""
     offload: Literal["none", "models", "blocks", "auto"] = "none"

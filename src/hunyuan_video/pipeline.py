@@ -36,7 +36,7 @@ from hunyuan_video.assembly import Models, assemble, check, dtype_of
 from hunyuan_video.beginning import Beginning, how_told
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
-from hunyuan_video.checkpoint.seeing import load_seeing_text_encoder
+from hunyuan_video.checkpoint.seeing import load_encoders
 from hunyuan_video.config import (
     OFFICIAL_NEGATIVE_PROMPT,
     FullSampling,
@@ -57,14 +57,13 @@ from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
-from hunyuan_video.kernels import choice, table
+from hunyuan_video.kernels import choice, fused, table
 from hunyuan_video.kernels.choice import use_attention
-from hunyuan_video.kernels.fused import fastest_pieces
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixels
-from hunyuan_video.models.vision import STRIDES, SeeingTextEncoder
+from hunyuan_video.models.vision import SeeingTextEncoder
 from hunyuan_video.pictures import fill, picture_of
 from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
 from hunyuan_video.sampling import (
@@ -295,10 +294,9 @@ class HunyuanVideo:
 
         def load_text() -> None:
             nonlocal text_encoder
-            seeing = partial(load_seeing_text_encoder, stride=STRIDES[how_told(sizes)])
-            text_encoder = (seeing if found.sees else checkpoint.load_text_encoder)(
-                found.text_encoder,
-                found.text_encoder_2,
+            text_encoder = load_encoders(
+                found,
+                how_told(sizes),
                 text_dtype,
                 CPU if runtime.text_fp8 else home,
                 as_stored=text_stays,
@@ -447,7 +445,9 @@ class HunyuanVideo:
             negative = self.origin.negative_prompt
         prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options, request.image)
-        runtime = self._choose_kernels(features, shape)
+        if picture and self.runtime.for_picture() != self.runtime:
+            log.info("A video that begins with a picture is made without the progressive resolution of speed %r.", self.runtime.speed)
+        runtime = self._choose_kernels(features, max(stages, key=lambda stage: stage.stop - stage.start).shape)
         provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
         begins = given or Beginning()
         if request.image is not None:
@@ -620,22 +620,25 @@ class HunyuanVideo:
         return sampling
 
     def _choose_kernels(self, features: TextFeatures, shape: tuple[int, ...]) -> Runtime:
-        """The transformer with its fastest pieces, and with its fastest attention for this number of tokens; and the runtime with that one
-        in place of "auto" or "native"."""
-        among, config = self.runtime.attention, self.transformer.config
+        """The transformer with its fastest pieces, and with its fastest attention for this number of tokens; and the runtime with their
+        names in place of "auto" or "native"."""
+        runtime, among, config = self.runtime, self.runtime.attention, self.transformer.config
         if is_lean(self.transformer):
             sizes = config.hidden_size, config.num_heads, int(config.hidden_size * config.mlp_ratio), chunk_size(self.device)
-            use_pieces(self.transformer, self._once(lambda: fastest_pieces(*sizes, self.dtype, self.device)))
+            if runtime.block_ops == "auto":
+                runtime = replace(runtime, block_ops=self._once(lambda: fused.fastest(*sizes, self.dtype, self.device)))
+            use_pieces(self.transformer, fused.load(runtime.block_ops, self.device))
         if among not in choice.CHOSEN:
-            return self.runtime
+            return runtime
         num_tokens = math.prod(config.grid(shape)) + int(features.mask.sum(dim=1).max())
         if not choice.may_choose(self.transformer):
-            return self.runtime
+            return runtime
         if self.world.degrees.ring > 1:
             among = "parts"
-        kernel = self._once(lambda: choice.fastest(config.num_heads, config.head_dim, num_tokens, self.dtype, self.device, among))
+        heads, density = (config.num_heads, config.head_dim), runtime.attention_density
+        kernel = self._once(lambda: choice.fastest(*heads, num_tokens, self.dtype, self.device, among, density))
         use_attention(self.transformer, table.load(kernel))
-        return replace(self.runtime, attention=kernel)
+        return replace(runtime, attention=kernel)
 
     def _provenance(self, request: Request, negative_prompt: str | None, sampling: FullSampling, runtime: Runtime) -> Provenance:
         return Provenance(

@@ -54,8 +54,8 @@ from hunyuan_video.memory import LiveBytes, available_memory
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
-from hunyuan_video.models.vision import HEADER_TOKENS, STRIDES, VisionTower, picture_tokens
 from hunyuan_video.models.vision import PREFIX_TOKENS as SEEING_PREFIX_TOKENS
+from hunyuan_video.models.vision import VisionTower, picture_tokens, text_tokens
 from hunyuan_video.sampling import sigmas_of
 from hunyuan_video.transforms import fp8, step_cache
 from hunyuan_video.transforms.ahead import ahead, early_tensors
@@ -115,9 +115,7 @@ class Parts:
     @property
     def text_tokens(self) -> int:
         """What the transformer is given of it."""
-        if self.llava is None:
-            return MAX_TEXT_TOKENS
-        return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-picture_tokens(self.llava) // STRIDES[how_told(self.transformer)])
+        return MAX_TEXT_TOKENS if self.llava is None else text_tokens(self.llava, how_told(self.transformer))
 
     @classmethod
     def of(cls, found: Weights) -> Parts:
@@ -477,7 +475,7 @@ def _build(
         model.requires_grad_(False)
     in_file = device.type == "cpu" and parts.in_files[1]
     on_meta = [(lora.to(META), strength) for lora, strength in loras]
-    runtime = replace(runtime, attention=planned_as(runtime.attention))
+    runtime = replace(runtime, attention=planned_as(runtime.attention), block_ops="auto")
     streamed = assemble(Models(transformer, text, vae), runtime, world, loras=on_meta, in_file=in_file)
     return text, transformer, vae, streamed
 

@@ -48,6 +48,11 @@ class Stage:
     start: int
     stop: int
 
+    @classmethod
+    def whole(cls, shape: Shape, stop: int = 0, start: int = 0) -> Stage:
+        """Of full-size latents."""
+        return cls(shape, 1.0, start, stop)
+
     def told(self, sigma: float) -> float:
         """The noise level of these latents, where the full-size video's is `sigma`."""
         return sigma if self.gain == 1 else sigma * self.scale(sigma)  # the same to the last bit, where nothing is smaller
@@ -71,7 +76,7 @@ def stages(full: Shape, sigmas: Sequence[float], runtime: Runtime, patch_size: t
         if stop > start and shape != full:
             found.append(Stage(shape, math.sqrt(math.prod(full) / math.prod(shape)), start, stop))
             start = stop
-    return [*found, Stage(full, 1.0, start, steps)]
+    return [*found, Stage.whole(full, steps, start)]
 
 
 def rest(stages: Sequence[Stage], done: int) -> list[Stage]:

@@ -33,6 +33,7 @@ from hunyuan_video.config import (
     Conditioning,
     FullSampling,
     LoadKey,
+    Runtime,
     Sampling,
     check_guidance,
     check_prompt,
@@ -137,7 +138,13 @@ class Weights:
             if (name := next((name for name in ("shift", "flow_shift") if name in scheduler), None)) is not None:
                 stated |= _checked({"shift": scheduler[name]}, path)
         if (path := self.root / _GENERATION).is_file():
-            stated |= _checked(read_json(path), path)
+            content = read_json(path)
+            if misplaced := sorted(content.keys() & {field.name for field in fields(Runtime)}):
+                names = ", ".join(misplaced)
+                log.warning(
+                    "%s sets %s, which is for a run to say and not for weights, and is passed over; give it as an option.", path, names
+                )
+            stated |= _checked(content, path)
         return stated
 
     def check(self, request: Request) -> None:

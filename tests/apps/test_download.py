@@ -15,7 +15,6 @@ import pytest
 from fake_hub import FakeHub, serving
 from filelock import FileLock
 from huggingface_hub import close_session, constants
-from tiny_checkpoint import save_official_i2v_tree
 
 from hunyuan_video import cli, weights
 from hunyuan_video.apps import checksums
@@ -62,8 +61,8 @@ def test_only_the_needed_files_are_fetched(hub, root, official_tree):
     assert (root / TRANSFORMER).read_bytes() == (official_tree / TRANSFORMER).read_bytes()
 
 
-def test_the_image_to_video_model_comes_with_its_llava_and_its_loras(hub, root, tmp_path):
-    hub.serve_i2v_tree(save_official_i2v_tree(tmp_path / "served"))
+def test_the_image_to_video_model_comes_with_its_llava_and_its_loras(hub, root, image_tree):
+    hub.serve_i2v_tree(image_tree())
     fetch(hub, root, i2v=True)
     model = "hunyuan-video-i2v-720p"
     of_model = {name.replace("hunyuan-video-t2v-720p", model).replace("text_encoder/", "text_encoder_i2v/") for name in NEEDED}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from tiny_checkpoint import save_official_i2v_tree
+from safetensors.torch import save_file
 
-from hunyuan_video import weights
+from hunyuan_video import HunyuanVideo, weights
 from hunyuan_video.apps import official, official_image
+from hunyuan_video.checkpoint import load_transformer
+from hunyuan_video.config import Runtime
 from hunyuan_video.request import Strengths
 from hunyuan_video.video import read_metadata
 
@@ -33,10 +38,10 @@ PARALLEL = STABLE.replace(" --use-cpu-offload", "") + " --ulysses-degree 8 --rin
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(image_tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What somebody has who followed the official README: weights, a picture and a LoRA where it says they are."""
     root = tmp_path_factory.mktemp("clone")
-    save_official_i2v_tree(root / "ckpts")
+    shutil.copytree(image_tree(), root / "ckpts")
     lora = root / "ckpts" / weights.I2V / "lora" / "embrace_kohaya_weights.safetensors"
     lora.parent.mkdir()
     lora.touch()
@@ -91,6 +96,39 @@ def test_the_commands_of_the_official_readme_mean_what_they_say(command, stabili
     assert meant.runtime.offload == "models" and meant.output.out == Path("results") and meant.found.sees
     adapters = [(adapter.path.name, adapter.strengths) for adapter in meant.requests[0].adapters]
     assert adapters == ([("embrace_kohaya_weights.safetensors", Strengths(1.0))] if command == LORA else [])
+
+
+ADAPTED = re.compile(r"(\.|^)(linear|fc1|fc2|(img|txt)_attn_(qkv|proj)|linear1|linear2)$")  # by Tencent's trainer: also outside of blocks
+
+
+def of_tencents_trainer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A LoRA of all layers that it adapts, in its names; it sets alpha to the rank."""
+    draw, tensors = torch.Generator().manual_seed(0), dict[str, torch.Tensor]()
+    for name, weight in state.items():
+        if weight.ndim == 2 and ADAPTED.search(layer := name.removesuffix(".weight")):
+            flat, rank = f"Hunyuan_video_I2V_lora_{layer.replace('.', '_')}", 2
+            tensors[f"{flat}.lora_down.weight"] = torch.randn(rank, weight.shape[1], generator=draw).bfloat16()
+            tensors[f"{flat}.lora_up.weight"] = torch.randn(weight.shape[0], rank, generator=draw).bfloat16()
+            tensors[f"{flat}.alpha"] = torch.tensor(float(rank))
+    return tensors
+
+
+def test_a_lora_of_tencents_trainer_acts_with_its_strength_as_one_merged_by_hand(here):
+    """As its own loader does: weight + scale * up @ down, the alpha unread."""
+    state = load_transformer(weights.find(here / "ckpts").transformer, torch.float32, torch.device("cpu")).state_dict()
+    tensors = of_tencents_trainer(state)
+    save_file(tensors, here / "hair_growth_kohya_weights.safetensors")
+    command = STABLE + " --use-lora --lora-scale 0.5 --lora-path hair_growth_kohya_weights.safetensors"
+    meant = translate(command)
+    pipe = HunyuanVideo.load(meant.found, Runtime(dtype="float32"), adapters=meant.requests[0].adapters)
+    adapted = 0
+    for name, found in pipe.transformer.state_dict().items():
+        flat, expected = f"Hunyuan_video_I2V_lora_{name.removesuffix('.weight').replace('.', '_')}", state[name]
+        if name.endswith(".weight") and f"{flat}.alpha" in tensors:
+            up, down = (tensors[f"{flat}.lora_{which}.weight"].float() for which in ("up", "down"))
+            expected, adapted = expected + 0.5 * up @ down, adapted + 1
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert 3 * adapted == len(tensors) and "Hunyuan_video_I2V_lora_final_layer_linear.alpha" in tensors
 
 
 @pytest.mark.usefixtures("here")

@@ -18,7 +18,7 @@ def test_what_stands_in_the_fields_is_asked_for() -> None:
     asked = form(**settings, negative_prompt="rain").asked(OFFER, None)
     assert asked.sampling == Sampling(
         height=64, width=96, num_frames=9, num_steps=7, seed=5, cfg_scale=2.0, shift=3.5, guidance=4.0, schedule="shift",
-        solver="euler", noise="cpu",
+        solver="euler", noise="cpu", stability="dynamic",
     )  # fmt: skip
     assert asked.negative_prompt == "rain" and asked.prompt == "a cat" and asked.rewritten is None
 
@@ -50,6 +50,17 @@ def test_what_cannot_be_is_said(wrong: dict[str, str], said: str) -> None:
 def test_weights_without_embedded_guidance_are_given_none() -> None:
     offer = replace(OFFER, embedded_guidance=False)
     assert form().asked(offer, None).sampling.guidance is None
+
+
+def test_the_size_of_a_pictures_shape_takes_the_place_of_the_other_and_counts_as_many_pixels() -> None:
+    given = form(resolution="360p", stability="stable", shift=7.0)
+    asked = given.asked(OFFER, b"")
+    assert (asked.resolution, asked.sampling.height, asked.sampling.width, asked.sampling.stability) == ("360p", None, None, "stable")
+    assert (given.sampling(OFFER).height, given.sampling(OFFER).width) == (480, 480)
+
+
+def test_weights_for_text_are_told_no_stability() -> None:
+    assert form().asked(replace(OFFER, image_to_video=False), None).sampling.stability is None
 
 
 def test_one_strength_is_for_all_and_several_are_for_each() -> None:

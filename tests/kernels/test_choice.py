@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from hunyuan_video import cli
+from hunyuan_video.apps.generate import runtime_here
+from hunyuan_video.assembly import check
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.distributed.world import Degrees, World
-from hunyuan_video.kernels import choice, kept, measured, table
+from hunyuan_video.kernels import choice, fused, kept, measured, table
 from hunyuan_video.kernels.choice import fastest, use_attention
 from hunyuan_video.kernels.measured import measure
-from hunyuan_video.kernels.pieces import Pieces
 from hunyuan_video.kernels.table import Kernel as Named
 from hunyuan_video.models.attention import sdpa
 from hunyuan_video.models.text import TextFeatures
@@ -154,8 +155,6 @@ def test_replay_uses_the_recorded_kernel_whatever_is_faster_now(official_tree, k
 
 
 def test_a_kernel_for_another_kind_of_device_is_not_kept(official_tree):
-    from hunyuan_video.apps.generate import runtime_here
-
     made = HunyuanVideo.load(official_tree, Runtime(attention="chunked"))("A cat.", SMALL).provenance
     assert runtime_here(made).attention == "chunked" and runtime_here(replace(made, device="NVIDIA H100"), "cpu").attention == "auto"
 
@@ -275,7 +274,7 @@ def chosen(pipe: HunyuanVideo) -> Runtime:
 
 def test_in_a_ring_the_fastest_is_of_those_that_compute_there(official_tree, monkeypatch):
     asked = []
-    monkeypatch.setattr(choice, "fastest", lambda *given: asked.append(given[-1]) or "chunked")
+    monkeypatch.setattr(choice, "fastest", lambda *given: asked.append(given[-2]) or "chunked")
     pipe = HunyuanVideo.load(official_tree)
     for degrees in (Degrees(), Degrees(ring=2)):
         pipe.world = World(CPU, degrees=degrees)
@@ -285,10 +284,66 @@ def test_in_a_ring_the_fastest_is_of_those_that_compute_there(official_tree, mon
 
 def test_pieces_are_measured_only_for_blocks_that_use_them(official_tree, tiny_transformer, monkeypatch):
     asked = []
-    monkeypatch.setattr("hunyuan_video.pipeline.fastest_pieces", lambda *given: asked.append(given) or Pieces())
+    monkeypatch.setattr(fused, "fastest", lambda *given: asked.append(given) or "pytorch")
     pipe = HunyuanVideo.load(official_tree, Runtime(attention="sdpa"))
     chosen(pipe)
     assert len(asked) == 1
     pipe.transformer = tiny_transformer  # as it is trained
     chosen(pipe)
     assert len(asked) == 1
+
+
+def test_a_video_records_its_block_ops_and_a_replay_computes_with_them(official_tree, monkeypatch):
+    monkeypatch.setattr(fused, "fastest", lambda *_: "pytorch")
+    made = HunyuanVideo.load(official_tree, Runtime(attention="sdpa"))("a cat", SMALL)
+    recorded = made.provenance.runtime
+    assert recorded.block_ops == "pytorch"
+    monkeypatch.setattr(fused, "fastest", lambda *_: pytest.fail("chosen anew"))
+    again = HunyuanVideo.load(official_tree, runtime_here(made.provenance))("a cat", SMALL)
+    assert again.provenance.frames_sha256 == made.provenance.frames_sha256
+
+
+@pytest.mark.parametrize("name", ["onednn", "native", "triton"])
+def test_block_ops_that_are_not_here_are_chosen_anew_for_a_replay(official_tree, monkeypatch, name):
+    made = HunyuanVideo.load(official_tree, Runtime(attention="sdpa"))("a cat", SMALL).provenance
+    elsewhere = replace(made, runtime=replace(made.runtime, block_ops=name))
+    monkeypatch.setattr(fused, "load", lambda *_: (_ for _ in ()).throw(ValueError("not here")))
+    assert runtime_here(elsewhere).block_ops == "auto"
+
+
+def test_block_ops_are_refused_in_trainings():
+    with pytest.raises(ValueError, match="block_ops is 'onednn', but trainings need every value of a block"):
+        check(Runtime(block_ops="onednn"), World(CPU), training=True)
+
+
+def test_what_memory_was_short_for_is_tried_again_by_the_next_process(nothing_measured, monkeypatch):
+    stored, expected = [], torch.ones(3)
+    monkeypatch.setattr(kept, "keep", lambda _question, seconds: stored.append(dict(seconds)))
+
+    def ask(question: str, short: bool) -> str | None:
+        def run(way: str) -> torch.Tensor:
+            if short and way == "large":
+                raise torch.OutOfMemoryError("full")
+            return expected
+
+        ways = {"small": "1", "large": "1"}
+        return measured.fastest("tries", {"asked": question}, ways, lambda name: name, lambda: measured.Trial(run, expected), CPU)
+
+    assert ask("first", short=True) == "small" and stored == []
+    ask("second", short=False)
+    assert [set(seconds) for seconds in stored] == [{"small", "large"}]
+
+
+def test_where_few_pairs_are_computed_the_fastest_is_of_those_pairs(nothing_measured, monkeypatch):
+    seen = []
+    monkeypatch.setattr(choice, "attend_to_blocks", lambda kernel, q, k, v, lists: seen.append(lists) or sdpa(q, k, v, None))
+    assert fastest(2, 16, 700, torch.float32, CPU, density=0.3) in table.KERNELS
+    assert {lists.counts.unique().item() for lists in seen} == {2}  # of six blocks
+
+
+def test_the_density_is_part_of_the_question(nothing_measured, monkeypatch):
+    asked = []
+    monkeypatch.setattr(kept, "recall", lambda question: asked.append(question) or {"sdpa": 1.0})
+    for density in (1.0, 0.3, 0.31, 0.8):
+        fastest(2, 16, 700, torch.float32, CPU, density=density)
+    assert [question.get("density_in_tenths") for question in asked] == [None, 3, 8]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hunyuan_video.kernels import fused, kept, measured, pieces
-from hunyuan_video.kernels.fused import Layers, fastest_pieces
+from hunyuan_video.kernels.fused import PYTORCH, Layers, fastest, load
+from hunyuan_video.kernels.native.build import NotBuiltError
 from hunyuan_video.kernels.pieces import Pieces
 
 CPU = torch.device("cpu")
@@ -26,9 +27,14 @@ def same(name: str, wrong: bool = False) -> Pieces:
     return Pieces()._replace(**{name: other})
 
 
+def other_of(name: str) -> str:
+    """The name of another way to compute this piece."""
+    return "onednn" if name in PRODUCTS else "native"
+
+
 def give(monkeypatch, name: str, other: Pieces) -> None:
     """Let this be the only other way to compute a piece."""
-    ways = {"PyTorch": Pieces, "other": lambda: other}
+    ways = {PYTORCH: Pieces, other_of(name): lambda: other}
     monkeypatch.setattr(fused, "products" if name in PRODUCTS else "passes", lambda _device: ways)
 
 
@@ -38,7 +44,7 @@ def measured_anew(monkeypatch):
     monkeypatch.setattr(kept, "keep", lambda _question, _seconds: None)
     monkeypatch.setattr(measured, "_fastest", {})
     for name in ("products", "passes"):
-        monkeypatch.setattr(fused, name, lambda _device: fused.TORCH)
+        monkeypatch.setattr(fused, name, lambda _device: {PYTORCH: Pieces})
 
 
 @pytest.mark.parametrize(("torchs", "others", "taken"), [(1.0, 0.5, True), (0.5, 1.0, False), (1.0, 0.98, False)])
@@ -46,16 +52,18 @@ def measured_anew(monkeypatch):
 def test_what_was_faster_on_this_machine_is_taken_and_a_tie_is_pytorchs(monkeypatch, name, torchs, others, taken):
     other = same(name)
     give(monkeypatch, name, other)
-    monkeypatch.setattr(kept, "recall", lambda _question: {"PyTorch": torchs, "other": others})
-    assert fastest_pieces(*SIZES) == (other if taken else Pieces())
+    monkeypatch.setattr(kept, "recall", lambda _question: {PYTORCH: torchs, other_of(name): others})
+    assert fastest(*SIZES) == (other_of(name) if taken else PYTORCH)
+    assert load(fastest(*SIZES), CPU) == (other if taken else Pieces())
 
 
 def test_products_and_passes_are_chosen_apart(monkeypatch):
     give(monkeypatch, "linear", same("linear"))
     give(monkeypatch, "modulate", same("modulate"))
-    fast = {"products": "other", "passes": "PyTorch"}
-    monkeypatch.setattr(kept, "recall", lambda asked: {way: 1.0 + (way != fast[asked["what"]]) for way in ("PyTorch", "other")})
-    chosen = fastest_pieces(*SIZES)
+    seconds = {"products": {PYTORCH: 2.0, "onednn": 1.0}, "passes": {PYTORCH: 1.0, "native": 2.0}}
+    monkeypatch.setattr(kept, "recall", lambda asked: seconds[asked["what"]])
+    assert fastest(*SIZES) == "onednn"
+    chosen = load("onednn", CPU)
     assert chosen.linear is not pieces.linear and chosen.modulate is pieces.modulate
 
 
@@ -64,9 +72,9 @@ def test_it_is_measured_once(monkeypatch):
     stored = []
     monkeypatch.setattr(kept, "keep", lambda _question, seconds: stored.append(seconds))
     for _ in range(2):
-        fastest_pieces(*SIZES)
+        fastest(*SIZES)
     assert len(stored) == 1
-    assert set(stored[0]) == {"PyTorch", "other"}
+    assert set(stored[0]) == {PYTORCH, "onednn"}
     assert all(seconds > 0 for seconds in stored[0].values())
 
 
@@ -81,18 +89,18 @@ def test_pieces_that_fail_or_compute_something_else_are_not_taken(monkeypatch, n
         monkeypatch.setattr(measured, "_fastest", {})
         stored = []
         monkeypatch.setattr(kept, "keep", lambda _question, seconds, stored=stored: stored.append(seconds))
-        assert fastest_pieces(*SIZES) == Pieces()
-        assert set(stored[0]) == {"PyTorch"}
+        assert fastest(*SIZES) == PYTORCH
+        assert set(stored[0]) == {PYTORCH}
 
 
 def test_what_an_older_version_has_kept_is_measured_anew(monkeypatch):
     other = same("linear")
     give(monkeypatch, "linear", other)
-    monkeypatch.setattr(kept, "recall", lambda _question: {"PyTorch": 1.0, "gone": 0.1})
+    monkeypatch.setattr(kept, "recall", lambda _question: {PYTORCH: 1.0, "gone": 0.1})
     stored = []
     monkeypatch.setattr(kept, "keep", lambda _question, seconds: stored.append(seconds))
-    fastest_pieces(*SIZES)
-    assert set(stored[0]) == {"PyTorch", "other"}
+    fastest(*SIZES)
+    assert set(stored[0]) == {PYTORCH, "onednn"}
 
 
 @pytest.mark.parametrize(("name", "run"), [("products", Layers.products), ("passes", Layers.passes)])
@@ -100,8 +108,33 @@ def test_on_a_cpu_all_ways_compute_the_same(monkeypatch, name, run):
     monkeypatch.undo()
     layers = Layers(*SIZES)
     for way in getattr(fused, name)(CPU).values():
-        if (made := way()) is not None:
-            torch.testing.assert_close(run(layers, made), run(layers, Pieces()), atol=1e-5, rtol=1e-5)
+        try:
+            made = way()
+        except RuntimeError:  # there is no compiler, say
+            continue
+        torch.testing.assert_close(run(layers, made), run(layers, Pieces()), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "sentence"), [
+    ("triton", "block_ops is 'triton', which is not for cpu; use pytorch, or auto."),
+    ("onednn+native", "block_ops is 'onednn+native', but there is no compiler; use pytorch, or auto."),
+])  # fmt: skip
+def test_what_cannot_be_had_is_said(monkeypatch, name, sentence):
+    monkeypatch.undo()
+
+    def missing() -> Pieces:
+        raise NotBuiltError("there is no compiler.")
+
+    monkeypatch.setattr(fused.norm_rope, "load", missing)
+    assert fused.why_not(name, CPU) == sentence
+
+
+def test_two_names_are_the_products_of_the_one_and_the_passes_of_the_other(monkeypatch):
+    monkeypatch.setattr(fused, "products", lambda _device: {PYTORCH: Pieces, "onednn": lambda: same("linear")})
+    monkeypatch.setattr(fused, "passes", lambda _device: {PYTORCH: Pieces, "native": lambda: same("modulate")})
+    both = load("onednn+native", CPU)
+    assert both.linear is not pieces.linear and both.modulate is not pieces.modulate
+    assert load("native", CPU).linear is pieces.linear and load("onednn", CPU).modulate is pieces.modulate
 
 
 def test_they_are_measured_anew_after_an_update(monkeypatch):
@@ -110,14 +143,14 @@ def test_they_are_measured_anew_after_an_update(monkeypatch):
     monkeypatch.setattr(kept, "recall", lambda question: asked.append(question))
     for version in ("1", "2"):
         monkeypatch.setattr(fused, "_version", lambda name, version=version: f"{name}'s {version}")
-        fastest_pieces(*SIZES)
-    assert [question["ways"][1] for question in asked] == ["other other's 1", "other other's 2"]
+        fastest(*SIZES)
+    assert [question["ways"][1] for question in asked] == ["onednn onednn's 1", "onednn onednn's 2"]
 
 
 def test_on_a_cpu_few_tokens_are_measured(monkeypatch):
     seen = []
     give(monkeypatch, "linear", Pieces(linear=lambda layer, x: seen.append(x.shape[1]) or pieces.linear(layer, x)))
-    fastest_pieces(16, 2, 64, 4096, torch.float32, CPU)
+    fastest(16, 2, 64, 4096, torch.float32, CPU)
     assert set(seen) == {fused.CPU_TOKENS}
 
 

@@ -19,7 +19,7 @@ from measure import deviation
 from hunyuan_video.assembly import check
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.world import World
-from hunyuan_video.kernels import choice, fused, kept, measured, pieces, table
+from hunyuan_video.kernels import choice, fused, kept, measured, table
 from hunyuan_video.kernels.native import build, norm_rope, paths
 from hunyuan_video.kernels.native.build import NotBuiltError
 from hunyuan_video.models.attention import AttentionFn, sdpa
@@ -56,7 +56,7 @@ SIZES = [(1, 1, 128), (37, 53, 16), (130, 64, 80), (7, 1000, 48), (256, 256, 128
 
 @each_path
 @pytest.mark.parametrize(("queries", "keys", "dim"), SIZES)
-def test_it_is_as_near_to_float64_as_pytorchs_own(name, dtype, queries, keys, dim):
+def test_it_is_near_to_float64_and_in_bfloat16_as_near_as_pytorchs_own(name, dtype, queries, keys, dim):
     given = drawn(dtype, queries, keys, heads=3, dim=dim, batch=2)
     expected = exact(*given)
     actual = kernel(name)(*given, None)
@@ -166,12 +166,27 @@ def test_with_a_mask_it_is_pytorchs(name, dtype):
 @pytest.mark.parametrize(("change", "sentence"), [
     (lambda x: x.half(), "computes in float32 or bfloat16 on a CPU.*float16"),
     (lambda x: x.repeat(1, 1, 1, 3), "heads of up to 256 features.* of 384"),
-    (lambda x: x.requires_grad_(), "have no gradient; use sdpa or matmul"),
+    (lambda x: x.requires_grad_(), "for inference have no gradient, but gradients are on"),
 ])  # fmt: skip
 def test_what_it_cannot_is_said(change, sentence):
     given = [change(x) for x in drawn(torch.float32, 4, 4)]
     with pytest.raises(ValueError, match=sentence):
         kernel("avx2")(*given, None)
+
+
+@pytest.mark.parametrize("change", [
+    lambda q, k, v: (q, k.to(torch.bfloat16), v.to(torch.bfloat16)),
+    lambda q, k, v: (q, k, v.to(torch.bfloat16)),
+    lambda q, k, v: (q, k[:, :, :1], v[:, :, :1]),
+    lambda q, k, v: (q, k, v[..., :32]),
+    lambda q, k, v: (q, k, v[:, :3]),
+    lambda q, k, v: (q.repeat(2, 1, 1, 1), k, v),
+], ids=["dtype", "dtype of values", "heads", "features of values", "fewer values", "batch"])  # fmt: skip
+def test_tensors_that_do_not_belong_together_are_refused_and_not_read(change):
+    native = kernel("avx2")
+    assert isinstance(native, paths.Native)
+    with pytest.raises(ValueError, match=r"Attention needs q, k and v of one dtype, .* given are q \["):
+        paths._attend(native.functions, "avx2", *change(*drawn(torch.float32, 4, 5)))  # behind the checks that only tests have
 
 
 # Built where it runs.
@@ -207,9 +222,9 @@ def test_without_a_compiler_norms_are_pytorchs_and_one_line_says_so(no_compiler,
     monkeypatch.setattr(kept, "recall", lambda _question: None)
     monkeypatch.setattr(kept, "keep", lambda _question, _seconds: None)
     caplog.set_level(logging.INFO)
-    assert fused.fastest_pieces(16, 2, 64, 8, torch.float32, CPU).norm_rope is pieces.norm_rope
+    assert "native" not in fused.fastest(16, 2, 64, 8, torch.float32, CPU)
     lines = [record.message for record in caplog.records if "Without" in record.message]
-    assert lines == [f"Without native norms and rotations: {NO_COMPILER}."]
+    assert lines == [f"Without native passes: {NO_COMPILER}."]
 
 
 @pytest.mark.parametrize("name", ["native", "native-avx2"])

@@ -86,3 +86,16 @@ def test_features_that_lie_apart_are_put_together(native):
     x, weight, rope = drawn(torch.float32, 9, 16)
     apart = x.transpose(1, 3).contiguous().transpose(1, 3)
     assert torch.equal(computed(native, apart, weight, rope), computed(native, x, weight, rope))
+
+
+def test_a_rotation_of_other_tokens_is_refused_and_not_read(native):
+    x, weight, _ = drawn(torch.float32, 9, 16)
+    _, _, rope = drawn(torch.float32, 5, 16)
+    with pytest.raises(RuntimeError, match="must match the size"):
+        computed(native, x, weight, rope)
+
+
+def test_a_gradient_is_refused_and_not_lost(native):
+    x, weight, _ = drawn(torch.float32, 4, 16)
+    with pytest.raises(ValueError, match="have no gradient"):
+        native.norm_rope(x.requires_grad_(), weight, None, torch.empty_like(x))

@@ -72,6 +72,14 @@ def test_a_worker_gets_what_was_asked_for(store: Store, results: Results, loras:
     assert request.adapters[0].strengths == Strengths.parse("0.5,single_blocks=0")
 
 
+def test_a_resolution_becomes_the_size_of_the_pictures_shape(store: Store, results: Results) -> None:
+    asked = Asked("a cat", Sampling(num_frames=5), image=png(72, 128), resolution="360p")
+    sampling = place(store, results, rules(image_to_video=True, limits=Limits()), "ann", asked).order.sampling
+    assert (sampling.height, sampling.width) == (352, 608)
+    with pytest.raises(ValueError, match="follows the shape of a picture, but there is none; give one"):
+        place(store, results, rules(image_to_video=True), "ann", replace(asked, image=None))
+
+
 def test_only_loras_in_a_safe_format_are_listed(loras: Path) -> None:
     assert list(lora_files(loras)) == ["mine", "style"] and lora_files(None) == {}
 

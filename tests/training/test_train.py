@@ -65,7 +65,7 @@ def test_the_loss_falls_on_clips_seen_often(config, official_tree, tmp_path):
     config = replace(config, cache=folder, num_steps=120, learning_rate=5e-3, caption_dropout=0.0, token_budget=64, ema_decay=0.9)
     (path,) = train(config, tmp_path / "run")
     cache = LatentCache(folder)
-    latents, captions, _ = cache.batch([0, 1, 2, 3] * 8)
+    latents, captions, *_ = cache.batch([0, 1, 2, 3] * 8)
     noisy, target = add_noise(config, latents, captions, random_generator(9, "test"))
     with torch.no_grad():
         before, after = (loss_of(model, noisy, target) for model in (build_model(config, cache), load(path)))
@@ -199,7 +199,7 @@ def test_a_training_that_is_told_to_end_ends_as_after_ctrl_c(config, tmp_path, n
 
 def test_micro_batches_add_up_to_their_mean(config, tmp_path, losses, monkeypatch):
     """Neither how often all of them come, nor in which order, changes the mean; a sum would, and so would the last one alone."""
-    monkeypatch.setattr(module, "add_noise", lambda config, x, features, draw: add_noise(config, x, features, random_generator(0)))
+    monkeypatch.setattr(module, "add_noise", lambda *given: add_noise(*given[:3], random_generator(0)))
     monkeypatch.setattr(module, "random_generator", lambda *_keys: random_generator(0))
     config = replace(config, dtype="float32", save_dtype="float32", num_steps=1, caption_dropout=0.0, learning_rate=1e-3)
     norms, paths = [], []
@@ -288,7 +288,7 @@ def test_a_run_is_not_continued_on_another_cache_or_from_other_weights(config, b
 
 def test_distillation_draws_the_guidance_evenly(config):
     config = replace(config, start=config.cache, distill=True, distill_lowest=2.0, distill_highest=6.0)
-    latents, captions, _ = LatentCache(config.cache).batch([0, 1] * 200)
+    latents, captions, *_ = LatentCache(config.cache).batch([0, 1] * 200)
     scale = add_noise(config, latents, captions, random_generator(0))[0].scale
     assert scale.min() >= 2 and scale.max() <= 6 and 3.7 < scale.mean() < 4.3 and 1.0 < scale.std() < 1.3
 
@@ -296,7 +296,7 @@ def test_distillation_draws_the_guidance_evenly(config):
 def test_a_distilled_model_follows_its_teacher(config, base, tmp_path):
     config = replace(config, start=base, distill=True, num_steps=40, token_budget=64, distill_lowest=4.0, image_to_video=0.5, ema_decay=0.9)
     teacher, student = load(base), load(train(config, tmp_path)[0])
-    latents, captions, empty = LatentCache(config.cache).batch([0, 1, 2, 3])
+    latents, captions, empty, _ = LatentCache(config.cache).batch([0, 1, 2, 3])
     noisy, _ = add_noise(config, latents, captions, random_generator(9, "test"))
     with torch.no_grad():
         target = guided_velocity(teacher, noisy, empty)

@@ -10,7 +10,7 @@ import torch
 from hunyuan_video import HunyuanVideo, Sampling, video
 from hunyuan_video.config import Runtime
 from hunyuan_video.pipeline import Video
-from hunyuan_video.request import Adapter
+from hunyuan_video.request import Adapter, Picture
 from hunyuan_video.training.settings import LoraTraining, TrainingRuntime
 from hunyuan_video.training.train import train
 from hunyuan_video.training.validate import Validation
@@ -47,8 +47,8 @@ def test_the_last_videos_are_those_of_the_result(config, runtime, official_tree,
     shown: list[Video] = []
     call = HunyuanVideo.__call__
 
-    def remember(self: HunyuanVideo, prompt: str, sampling: Sampling) -> Video:
-        shown.append(call(self, prompt, sampling))
+    def remember(self: HunyuanVideo, prompt: str, sampling: Sampling, **begins: Picture | None) -> Video:
+        shown.append(call(self, prompt, sampling, **begins))
         return shown[-1]
 
     monkeypatch.setattr(HunyuanVideo, "__call__", remember)
@@ -62,8 +62,8 @@ def test_a_lora_is_shown_as_its_file_of_the_same_step_makes_it(cache, runtime, o
     shown: list[Video] = []
     call = HunyuanVideo.__call__
 
-    def remember(self: HunyuanVideo, prompt: str, sampling: Sampling) -> Video:
-        shown.append(call(self, prompt, sampling))
+    def remember(self: HunyuanVideo, prompt: str, sampling: Sampling, **begins: Picture | None) -> Video:
+        shown.append(call(self, prompt, sampling, **begins))
         return shown[-1]
 
     monkeypatch.setattr(HunyuanVideo, "__call__", remember)

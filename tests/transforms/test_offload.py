@@ -10,6 +10,7 @@ import torch
 from adapters import random_lora
 from conftest import TINY
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
@@ -215,6 +216,30 @@ def test_nothing_is_left_on_the_device_by_passes_that_are_interrupted(error):
         with pytest.raises(error), on_device(blocks, ELSEWHERE, streamed, repeated=True):
             blocks(torch.ones(1, 64))
     assert addresses(blocks) == home and seen.live < 64 * 64 * 4
+
+
+def test_in_a_training_two_frozen_blocks_are_on_the_device_at_most_and_gradients_are_the_same():
+    """Also after a pass that has none, such as a validation's, in between."""
+    plain = layers(64, 64, 64, 64)
+    blocks, trained = copy.deepcopy(plain), torch.nn.Parameter(torch.full((1, 64), 0.5))
+    streamed = offload_blocks(list(blocks), ELSEWHERE)
+
+    def gradient(stack: nn.Sequential) -> torch.Tensor:
+        x = trained * 2
+        for block in stack:
+            x = checkpoint(block, x, use_reentrant=False)
+        (found,) = torch.autograd.grad(x.square().sum(), trained)
+        return found
+
+    expected = gradient(plain)
+    with torch.no_grad():
+        after = plain(torch.ones(1, 64))
+    with LiveBytes(blocks) as seen, on_device(blocks, ELSEWHERE, streamed):
+        for _ in range(2):
+            assert torch.equal(gradient(blocks), expected)
+            with torch.no_grad():
+                assert torch.equal(blocks(torch.ones(1, 64)), after)
+    assert 2 * 64 * 64 * 4 <= seen.most < 2 * 64 * 64 * 4 + 6000 and seen.live < 2000
 
 
 class Stream:

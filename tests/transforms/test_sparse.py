@@ -134,7 +134,7 @@ def test_what_was_computed_is_told(model, caplog):
 
 def test_that_nothing_was_left_out_is_told(model, caplog):
     velocities(model, [0.9], 0.4)  # no sparse step
-    assert "Attention left out nothing: of 576 image tokens, 64 to a block" in caplog.text
+    assert "Attention left out nothing in steps of 576 image tokens, 64 to a block" in caplog.text
 
 
 def test_what_was_computed_is_counted_where_it_is(model):

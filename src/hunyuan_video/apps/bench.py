@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 from hunyuan_video.assembly import check
-from hunyuan_video.config import PER_VIDEO, FullSampling, Runtime, Sampling
+from hunyuan_video.config import PER_VIDEO, FullSampling, Runtime, Sampling, check_solver
 from hunyuan_video.evaluation import quality
 from hunyuan_video.miniature.evaluation import answers, questions
 from hunyuan_video.miniature.judge import load_judge
 from hunyuan_video.miniature.world import Scene
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.weights import Weights
+
+log = logging.getLogger(__name__)
 
 READ = ("subject", "colour", "motion")
 
@@ -36,6 +39,9 @@ def measure(
     rows = quality.read(path)
     pipe = HunyuanVideo.load(found, exact, sampling)
     complete = replace(sampling, seed=sampling.seed or 0).over(pipe.defaults)
+    for runtime in others.values():
+        check(runtime, pipe.world)
+        check_solver(complete, runtime)
     cases = _asked(prompts, complete, num_seeds) if prompts else _of_the_world(num_prompts, complete, num_seeds, judge_folder)
     sharing = [name for name, runtime in others.items() if _shares_models(runtime, exact)]
     for names in (sharing, *([name] for name in others if name not in sharing)):  # one more model at a time
@@ -61,6 +67,10 @@ def _asked(prompts: Sequence[str], sampling: FullSampling, num_seeds: int) -> li
 
 
 def _of_the_world(num_prompts: int, sampling: FullSampling, num_seeds: int, judge_folder: Path) -> list[quality.Case]:
+    log.info(
+        "%d prompts with %d seeds each, read by the judge of the embedded world, who is trained first if he is not in %s (minutes).",
+        *(num_prompts, num_seeds, judge_folder),
+    )
     judge, _ = load_judge(judge_folder)
 
     def reading(scene: Scene, frames: quality.Frames) -> quality.Reading:

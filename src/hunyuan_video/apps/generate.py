@@ -24,7 +24,7 @@ from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
 from hunyuan_video.distributed.watch import EndedError, doing, is_lost
 from hunyuan_video.distributed.world import process_group, resolve_device
-from hunyuan_video.kernels import choice
+from hunyuan_video.kernels import choice, fused
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.recording import Recording
 from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
@@ -103,7 +103,7 @@ class SavedState:
 
 
 def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
-    """The runtime, on another `device` if one is given. A kernel chosen on a CPU is none for a GPU, nor the other way round, and may be
+    """The runtime, on another `device` if one is given. Kernels chosen on a CPU are none for a GPU, nor the other way round, and may be
     none for another CPU or installation; and how ranks shared the video is for that number of ranks."""
     runtime, ranks = replace(made.runtime, device=device or made.runtime.device), world_size()
     if (runtime.ulysses_degree or 1) * (runtime.ring_degree or 1) * runtime.pipefusion_stages != ranks:
@@ -113,8 +113,9 @@ def runtime_here(made: Provenance, device: str | None = None) -> Runtime:
         runtime = replace(runtime, shard=False, wire="exact")
     here = resolve_device(runtime.device)
     alike = (here.type == "cpu") == (made.device == "cpu")
-    works = runtime.attention in choice.CHOSEN or choice.why_not(runtime.attention, here) is None
-    return runtime if alike and works else replace(runtime, attention="auto")
+    if not alike or not (runtime.attention in choice.CHOSEN or choice.why_not(runtime.attention, here) is None):
+        runtime = replace(runtime, attention="auto")
+    return runtime if alike and fused.why_not(runtime.block_ops, here) is None else replace(runtime, block_ops="auto")
 
 
 def make_videos(
@@ -343,7 +344,7 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     made = Provenance.from_json(stored, path)
     files.check_output(output)
     # No adapters: they acted while the latents were made. Their kernel is for whoever replays the video.
-    runtime = replace(runtime, attention=made.runtime.attention)
+    runtime = replace(runtime, attention=made.runtime.attention, block_ops=made.runtime.block_ops)
     pipe = _load(given, made, path, runtime, ())
     last = None
     with Recording(output.suffix, fps=output.fps, crf=output.crf) as recording:

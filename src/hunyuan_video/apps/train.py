@@ -10,7 +10,6 @@ import tyro
 
 from hunyuan_video.apps.parse import deferred, parse
 from hunyuan_video.distributed.world import is_main_process, resolve_device, world_size
-from hunyuan_video.models.transformer import TransformerConfig
 
 try:
     from hunyuan_video.memory import available_memory
@@ -21,6 +20,7 @@ try:
     from hunyuan_video.training import recipe as recipes
     from hunyuan_video.training.dataset import MANIFEST, AnyCache, Bucket, LatentCache, PlannedCache
     from hunyuan_video.training.plan import check
+    from hunyuan_video.training.seeing import longest_text, released
 except ModuleNotFoundError as error:
     if error.name is not None and error.name.startswith("hunyuan_video"):
         raise
@@ -127,7 +127,8 @@ def planned(
         seen.check()
     cache: AnyCache | None = None
     if seen is not None and seen.missing:
-        cache = PlannedCache({Bucket.parse(bucket): count for bucket, count in seen.buckets.items()})
+        longest = longest_text(config.start, train.sizes_of(config, None)[0])
+        cache = PlannedCache({Bucket.parse(bucket): count for bucket, count in seen.buckets.items()}, longest)
     elif (config.cache / MANIFEST).exists():
         cache = LatentCache(config.cache)
     plan, available = train.memory_plan(config, runtime, world_size(), device, cache), available_memory(device)
@@ -139,7 +140,7 @@ def planned(
             f"\nThere is no cache in {config.cache} yet: counted with samples of {config.token_budget:,} tokens, which yours need not be."
         )
     if isinstance(config, settings.LoraTraining):
-        whole = train.memory_plan(config, runtime, world_size(), device, cache, TransformerConfig())
+        whole = train.memory_plan(config, runtime, world_size(), device, cache, released(train.sizes_of(config, cache)[0]))
         text += f"\nHunyuanVideo-13B would take {whole.total / 1e9:.1f} GB with these settings; docs/training-memory.md lists others."
     return text
 

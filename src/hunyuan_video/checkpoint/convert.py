@@ -36,7 +36,7 @@ from hunyuan_video.config import LoadKey
 from hunyuan_video.files import making
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import VAEConfig
-from hunyuan_video.models.vision import vision_config
+from hunyuan_video.models.vision import picture_side
 from hunyuan_video.transforms import fp8
 from hunyuan_video.weights import Weights, locate, official_tree
 
@@ -207,8 +207,8 @@ def _write_diffusers(root: Weights, stored: StoredTransformer, out: Path) -> Non
     scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": root.sampling().shift}
     _write_json(scheduler, out / "scheduler" / "scheduler_config.json")
     if root.sees:
-        size = vision_config(llava_config(root.text_encoder)).image_size
-        _write_json(diffusers.image_processor_json(size), out / "image_processor" / "preprocessor_config.json")
+        side = picture_side(llava_config(root.text_encoder))
+        _write_json(diffusers.image_processor_json(side), out / "image_processor" / "preprocessor_config.json")
     _write_json(diffusers.MODEL_INDEX | (diffusers.SEEING_INDEX if root.sees else {}), out / "model_index.json")
     _write_defaults(root, out)
 

@@ -8,11 +8,23 @@ from typing import Any
 import torch
 from transformers import LlavaConfig
 
-from hunyuan_video.checkpoint import fill, from_config, load_text_encoder, load_tokenizer, model_type, read_encoder, read_json
+from hunyuan_video import checkpoint
+from hunyuan_video.checkpoint import fill, from_config, load_tokenizer, model_type, read_encoder, read_json
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.ranks import delivered
+from hunyuan_video.config import Conditioning
 from hunyuan_video.distributed.once import once
-from hunyuan_video.models.vision import SKIPPED_VISION_LAYERS, SeeingTextEncoder, VisionTower
+from hunyuan_video.models.text import TextEncoder
+from hunyuan_video.models.vision import SKIPPED_VISION_LAYERS, STRIDES, SeeingTextEncoder, VisionTower
+from hunyuan_video.weights import Weights
+
+
+def load_encoders(found: Weights, told: Conditioning, dtype: torch.dtype, device: torch.device, **how: Any) -> TextEncoder:
+    """The text encoders of a model, as `load_text_encoder`; where the language model sees the picture, with what makes it see, for a
+    transformer that is `told` so of it."""
+    if found.sees:
+        return load_seeing_text_encoder(found.text_encoder, found.text_encoder_2, dtype, device, stride=STRIDES[told], **how)
+    return checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, dtype, device, **how)
 
 
 def load_seeing_text_encoder(
@@ -20,7 +32,7 @@ def load_seeing_text_encoder(
 ) -> SeeingTextEncoder:
     """As `load_text_encoder`, with what makes the language model see; of a picture's tokens every `stride`-th is given on."""
     vision, state = read_vision(llava_dir)
-    text = load_text_encoder(llava_dir, clip_dir, dtype, device, **how)
+    text = checkpoint.load_text_encoder(llava_dir, clip_dir, dtype, device, **how)
     fill(vision, delivered(state), llava_dir, dtype, device)
     return SeeingTextEncoder(text.llm, text.clip, text.llm_tokenizer, text.clip_tokenizer, vision, stride).eval()
 

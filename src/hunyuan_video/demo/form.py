@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from hunyuan_video.buckets import BASE
 from hunyuan_video.config import FullSampling, RewriteMode, Sampling, require
 from hunyuan_video.demo.offer import Offer, size_name
 from hunyuan_video.request import Provenance, Rewriting
@@ -35,6 +36,9 @@ class Form:
     negative_prompt: str = ""
     image: str | None = None
     """path of an uploaded picture"""
+    resolution: str = ""
+    """720p, 540p or 360p, in place of `size`, which then follows the picture's shape"""
+    stability: str = "dynamic"
     loras: tuple[str, ...] = ()
     strengths: str = "1"
     """one for all LoRAs, or one for each, in their order, between spaces"""
@@ -65,6 +69,7 @@ class Form:
             "linear_steps": "" if sampling.linear_steps is None else str(sampling.linear_steps),
             "solver": sampling.solver,
             "noise": sampling.noise,
+            "stability": sampling.stability,
         }
         return cls(**own | others)
 
@@ -89,13 +94,14 @@ class Form:
         )
 
     def sampling(self, offer: Offer) -> Sampling:
-        """Raises a ValueError for what is no setting."""
+        """With as many pixels as the video will have, if its shape follows a picture's. Raises a ValueError for what is no setting."""
         match = re.fullmatch(r"\s*(\d{1,5})\s*[x×*]\s*(\d{1,5})\s*", self.size)
         require(match is not None, f"The size is {self.size!r}; it must be width x height, such as {size_name(offer.sizes[0])}.")
         assert match is not None
+        side = BASE.get(self.resolution)  # pyright: ignore[reportArgumentType, reportCallIssue] (none for other texts)
         return Sampling(
-            height=int(match[2]),
-            width=int(match[1]),
+            height=side or int(match[2]),
+            width=side or int(match[1]),
             num_frames=int(self.num_frames),
             num_steps=int(self.num_steps),
             shift=float(self.shift),
@@ -105,6 +111,7 @@ class Form:
             noise=self.noise,  # pyright: ignore[reportArgumentType]
             guidance=float(self.guidance) if offer.embedded_guidance else None,
             cfg_scale=float(self.cfg_scale),
+            stability=self.stability if offer.image_to_video else None,  # pyright: ignore[reportArgumentType]
             seed=self._whole("seed", self.seed),
         )
 
@@ -113,11 +120,13 @@ class Form:
         rewriting = None
         if self.rewrite_mode != "off" and self.rewritten.strip() not in ("", self.prompt.strip()):
             rewriting = Rewriting(self.prompt, self.rewrite_mode, self.rewriter)
+        sampling, resolution = self.sampling(offer), self.resolution or None
         return Asked(
             self.prompt if rewriting is None else self.rewritten,
-            self.sampling(offer),
+            sampling if resolution is None else replace(sampling, height=None, width=None),
             negative_prompt=self.negative_prompt if self.negative_prompt.strip() else None,
             image=image,
+            resolution=resolution,  # pyright: ignore[reportArgumentType]
             loras=self._loras(),
             rewritten=rewriting,
         )

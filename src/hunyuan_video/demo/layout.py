@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from hunyuan_video.config import Solver
+from hunyuan_video.buckets import BASE
+from hunyuan_video.config import Solver, Stability
 from hunyuan_video.demo import gallery, stage
 from hunyuan_video.demo.form import NAMES, Form
 from hunyuan_video.demo.offer import Offer, length_name, size_name, with_own
@@ -18,6 +19,7 @@ THEME = gr.themes.Default(
     primary_hue="blue", neutral_hue="slate", radius_size="lg", font=FONTS, font_mono=("ui-monospace", "monospace")
 )  # the system's fonts: nothing is fetched from elsewhere
 MAX_STEPS, MAX_GUIDANCE, MAX_SHIFT = 100, 20.0, 10.0  # as the official page has them
+MAX_SHIFT_OF_PICTURES = 20.0  # the official one of dynamic videos is 17
 EXAMPLE = "A cat walks on the grass, realistic style."
 
 
@@ -37,7 +39,7 @@ class Page:
                 self.stage = gr.HTML(stage.EMPTY, elem_id="stage", js_on_load=None)
             with gr.Column(elem_id="more"):
                 self._rewriting(form)
-                self._picture()
+                self._picture(form)
                 self._loras(form, loras)
                 self._advanced(form)
         gr.HTML("<h2>Your videos</h2>", elem_id="videos", js_on_load=None)
@@ -94,9 +96,10 @@ class Page:
             )
             self.fields["rewriter"] = gr.State(form.rewriter)
 
-    def _picture(self) -> None:
+    def _picture(self, form: Form) -> None:
         can = self.offer.image_to_video
-        with gr.Accordion("First picture" if can else "First picture: these weights know text alone", open=False):
+        title = "First picture" if can else "First picture: these weights know text alone"
+        with gr.Accordion(title, open=self.offer.needs_picture):
             self.fields["image"] = gr.Image(
                 type="filepath",  # the file as it came, which `orders.place` reads with care
                 image_mode=None,
@@ -106,6 +109,17 @@ class Page:
                 interactive=can,
                 elem_id="picture",
             )
+            with gr.Row(elem_classes="tight"):
+                sizes = [("the one above", ""), *((f"{name}, by its shape", name) for name in BASE)]
+                self.fields["resolution"] = gr.Dropdown(sizes, value=form.resolution, label="Size of the video", min_width=140, visible=can)
+                self.fields["stability"] = gr.Radio(
+                    list(get_args(Stability)),
+                    value=form.stability,
+                    label="Stability",
+                    info="dynamic moves more, and brings a larger flow shift",
+                    min_width=160,
+                    visible=can,
+                )
 
     def _loras(self, form: Form, names: list[str]) -> None:
         with gr.Accordion("LoRA", open=False):
@@ -128,7 +142,8 @@ class Page:
             self.fields["guidance"] = gr.Slider(
                 0, MAX_GUIDANCE, form.guidance, step=0.1, label="Embedded guidance scale", interactive=embedded, visible=embedded
             )
-            self.fields["shift"] = gr.Slider(0.1, MAX_SHIFT, form.shift, step=0.1, label="Flow shift")
+            most = MAX_SHIFT_OF_PICTURES if self.offer.image_to_video else MAX_SHIFT
+            self.fields["shift"] = gr.Slider(0.1, most, form.shift, step=0.1, label="Flow shift")
             self.fields["cfg_scale"] = gr.Slider(
                 1, MAX_GUIDANCE, form.cfg_scale, step=0.1, label="Guidance scale", info="Above 1 in two passes, which take twice the time"
             )

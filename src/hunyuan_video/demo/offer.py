@@ -30,6 +30,7 @@ class Offer:
     lengths: tuple[int, ...]
     embedded_guidance: bool
     image_to_video: bool
+    needs_picture: bool = False
 
     @classmethod
     def of(cls, found: Weights) -> Offer:
@@ -45,6 +46,7 @@ class Offer:
             lengths=with_own(lengths, own.num_frames),
             embedded_guidance=own.guidance is not None,
             image_to_video=found.image_to_video,
+            needs_picture=found.needs_picture,
         )
 
 

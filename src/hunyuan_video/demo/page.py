@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from hunyuan_video.config import SHIFTS
 from hunyuan_video.demo.desk import Desk, View
 from hunyuan_video.demo.form import Form
 from hunyuan_video.demo.layout import Page
@@ -104,9 +105,10 @@ def _wire(blocks: gr.Blocks, page: Page, desk: Desk) -> None:
     )
     page.rewrite.click(rewrite, page.inputs, [page.fields["rewritten"], page.fields["rewriter"]], **QUIET)
     page.fields["prompt"].input(lambda: ["", ""], None, [page.fields["rewritten"], page.fields["rewriter"]], **AT_ONCE)
+    page.fields["stability"].input(lambda chosen: SHIFTS[chosen], page.fields["stability"], page.fields["shift"], **AT_ONCE)
     page.cancel.click(cancel, seen, sight, **AT_ONCE)
     page.gallery.click(pressed, seen, [page.pages, *sight, *page.inputs], **QUIET)
-    sizes = [page.fields[name] for name in ("size", "num_frames", "num_steps", "cfg_scale")]
+    sizes = [page.fields[name] for name in ("size", "resolution", "num_frames", "num_steps", "cfg_scale")]
     gr.on(
         [blocks.load, page.made.change, *(field.change for field in sizes)],
         takes,

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from hunyuan_video.kernels import kept, measured, table
+from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.sparse import attend_to_blocks
 from hunyuan_video.kernels.triton.by_name import BY_NAME
 from hunyuan_video.models.attention import KINDS, AttentionFn, sdpa
 
@@ -23,6 +25,7 @@ CHOSEN = ("auto", "native")  # for each video: the fastest of all candidates, or
 QUERIES = {"cpu": 1024, "cuda": 2**14}
 KEYS = {"cpu": 2**14, "cuda": 2**20}  # on a CPU no cache holds the scores beyond, and more keys only take longer
 GPU_HEADS = 8
+BLOCK = 128  # tokens of a block where few pairs are computed
 
 
 def use_attention(model: nn.Module, kernel: AttentionFn) -> None:
@@ -87,9 +90,11 @@ def may_choose(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def fastest(heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, device: torch.device, among: str = "auto") -> str:
+def fastest(
+    heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, device: torch.device, among: str = "auto", density: float = 1.0
+) -> str:
     """The name of the fastest kernel for one sequence of `num_tokens`: of all candidates ("auto"), of the "native" ones, or of those that
-    a ring can ask for ("parts").
+    a ring can ask for ("parts"); where only a share of all pairs is computed, the fastest for that.
 
     It is measured once on a machine for all lengths near the same half power of two, in tens of milliseconds; in a second where steps take
     hours. Native kernels are compiled before, once, in seconds.
@@ -106,12 +111,14 @@ def fastest(heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, devi
     if device.type not in QUERIES or names == ["sdpa"]:
         return "sdpa"
     question: kept.Question = {"dtype": str(dtype), "heads": heads, "head_dim": head_dim}
+    if density < 1:
+        question |= {"density_in_tenths": max(1, round(10 * density))}
     name = measured.fastest(
         "attention",
         question | {"half_powers_of_two_tokens": round(2 * math.log2(num_tokens))},
         {name: table.KERNELS[name].version() for name in names},
         _loaded,
-        lambda: _trial(heads, head_dim, num_tokens, dtype, device),
+        lambda: _trial(heads, head_dim, num_tokens, dtype, device, density),
         device,
     )
     if name is None:
@@ -124,13 +131,19 @@ def _is_among(name: str, among: str) -> bool:
     return name in ("sdpa", "chunked") if among == "parts" else among == "auto" or name.startswith("native-")
 
 
-def _trial(heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, device: torch.device) -> measured.Trial:
+def _trial(heads: int, head_dim: int, num_tokens: int, dtype: torch.dtype, device: torch.device, density: float) -> measured.Trial:
     of_blocks = torch.get_num_threads() * 256 // QUERIES["cpu"]  # heads that give every thread a block
     busy = min(heads, max(1, of_blocks) if device.type == "cpu" else GPU_HEADS)
     generator = torch.Generator(device).manual_seed(0)
     q = torch.randn(1, min(num_tokens, QUERIES[device.type]), busy, head_dim, generator=generator, device=device).to(dtype)
     k, v = torch.randn(2, 1, min(num_tokens, KEYS[device.type]), busy, head_dim, generator=generator, device=device).to(dtype)
-    return measured.Trial(lambda kernel: kernel(q, k, v, None), sdpa(q, k, v, None))
+    if density == 1:
+        return measured.Trial(lambda kernel: kernel(q, k, v, None), sdpa(q, k, v, None))
+    rows, blocks = (-(-x.shape[1] // BLOCK) for x in (q, k))
+    seen = max(1, round(density * blocks))
+    indices = torch.rand(1, rows, blocks, generator=generator, device=device).argsort(dim=-1)[:, :, :seen].int().contiguous()
+    lists = BlockLists(indices, torch.full_like(indices[:, :, 0], seen), BLOCK, BLOCK)
+    return measured.Trial(lambda kernel: attend_to_blocks(kernel, q, k, v, lists), attend_to_blocks(sdpa, q, k, v, lists))
 
 
 def _loaded(name: str) -> AttentionFn | None:

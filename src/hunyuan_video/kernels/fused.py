@@ -8,70 +8,104 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from hunyuan_video.config import BlockOps
 from hunyuan_video.kernels import kept, measured, onednn, pieces, triton
 from hunyuan_video.kernels.native import build, norm_rope
 from hunyuan_video.kernels.pieces import Dense, Pieces
 from hunyuan_video.models.rope import Rope
 
 CPU_TOKENS = 256  # with more, a large model's block would take seconds a round
-Ways = Mapping[str, Callable[[], Pieces | None]]  # by name, PyTorch's own first; None: it is missing here
-TORCH: Ways = {"PyTorch": Pieces}
+Ways = Mapping[str, Callable[[], Pieces]]  # by name, PyTorch's own first; raises a RuntimeError or an ImportError where it is missing
+PYTORCH: BlockOps = "pytorch"
 
 
 def products(device: torch.device) -> Ways:
     """Those that differ in how a layer multiplies."""
-    return {"PyTorch": Pieces, "oneDNN": lambda: onednn.PIECES} if _is_cpu(device) and torch.backends.mkldnn.is_available() else TORCH
+    return {PYTORCH: Pieces, "onednn": _onednn} if _is_cpu(device) else {PYTORCH: Pieces}
 
 
 def passes(device: torch.device) -> Ways:
     """Those that differ in how norms, rotations and gates pass over the tokens."""
-    if _is_cpu(device):
-        return {"PyTorch": Pieces, "native": _native}
-    return {"PyTorch": Pieces, "Triton": _triton} if triton.works(device) else TORCH
+    return {PYTORCH: Pieces, "native": norm_rope.load} if _is_cpu(device) else {PYTORCH: Pieces, "triton": partial(_triton, device)}
 
 
-def fastest_pieces(hidden_size: int, heads: int, mlp_dim: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Pieces:
-    """Those that take so many tokens at a time through a block's layers the fastest."""
+def fastest(hidden_size: int, heads: int, mlp_dim: int, tokens: int, dtype: torch.dtype, device: torch.device) -> BlockOps:
+    """The name of those that take so many tokens at a time through a block's layers the fastest."""
     tokens = min(tokens, CPU_TOKENS) if _is_cpu(device) else tokens
     question: kept.Question = {"dtype": str(dtype), "block": f"{hidden_size} in {heads} x {mlp_dim}", "tokens": tokens}
     layers = partial(Layers, hidden_size, heads, mlp_dim, tokens, dtype, device)
     multiplied = _fastest("products", question, products(device), lambda: layers().products, device)
     passed = _fastest("passes", question, passes(device), lambda: layers().passes, device)
-    return passed._replace(linear=multiplied.linear, linear_gelu=multiplied.linear_gelu)
+    return cast(BlockOps, "+".join(name for name in (multiplied, passed) if name != PYTORCH) or PYTORCH)
 
 
-def _fastest(
-    what: str, question: kept.Question, ways: Ways, runs: Callable[[], Callable[[Pieces], Tensor]], device: torch.device
-) -> Pieces:
-    if len(ways) == 1:
-        return Pieces()
+def load(name: BlockOps, device: torch.device) -> Pieces:
+    """The pieces of that name: products, passes, or both.
 
+    Raises:
+        ValueError: they are for another device, or something is missing here.
+    """
+    made = Pieces()
+    for part in name.split("+"):
+        multiplies, passing = products(device).get(part), passes(device).get(part)
+        try:
+            if multiplies is not None and part != PYTORCH:
+                made = made._replace(linear=multiplies().linear, linear_gelu=multiplies().linear_gelu)
+            elif passing is not None:
+                made = passing()._replace(linear=made.linear, linear_gelu=made.linear_gelu)
+            else:
+                raise ValueError(f"block_ops is {name!r}, which is not for {device.type}; use pytorch, or auto.")
+        except (ImportError, RuntimeError) as error:
+            raise ValueError(f"block_ops is {name!r}, but {str(error).removesuffix('.')}; use pytorch, or auto.") from error
+    return made
+
+
+def why_not(name: BlockOps, device: torch.device) -> str | None:
+    """The sentence that says why they cannot be had there; None: they can."""
+    try:
+        if name != "auto":
+            load(name, device)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _fastest(what: str, question: kept.Question, ways: Ways, runs: Callable[[], Callable[[Pieces], Tensor]], device: torch.device) -> str:
     def trial() -> measured.Trial:
         run = runs()
         return measured.Trial(run, run(Pieces()))
 
-    versions = {name: _version(name) for name in ways}
-    name = measured.fastest(what, question, versions, lambda name: ways[name](), trial, device)
-    return (name and ways[name]()) or Pieces()
+    def found(name: str) -> Pieces | None:
+        try:
+            return ways[name]()
+        except (ImportError, RuntimeError) as error:
+            measured.say(f"Without {name} {what}: {error}")
+            return None
+
+    if len(ways) == 1:
+        return PYTORCH
+    return measured.fastest(what, question, {name: _version(name) for name in ways}, found, trial, device) or PYTORCH
 
 
 def _is_cpu(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _native() -> Pieces | None:
-    try:
-        return norm_rope.load()
-    except build.NotBuiltError as error:
-        measured.say(f"Without native norms and rotations: {error}")
-        return None
+def _onednn() -> Pieces:
+    if not torch.backends.mkldnn.is_available():
+        raise RuntimeError("this PyTorch was built without oneDNN.")
+    return onednn.PIECES
 
 
-def _triton() -> Pieces:
+def _triton(device: torch.device) -> Pieces:
+    triton.need("block_ops 'triton'")
+    if not triton.works(device):
+        raise RuntimeError(f"Triton does not work on {device}; the log says why.")
     from hunyuan_video.kernels.triton.pieces import FUSED  # which needs Triton
 
     return FUSED
@@ -79,13 +113,13 @@ def _triton() -> Pieces:
 
 def _version(name: str) -> str:
     """Of what PyTorch's own version does not tell."""
-    if name == "Triton":
+    if name == "triton" and triton.is_here():
         from hunyuan_video.kernels.triton import pieces as of_triton  # which needs Triton
 
         return f"{version('triton')} {_digest(inspect.getsource(of_triton))}"
     if name == "native":
-        return build.digest()
-    return _digest(inspect.getsource(onednn if name == "oneDNN" else pieces))
+        return f"{build.digest()} by {build.compiler()}"
+    return _digest(inspect.getsource(onednn if name == "onednn" else pieces))
 
 
 def _digest(text: str) -> str:

@@ -59,10 +59,11 @@ def fastest(
     if key not in _fastest:
         seconds = kept.recall(complete)
         if not seconds or not seconds.keys() <= {*names} or load(_best(seconds)) is None:
-            seconds = _measured(what, names, load, trial(), device)
+            seconds, lasting = _measured(what, names, load, trial(), device)
             if not seconds:
                 return None
-            kept.keep(complete, seconds)
+            if lasting:
+                kept.keep(complete, seconds)
         _fastest[key] = _best(seconds)
         asked = ", ".join(f"{name} {value}" for name, value in question.items())
         times = ", ".join(f"{name} {1000 * taken:.2f} ms" for name, taken in seconds.items())
@@ -75,14 +76,28 @@ def _best(seconds: Mapping[str, float]) -> str:
     return best if seconds[best] < TIE * seconds[first] else first
 
 
-def _measured(what: str, names: Sequence[str], load: Callable[[str], Way | None], trial: Trial, device: torch.device) -> dict[str, float]:
-    ways = {name: way for name in names if (way := load(name)) is not None and _works(f"{name} {what}", way, trial)}
-    return measure(ways, trial.run, device) if ways else {}
+def _measured(
+    what: str, names: Sequence[str], load: Callable[[str], Way | None], trial: Trial, device: torch.device
+) -> tuple[dict[str, float], bool]:
+    """The seconds of each way that works, and whether the next process need not try the others again."""
+    ways, lasting = {}, True
+    for name in names:
+        if (way := load(name)) is None:
+            continue
+        try:
+            if _works(f"{name} {what}", way, trial):
+                ways[name] = way
+        except (torch.OutOfMemoryError, MemoryError):
+            say(f"Without {name} {what} this time: there is not enough memory to try it.")
+            lasting = False
+    return measure(ways, trial.run, device) if ways else {}, lasting
 
 
 def _works(name: str, way: object, trial: Trial) -> bool:
     try:
         out, expected = trial.run(way).float(), trial.expected.float()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
     except Exception as error:  # other people's packages: what they raise on a GPU that they do not know is their own
         say(f"Without {name}, which fails here: {type(error).__name__}: {error}")
         return False

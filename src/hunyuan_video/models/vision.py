@@ -55,11 +55,23 @@ def vision_config(config: LlavaConfig) -> CLIPVisionConfig:
     return vision
 
 
+def picture_side(config: LlavaConfig) -> int:
+    """Of the square that the tower sees, in pixels."""
+    side = vision_config(config).image_size
+    assert isinstance(side, int)  # the type allows what no tower has
+    return side
+
+
 def picture_tokens(config: LlavaConfig) -> int:
     """How many the language model reads of a picture."""
-    vision = vision_config(config)
-    assert isinstance(vision.image_size, int) and isinstance(vision.patch_size, int)  # squares: the type allows what no tower has
-    return (vision.image_size // vision.patch_size) ** 2
+    patch = vision_config(config).patch_size
+    assert isinstance(patch, int)
+    return (picture_side(config) // patch) ** 2
+
+
+def text_tokens(config: LlavaConfig, told: Conditioning) -> int:
+    """How many the transformer is given of a picture and the longest prompt."""
+    return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-picture_tokens(config) // STRIDES[told])
 
 
 class VisionTower(nn.Module):
@@ -74,8 +86,7 @@ class VisionTower(nn.Module):
         self.multi_modal_projector = LlavaMultiModalProjector(config)
         self.num_tokens = picture_tokens(config)
         self.image_token: int = config.image_token_index
-        side = vision.image_size
-        assert isinstance(side, int)
+        side = picture_side(config)
         self.processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
     def forward(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B P text_dim"]:

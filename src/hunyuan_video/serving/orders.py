@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal
 
+from hunyuan_video.buckets import Resolution, sized
 from hunyuan_video.config import RewriteMode, Sampling, check_prompt, require
 from hunyuan_video.pictures import picture_in
 from hunyuan_video.request import Adapter, Picture, Request, Rewriting, Strengths
@@ -43,6 +44,8 @@ class Asked:
     model: str | None = None
     webhook: str | None = None
     remixed_from: str | None = None
+    resolution: Resolution | None = None
+    """in place of a size, which then follows the picture's shape"""
 
 
 def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked, *, idempotency_key: str | None = None) -> Job:
@@ -66,7 +69,8 @@ def place(store: Store, results: Results, rules: Rules, owner: str, asked: Asked
     )
     prompt, rewritten, notice = _prompt_of(asked, rules)
     picture = None if asked.image is None else _decoded(asked.image, rules.max_picture_pixels)
-    request = Request(prompt, asked.sampling, asked.negative_prompt, picture, adapters_of(asked.loras, rules.loras))
+    sampling = asked.sampling if asked.resolution is None else sized(asked.sampling, picture, asked.resolution)
+    request = Request(prompt, sampling, asked.negative_prompt, picture, adapters_of(asked.loras, rules.loras))
     request.check(rules.limits)
     complete = request.complete(rules.defaults)
     rules.limits.check(complete)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
+from hunyuan_video.buckets import Resolution
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS, Sampling, Solver, Stability, require
 from hunyuan_video.serving.jobs import Job, NamedLora, Status
 from hunyuan_video.serving.orders import Asked
@@ -96,6 +97,7 @@ class Create(Strict):
     solver: Solver | None = None
     noise: Literal["cpu", "official"] | None = None
     stability: Stability | None = None
+    resolution: Resolution | None = Field(None, description="in place of size: the official one of the picture's shape")
     loras: list[Lora] | None = Field(None, max_length=20)
     rewrite: Literal["off", "normal", "master"] | None = None
     webhook_url: str | None = None
@@ -109,7 +111,15 @@ class Create(Strict):
         sampling = Sampling(height=height, width=width, num_frames=frames, **{name: getattr(self, name) for name in names})
         loras = tuple(NamedLora(lora.name, str(lora.strengths)) for lora in self.loras or ())
         return Asked(
-            self.prompt, sampling, self.negative_prompt, self.input_reference, loras, self.rewrite, None, self.model, self.webhook_url
+            self.prompt,
+            sampling,
+            self.negative_prompt,
+            self.input_reference,
+            loras,
+            self.rewrite,
+            model=self.model,
+            webhook=self.webhook_url,
+            resolution=self.resolution,
         )
 
 

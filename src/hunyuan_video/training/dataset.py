@@ -4,11 +4,14 @@
       config.json                what was asked for and what encoded it
       shard-00000.safetensors    of sample i: "i.latents" [C, T, H, W], "i.states" [L, D], "i.pooled" [P], in float16; the header holds
                                  {"captions": [of every sample], "skipped": {reason: [source names]}}
-      empty.safetensors          the empty caption: "video.states", "video.pooled", "image.states", "image.pooled"
+      empty.safetensors          the empty caption: "video.states", "video.pooled", "image.states", "image.pooled"; the header holds
+                                 {"told": how the weights are told of a picture}, if they begin every video with one
       manifest.json              sizes, hashes and counts of all shards (see `shards`)
       report.md                  the counts as tables
 
 Latents are scaled as the transformer knows them. A sample of one frame is an image, and its text states come from the image template.
+For weights that begin every video with a picture there are no images; the states are those of the caption beside the clip's first frame,
+of which "i.opening" [C, 1, H, W] are the latents, encoded alone, as pictures are; and those of the empty caption beside a black picture.
 
 Letters: B samples, C channels, T latent frames, H W latent height and width, L text tokens, D P widths of the text states and of the
 pooled vector.
@@ -33,7 +36,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hunyuan_video.config import SIZE_MULTIPLE
+from hunyuan_video.config import SIZE_MULTIPLE, Conditioning
 from hunyuan_video.files import sha256
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, TextFeatures
 from hunyuan_video.training.run import random_generator
@@ -42,6 +45,7 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 EMPTY = "empty.safetensors"
+HEADER = "shard"  # one entry: safetensors writes several in random order
 HOW_TO_MAKE = "`hunyuan-video data prepare` (your own videos) or `hunyuan-video train cache` (the rendered world)"
 SAME_ASPECT = 0.05  # shapes whose log(width / height) differ by less are alike: 720x1280 and 544x960 are both 16:9
 
@@ -101,11 +105,13 @@ def nearest(buckets: Sequence[Bucket], num_frames: int, height: int, width: int)
 
 
 class Batch(NamedTuple):
-    """Samples of one bucket in float32, with their captions and with the empty one of their kind."""
+    """Samples of one bucket in float32, with their captions and with the empty one of their kind; and latents of the pictures that they
+    begin with, where the weights see these."""
 
     latents: Float[Tensor, "B C T H W"]
     captions: TextFeatures
     empty: TextFeatures
+    openings: Float[Tensor, "B C 1 H W"] | None = None
 
 
 class LatentCache:
@@ -140,6 +146,10 @@ class LatentCache:
         if not self._samples:
             raise ValueError(f"The latent cache in {folder} holds no samples; its report.md says why.")
         self._empty = {name: tensor.float() for name, tensor in load_file(folder / EMPTY).items()}
+        with safe_open(folder / EMPTY, framework="pt") as empty:
+            header = json.loads((empty.metadata() or {}).get(HEADER, "{}"))
+        self.sees = "told" in header  # whether it is for weights that begin every video with a picture
+        self.told: Conditioning = header.get("told", "first_frame")  # of frames that are given
         self.latent_channels = int(self._tensor(0, "latents").shape[0])
         self.text_dim = int(self._empty["video.states"].shape[1])
         self.pooled_dim = int(self._empty["video.pooled"].shape[0])
@@ -163,7 +173,9 @@ class LatentCache:
         lengths = torch.tensor([len(state) for state in states])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         pooled = torch.stack([self._tensor(number, "pooled") for number in numbers])
-        return Batch(latents, TextFeatures(pad_sequence(states, batch_first=True), mask, pooled), self._empty_caption(latents))
+        openings = torch.stack([self._tensor(number, "opening") for number in numbers]) if self.sees else None
+        captions = TextFeatures(pad_sequence(states, batch_first=True), mask, pooled)
+        return Batch(latents, captions, self._empty_caption(latents), openings)
 
     def _empty_caption(self, latents: Float[Tensor, "B C T H W"]) -> TextFeatures:
         """That of the kind of these latents, for each of them."""
@@ -175,13 +187,14 @@ class LatentCache:
 class PlannedCache:
     """What is known of a cache that is still to be made: samples by size, whose captions may be as long as is read of any."""
 
-    def __init__(self, samples: Mapping[Bucket, int]):
+    def __init__(self, samples: Mapping[Bucket, int], longest: int = MAX_TEXT_TOKENS):
         numbers = iter(range(sum(samples.values())))
         self.buckets = {bucket: list(islice(numbers, count)) for bucket, count in samples.items()}
-        self.text_lengths = [MAX_TEXT_TOKENS] * sum(samples.values())
+        self.text_lengths = [longest] * sum(samples.values())
+        self._longest = longest
 
     def text_tokens(self, _bucket: Bucket) -> int:
-        return MAX_TEXT_TOKENS
+        return self._longest
 
 
 AnyCache = LatentCache | PlannedCache  # for what asks for sizes and lengths only: a schedule, a plan of the memory

@@ -30,11 +30,11 @@ class HeldOut:
         Raises:
             ValueError: the caches were not made by the same encoders, as far as sizes tell.
         """
-        sizes = [(each.latent_channels, each.text_dim, each.pooled_dim) for each in (cache, like)]
-        if sizes[0] != sizes[1]:
+        facts = [(each.latent_channels, each.text_dim, each.pooled_dim, each.told if each.sees else "none") for each in (cache, like)]
+        if facts[0] != facts[1]:
             raise ValueError(
-                f"validation_cache has {sizes[0]} latent channels, features of text and of pooled text, and the cache {sizes[1]}; "
-                "make both with the same encoders."
+                f"validation_cache has {facts[0]} latent channels, features of text and of pooled text, and pictures, and the cache "
+                f"{facts[1]}; make both with the same encoders."
             )
         images, videos = list[list[int]](), list[list[int]]()
         for bucket, numbers in sorted(cache.buckets.items()):
@@ -42,7 +42,7 @@ class HeldOut:
             batches = images if bucket.num_frames == 1 else videos
             batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
         nothing = dict.fromkeys(GIVEN, 0.0)
-        self.kinds = {"text": (replace(config, **nothing), images + videos)}
+        self.kinds = {"text": (replace(config, **nothing), images + videos)} if not cache.sees else {}
         if videos:
             self.kinds |= {name: (replace(config, **nothing | {name: 1.0}), videos) for name in GIVEN if getattr(config, name) > 0}
         self.cache, self.loss_at, self.world, self.dtype = cache, loss_at, world, getattr(torch, config.dtype)
@@ -55,8 +55,9 @@ class HeldOut:
             total = count = 0.0
             for number in range(self.world.data_rank, -(-len(batches) // size) * size, size):
                 batch = batches[number % len(batches)]  # a rank too many looks at one again, and does not count it
-                latents, captions, empty = self.cache.batch(batch)
-                noisy, velocity = add_noise(config, latents, captions.to(CPU, self.dtype), random_generator(0, "held out", *batch))
+                latents, captions, empty, openings = self.cache.batch(batch)
+                draw = random_generator(0, "held out", *batch)
+                noisy, velocity = add_noise(config, latents, captions.to(CPU, self.dtype), draw, self.cache.told, openings)
                 loss = self.loss_at(noisy, velocity, empty.to(CPU, self.dtype)).item()
                 if number < len(batches):
                     total, count = total + loss * len(batch), count + len(batch)

@@ -2,8 +2,10 @@
 
 Rectified flow: x_sigma = (1 - sigma) * data + sigma * noise, and the model learns the velocity, noise - data. Image to video ("token
 replace"): the first latent frame of x is the data itself, and only the other frames count. So it is with first and last frames, and with
-the first ones of a clip that is to be continued. Guidance distillation (arXiv 2210.03142): a
-student that is told the guidance scale learns the velocity that its teacher reaches with two passes.
+the first ones of a clip that is to be continued. Where the first is told on channels beside x ("latent concat"), all are noisy and count.
+
+Guidance distillation (arXiv 2210.03142): a student that is told the guidance scale learns the velocity that its teacher reaches with two
+passes.
 
 Letters: B samples, C channels, T latent frames, H W latent height and width.
 """
@@ -18,9 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hunyuan_video.config import check_types
+from hunyuan_video.beginning import Beginning
+from hunyuan_video.config import Conditioning, check_types
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.progressive import Stage
 from hunyuan_video.training.run import random_generator
 
 GIVEN = ("image_to_video", "first_and_last", "continuation")  # shares of the videos of which some frames are given
@@ -74,10 +78,13 @@ class Noisy(NamedTuple):
     features: TextFeatures
     scale: Float[Tensor, " B"]
     clean_frames: tuple[int, ...]
+    beside: Float[Tensor, "B more T H W"] | None = None
+    """on channels of its own"""
 
     def to(self, device: torch.device) -> Noisy:
         features = self.features.to(device, self.features.states.dtype)
-        return Noisy(self.x.to(device), self.sigma.to(device), features, self.scale.to(device), self.clean_frames)
+        beside = None if self.beside is None else self.beside.to(device)
+        return Noisy(self.x.to(device), self.sigma.to(device), features, self.scale.to(device), self.clean_frames, beside)
 
 
 def shift_for(config: Objective, tokens: int) -> float:
@@ -110,21 +117,35 @@ def given_frames(config: Objective, num_frames: int, share: float) -> tuple[int,
 
 
 def add_noise(
-    config: Objective, latents: Float[Tensor, "B C T H W"], features: TextFeatures, generator: torch.Generator
+    config: Objective,
+    latents: Float[Tensor, "B C T H W"],
+    features: TextFeatures,
+    generator: torch.Generator,
+    told: Conditioning = "first_frame",
+    openings: Float[Tensor, "B C 1 H W"] | None = None,
 ) -> tuple[Noisy, Float[Tensor, "B C T H W"]]:
-    """A micro-batch at random noise levels, and the velocity there. Everything is drawn on the CPU: a seed means the same anywhere."""
+    """A micro-batch at random noise levels, and the velocity there. Everything is drawn on the CPU: a seed means the same anywhere. The
+    model is `told` of given frames so; what is given as the first is of `openings`, where a picture is encoded alone."""
     batch, num_frames, height, width = len(latents), *latents.shape[2:]
     sigma = draw_sigma(config, batch, num_frames * height * width // 4, generator).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     share, where = torch.rand((), generator=generator).item(), torch.rand(batch, generator=generator)
-    clean_frames = given_frames(config, num_frames, share)
+    begins, stage = beginning(given_frames(config, num_frames, share), latents, told, openings), Stage.whole(tuple(latents.shape))
     level = sigma.view(-1, 1, 1, 1, 1)
-    x = (1 - level) * latents + level * noise
-    for frame in clean_frames:
-        x[:, :, frame] = latents[:, :, frame]
+    x = begins.held((1 - level) * latents + level * noise, stage)
     lowest, highest = config.guidance_range
-    scale = lowest + (highest - lowest) * where
-    return Noisy(x, sigma, features, scale.to(latents.device, features.states.dtype), clean_frames), noise - latents
+    scale = (lowest + (highest - lowest) * where).to(latents.device, features.states.dtype)
+    return Noisy(x, sigma, features, scale, begins.clean_frames, begins.beside(stage)), noise - latents
+
+
+def beginning(
+    frames: tuple[int, ...], latents: Float[Tensor, "B C T H W"], told: Conditioning, openings: Float[Tensor, "B C 1 H W"] | None
+) -> Beginning:
+    """What samples begin with, of which these frames are given; the first is always among them."""
+    if not frames:
+        return Beginning()
+    given = latents[:, :, list(frames)]
+    return Beginning(told, frames, given if openings is None else torch.cat([openings, given[:, :, 1:]], dim=2))
 
 
 def velocity(model: HunyuanVideoTransformer, noisy: Noisy) -> Float[Tensor, "B C T H W"]:
@@ -133,7 +154,8 @@ def velocity(model: HunyuanVideoTransformer, noisy: Noisy) -> Float[Tensor, "B C
     # The scale was rounded to the model's dtype before it is multiplied, as in sampling.
     guidance = noisy.scale * 1000 if model.config.guidance_embed else None
     condition = model.condition(features.states, features.mask, features.pooled, guidance)
-    return model(noisy.x, noisy.sigma * 1000, condition, noisy.clean_frames).float()
+    x = noisy.x if noisy.beside is None else torch.cat([noisy.x, noisy.beside], dim=1)
+    return model(x, noisy.sigma * 1000, condition, noisy.clean_frames).float()
 
 
 def loss_of(model: HunyuanVideoTransformer, noisy: Noisy, target: Float[Tensor, "B C T H W"]) -> Float[Tensor, ""]:

@@ -72,23 +72,28 @@ def predict(
     activation_checkpointing: bool = False,
     ema: bool = True,
     fp8_base: bool = False,
+    swap_blocks: bool = False,
+    clean: bool = False,
     accumulate: bool = False,
     dtype: torch.dtype = torch.bfloat16,
     attention: AttentionFn = sdpa,
 ) -> MemoryPlan:
     """The memory on each device of training all weights, or a LoRA of `rank` at the layers `where` beside weights that may be in 8 bits.
 
-    `accumulate` says that a rank does several micro-batches in a step. With a `world_size` above 1, FSDP shards everything over the ranks,
-    block by block.
+    `swap_blocks` lets frozen blocks come and go; `clean` says that some latent frames are given without noise, whose tokens are modulated
+    as such; `accumulate` that a rank does several micro-batches in a step. With a `world_size` above 1, FSDP shards everything over the
+    ranks, block by block.
     """
     with META:
         model = HunyuanVideoTransformer(model_config).to(dtype)
     adapt = partial(add_lora, rank=rank, alpha=float(rank), where=where) if kind == "lora" else None
-    assemble(Models(model), Runtime(fp8=fp8_base), World(META), training=Training(dtype, adapt, activation_checkpointing))
+    runtime = Runtime(fp8=fp8_base, offload="blocks" if swap_blocks else "none")
+    streamed = assemble(Models(model), runtime, World(META), training=Training(dtype, adapt, activation_checkpointing))
     use_attention(model, _fused_attention if attention is sdpa else attention)
     blocks = model.blocks
     trained = _count(model, trained=True)
-    frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
+    coming = {id(tensor) for tensor in streamed}  # which are counted when they come
+    frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad and id(parameter) not in coming)
     held = {
         "frozen weights": frozen,
         "trained weights (float32)": 4 * trained,
@@ -98,7 +103,7 @@ def predict(
     held = {name: -(-size // world_size) for name, size in held.items()}
     gradients = 4 * trained // world_size
     with LiveBytes(model) as seen:
-        _loss(model, batch, dtype).backward()
+        _loss(model, batch, dtype, clean=clean).backward()
 
     moments: dict[str, dict[str, int]] = {}
     # They are the masters'; the next backward pass makes a set of the worker's.
@@ -125,7 +130,7 @@ def predict(
             | earlier
             | {
                 "gradients so far": seen.gradients,
-                "activations": seen.most - seen.gradients,
+                "activations" + ", and blocks that come and go" * swap_blocks: seen.most - seen.gradients,
             }
         )
         moments["update"] = held | {"gradients (float32)": gradients}
@@ -134,6 +139,7 @@ def predict(
         "train a LoRA": kind == "full",
         "compute activations twice (activation checkpointing)": not activation_checkpointing,
         "keep the frozen weights in 8 bits": kind == "lora" and not fp8_base,
+        "let the frozen blocks come and go (swap blocks)": kind == "lora" and world_size == 1 and not swap_blocks,
         "take smaller buckets": True,
         "use more ranks": True,
     }
@@ -175,18 +181,19 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> T
     return _FusedAttention.apply(q, k, v)
 
 
-def _loss(model: HunyuanVideoTransformer, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
+def _loss(model: HunyuanVideoTransformer, batch: MicroBatch, dtype: torch.dtype, *, clean: bool) -> Tensor:
     config, (samples, image_tokens, text_tokens) = model.config, batch
     time, height, width = config.patch_size
-    make = partial(torch.empty, device=META)
-    noisy, velocity = (make(samples, config.in_channels, time, height, width * image_tokens) for _ in range(2))
+    make, frames = partial(torch.empty, device=META), 2 if clean else 1  # how many there are makes no difference but that
+    size = frames * time, height, width * -(-image_tokens // frames)
+    noisy, velocity = (make(samples, channels, *size) for channels in (config.in_channels, config.out_channels))
     states, pooled = make(samples, text_tokens, config.text_dim, dtype=dtype), make(samples, config.pooled_dim, dtype=dtype)
     mask = None if samples == 1 else make(samples, text_tokens, dtype=torch.bool)
     txt, context = model.txt_in.embed(states, mask)
     guidance = None if model.guidance_in is None else model.guidance_in(make(samples), dtype)
     # Not by model.condition, which looks at the mask: there is nothing to see on this device.
     condition = Condition(txt, context, model.vector_in(pooled), guidance, mask)
-    return (model(noisy, make(samples), condition).float() - velocity).square().mean()
+    return (model(noisy, make(samples), condition, (0,) if clean else ()).float() - velocity).square().mean()
 
 
 def gathered(module: nn.Module, dtype: torch.dtype) -> int:

@@ -14,11 +14,15 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
 from tqdm import tqdm
 from tyro.conf import Positional
 
 from hunyuan_video.assembly import Models, assemble, dtype_of
-from hunyuan_video.checkpoint import identity, load_text_encoder, load_vae, read_json, stays_in_file
+from hunyuan_video.checkpoint import identity, load_vae, read_json, stays_in_file
+from hunyuan_video.checkpoint.seeing import load_encoders
 from hunyuan_video.config import DType, Runtime
 from hunyuan_video.distributed.world import World, resolve_device
 from hunyuan_video.files import replacing
@@ -77,10 +81,17 @@ class DataPreparation:
             raise ValueError(f"max_failures is {self.max_failures}; it is a share, between 0 and 1.")
 
     def sizes(self, found: Weights) -> list[Bucket]:
+        """Raises a ValueError for images if these weights make none."""
         if self.buckets:
-            return sorted({Bucket.parse(bucket) for bucket in self.buckets})
+            sizes = sorted({Bucket.parse(bucket) for bucket in self.buckets})
+            if found.needs_picture and sizes[0].num_frames == 1:
+                raise ValueError(
+                    f"The bucket {sizes[0]} is for images, but the weights in {found.root} make videos that begin with one; leave it out."
+                )
+            return sizes
         made_for = found.sampling()
-        return [Bucket(frames, made_for.height, made_for.width) for frames in (1, made_for.num_frames)]
+        lengths = (made_for.num_frames,) if found.needs_picture else (1, made_for.num_frames)
+        return [Bucket(frames, made_for.height, made_for.width) for frames in lengths]
 
 
 def prepare(config: DataPreparation, folder: str | Path, *, may_shrink: bool = False) -> str:
@@ -102,6 +113,8 @@ def prepare(config: DataPreparation, folder: str | Path, *, may_shrink: bool = F
         "dtype": config.dtype,
         "encoders_identity": identity.of_encoders(found),
     }
+    if found.sees:
+        request["conditioning"] = found.conditioning  # by which more or fewer of a picture's states are kept
     with lock(folder, "preparation"):
         if not config.discard and not may_shrink:
             _check_length(folder, len(items))
@@ -121,7 +134,7 @@ def prepare(config: DataPreparation, folder: str | Path, *, may_shrink: bool = F
             judge = _Judge(config.max_failures, num_known, manifest.skipped)
             with tqdm(total=len(items), initial=num_known, desc="encoding", unit="clip", smoothing=0.02) as bar:
                 for index, part in todo.items():
-                    samples, outcomes = _encode_part(part, config, buckets, vae, judge, bar)
+                    samples, outcomes = _encode_part(part, config, buckets, vae, judge, bar, sees=found.sees)
                     manifest.add(index, outcomes, write_shard(manifest.path(index), samples, _skipped(part, outcomes), text))
         skipped = _skipped(items, manifest.outcomes)
         text = report(f"Latent cache of {config.source}", manifest.buckets, skipped, len(items))
@@ -277,7 +290,7 @@ def _load_encoders(found: Weights, config: DataPreparation) -> tuple[TextEncoder
     text_dtype = dtype_of("text", runtime, device, large=is_large(found.text_encoder))
     vae_dtype = dtype_of("vae", runtime, device, large=is_large(found.vae))
     in_file = stays_in_file(found.text_encoder, device)
-    text = load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype, device, as_stored=in_file)
+    text = load_encoders(found, found.conditioning, text_dtype, device, as_stored=in_file)
     vae = load_vae(found.vae, vae_dtype, device)
     assemble(Models(text=text, vae=vae), runtime, World(device))
     return text, vae
@@ -301,7 +314,14 @@ class _Judge:
 
 
 def _encode_part(
-    items: Mapping[str, media.Item], config: DataPreparation, buckets: Sequence[Bucket], vae: CausalVAE, judge: _Judge, bar: tqdm
+    items: Mapping[str, media.Item],
+    config: DataPreparation,
+    buckets: Sequence[Bucket],
+    vae: CausalVAE,
+    judge: _Judge,
+    bar: tqdm,
+    *,
+    sees: bool,
 ) -> tuple[list[Sample], dict[str, Outcome]]:
     samples: list[Sample] = []
     outcomes: dict[str, Outcome] = {}
@@ -310,7 +330,7 @@ def _encode_part(
         try:
             cuts = media.plan(item, buckets, config.fps, config.clips_per_video)
             # A list: of a source that proves damaged further on, nothing is kept.
-            samples += [Sample(encode(vae, clip)[0], item.caption) for clip in media.read_clips(item, cuts)]
+            samples += [_sample(vae, clip, item.caption, sees=sees) for clip in media.read_clips(item, cuts)]
             outcomes[digest] = [str(cut.bucket) for cut in cuts]
         except media.UnusableError as error:
             failure = error
@@ -319,6 +339,13 @@ def _encode_part(
         judge(failure)
         bar.update()
     return samples, outcomes
+
+
+def _sample(vae: CausalVAE, clip: UInt8[np.ndarray, "F H W 3"], caption: str, *, sees: bool) -> Sample:
+    if not sees:
+        return Sample(encode(vae, clip)[0], caption)
+    # Alone: beside others a frame has other latents, because normalisation looks at all of them.
+    return Sample(encode(vae, clip)[0], caption, encode(vae, clip[:1])[0], Image.fromarray(clip[0]))
 
 
 def _counts(skipped: Counter[str]) -> str:

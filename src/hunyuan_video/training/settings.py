@@ -131,6 +131,8 @@ class TrainingRuntime(Validation):
     """auto (CUDA if there is one, else cpu), cpu or cuda; under torchrun each process takes a GPU of its own"""
     checkpoint_activations: bool = False
     """compute each block twice instead of keeping what is inside: far less memory, a third more work"""
+    swap_blocks: bool = False
+    """keep the frozen blocks of a LoRA's model in host memory, and on the GPU only while they work; needs checkpoint_activations"""
     sequence_parallel: int = 1
     """ranks that share the tokens of each sample"""
     checkpoint_seconds: float = 60.0
@@ -146,6 +148,8 @@ class TrainingRuntime(Validation):
         super().__post_init__()
         if Runtime(device=self.device).device == "mps":
             raise ValueError("device is 'mps', on which trainings do not run; it must be auto, cpu or cuda.")
+        if self.swap_blocks and not self.checkpoint_activations:
+            raise ValueError("swap_blocks needs checkpoint_activations: activations that are kept would keep the blocks' weights, too.")
         if self.sequence_parallel < 1:
             raise ValueError(f"sequence_parallel is {self.sequence_parallel}; it must be 1 or more.")
         if self.keep_checkpoints < 1 or self.checkpoint_seconds < 0 or (self.save_every is not None and self.save_every < 1):

@@ -22,17 +22,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from hunyuan_video.files import replacing, sha256
 from hunyuan_video.models.text import Kind, TextEncoder
-from hunyuan_video.training.dataset import EMPTY, MANIFEST, Bucket
+from hunyuan_video.models.vision import STRIDES, SeeingTextEncoder
+from hunyuan_video.training.dataset import EMPTY, HEADER, MANIFEST, Bucket
 
 TEXT_BATCH = 32
-HEADER = "shard"  # one entry: safetensors writes several in random order
 KINDS: tuple[Kind, ...] = ("video", "image")
+BLACK = Image.new("RGB", (64, 64))  # what is shown beside the empty caption, as it is beside a negative prompt
 
 Entry = dict[str, Any]  # what the manifest says of one file
 Skipped = dict[str, list[str]]  # by reason, the names of sources that could not be used
@@ -41,10 +43,12 @@ Outcome = list[str] | str  # of one source: the sizes of the samples that it gav
 
 @dataclass(frozen=True)
 class Sample:
-    """One encoded clip and its words."""
+    """One encoded clip and its words; and its first frame, encoded alone and as it is, for weights that begin with a picture."""
 
     latents: Float[Tensor, "C T H W"]
     caption: str
+    opening: Float[Tensor, "C 1 H W"] | None = None
+    picture: Image.Image | None = None
 
     @property
     def kind(self) -> Kind:
@@ -54,11 +58,12 @@ class Sample:
 def write_shard(path: Path, samples: Sequence[Sample], skipped: Skipped, text: TextEncoder) -> Entry:
     """Encode the captions and write a shard; returns its entry for the manifest."""
     tensors = {f"{i}.latents": _stored(sample.latents) for i, sample in enumerate(samples)}
+    tensors |= {f"{i}.opening": _stored(sample.opening) for i, sample in enumerate(samples) if sample.opening is not None}
     for kind in KINDS:
         numbers = [i for i, sample in enumerate(samples) if sample.kind == kind]
         for start in range(0, len(numbers), TEXT_BATCH):
             batch = numbers[start : start + TEXT_BATCH]
-            tensors |= _encode_text(text, [samples[i].caption for i in batch], kind, [str(i) for i in batch])
+            tensors |= _encode_text(text, {str(i): samples[i].caption for i in batch}, kind, [samples[i].picture or BLACK for i in batch])
     header = json.dumps({"captions": [sample.caption for sample in samples], "skipped": skipped})
     entry = _write(path, tensors, header)
     buckets = Counter(str(Bucket.of_latents(*sample.latents.shape[1:])) for sample in samples)
@@ -66,10 +71,12 @@ def write_shard(path: Path, samples: Sequence[Sample], skipped: Skipped, text: T
     return entry | {"samples": len(samples), "buckets": dict(sorted(buckets.items())), "skipped": counts}
 
 
-def _encode_text(text: TextEncoder, captions: list[str], kind: Kind, names: Sequence[str]) -> dict[str, Tensor]:
-    features = text.encode(captions, kind)
+def _encode_text(text: TextEncoder, captions: dict[str, str], kind: Kind, pictures: Sequence[Image.Image]) -> dict[str, Tensor]:
+    """By the captions' names; with their pictures where the language model sees these."""
+    words = list(captions.values())
+    features = text.encode_seeing(words, pictures) if isinstance(text, SeeingTextEncoder) else text.encode(words, kind)
     tensors = {}
-    for name, states, mask, pooled in zip(names, features.states, features.mask, features.pooled, strict=True):
+    for name, states, mask, pooled in zip(captions, features.states, features.mask, features.pooled, strict=True):
         tensors |= {f"{name}.states": _stored(states[mask]), f"{name}.pooled": _stored(pooled)}
     return tensors
 
@@ -150,11 +157,14 @@ class Manifest:
         del self.shards[index]
 
     def add_empty(self, text: TextEncoder) -> None:
-        """Write the empty caption under both templates."""
-        tensors: dict[str, Tensor] = {}
-        for kind in KINDS:
-            tensors |= _encode_text(text, [""], kind, [kind])
-        self.empty = _write(self.folder / EMPTY, tensors, "{}")
+        """Write the empty caption, of a language model that sees nothing under both templates; and how weights are told of a picture for
+        which the language model sees it."""
+        tensors, header = dict[str, Tensor](), dict[str, str]()
+        for kind in KINDS[:1] if isinstance(text, SeeingTextEncoder) else KINDS:
+            tensors |= _encode_text(text, {kind: ""}, kind, [BLACK])
+        if isinstance(text, SeeingTextEncoder):
+            header["told"] = next(told for told, stride in STRIDES.items() if stride == text.stride)
+        self.empty = _write(self.folder / EMPTY, tensors, json.dumps(header))
         self.save()
 
     @property

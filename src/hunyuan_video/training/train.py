@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hunyuan_video import assembly, weights
+from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint import identity, load_on_rank_0, read_transformer
 from hunyuan_video.checkpoint.lora import Dialect, save_lora
 from hunyuan_video.config import Runtime
@@ -35,16 +36,17 @@ from hunyuan_video.kernels.choice import for_training
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.attention import KINDS
 from hunyuan_video.models.rope import split_head
-from hunyuan_video.models.text import TextFeatures
+from hunyuan_video.models.text import MAX_TEXT_TOKENS, TextFeatures
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.signals import Waiting
 from hunyuan_video.training.dataset import AnyCache, LatentCache, Schedule
 from hunyuan_video.training.held_out import HeldOut
 from hunyuan_video.training.master import MasterWeights
-from hunyuan_video.training.objectives import Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
+from hunyuan_video.training.objectives import GIVEN, Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.prefetch import prefetched
 from hunyuan_video.training.run import Run, count_skipped, forget_peak_memory, peak_memory, random_generator
+from hunyuan_video.training.seeing import check_beginnings, longest_text
 from hunyuan_video.training.settings import MAY_CHANGE, LoraTraining, Training, TrainingRuntime, TransformerTraining
 from hunyuan_video.training.validate import Validator
 from hunyuan_video.transforms import fp8
@@ -70,9 +72,10 @@ def train(
     folder, runtime = Path(folder), runtime or TrainingRuntime()
     with process_group(runtime.device), ExitStack() as stack:
         cache = LatentCache(config.cache)
-        num_heads = sizes_of(config, cache)[0].num_heads
+        sizes = sizes_of(config, cache)[0]
+        check_beginnings(config, config.start, sizes, cache)
         longest = max(bucket.tokens for bucket in cache.buckets)
-        degrees = best_degrees(runtime.sequence_parallel, num_heads, longest)
+        degrees = best_degrees(runtime.sequence_parallel, sizes.num_heads, longest)
         world = world_of_group(resolve_device(runtime.device), degrees)
         if config.batches_per_step % world.data_size:
             raise ValueError(
@@ -80,8 +83,8 @@ def train(
             )
         dtype: torch.dtype = getattr(torch, config.dtype)
         schedule = schedule_of(config, cache)
-        how = Runtime(attention=for_training(world.device))
-        assembly.check(how, world, num_heads=num_heads, training=True)
+        how = runtime_of(config, runtime, world.device)
+        assembly.check(how, world, num_heads=sizes.num_heads, training=True, recompute=runtime.checkpoint_activations)
         check(memory_plan(config, runtime, world.size, world.device, cache), available_memory(world.device))
         run = open_run(config, folder, runtime, world, cache, clips)
         stack.callback(run.close)
@@ -90,15 +93,15 @@ def train(
         model = build_model(config, cache)
         teacher = None
         if isinstance(config, TransformerTraining) and config.distill and config.start is not None:
-            teacher = make_ready(load(config.start, dtype), runtime, world, dtype)
-        worker = make_ready(model, runtime, world, dtype, config if isinstance(config, LoraTraining) else None)
+            teacher, _ = make_ready(load(config.start, dtype), runtime, world, dtype)
+        worker, streamed = make_ready(model, runtime, world, dtype, config if isinstance(config, LoraTraining) else None)
         masters = MasterWeights(
             model, betas=(0.9, 0.97), weight_decay=config.weight_decay, clip_norm=config.clip_norm, ema_decay=config.ema_decay
         )
         validate = None
         if runtime.validation_prompts is not None:
-            kernel = for_training(world.device)
-            validate = Validator(runtime, config.start, config.guidance_range[1], worker, kernel, dtype, world, folder / "validation")
+            model_of = worker, how.attention, dtype, world, folder / "validation", streamed
+            validate = Validator(runtime, config.start, config.guidance_range[1], *model_of)
         skipped = torch.zeros(2, dtype=torch.int64)  # steps: of all, and of those just before
         state = masters.state_dict() | {"skipped": skipped}
         start = run.load(state)
@@ -111,9 +114,10 @@ def train(
             """On the CPU: a noisy micro-batch, the velocity there, and the empty caption."""
             step, number = key
             draw = random_generator(config.seed, "batch", step, number)
-            latents, captions, empty = cache.batch(schedule(step)[number])
+            latents, captions, empty, openings = cache.batch(schedule(step)[number])
             features = empty if draw_dropped(config, draw) else captions
-            return *add_noise(config, latents, features.to(CPU, dtype), draw), empty.to(CPU, dtype)
+            noisy, velocity = add_noise(config, latents, features.to(CPU, dtype), draw, cache.told, openings)
+            return noisy, velocity, empty.to(CPU, dtype)
 
         def loss_at(noisy: Noisy, velocity: Tensor, empty: TextFeatures) -> Tensor:
             noisy = noisy.to(world.device)
@@ -197,15 +201,20 @@ def schedule_of(config: Training, cache: AnyCache) -> Schedule:
 
 def make_ready(
     model: HunyuanVideoTransformer, runtime: TrainingRuntime, world: World, dtype: torch.dtype, lora: LoraTraining | None = None
-) -> HunyuanVideoTransformer:
+) -> tuple[HunyuanVideoTransformer, list[Tensor]]:
     """What computes in `dtype` for a model in this world: the model itself, with the adapters of `lora`; or where one process trains all of
-    its weights, which then are float32, a copy in another dtype."""
+    its weights, which then are float32, a copy in another dtype. And its tensors that come and go by themselves."""
     if world.size == 1 and dtype != torch.float32 and all(parameter.requires_grad for parameter in model.parameters()):
         model = copy.deepcopy(model.to(world.device)).to(dtype)
-    how = Runtime(attention=for_training(world.device), fp8=lora is not None and lora.fp8)
-    adapt = None if lora is None else adapters_of(lora)
-    assembly.assemble(assembly.Models(model), how, world, training=assembly.Training(dtype, adapt, runtime.checkpoint_activations))
-    return model
+    how, adapt = runtime_of(lora, runtime, world.device), None if lora is None else adapters_of(lora)
+    trained = assembly.Training(dtype, adapt, runtime.checkpoint_activations)
+    return model, assembly.assemble(assembly.Models(model), how, world, training=trained)
+
+
+def runtime_of(config: TransformerTraining | LoraTraining | None, runtime: TrainingRuntime, device: torch.device) -> Runtime:
+    """How the models of a training are put together."""
+    in_8_bits = isinstance(config, LoraTraining) and config.fp8
+    return Runtime(attention=for_training(device), fp8=in_8_bits, offload="blocks" if runtime.swap_blocks else "none")
 
 
 def memory_plan(
@@ -216,12 +225,19 @@ def memory_plan(
     cache: AnyCache | None,
     sizes: TransformerConfig | None = None,
 ) -> MemoryPlan:
-    """What the training will take on each device; `sizes` instead of those of its weights asks for another model."""
+    """What the training will take on each device; `sizes` instead of those of its weights asks for another model.
+
+    Raises:
+        ValueError: blocks are to come and go that are trained, or that ranks share.
+    """
     dtype: torch.dtype = getattr(torch, config.dtype)
     in_8_bits = False
     if sizes is None:
         sizes, in_8_bits = sizes_of(config, cache)
     is_lora = isinstance(config, LoraTraining)
+    if runtime.swap_blocks and (world_size > 1 or not is_lora):
+        why = "all weights are trained, and stay" if not is_lora else f"{world_size} ranks share them already"
+        raise ValueError(f"swap_blocks lets frozen blocks come and go, but {why}; leave it out.")
     planned = partial(
         predict,
         sizes,
@@ -232,11 +248,13 @@ def memory_plan(
         activation_checkpointing=runtime.checkpoint_activations,
         ema=config.ema_decay is not None,
         fp8_base=in_8_bits or (is_lora and config.fp8),
+        swap_blocks=runtime.swap_blocks,
+        clean=how_told(sizes) == "first_frame" and any(getattr(config, name) > 0 for name in GIVEN),
         accumulate=config.batches_per_step * runtime.sequence_parallel > world_size,
         dtype=dtype,
         attention=KINDS[for_training(device)],
     )
-    batches = micro_batches(config, cache, runtime.sequence_parallel)
+    batches = micro_batches(config, cache, runtime.sequence_parallel, longest_text(config.start, sizes))
     fullest = {max(batches, key=lambda batch: batch.sum_over_samples(power)) for power in (1, 2)}
     plan = max((planned(batch=batch) for batch in fullest), key=lambda plan: plan.total)
     if not is_lora and config.distill:
@@ -254,9 +272,11 @@ def sizes_of(config: TransformerTraining | LoraTraining, cache: AnyCache | None)
     return sizes, any(tensor.dtype == fp8.FP8 for tensor in state.values())
 
 
-def micro_batches(config: Training, cache: AnyCache | None, sequence_parallel: int) -> list[MicroBatch]:
+def micro_batches(
+    config: Training, cache: AnyCache | None, sequence_parallel: int, longest_text: int = MAX_TEXT_TOKENS
+) -> list[MicroBatch]:
     """What one rank holds of the largest micro-batch of each bucket; where there is no cache yet, one sample that fills the budget."""
-    batches = [MicroBatch(1, config.token_budget)]
+    batches = [MicroBatch(1, config.token_budget, longest_text)]
     if cache is not None:
         largest = schedule_of(config, cache).largest
         batches = [MicroBatch(samples, bucket.tokens, cache.text_tokens(bucket)) for bucket, samples in largest.items()]
@@ -283,7 +303,7 @@ def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) 
             raise ValueError(f"{config.start} has 8-bit weights, beside which only a LoRA can be trained; start from 16-bit ones.")
         model = (student_of(model, config.seed) if config.distill else model).requires_grad_(True)
     pairs = (
-        ("latent channels", model.config.in_channels, cache.latent_channels),
+        ("latent channels", model.config.out_channels, cache.latent_channels),
         ("features in a text state", model.config.text_dim, cache.text_dim),
         ("features in the pooled text", model.config.pooled_dim, cache.pooled_dim),
     )
@@ -333,7 +353,7 @@ def start_identity(start: Path) -> str:
 def sizes_from_nothing(config: TransformerTraining, cache: LatentCache) -> TransformerConfig:
     """The configured sizes, for the latents and texts of a cache."""
     return TransformerConfig(
-        in_channels=cache.latent_channels,
+        in_channels=2 * cache.latent_channels + 1 if cache.told == "latent_concat" else cache.latent_channels,
         out_channels=cache.latent_channels,
         hidden_size=config.hidden_size,
         num_heads=config.num_heads,

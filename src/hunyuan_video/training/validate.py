@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from hunyuan_video import checkpoint, weights
 from hunyuan_video.assembly import Models, assemble, dtype_of
+from hunyuan_video.beginning import how_told
+from hunyuan_video.checkpoint.seeing import load_encoders
 from hunyuan_video.config import FullSampling, Runtime, check_types
 from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.files import read_prompts, safe_name
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.pictures import read_picture
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.video import save_video
 
@@ -23,6 +28,8 @@ class Validation:
 
     validation_prompts: Path | None = None
     """a text file with one prompt a line: their videos are made at intervals"""
+    validation_image: Path | None = None
+    """a picture that all of them begin with, for weights that need one"""
     validation_every: int | None = None
     """training steps between these videos, between the losses of validation_cache, and with or without either between the files of a LoRA
     in loras/ (default: a tenth of the run's steps); all are made at the end, too"""
@@ -57,12 +64,14 @@ class Validator:
         dtype: torch.dtype,
         world: World,
         folder: Path,
+        streamed: Sequence[Tensor] = (),
     ):
         """Wrong settings and files are found here, and not after a thousand steps. `highest_guidance` is the largest that the model is
-        taught, for weights whose own settings say none. `attention` names the kernel of `model`, which it keeps.
+        taught, for weights whose own settings say none. `attention` names the kernel of `model`, which it keeps, and `streamed` are those
+        of its tensors that come and go by themselves.
 
         Raises:
-            ValueError, FileNotFoundError: there is no prompt, or no weights to show it with.
+            ValueError, FileNotFoundError: there is no prompt, no weights to show it with, or no picture for weights that need one.
         """
         assert config.validation_prompts is not None
         self.prompts = read_prompts(config.validation_prompts)
@@ -70,13 +79,16 @@ class Validator:
         if root is None or not root.is_dir():
             raise ValueError("Validation needs text encoders and a VAE; name their weights root with --validation-weights.")
         found = weights.locate(root)
+        self.picture = None if config.validation_image is None else read_picture(config.validation_image)
+        if found.sees and self.picture is None:
+            raise ValueError(f"The weights in {root} begin every video with a picture; name one with --validation-image.")
         runtime = Runtime(attention=attention)  # pyright: ignore[reportArgumentType] (checked there)
         vae_dtype = dtype_of("vae", runtime, world.device, large=weights.is_large(found.vae))
         text_dtype = dtype_of("text", runtime, world.device, large=weights.is_large(found.text_encoder))
-        text_encoder = checkpoint.load_text_encoder(found.text_encoder, found.text_encoder_2, text_dtype)
+        text_encoder = load_encoders(found, how_told(model.config), text_dtype, CPU)
         vae = checkpoint.load_vae(found.vae, vae_dtype, CPU)
         assemble(Models(text=text_encoder, vae=vae), replace(runtime, offload="models"), world)  # on the device only while they work
-        self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype, runtime=runtime)
+        self.pipe = HunyuanVideo(text_encoder, model, vae, device=world.device, dtype=dtype, runtime=runtime, streamed=streamed)
         self.sampling = _sampling(config, found.sampling(), min(6.0, highest_guidance) if model.config.guidance_embed else None)
         self.world, self.folder = world, folder
 
@@ -85,7 +97,7 @@ class Validator:
         rounds = -(-len(self.prompts) // self.world.data_size)
         for number in range(self.world.data_rank, rounds * self.world.data_size, self.world.data_size):
             prompt = self.prompts[number % len(self.prompts)]  # a rank too many makes one again: all must call the model equally often
-            video = self.pipe(prompt, self.sampling)
+            video = self.pipe(prompt, self.sampling, image=self.picture)
             if number < len(self.prompts) and self.world.leads_sequence:
                 name = f"{number:02d}_{safe_name(prompt, self.sampling.seed)}.mp4"
                 save_video(video.frames, self.folder / f"step-{step:08d}" / name, metadata=video.provenance.to_json())

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hunyuan_video.kernels.inference import refuse_gradient
 from hunyuan_video.kernels.pieces import Pieces
 from hunyuan_video.memory import let_go
 from hunyuan_video.models.rope import Rope
@@ -154,6 +155,7 @@ def trunk(
 ) -> Float[Tensor, "B N D"]:
     """As the model's own, without a second copy of the tokens: they are one sequence from the start, and the caller's `img` lets go
     of what it was."""
+    refuse_gradient(img, txt)
     size = img.shape[1]
     x = torch.cat([img, txt], dim=1)
     let_go(img)

@@ -3,17 +3,22 @@
 A model, or what one has besides its blocks, is on the device inside a `with` block. Blocks come one at a time: while one computes, a second
 stream brings the next, so that the device holds two of them at most and does not wait where computing takes longer than copying. Only the
 first block of the first of several passes is waited for.
+
+In a training they come back the other way. A block that goes backward must have been computed again just then (`recompute`): what the
+forward pass kept of it would keep its weights, too.
 """
 
 from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +67,8 @@ def to_device(module: nn.Module, device: torch.device, besides: Iterable[Tensor]
 
 
 def offload_blocks(blocks: Sequence[nn.Module], device: torch.device, besides: Iterable[Tensor] = ()) -> list[Tensor]:
-    """From now on each block is on `device` only while it works, but for the tensors given as `besides`. `blocks` are in the order in which
-    they are called.
+    """From now on each block is on `device` only while it works, but for the tensors given as `besides`, among which must be all that are
+    trained. `blocks` are in the order in which they are called.
 
     Returns the tensors that come and go by themselves, for `on_device` to leave alone. They are now in host memory of their own, one piece
     a block, page-locked for CUDA. What is added to a block afterwards, such as an adapter, is not among them, and moves with the rest of
@@ -91,25 +96,65 @@ def lock_at_home(module: nn.Module, device: torch.device, besides: Iterable[Tens
 
 
 def _attend(block: nn.Module, ring: Ring, index: int) -> None:
+    """See to it that a block, with this number in the ring, is there when it works."""
+
     def before(_block: nn.Module, _inputs: object) -> None:
+        if ring.returned == index:  # to be computed again; or for the next pass, which begins with the block that the last one ended with
+            return
+        ring.turn_back()
         ring.travellers[index].arrive()
         if (following := ring.after(index)) is not None:
             following.depart()
 
-    def after(_block: nn.Module, _inputs: object, output: object) -> None:
-        ring.travellers[index].leave()
-        if output is None and (following := ring.after(index)) is not None:  # the block failed: nobody will call the next one
-            following.leave()
+    def after(_block: nn.Module, _inputs: object, output: Any) -> Any:
+        if ring.returned != index:
+            ring.travellers[index].leave()
+            if output is None and (following := ring.after(index)) is not None:  # the block failed: nobody will call the next one
+                following.leave()
+        if output is None or not torch.is_grad_enabled():
+            return None
+        whole = isinstance(output, Tensor)
+        returning = _Returning.apply(partial(ring.come_back, index), *([output] if whole else output))
+        return returning[0] if whole else returning
 
     block.register_forward_pre_hook(before)
     block.register_forward_hook(after, always_call=True)
 
 
+class _Returning(torch.autograd.Function):
+    """The same tensors. When the gradients of all of them are there, `come` is called: before anything that made them goes backward, and
+    after everything that was made of them has."""
+
+    @staticmethod
+    def forward(ctx: Any, come: Callable[[], None], *outputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.come = come
+        return tuple(output.view_as(output) for output in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.come()
+        return None, *gradients
+
+
 class Ring:
-    """Who follows whom; the first one the last one only while it is closed."""
+    """Who follows whom; the first one the last one only while it is closed. `returned` is the block that goes backward, or did so last."""
 
     def __init__(self, travellers: Sequence[Traveller]):
         self.travellers, self.closed = travellers, False
+        self.returned: int | None = None
+
+    def come_back(self, index: int) -> None:
+        """A block is about to go backward, and those behind it have."""
+        self.turn_back(index)
+        self.travellers[index].arrive()
+        if index > 0:
+            self.travellers[index - 1].depart()
+
+    def turn_back(self, index: int | None = None) -> None:
+        """Nobody, or another block, goes backward from now on."""
+        if self.returned is not None and self.returned != index:
+            self.travellers[self.returned].leave()
+        self.returned = index
 
     def after(self, index: int) -> Traveller | None:
         if index + 1 < len(self.travellers):
@@ -118,7 +163,7 @@ class Ring:
 
     def end(self) -> None:
         """No pass follows."""
-        self.closed = False
+        self.closed, self.returned = False, None
         for traveller in self.travellers:
             traveller.leave()
 

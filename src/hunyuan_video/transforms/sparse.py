@@ -95,10 +95,11 @@ def sparse_attention(
         for block, kernel in zip(model.blocks, kernels, strict=True):
             block.attention = kernel
     if video.seen:
-        log.info("Attention computed %.1f %% of its pairs in sparse steps and blocks.", 100 * statistics.mean(video.seen.values()))
+        seen = 100 * statistics.mean(video.seen.values())
+        log.info("Attention computed %.1f %% of its pairs in sparse steps and blocks of %d image tokens.", seen, len(video.order))
     else:
         log.warning(
-            "Attention left out nothing: of %d image tokens, %d to a block, and so few steps there is nothing to choose from.",
+            "Attention left out nothing in steps of %d image tokens, %d to a block: of so few tokens and steps there is nothing to choose.",
             *(len(video.order), video.block),
         )
 

@@ -1,1 +1,1 @@
-"""Attention in C++ for CPUs, one path for each kind of instruction; compiled where it runs, at the first use."""
+"""Attention, norms and rotations in C++ for CPUs; compiled where they run, at their first use."""

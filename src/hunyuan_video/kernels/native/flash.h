@@ -1,6 +1,6 @@
 // Attention in blocks (FlashAttention, arXiv 2205.14135): softmax(q k^T * scale) v without a mask, of which only a block of scores exists.
 //
-// Each path is a file that gives its instructions as a class `Isa` and is compiled alone, with the flags for just these (see native.py).
+// Each path is a file that gives its instructions as a class `Isa` and is compiled alone, with the flags for just these (see paths.py).
 // A word is 32 bits: one float32, or PACK = 2 neighbouring bfloat16, which bfloat16 instructions multiply and add at once. Isa has
 //
 //   PACK, ROWS, PANEL   values of a word; rows and columns of a product
@@ -27,7 +27,7 @@
 
 #define INLINE inline __attribute__((always_inline))
 
-// As the class of this name in native.py. Strides are in values, of a batch, a token and a head; the features of a head lie together.
+// As the class of this name in paths.py. Strides are in values, of a batch, a token and a head; the features of a head lie together.
 struct Call {
     const void *q, *k, *v;
     void* out;

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hunyuan_video.kernels import pieces
+from hunyuan_video.kernels.inference import refuse_gradient
 from hunyuan_video.kernels.native import paths
 from hunyuan_video.kernels.native.build import opened
 from hunyuan_video.kernels.pieces import Pieces
@@ -44,7 +45,8 @@ def load() -> Pieces:
 
     def norm_rope(x: Float[Tensor, "B S H K"], weight: Float[Tensor, " K"], rope: Rope | None, out: Float[Tensor, "B S H K"]) -> None:
         """As `pieces.norm_rope`."""
-        if x.dtype not in functions or weight.dtype != x.dtype or x.shape[-1] > paths.MAX_HEAD_DIM or out.stride(-1) != 1:
+        refuse_gradient(x, weight)
+        if x.dtype not in functions or not _fits(x, weight, rope, out):
             return pieces.norm_rope(x, weight, rope, out)
         x, weight = x if x.stride(-1) == 1 else x.contiguous(), weight.contiguous()
         turns = () if rope is None else (rope.cos.contiguous(), rope.sin.contiguous())
@@ -60,3 +62,19 @@ def load() -> Pieces:
         functions[x.dtype](ctypes.byref(call))
 
     return Pieces(norm_rope=norm_rope)
+
+
+def _fits(x: Tensor, weight: Tensor, rope: Rope | None, out: Tensor) -> bool:
+    """Whether memory may be read and written as the shapes say: what does not fit PyTorch computes, or refuses."""
+    _, tokens, _, dim = x.shape
+    tables = () if rope is None else rope
+    return (
+        all(each.is_cpu for each in (x, weight, out, *tables))
+        and weight.dtype == out.dtype == x.dtype
+        and all(each.dtype == torch.float32 and each.shape == (tokens, 1, dim // 2) for each in tables)
+        and out.shape == x.shape
+        and out.stride(3) == 1
+        and weight.shape == (dim,)
+        and dim % 2 == 0
+        and dim <= paths.MAX_HEAD_DIM
+    )

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.inference import refuse_gradient
 from hunyuan_video.kernels.native.build import NotBuiltError, opened
 from hunyuan_video.models.attention import AttentionFn, sdpa
 
@@ -86,6 +87,7 @@ class Native:
         self, q: Float[Tensor, "1 L H D"], k: Float[Tensor, "1 S H D"], v: Float[Tensor, "1 S H D"], lists: BlockLists
     ) -> Float[Tensor, "1 L H D"]:
         """Each block of queries sees the blocks of keys that `lists` names for it, and no others."""
+        lists.check(q.shape[2], q.shape[1], k.shape[1])
         return _attend(self.functions, self.name, q, k, v, lists)
 
 
@@ -98,8 +100,13 @@ def _attend(
             f"native-{name} computes in {can} on a CPU, with heads of up to {MAX_HEAD_DIM} features; this is {q.dtype} on {q.device}, of "
             f"{q.shape[-1]}; use sdpa."
         )
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        raise ValueError("The native kernels are for inference and have no gradient; use sdpa or matmul.")
+    refuse_gradient(q, k, v)
+    if not q.dtype == k.dtype == v.dtype or not q.device == k.device == v.device or k.shape != v.shape or _heads(q) != _heads(k):
+        given = ", ".join(f"{name} {list(x.shape)} {x.dtype} on {x.device}" for name, x in zip("qkv", (q, k, v), strict=True))
+        raise ValueError(
+            f"Attention needs q, k and v of one dtype, on one device, with the same batch, heads and features, and as many values as keys; "
+            f"given are {given}."
+        )
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     if q.numel() == 0 or k.numel() == 0:
         return sdpa(q, k, v, None)
@@ -117,6 +124,11 @@ def _attend(
     if functions[q.dtype](ctypes.byref(call)) != 0:
         raise MemoryError("There is not enough memory for the keys and values of an attention head, packed.")
     return out
+
+
+def _heads(x: Tensor) -> tuple[int, ...]:
+    batch, _, *heads = x.shape
+    return batch, *heads
 
 
 @cache

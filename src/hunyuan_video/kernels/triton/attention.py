@@ -16,6 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hunyuan_video.kernels.blocks import BlockLists
+from hunyuan_video.kernels.inference import refuse_gradient
 from hunyuan_video.kernels.triton.jit import kernel, part
 from hunyuan_video.kernels.triton.tiles import Tiles
 
@@ -142,6 +143,7 @@ def launch(
     Raises:
         ValueError: heads of another size than the kernels are written for.
     """
+    refuse_gradient(q, k, v)
     batches, queries, heads, dim = out.shape
     if dim not in (64, 128):
         raise ValueError(f"Heads have {dim} features, but attention in Triton is written for 64 and 128; use --attention sdpa.")

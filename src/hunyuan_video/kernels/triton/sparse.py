@@ -24,6 +24,7 @@ def block_sparse(
 ) -> Float[Tensor, "B L H D"]:
     """Attention with the keys of `blocks` alone, as if there were no others; in the input's dtype, or in 8 bits. In float32, which
     tensor cores do not multiply, it is slow."""
+    blocks.check(q.shape[2], q.shape[1], k.shape[1])
     if numbers is not None:
         return attend_in_8_bits(q, k, v, numbers, blocks)
     q, k, v = side_by_side(q, k, v)
