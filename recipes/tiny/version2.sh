@@ -22,7 +22,7 @@ hunyuan-video train recipe "$runs/version2.toml" --out "$runs"
 # The VAE sees the world and what the world lacks; its latents of the world stay where the transformer knows them.
 python "$here/awake.py" "$tiny/hunyuan-video-t2v-720p/vae" "$runs/vae-awake"
 common=(--part full --nature 0.6 --anchor "$tiny")
-hunyuan-video train vae "${common[@]}" --out "$runs/vae-small" --weights "$runs/vae-awake" --num-steps 20000 --learning-rate 6e-4
+hunyuan-video train vae "${common[@]}" --out "$runs/vae-small" --weights "$runs/vae-awake" --num-steps 20000 --learning-rate 4e-4
 hunyuan-video train vae "${common[@]}" --out "$runs/vae" --weights "$runs/vae-small/vae" --size 128 --num-frames 33 \
     --num-steps 5000 --learning-rate 3e-4 --eval-every 500
 
