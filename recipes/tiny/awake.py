@@ -1,4 +1,4 @@
-"""The miniature's VAE, computing what it did, with an encoder that can learn: `python recipes/tiny/awake.py VAE OUT`. Both are folders.
+"""The miniature's VAE, computing what it did, with an encoder that can learn.
 
 `pca.build_encoder` writes a projection: constants pin the variance of the last GroupNorm, and most other channels are zero. Trained as that
 is, the constants multiply every step of the convolution after them, and latents are thrown about.
@@ -6,8 +6,8 @@ is, the constants multiply every step of the convolution after them, and latents
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -46,6 +46,8 @@ def random_weights(conv: nn.Conv3d, seed: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    awake(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("vae", type=Path, help="folder with config.json and weights")
+    parser.add_argument("out", type=Path, help="folder to write")
+    given = parser.parse_args()
+    awake(given.vae, given.out)
