@@ -40,6 +40,8 @@ def train(
     activation_checkpointing: bool = False,
     ema: bool = True,
     fp8_base: bool = False,
+    swap_blocks: bool = False,
+    clean: bool = False,
     accumulate: bool = False,
     dtype: torch.dtype = torch.bfloat16,
     attention: AttentionFn = sdpa,
@@ -54,6 +56,8 @@ def train(
         activation_checkpointing=activation_checkpointing,
         ema=ema,
         fp8_base=fp8_base,
+        swap_blocks=swap_blocks,
+        clean=clean,
         dtype=dtype,
         attention=attention,
     )
@@ -70,6 +74,8 @@ def stepping(
     activation_checkpointing: bool,
     ema: bool,
     fp8_base: bool,
+    swap_blocks: bool = False,
+    clean: bool = False,
     dtype: torch.dtype,
     attention: AttentionFn = sdpa,
 ) -> Callable[[int, MicroBatch, int], None]:
@@ -79,28 +85,32 @@ def stepping(
         if fp8_base:
             fp8.quantize(model)
         add_lora(model, rank, float(rank))
-    worker = make_ready(model, TrainingRuntime(checkpoint_activations=activation_checkpointing), World(device), dtype)
+    how = TrainingRuntime(checkpoint_activations=activation_checkpointing, swap_blocks=swap_blocks)
+    worker, _ = make_ready(model, how, World(device), dtype)
     use_attention(worker, attention)
     masters = MasterWeights(model, betas=(0.9, 0.97), weight_decay=0.01, clip_norm=1.0, ema_decay=0.999 if ema else None)
 
     def step(number: int, batch: MicroBatch, batches: int) -> None:
         for _ in range(batches):
-            loss_of(worker, *draw(model.config, device, batch, dtype)).backward()
+            loss_of(worker, *draw(model.config, device, batch, dtype, clean=clean)).backward()
             masters.accumulate(worker)
         masters.step(worker, number, 1e-3)
 
     return step
 
 
-def draw(config: TransformerConfig, device: torch.device, batch: MicroBatch, dtype: torch.dtype) -> tuple[Noisy, torch.Tensor]:
-    """A micro-batch, whose first text is shorter than the others, and its velocity."""
+def draw(
+    config: TransformerConfig, device: torch.device, batch: MicroBatch, dtype: torch.dtype, *, clean: bool = False
+) -> tuple[Noisy, torch.Tensor]:
+    """A micro-batch, whose first text is shorter than the others, and its velocity; of two frames, if one is given clean."""
     samples, image_tokens, text_tokens = batch
-    x, velocity = (torch.randn(samples, config.in_channels, 1, 2, 2 * image_tokens, device=device) for _ in range(2))
+    frames = 2 if clean else 1
+    x, velocity = (torch.randn(samples, config.in_channels, frames, 2, 2 * image_tokens // frames, device=device) for _ in range(2))
     states = torch.randn(samples, text_tokens, config.text_dim, device=device, dtype=dtype)
     mask = torch.ones(samples, text_tokens, device=device, dtype=torch.bool)
     mask[0, -1] = samples == 1
     pooled, sigma = torch.randn(samples, config.pooled_dim, device=device, dtype=dtype), torch.rand(samples, device=device)
-    return Noisy(x, sigma, TextFeatures(states, mask, pooled), sigma.to(dtype), ()), velocity
+    return Noisy(x, sigma, TextFeatures(states, mask, pooled), sigma.to(dtype), (0,) if clean else ()), velocity
 
 
 def measure(device: torch.device) -> None:
@@ -128,6 +138,14 @@ def plan() -> None:
             how = "computed twice" if checkpointing else "kept"
             print(f"{title}, {tokens} tokens, activations {how}")
             print(planned(batch=MicroBatch(1, tokens), activation_checkpointing=checkpointing).table(), "\n")
+    for title, sizes, text in (
+        ("image to video, token replace", size, 396),
+        ("image to video, latent concat", TransformerConfig(in_channels=33), 540),
+    ):
+        batch, how = MicroBatch(1, 33 * 30 * 30, text), {"rank": 64, "activation_checkpointing": True, "clean": text == 396}
+        for in_8_bits in (True, False):
+            print(f"LoRA of rank 64, {title}, 129x480x480, blocks come and go, {'8' if in_8_bits else '16'} bits")
+            print(predict(sizes, kind="lora", batch=batch, fp8_base=in_8_bits, swap_blocks=True, **how).table(), "\n")
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ def main() -> int:
 
         import torch
 
-        from hunyuan_video import pipeline
+        from hunyuan_video import denoising
 
         def fail(_latents: object, _step: int, _total: int) -> None:
             if os.environ["FAULT"] == "memory":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
             time.sleep(1000)
 
-        pipeline._check_finite = fail
+        denoising.check_finite = fail
     return cli.main()
 
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from PIL import Image, ImageSequence
 
-from hunyuan_video.video import rgb
+from hunyuan_video.containers import rgb
 
 LEVEL = 6  # grey levels from one frame to the next
 

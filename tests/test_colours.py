@@ -11,7 +11,7 @@ from conftest import DATA
 from media_files import coded, write_coded
 
 from hunyuan_video import colours
-from hunyuan_video.video import open_container, rgb, video_stream
+from hunyuan_video.containers import open_container, rgb, video_stream
 
 FIELD = DATA / "field" / "media"
 COLOUR = (200, 100, 30)

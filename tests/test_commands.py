@@ -249,10 +249,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def clip(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (33, 8, 8, 3), np.uint8)
+    save_video(noise.repeat(16, axis=1).repeat(16, axis=2), path, metadata=None)
+
+
 def clips(folder: Path) -> None:
     folder.mkdir()
-    noise = np.random.default_rng(0).integers(0, 255, (33, 8, 8, 3), np.uint8)
-    save_video(noise.repeat(16, axis=1).repeat(16, axis=2), folder / "clip.mp4", metadata=None)
+    clip(folder / "clip.mp4")
     (folder / "clip.txt").write_text("Squares change their colours", encoding="utf-8")
 
 
@@ -287,6 +291,7 @@ PLACES: dict[str, Callable[[Path, Path], None]] = {
     "mini-i2v": lambda path, root: image_root(path, root),
     "ckpts": lambda path, root: shutil.copytree(root, path, dirs_exist_ok=True) and None,
     "FILE_OR_FOLDER": lambda path, root: path.symlink_to(root),
+    "clip.mp4": lambda path, _: clip(path),
     "my-clips": lambda path, _: clips(path),
     "videos": lambda path, _: clips(path),
     "style.safetensors": lambda path, _: adapter(path),
@@ -311,7 +316,7 @@ def test_every_command_of_a_page_is_run_or_parsed(page, tmp_path, small, monkeyp
             assert name == "hunyuan-video", f"{name} is not run: say in PARSED why"
             capfd.readouterr()
             assert run(arguments) == 0, (arguments, capfd.readouterr().err)
-            if arguments[0] in ("generate", "replay", "convert") and "--help" not in arguments:
+            if arguments[0] in ("generate", "continue", "replay", "convert") and "--help" not in arguments:
                 assert Path(capfd.readouterr().out.splitlines()[0]).exists()
         elif name == "pytest":
             assert pytestconfig._parser.parse_known_and_unknown_args(arguments)[1] == []

@@ -342,7 +342,7 @@ def test_a_speed_with_patches_is_refused():
     ],
 )
 def test_a_preset_means_what_a_picture_allows(given, progressive):
-    runtime = Runtime(**given).for_picture()
+    runtime = Runtime(**given).for_whole()
     assert runtime.progressive == progressive
     assert (runtime.progressive_until is None) == (progressive == "off")
 

@@ -21,8 +21,7 @@ from PIL import Image
 from tiny_checkpoint import VAE, save_official_tree
 from torch import nn
 
-from hunyuan_video import pipeline, plan
-from hunyuan_video.beginning import Beginning
+from hunyuan_video import denoising, pipeline, plan
 from hunyuan_video.checkpoint.lora import read_lora, save_lora
 from hunyuan_video.config import FullSampling, Runtime, Sampling
 from hunyuan_video.models.text import TextEncoder, TextFeatures
@@ -74,7 +73,7 @@ def test_latents_after_every_step_equal_the_reference(golden, monkeypatch):
     states, mask, pooled = reference["in.text_states"], reference["in.text_mask"].bool(), reference["in.text_states_2"]
     rows = {name: TextFeatures(states[i, None], mask[i, None], pooled[i, None]) for i, name in enumerate(("A dog.", "A cat."))}
     pipe = HunyuanVideo(KnownText(rows), transformer, randomize(CausalVAE(VAE), std=0.2))
-    monkeypatch.setattr(pipeline, "initial_noise", lambda _shape, _seed: reference["in.latents0"])
+    monkeypatch.setattr(denoising, "initial_noise", lambda _shape, _seed: reference["in.latents0"])
     options = Sampling(
         height=32, width=48, num_frames=5, num_steps=config["steps"], shift=config["flow_shift"], seed=0,
         guidance=config["embedded_cfg_scale"], cfg_scale=config["cfg_scale"],
@@ -261,20 +260,6 @@ def test_a_video_that_grows_begins_with_its_picture(pipe, monkeypatch):
     picture = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     steps = [step for step in pipe.steps("A cat.", GROWING, image=picture) if step.stage == "denoise"]
     assert steps[0].latents.shape[-1] == 4 and torch.equal(steps[-1].latents[:, :, :1], pipe.encode(picture[None]))
-
-
-def test_a_video_holds_the_latent_frames_that_it_is_made_around(pipe):
-    asked = replace(SMALL, num_frames=9)
-    latents = torch.randn(1, 4, 2, 4, 6, generator=torch.Generator().manual_seed(0))
-    begins = Beginning.of(latents, pipe.transformer.config, (0, 2))
-    *_, last = pipe.steps("a cat", asked, given=begins)
-    assert torch.equal(last.latents[:, :, [0, 2]], latents) and not torch.equal(last.latents[:, :, 1], latents[:, :, 0])
-    with pytest.raises(ValueError, match="they must be some, each once, of 0 to 2"):
-        next(pipe.steps("a cat", asked, given=replace(begins, frames=(0, 3))))
-    with pytest.raises(ValueError, match=r"given frames have shape \[1, 4, 2, 4, 6\]"):
-        next(pipe.steps("a cat", replace(asked, height=48), given=begins))
-    with pytest.raises(ValueError, match="give the picture's latents among those of the beginning"):
-        next(pipe.steps("a cat", asked, given=begins, image=np.zeros((8, 8, 3), np.uint8)))
 
 
 def test_half_the_frames_have_no_picture_among_them(growing):

@@ -27,7 +27,7 @@ hunyuan-video train vae "${common[@]}" --out "$runs/vae" --weights "$runs/vae-sm
     --num-steps 5000 --learning-rate 3e-4 --eval-every 500
 
 ln -sfn "$tiny" "$runs/text"
-python "$here/assemble.py" "$runs" "$runs/tiny"
+python "$here/assemble.py" "$runs" "$runs/tiny" first last continuation
 judged=(--dtype bfloat16 --vae-dtype bfloat16 --footage ${FOOTAGE:-})
 hunyuan-video evaluate --out "$runs/version1" --weights "$tiny" "${judged[@]}"
 mkdir -p "$runs/version2"

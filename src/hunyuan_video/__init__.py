@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     __version__: str
     from hunyuan_video.config import FullSampling, Limits, Runtime, Sampling
     from hunyuan_video.pipeline import HunyuanVideo
-    from hunyuan_video.request import Adapter, Picture, Request
+    from hunyuan_video.request import Adapter, Clip, Keyframe, Picture, Request
     from hunyuan_video.video import save_video
 
 __all__ = [
-    "Adapter", "FullSampling", "HunyuanVideo", "Limits", "Picture", "Request", "Runtime", "Sampling", "__version__", "save_video",
+    "Adapter", "Clip", "FullSampling", "HunyuanVideo", "Keyframe", "Limits", "Picture", "Request", "Runtime", "Sampling", "__version__",
+    "save_video",
 ]  # fmt: skip
 
 _LAZY = {
     **dict.fromkeys(("FullSampling", "Limits", "Runtime", "Sampling"), "hunyuan_video.config"),
-    **dict.fromkeys(("Adapter", "Picture", "Request"), "hunyuan_video.request"),
+    **dict.fromkeys(("Adapter", "Clip", "Keyframe", "Picture", "Request"), "hunyuan_video.request"),
     "HunyuanVideo": "hunyuan_video.pipeline",
     "save_video": "hunyuan_video.video",
 }  # some import torch; `import hunyuan_video` imports nothing

@@ -19,7 +19,9 @@ from hunyuan_video.apps.parse import parse
 from hunyuan_video.buckets import Resolution, sized
 from hunyuan_video.commands.bench import Bench
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, rewrite_key
+from hunyuan_video.commands.continue_clip import Continue
 from hunyuan_video.commands.demo import Demo
+from hunyuan_video.commands.given import Media
 from hunyuan_video.commands.serving import Serve, Worker
 from hunyuan_video.config import (
     LoadKey,
@@ -54,6 +56,7 @@ class Generate(Computes):
     """what to steer away from when cfg_scale is above 1 (default: that of the weights, else the official one)"""
     image: Path | None = None
     """a picture to begin with (image to video, for weights trained for it); it is scaled and cropped to the video's size"""
+    media: Annotated[Media, Flat] = field(default_factory=Media)
     resolution: Resolution | None = None
     """the size by the shape of the picture, as the official image-to-video code picks it, in place of height and width"""
     lora: Annotated[tuple[str, ...], Repeatable] = ()
@@ -131,7 +134,9 @@ class Generate(Computes):
             )
         self.rewriter.backend(rewrite_key())  # refuses what is no address and no model
         sampling = self.sampling if self.resolution is None else sized(self.sampling, picture, self.resolution)
-        each = [Request(prompt, sampling, self.negative_prompt, picture, adapters) for prompt in prompts]
+        found = self.which.find(self.load_key, picture=picture is not None)
+        more = {"keyframes": self.media.keyframes(), "video": self.media.clip(sampling, found.sampling())}
+        each = [Request(prompt, sampling, self.negative_prompt, picture, adapters, **more) for prompt in prompts]
         requests = [numbered for request in each for numbered in request.numbered(self.num_videos)]
         if self.save_state is not None and len(requests) > 1:
             raise ValueError(f"--save-state keeps the state of one video, but {len(requests)} were asked for.")
@@ -141,7 +146,6 @@ class Generate(Computes):
                 check_writable(self.save_state, suffixes=(LATENTS_SUFFIX,))
                 if self.save_state.exists():
                     raise FileExistsError(f"{self.save_state} exists already; continue it with --resume, or choose another name.")
-        found = self.which.find(self.load_key, picture=picture is not None)
         found.check(requests[0])
         complete = requests[0].complete(found.sampling())
         check_solver(complete, self.runtime)
@@ -157,13 +161,14 @@ class Generate(Computes):
             which=self.which,
             lora=self.lora,
             image=self.image,
+            media=self.media,
             resume=self.resume,
             gpus=self.gpus,
         )
         if self != plain:
             raise ValueError(
                 "--resume continues the video in its file, which holds prompt and settings; give nothing else but --weights, "
-                "--transformer, --lora and --image, as for its start, --out and --gpus."
+                "--transformer, --lora, --image, --last, --keyframe and --video, as for its start, --out and --gpus."
             )
 
     def _resume(self) -> None:
@@ -174,7 +179,8 @@ class Generate(Computes):
 
         from hunyuan_video.apps.generate import Given, resume
 
-        print(resume(self.resume, Given(self.which.weights, self.which.transformer, adapters, picture), self.output.out))
+        given = Given(self.which.weights, self.which.transformer, adapters, picture, self.media.keyframes(), self.media.video)
+        print(resume(self.resume, given, self.output.out))
 
     def _prompts(self) -> list[str]:
         if self.prompts_file is None:
@@ -214,6 +220,7 @@ class Replay:
     """the LoRA files or folders that it was made with, known by their content; their strengths stand in the video's file"""
     image: Path | None = None
     """the picture that it begins with, if it does"""
+    media: Annotated[Media, Flat] = field(default_factory=Media)
 
     def run(self) -> None:
         adapters, picture = _given(self.lora, self.image)
@@ -221,7 +228,7 @@ class Replay:
 
         from hunyuan_video.apps.generate import Given, replay
 
-        given = Given(self.which.weights, self.which.transformer, adapters, picture)
+        given = Given(self.which.weights, self.which.transformer, adapters, picture, self.media.keyframes(), self.media.video)
         path, identical = replay(self.file, given, self.device, self.output)
         print(path)
         print(
@@ -399,7 +406,8 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
 
 
 COMMANDS: dict[str, Any] = {
-    "generate": Generate, "rewrite": Rewrite, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download,
+    "generate": Generate, "continue": Continue,
+    "rewrite": Rewrite, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download,
     "verify": Verify, "inspect": Inspect, "convert": Convert, "evaluate": Evaluate, "bench": Bench,
     "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip

@@ -28,7 +28,10 @@ MAX_TIMEOUT = 7 * 24 * 3600  # seconds
 # How weights are told what a video begins with: not at all; by its first latent frame, which stays without noise ("token replace"); or by
 # latents of a picture and a mask beside the noisy ones, on 33 channels.
 Conditioning = Literal["text", "first_frame", "latent_concat"]
+# What of a video's latent frames weights were trained to be given: the first; with it the last; or the first ones, two or more.
+Given = Literal["first", "last", "continuation"]
 Stability = Literal["stable", "dynamic"]
+STRENGTH = 0.6  # with which a clip is made anew, unless another one is asked for
 SHIFTS: dict[Stability, float] = {"stable": 7.0, "dynamic": 17.0}  # the official ones
 Solver = Literal["euler", "heun", "dpm++2m", "unipc"]
 StepCache = Literal["off", "drift", "taylor", "first-block"]
@@ -101,6 +104,14 @@ class Sampling:
     stability: Stability | None = None
     """of a video that begins with a picture: stable starts from noise with a trace of the picture in every frame, dynamic from noise alone,
     and moves more; another than the weights' own brings its shift, 7 or 17, unless one is given (default: the weights' own)"""
+    strength: float | None = None
+    """of a video that is made of another one: the share of the steps that is done, above 0 (the clip as it was) to 1 (nothing of it is
+    left; default: 0.6)"""
+    positions: Literal["plain", "riflex"] | None = None
+    """of a video half as long again as those that the weights were trained on, or longer: riflex stretches what else would repeat
+    (default: the weights' own)"""
+    loop: bool = False
+    """make a video whose end leads to its beginning; of num_frames, which leads back, the last one is left out"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -128,6 +139,7 @@ class Sampling:
             self.cfg_scale is None or 1 <= self.cfg_scale <= MAX_SCALE,
             f"cfg_scale is {self.cfg_scale}; it must be 1 (off) or more, up to {MAX_SCALE}.",
         )
+        require(self.strength is None or 0 < self.strength <= 1, f"strength is {self.strength}; it must be above 0, and at most 1.")
         require(self.seed is None or 0 <= self.seed <= MAX_SEED, f"seed is {self.seed}; it must be between 0 and {MAX_SEED}.")
 
     def over(self, defaults: FullSampling) -> FullSampling:
@@ -162,6 +174,7 @@ class FullSampling(Sampling):
     solver: Solver = "euler"
     noise: Literal["cpu", "official"] = "cpu"
     stability: Stability = "dynamic"
+    positions: Literal["plain", "riflex"] = "plain"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -296,7 +309,7 @@ SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
     "draft": ({"step_cache": "taylor", "cache_threshold": 0.2}, {"progressive": "time", "progressive_until": 0.4}),
 }
 # Of a Runtime, what begins and ends with each video, so that the same loaded models serve any.
-PER_VIDEO = frozenset({name for group in SPEEDS["exact"] for name in group} | {"attention_density", "sparse_pattern"})
+PER_VIDEO = frozenset({name for group in SPEEDS["exact"] for name in group} | {"attention_density", "sparse_pattern", "window"})
 
 
 @dataclass(frozen=True)
@@ -360,6 +373,9 @@ class Runtime:
     """the share of all pairs of tokens that attention computes in most steps and blocks; 1: all of them, exactly (docs/faster.md)"""
     sparse_pattern: Literal["tiles", "radial", "dynamic"] = "dynamic"
     """which: of near tokens; fewer the farther in time; or chosen by what they hold"""
+    window: int | None = None
+    """of a long video, the frames that are seen at once, 4n + 1, through windows that overlap: it then takes no more memory than one of so
+    many frames, and no more of it hangs together (default: all)"""
     timeout: int = 120
     """seconds for which one GPU waits for a sign of life from another before all end (docs/many-gpus.md)"""
 
@@ -376,6 +392,10 @@ class Runtime:
                         object.__setattr__(self, name, group[name])
         if self.fp8_matmul:
             object.__setattr__(self, "fp8", True)
+        require(
+            self.window is None or (self.window >= 9 and self.window % 4 == 1),
+            f"window is {self.window}; it must be 4n + 1 frames, 9 or more.",
+        )
         for name in ("ulysses_degree", "ring_degree"):
             degree = getattr(self, name)
             require(degree is None or degree >= 1, f"{name} is {degree}; it must be 1 or more.")
@@ -447,8 +467,8 @@ class Runtime:
         """With all that a preset says as this one says it. `replace` would keep what has been filled in."""
         return replace(self, speed=speed, **{name: None for group in SPEEDS[speed] for name in group})
 
-    def for_picture(self) -> Runtime:
-        """What a preset means for a video that begins with a picture, which fewer frames have no place for."""
+    def for_whole(self) -> Runtime:
+        """What a preset means for a video whose frames must all be there from the first step on: some are given, or it is a loop."""
         (preset,) = (group["progressive"] for group in SPEEDS[self.speed] if "progressive" in group)
         if preset == "off" or self.progressive != preset:
             return self
@@ -461,6 +481,7 @@ class Runtime:
 
 
 _INEXACT = (
+    "window",
     "attention",
     "attention_density",
     "sparse_pattern",
@@ -480,8 +501,9 @@ class Output:
 
     out: Path = Path("results")
     """folder for the files; made if it is missing"""
-    format: Literal["mp4", "webm", "gif", "png", "latents"] = "mp4"
-    """mp4: H.264; webm: AV1; png: a folder of frames, or one image; latents: undecoded, for `hunyuan-video decode`"""
+    format: Literal["mp4", "webm", "gif", "png", "latents"] | None = None
+    """mp4: H.264; webm: AV1; png: a folder of frames, or one image; latents: undecoded, for `hunyuan-video decode` (default: mp4, or png
+    of a single image)"""
     crf: int | None = None
     """quality of mp4 (0-51) and webm (0-63); smaller is better and larger (default: a good one)"""
     fps: int = 24
@@ -501,14 +523,20 @@ class Output:
             all(c.isalnum() or c in "-_." for c in self.name_suffix) and len(self.name_suffix.encode()) <= 50,
             f"name_suffix is {self.name_suffix!r}; it may hold up to 50 bytes of letters, digits, '-', '_' and '.'.",
         )
-        limit = {"mp4": 51, "webm": 63}.get(self.format)
+        limit = {"mp4": 51, "webm": 63, None: 51}.get(self.format)
         if self.crf is not None:
             require(limit is not None, f"crf is {self.crf}, but {self.format} has no such setting; use it with mp4 or webm.")
             require(0 <= self.crf <= (limit or 0), f"crf is {self.crf}; for {self.format} it must be between 0 and {limit}.")
 
+    def of(self, num_frames: int) -> Output:
+        """For so many frames, with the format that suits them, if none was chosen."""
+        if self.format is not None:
+            return self
+        return replace(self, format="png" if num_frames == 1 and self.crf is None else "mp4")
+
     @property
     def suffix(self) -> str:
-        return ".safetensors" if self.format == "latents" else f".{self.format}"
+        return ".safetensors" if self.format == "latents" else f".{self.format or 'mp4'}"
 
 
 _DATABASE, _FILES = "HUNYUAN_VIDEO_DATABASE", "HUNYUAN_VIDEO_FILES"

@@ -30,7 +30,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What the parsers of media files raise on damaged bytes (found by fuzzing); of containers, `video.open_container` makes a ValueError.
+# What the parsers of media files raise on damaged bytes (found by fuzzing); of containers, `containers.open_container` makes a ValueError.
 DAMAGED = (
     *(SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
     *(OSError, EOFError, SyntaxError, LookupError, ValueError),

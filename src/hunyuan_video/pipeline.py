@@ -14,13 +14,11 @@ import hashlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
-from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -33,13 +31,15 @@ from torch import Tensor
 
 from hunyuan_video import __version__, checkpoint, plan, progressive, weights
 from hunyuan_video.assembly import Models, assemble, check, dtype_of
-from hunyuan_video.beginning import Beginning, how_told
+from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint import identity
 from hunyuan_video.checkpoint.lora import read_adapter
 from hunyuan_video.checkpoint.seeing import load_encoders
+from hunyuan_video.clips import read_clip
 from hunyuan_video.config import (
     OFFICIAL_NEGATIVE_PROMPT,
     FullSampling,
+    Given,
     LoadKey,
     Runtime,
     Sampling,
@@ -47,39 +47,28 @@ from hunyuan_video.config import (
     check_solver,
     why_not_continued,
 )
+from hunyuan_video.denoising import Course, Denoiser, course
 from hunyuan_video.distributed import cost, watch
-from hunyuan_video.distributed.branches import guidance_on_halves
 from hunyuan_video.distributed.once import once
 from hunyuan_video.distributed.pipefusion import one_step_old
-from hunyuan_video.distributed.sequence import parts_of
 from hunyuan_video.distributed.started import local_size
 from hunyuan_video.distributed.tiles import over_ranks
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, World, placed, resolve_device, world_of_group
 from hunyuan_video.files import sha256
+from hunyuan_video.given import begins_with, shown
 from hunyuan_video.kernels import choice, fused, table
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.memory import available_memory
 from hunyuan_video.models.text import TextEncoder, TextFeatures
-from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, TransformerConfig
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig, check_pixels
 from hunyuan_video.models.vision import SeeingTextEncoder
-from hunyuan_video.pictures import fill, picture_of
-from hunyuan_video.request import Adapted, Adapter, Picture, Provenance, Request
-from hunyuan_video.sampling import (
-    SOLVERS,
-    Velocity,
-    classifier_free_guidance,
-    estimate,
-    initial_noise,
-    official_noise,
-    sigmas_of,
-)
-from hunyuan_video.transforms.ahead import ahead
+from hunyuan_video.pictures import picture_of
+from hunyuan_video.request import Adapted, Adapter, Clip, Held, Keyframe, Picture, Provenance, Request
+from hunyuan_video.sampling import sigmas_of
 from hunyuan_video.transforms.lean import chunk_size, is_lean, use_pieces
 from hunyuan_video.transforms.offload import on_device
-from hunyuan_video.transforms.sparse import sparse_attention, sparse_between
-from hunyuan_video.transforms.step_cache import CachedSteps
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces, num_pieces, tiled_encode
 from hunyuan_video.video import to_frames, to_tensor
 
@@ -142,15 +131,6 @@ def _next_frames(pieces: Iterator[Float[Tensor, "1 3 _ H2 W2"]]) -> UInt8[np.nda
     return None if piece is None else to_frames(piece[0])
 
 
-def _check_finite(latents: Tensor, step: int, total: int) -> None:
-    """Here, and not hours later, when they cannot be decoded."""
-    if not latents.isfinite().all():
-        raise ValueError(
-            f"The latents hold NaN or infinity after step {step} of {total}: some number was too large for its precision, or the weights "
-            "are damaged; try --dtype bfloat16 or float32, --text-dtype float32, --attention sdpa, no --lora, or a lower --cfg-scale."
-        )
-
-
 @dataclass(frozen=True)
 class Origin:
     """Which weights a pipeline has, and what they were made for."""
@@ -165,6 +145,10 @@ class Origin:
     """the same by their content"""
     sampling: FullSampling = FullSampling()  # noqa: RUF009 (frozen)
     negative_prompt: str = OFFICIAL_NEGATIVE_PROMPT
+    given: tuple[Given, ...] = ("first",)
+    """what of a video's frames they were trained to be given"""
+    trained: int = FullSampling.num_frames
+    """frames of the longest videos that they were trained on"""
 
 
 def degrees_of(
@@ -334,6 +318,8 @@ class HunyuanVideo:
                 adapted,
                 found.sampling(),
                 OFFICIAL_NEGATIVE_PROMPT if found.negative_prompt is None else found.negative_prompt,
+                found.given,
+                FullSampling.num_frames if found.trained is None else found.trained[2],
             ),
             streamed=streamed,
         )
@@ -367,6 +353,8 @@ class HunyuanVideo:
         *,
         negative_prompt: str | None = None,
         image: Picture | Image.Image | np.ndarray | str | Path | None = None,
+        keyframes: Sequence[Keyframe] = (),
+        video: Clip | np.ndarray | str | Path | None = None,
         **settings: Any,
     ) -> Request:
         """What a call asks for: a prompt with the adapters that are loaded, and with `sampling`, in which `settings`, such as seed=7 or
@@ -376,7 +364,7 @@ class HunyuanVideo:
             ValueError: a setting does not exist or is impossible; or more than a whole request is given.
         """
         if isinstance(prompt, Request):
-            if sampling is not None or negative_prompt is not None or image is not None or settings:
+            if any(given is not None for given in (sampling, negative_prompt, image, video)) or keyframes or settings:
                 raise ValueError("A request and settings were given; a request has its own (dataclasses.replace gives it others).")
             return prompt
         if not isinstance(prompt, str):
@@ -386,26 +374,32 @@ class HunyuanVideo:
         known = [each.name for each in fields(Sampling)]
         if unknown := settings.keys() - set(known):
             word = min(unknown)
-            known += ["negative_prompt", "image"]
+            known += ["negative_prompt", "image", "keyframes", "video"]
             near = get_close_matches(word, known, n=1)
             raise ValueError(f"There is no setting {word}; {f'perhaps {near[0]} was meant' if near else 'there are ' + ', '.join(known)}.")
         options = replace(sampling or Sampling(), **settings)
         picture = None if image is None else picture_of(image)
-        return Request(prompt, options, negative_prompt, picture, self.origin.adapters)
+        more = {"keyframes": tuple(keyframes), "video": self._clip(video, options)}
+        return Request(prompt, options, negative_prompt, picture, self.origin.adapters, **more)
+
+    def _clip(self, video: Clip | np.ndarray | str | Path | None, options: Sampling) -> Clip | None:
+        """Of a file, as much as the video is to have, in its size."""
+        if video is None or isinstance(video, Clip):
+            return video
+        if isinstance(video, np.ndarray):
+            return Clip(video)
+        own = self.defaults
+        size = options.height or own.height, options.width or own.width
+        return read_clip(video, options.num_frames, own.num_frames, size).trimmed()
 
     def steps(
-        self,
-        prompt: Request | str,
-        sampling: Sampling | None = None,
-        resume: tuple[int, Tensor] | None = None,
-        given: Beginning | None = None,
-        **options: Any,
+        self, prompt: Request | str, sampling: Sampling | None = None, resume: tuple[int, Tensor] | None = None, **options: Any
     ) -> Iterator[Step]:
         """Make one video, yielding after text encoding, every denoising step, and every row of tiles that is decoded (the last one holds
         the frames). What is made is what `request` makes of the arguments. Whoever wants no more closes the generator, at any step.
 
         `resume` is (steps done, latents after them) of an interrupted run of the same request: the rest is then exactly what it would
-        have been. `given` is what the video begins with in place of a request's picture; its provenance knows nothing of it.
+        have been.
 
         Raises:
             BusyError: this pipeline makes another video, whose steps have not ended.
@@ -417,27 +411,18 @@ class HunyuanVideo:
         try:
             # One video: the first rank's request is everyone's, and it draws the seed.
             wanted, complete = self._once(lambda: (asked, self._complete(asked)))
-            yield from self._steps(wanted, complete, resume, given)
+            yield from self._steps(wanted, complete, resume)
         finally:
             self._making.release()
 
     @torch.no_grad()  # around every resumption of the generator, so that it never reaches into the caller's loop
-    def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None, given: Beginning | None) -> Iterator[Step]:
-        picture = request.image is not None or given is not None
-        if given is not None:
-            given.check(self._shape(options))
-            if request.image is not None:
-                raise ValueError("A picture and a beginning were given; give the picture's latents among those of the beginning.")
-        shape, stages = self._shape(options), self._stages(options, picture)
+    def _steps(self, request: Request, options: FullSampling, resume: tuple[int, Tensor] | None) -> Iterator[Step]:
+        held = bool(request.held)
+        path = self.course(options, held=held)
         if resume is not None and (needs := why_not_continued(options, self.runtime)) is not None:
             raise ValueError(f"This run cannot be continued: {needs}, which no file keeps; make the video from its first step.")
-        if resume is not None and tuple(resume[1].shape) != (needed := progressive.rest(stages, resume[0])[0].shape):
+        if resume is not None and tuple(resume[1].shape) != (needed := progressive.rest(path.stages, resume[0])[0].shape):
             raise ValueError(f"The saved latents have shape {list(resume[1].shape)}; these settings need {list(needed)}.")
-        if picture and stages[0].shape[2] != shape[2]:
-            raise ValueError(
-                f"progressive is {self.runtime.progressive!r}, whose first steps have fewer frames, none of them the given picture; "
-                "use 'space' or 'off'."
-            )
         patches = self.runtime.pipefusion_patches
 
         negative = request.negative_prompt
@@ -445,82 +430,38 @@ class HunyuanVideo:
             negative = self.origin.negative_prompt
         prompts = [request.prompt, negative or ""] if options.cfg_scale > 1 else [request.prompt]
         features = self.encode_text(prompts, options, request.image)
-        if picture and self.runtime.for_picture() != self.runtime:
-            log.info("A video that begins with a picture is made without the progressive resolution of speed %r.", self.runtime.speed)
-        runtime = self._choose_kernels(features, max(stages, key=lambda stage: stage.stop - stage.start).shape)
-        provenance = self._provenance(request, negative, options, runtime.for_picture() if picture else runtime)
-        begins = given or Beginning()
-        if request.image is not None:
-            begins = Beginning.of(self._latents_of(request.image, options), self.transformer.config)
+        whole = bool(held) or path.windows is not None
+        if whole and self.runtime.for_whole() != self.runtime:
+            log.info(
+                "Frames of this video have their places, so it is made without the progressive resolution of speed %r.", self.runtime.speed
+            )
+        runtime = self._choose_kernels(features, path.seen(max(path.stages, key=lambda stage: stage.stop - stage.start)))
+        provenance = self._provenance(request, negative, options, runtime.for_whole() if whole else runtime)
+        begins = begins_with(request, options, self.encode, self.transformer.config, self.origin.given)
         yield Step("encode", 1, 1, provenance)
         done, latents = resume or (0, None)
         if latents is not None and done > 0:
-            yield Step("denoise", done, options.num_steps, provenance, latents)
+            yield Step("denoise", done, path.num_steps, provenance, latents)
         in_patches = nullcontext() if patches is None else one_step_old(self.transformer, patches, self.runtime.warmup_steps)
-        denoising = closing(self._denoise(features, options, begins, done, latents))
+        denoiser = Denoiser(self.transformer, self.runtime, self.device, self.world, self.origin.trained)
+        denoising = closing(denoiser.steps(features, path, begins, done, latents))
         with on_device(self.transformer, self.device, self.streamed, repeated=True), in_patches, denoising as denoised:
             for done, latents, near, computed in denoised:
-                yield Step("denoise", done, options.num_steps, provenance, latents, estimate=near, computed=computed)
+                yield Step("denoise", done, path.num_steps, provenance, latents, estimate=near, computed=computed)
         assert latents is not None
         yield from self.decoding(latents, provenance)
 
-    def _latents_of(self, picture: Picture, options: FullSampling) -> Float[Tensor, "1 C 1 H W"]:
-        return self.encode(fill(Image.fromarray(picture.pixels), options.height, options.width)[None])
-
-    def _denoise(
-        self, features: TextFeatures, options: FullSampling, begins: Beginning, done: int, latents: Tensor | None
-    ) -> Generator[tuple[int, Tensor, Tensor, int], None, None]:
-        """The steps after the `done` ones, which left `latents`, or from noise: the number of each, what the next begins with, the finished
-        latents as it sees them, and how many evaluations of the transformer were computed so far. What a step cache and a solver remember
-        is of one stage's size."""
-        sigmas, stages, shape = self.sigmas(options), self._stages(options, bool(begins.frames)), self._shape(options)
-        noise = begins.start(self._noise(options), options.stability)
-        if latents is None:
-            latents = begins.held(progressive.cut(noise, stages[0].shape), stages[0])
-        before = latents = latents.to(self.device, torch.float32)
-        left, runtime = progressive.rest(stages, done), self.runtime
-        caches: list[CachedSteps] = []
-        with self._conditions(features, options, begins) as condition:
-            for stage, following in zip(left, [*left[1:], None], strict=True):
-                told = [stage.told(sigma) for sigma in sigmas[done : stage.stop + 1]]
-                cached = CachedSteps(
-                    runtime.step_cache or "off", runtime.cache_threshold or 0.0, stage.stop - stage.start, self.world.total
-                )
-                caches.append(cached)
-                with cached.inside(self.transformer), self._sparsely(stage, sigmas, begins.clean_frames) as sparsely:
-                    velocity = sparsely(self._velocity(options, begins, stage, condition, cached))
-                    solved = SOLVERS[options.solver](velocity, latents, told)
-                    for (sigma, next_sigma), latents in zip(pairwise(told), solved, strict=True):
-                        done += 1
-                        _check_finite(latents, done, options.num_steps)
-                        near = progressive.full_size(estimate(before, latents, sigma, next_sigma), stage, shape)
-                        before = latents
-                        if done == stage.stop and following is not None:
-                            moved = progressive.move_up(latents, stage, following, sigmas[done], noise)
-                            before = latents = begins.held(moved, following)
-                        yield done, latents, near, sum(each.computed for each in caches)
-        if runtime.step_cache != "off":
-            asked, computed = (sum(getattr(each, name) for each in caches) for name in ("asked", "computed"))
-            log.info("Of %d evaluations of the transformer %d were computed.", asked, computed)
-
-    def _sparsely(
-        self, stage: progressive.Stage, sigmas: list[float], clean_frames: tuple[int, ...]
-    ) -> AbstractContextManager[Callable[[Velocity], Velocity]]:
-        """For the steps of one stage, which is one grid of tokens."""
-        density, pattern, sequence = self.runtime.attention_density, self.runtime.sparse_pattern, self.world.sequence
-        if density == 1:
-            return nullcontext(lambda velocity: velocity)
-        low, high = map(stage.told, sparse_between(sigmas))
-        ranks = 1 if sequence is None else sequence.size
-        grid = self.transformer.config.grid(stage.shape)
-        return sparse_attention(self.transformer, grid, density, pattern, (low, high), partial(parts_of, ranks=ranks), clean_frames)
+    def course(self, options: FullSampling, *, held: bool = False) -> Course:
+        """What the steps of a video go through, some of whose frames may be `held`."""
+        return course(options, self.runtime, self.vae.config, self.transformer.config.patch_size, held=held)
 
     def decoding(self, latents: Float[Tensor, "1 C T H W"], made: Provenance) -> Iterator[Step]:
         """The steps that make frames of finished latents: one after every row of tiles, of which the last holds the frames."""
-        pieces, total = [], self._num_pieces(latents)
-        unseen = Beginning(how_told(self.transformer.config)).unseen_frames(self.vae.config)
-        for decoded in self._decode(latents):
-            piece, unseen = decoded[unseen:], max(0, unseen - len(decoded))
+        kept = shown(made.sampling, self.transformer.config, self.vae.config)
+        decoded = kept.latents(latents)
+        pieces, total, done = [], self._num_pieces(decoded), 0
+        for frames in self._decode(decoded):
+            piece, done = kept.of(frames, done), done + len(frames)
             pieces.append(piece)
             if len(pieces) < total:
                 yield Step("decode", len(pieces), total, made, latents, new_frames=piece)
@@ -582,15 +523,6 @@ class HunyuanVideo:
         """What the first rank makes, for all of this pipeline's. Others' ranks may have other pipelines, as in a training."""
         return once(work) if self.world.size > 1 else work()
 
-    def _shape(self, options: FullSampling) -> tuple[int, ...]:
-        """Of finished latents."""
-        return self.vae.config.latent_shape(options.num_frames, options.height, options.width)
-
-    def _stages(self, options: FullSampling, picture: bool) -> list[progressive.Stage]:
-        """Of a video, which may begin with a picture."""
-        runtime = self.runtime.for_picture() if picture else self.runtime
-        return progressive.stages(self._shape(options), self.sigmas(options), runtime, self.transformer.config.patch_size)
-
     @property
     def _run(self) -> Run:
         """What computes the VAE's tiles, each on one of this pipeline's ranks."""
@@ -608,6 +540,7 @@ class HunyuanVideo:
             raise ValueError(
                 f"The request is for other adapters ({asked}) than this pipeline was loaded with ({loaded}); load it with these."
             )
+        request.check_told(how_told(self.transformer.config))
         if request.image is None and (
             isinstance(self.text_encoder, SeeingTextEncoder) or how_told(self.transformer.config) == "latent_concat"
         ):
@@ -653,60 +586,8 @@ class HunyuanVideo:
             hunyuan_video=__version__,
             torch=str(torch.__version__),
             image_sha256=None if request.image is None else request.image.sha256,
+            keyframes=tuple(Held(each.frame, each.shows.sha256) for each in request.keyframes),
+            video_sha256=None if request.video is None else request.video.sha256,
             adapters=self.origin.adapted,
             rewriting=request.rewriting,
         )
-
-    def _noise(self, options: FullSampling) -> Tensor:
-        """Of a seed, at full size."""
-        shape = self._shape(options)
-        official = options.noise == "official"
-        return official_noise(shape, options.seed, self.device) if official else initial_noise(shape, options.seed).to(self.device)
-
-    @contextmanager
-    def _conditions(self, features: TextFeatures, options: FullSampling, begins: Beginning) -> Iterator[Callable[[int], Condition]]:
-        """What the model needs to know of a branch of guidance: the text, and the negative one after it, once for the video and all its
-        noise levels."""
-        sigmas = self.sigmas(options)
-        stages = self._stages(options, bool(begins.frames))
-        levels = {stage.told(sigma) for stage in stages for sigma in sigmas[stage.start : stage.stop + 1]} - {0.0}
-        # The scale is rounded to the model's dtype before it is multiplied, as in training: in bfloat16, 6.0 becomes 6016.
-        dtype = features.states.dtype
-        guidance = None if options.guidance is None else torch.full((1,), options.guidance, device=self.device, dtype=dtype) * 1000
-        ts = [self._t(sigma) for sigma in sorted(levels)]
-        with ahead(self.transformer, ts, begins.clean_frames, lambda module: on_device(module, self.device)) as prepare:
-            yield cache(
-                lambda row: prepare(row, features.states[row, None], features.mask[row, None], features.pooled[row, None], guidance)
-            )
-
-    def _t(self, sigma: float) -> Float[Tensor, " 1"]:
-        """A noise level as the model knows it: float32, as in the official scheduler."""
-        return torch.full((1,), sigma, device=self.device) * 1000
-
-    def _velocity(
-        self,
-        options: FullSampling,
-        begins: Beginning,
-        stage: progressive.Stage,
-        condition: Callable[[int], Condition],
-        cached: CachedSteps,
-    ) -> Velocity:
-        """The model as a function of a stage's latents and noise level. Each branch leaves out what the cache says."""
-        model = self.transformer
-        rope = progressive.rope(model, stage.shape, self._shape(options), self.device)
-        beside = begins.beside(stage)
-
-        def branch(row: int) -> Velocity:
-            known = condition(row)
-
-            def velocity(x: Tensor, sigma: float) -> Tensor:
-                told = x if beside is None else torch.cat([x, beside], dim=1)
-                return begins.moving(model(told, self._t(sigma), known, begins.clean_frames, rope))
-
-            return cached.of_branch(velocity)
-
-        if options.cfg_scale == 1:
-            return branch(0)
-        if self.world.across is not None:
-            return guidance_on_halves(branch, options.cfg_scale, self.world.across)
-        return classifier_free_guidance(branch(0), branch(1), options.cfg_scale)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlavaConfig
 
-from hunyuan_video import progressive
+from hunyuan_video import progressive, windows
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
@@ -208,7 +208,7 @@ def on_cpu(parts: Parts, sampling: FullSampling | None, runtime: Runtime, loras:
         stages["encode"] += count(
             text, lambda: _encode(text.get_submodule("llm"), 2 if sampling.cfg_scale > 1 else 1, parts.read_tokens)
         ).most
-        stages["denoise"] += _count_denoising(transformer, shape, runtime, sampling, parts.text_tokens).most
+        stages["denoise"] += _count_denoising(transformer, seen_at_once(shape, runtime)[0], runtime, sampling, parts.text_tokens).most
         stages["decode"] += _count_decoding(vae, shape, runtime.vae_tiling).most
     once = [tensor for tensor in early_tensors(transformer).values() if parts.in_8_bits or tensor.dtype != fp8.FP8]  # 8 bits are made
     return OnCpu(own, stages, sum(in_files), max(0, in_files[1] - _total(once)))
@@ -365,6 +365,7 @@ def _predict(
         resident = _spread(text, transformer, vae, gpus)
 
     shape = parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
+    seen, views = seen_at_once(shape, runtime)
     work = [
         once(
             ("encode", runtime.offload == "blocks", runtime.text_fp8),
@@ -372,10 +373,10 @@ def _predict(
         ),
         once(
             (
-                *("denoise", runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
+                *("denoise", runtime.window, runtime.offload == "blocks", runtime.fp8, runtime.fp8_matmul, runtime.attention),
                 *(degrees, runtime.wire, runtime.pipefusion_patches is None, stages, runtime.step_cache),
             ),
-            lambda: _count_denoising(transformer, shape, runtime, sampling, parts.text_tokens),
+            lambda: _count_denoising(transformer, seen, runtime, sampling, parts.text_tokens),
         ),
         once(("decode", runtime.vae_tiling), lambda: _count_decoding(vae, shape, runtime.vae_tiling)),
     ]
@@ -405,7 +406,7 @@ def _predict(
         made = size[0] + size[1]  # whole, on the first GPU's host
     frames = 3 * sampling.num_frames * sampling.height * sampling.width
     steps = stage_steps(stages, runtime.pipefusion_patches or 1, runtime.warmup_steps, sampling.evaluations)
-    repeats = 1, passes * steps, 1
+    repeats = 1, passes * steps * views, 1
     return Prediction(
         runtime,
         {name: held + done.most for name, held, done in zip(STAGES, resident, work, strict=True)},
@@ -432,9 +433,16 @@ def tokens_of(parts: Parts, sampling: FullSampling) -> int:
     return math.prod(parts.transformer.grid(parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)))
 
 
+def seen_at_once(shape: tuple[int, ...], runtime: Runtime) -> tuple[tuple[int, ...], int]:
+    """The shape of the latents that the transformer sees at once, and how often it is called in a step, for one branch of guidance."""
+    through = windows.of(shape[2], runtime.window, ring=False)
+    return (shape, 1) if through is None else ((*shape[:2], through.size, *shape[3:]), len(through.at(0)))
+
+
 def steps_of(parts: Parts, sampling: FullSampling, runtime: Runtime, degrees: Degrees = Degrees()) -> list[tuple[int, Step]]:  # noqa: B008
     """How many steps of which kind denoise a video: those of smaller grids first. Their attention is as dense as all are on average."""
-    config, full = parts.transformer, parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
+    config, whole = parts.transformer, parts.vae.latent_shape(sampling.num_frames, sampling.height, sampling.width)
+    full, _ = seen_at_once(whole, runtime)
     density = mean_density(runtime.attention_density, sampling.num_steps, config.num_double_blocks + config.num_single_blocks)
     return [
         (

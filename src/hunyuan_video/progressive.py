@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hunyuan_video.config import Runtime
-from hunyuan_video.models.rope import Rope
+from hunyuan_video.models.rope import Rope, frequencies_of
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 
 Shape = tuple[int, ...]  # of latents, [B, C, T, H, W]
@@ -144,15 +144,15 @@ def full_size(data: Float[Tensor, "B C t h w"], stage: Stage, full: Shape) -> Fl
     return data if tuple(data.shape) == full else spread(data * stage.gain, full)
 
 
-def rope(model: HunyuanVideoTransformer, shape: Shape, full: Shape, device: torch.device) -> Rope:
+def rope(model: HunyuanVideoTransformer, shape: Shape, full: Shape, device: torch.device, time: Tensor | None = None) -> Rope:
     """Position tables of a grid whose tokens stand where they stand in the full one: on a smaller one at fractional positions, each in the
-    middle of the tokens that it is in place of."""
-    if shape == full:
+    middle of the tokens that it is in place of. `time` are other frequencies than the model's along that axis."""
+    if shape == full and time is None:
         return model.rope(full, device)
     small, whole = model.config.grid(shape), model.config.grid(full)
     tables: list[list[Tensor]] = [[], []]
     for axis, dim in enumerate(model.config.rope_dims):
-        frequencies = 1.0 / model.config.rope_theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        frequencies = frequencies_of(dim, model.config.rope_theta) if axis or time is None else time
         places = (torch.arange(small[axis], dtype=torch.float32) + 0.5) * (whole[axis] / small[axis]) - 0.5
         angle = torch.outer(places, frequencies)
         view = [1, 1, 1, -1]

@@ -13,33 +13,51 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
-from hunyuan_video.config import FullSampling, Limits, LoadKey, RewriteMode, Runtime, Sampling, check_prompt, check_types, require
+from hunyuan_video.config import (
+    STRENGTH,
+    Conditioning,
+    FullSampling,
+    Given,
+    Limits,
+    LoadKey,
+    RewriteMode,
+    Runtime,
+    Sampling,
+    check_prompt,
+    check_types,
+    require,
+)
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+|nan|inf)(?:e[+-]?\d+)?"
 _BLOCKS = r"(double_blocks|single_blocks)(?:\.(\d+)(?:-(\d+))?)?"
 _STRENGTHS = re.compile(rf"(?:{_NUMBER}|{_BLOCKS}={_NUMBER})(?:,{_BLOCKS}={_NUMBER})*", re.IGNORECASE)
+MAX_TIMES = 1000  # that a video goes on from another
 HOW_TO_NAME_A_LORA = "FILE, FILE:STRENGTH, FILE:BLOCKS=STRENGTH or FILE:STRENGTH,BLOCKS=STRENGTH"
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A picture as a person sees it, in any size. Equal to whatever has the same pixels."""
+class _Seen:
+    """What a person sees, known by its pixels."""
 
-    pixels: UInt8[np.ndarray, "H W 3"]
+    pixels: UInt8[np.ndarray, "*shape 3"]
+
+    _axes: ClassVar[str]
+    _how: ClassVar[str]
 
     def __post_init__(self) -> None:
-        pixels = self.pixels
+        pixels, axes = self.pixels, self._axes
         is_array = isinstance(pixels, np.ndarray)
-        right = is_array and pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0
+        right = is_array and pixels.dtype == np.uint8 and pixels.ndim == len(axes) + 1 and pixels.shape[-1] == 3 and pixels.size > 0
         what = f"{pixels.dtype} {list(pixels.shape)}" if is_array else type(pixels).__name__
-        require(right, f"The picture is {what}; it must be uint8 [H, W, 3], as `read_picture` gives it.")
+        name, shape = type(self).__name__.lower(), ", ".join(axes)
+        require(right, f"The {name} is {what}; it must be uint8 [{shape}, 3], as `{self._how}` gives it.")
         own = pixels.copy()
-        own.flags.writeable = False  # it is known by its pixels
+        own.flags.writeable = False
         object.__setattr__(self, "pixels", own)
 
     @cached_property
@@ -48,10 +66,58 @@ class Picture:
         return hashlib.sha256(repr(self.pixels.shape).encode() + self.pixels.tobytes()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Picture) and self.sha256 == other.sha256
+        return isinstance(other, type(self)) and self.sha256 == other.sha256
 
     def __hash__(self) -> int:
         return hash(self.sha256)
+
+
+class Picture(_Seen):
+    """A picture as a person sees it, in any size: uint8 [H, W, 3]. Equal to whatever has the same pixels."""
+
+    _axes, _how = "HW", "read_picture"
+
+
+class Clip(_Seen):
+    """Frames as a person sees them, at 24 a second, in any size: uint8 [T, H, W, 3]. Equal to whatever has the same pixels."""
+
+    _axes, _how = "THW", "read_clip"
+
+    def trimmed(self) -> Clip:
+        """Its first frames, as many as a video can have: 4n + 1."""
+        count = (len(self.pixels) - 1) // 4 * 4 + 1
+        return self if count == len(self.pixels) else Clip(self.pixels[:count])
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """What a video shows at a frame: a picture, or from the first one on a clip, of 4n + 1 frames."""
+
+    frame: int
+    """from 0; -1 is the last"""
+    shows: Picture | Clip
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if isinstance(self.shows, Clip):
+            count = len(self.shows.pixels)
+            require(self.frame == 0, f"A clip is to stand at frame {self.frame}; it can begin a video (frame 0), and a picture any frame.")
+            require(count % 4 == 1, f"The clip to begin with has {count} frames; they must be 4n + 1, such as {(count - 1) // 4 * 4 + 1}.")
+
+    def place(self, num_frames: int) -> int:
+        """Which of a video's frames, from 0. Raises a ValueError for one that it has not."""
+        place = self.frame + num_frames if self.frame < 0 else self.frame
+        last = place + (len(self.shows.pixels) if isinstance(self.shows, Clip) else 1) - 1
+        require(0 <= place <= last < num_frames, f"A keyframe is at frame {self.frame}, but the video has {num_frames}, from 0 on.")
+        return place
+
+    def latent_frames(self, num_frames: int, *, loop: bool = False) -> range:
+        """Which of the video's latent frames, each of which is four frames, but the first one, if it is no loop. Raises as `place`."""
+        if loop:  # of which the last frame is left out
+            first = self.place(num_frames - 1) // 4
+            return range(first, first + 1)
+        first = (self.place(num_frames) + 3) // 4
+        return range(first, first + 1 + (len(self.shows.pixels) - 1) // 4) if isinstance(self.shows, Clip) else range(first, first + 1)
 
 
 @dataclass(frozen=True)
@@ -185,11 +251,15 @@ class Request:
     adapters: tuple[Adapter, ...] = ()
     rewriting: Rewriting | None = None
     """how `prompt` came about, if not as it was typed; nothing but the record depends on it"""
+    keyframes: tuple[Keyframe, ...] = ()
+    """what else is seen at frames that are given"""
+    video: Clip | None = None
+    """a clip of which the video is made, with as many frames; `Sampling.strength` says how much of it is made anew"""
 
     def __post_init__(self) -> None:
         check_types(self)
         self.check(Limits())
-        self._check_image(self.sampling)
+        self._check_given(self.sampling)
 
     def check(self, limits: Limits) -> None:
         """Raises a ValueError for more than the limits allow. What is left open, `limits.check` sees once it is complete."""
@@ -199,14 +269,59 @@ class Request:
         limits.check(self.sampling)
 
     def complete(self, defaults: FullSampling) -> FullSampling:
-        """Its sampling with nothing left open. Raises a ValueError as `Sampling.over`; or if nothing would follow on the picture."""
-        sampling = self.sampling.over(defaults)
-        self._check_image(sampling)
+        """Its sampling with nothing left open; a video that is made of a clip has its frames. Raises a ValueError as `Sampling.over`; or if
+        what is given does not fit into the video."""
+        own = self.sampling
+        if self.video is not None and own.num_frames is None:
+            own = replace(own, num_frames=len(self.video.pixels))
+        if self.video is not None and own.strength is None:
+            own = replace(own, strength=STRENGTH)
+        sampling = own.over(defaults)
+        self._check_given(sampling)
         return sampling
 
-    def _check_image(self, sampling: Sampling) -> None:
-        alone = self.image is not None and sampling.num_frames == 1
-        require(not alone, "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.")
+    def check_told(self, how: Conditioning) -> None:
+        """Raises a ValueError for what weights that are told so cannot be given."""
+        more = self.video is not None or self.keyframes or self.sampling.loop
+        require(
+            how != "latent_concat" or not more,
+            "These weights are told of one picture to begin with, on channels of their own, and of nothing else; leave out video, "
+            "keyframes and loop, or use weights for text.",
+        )
+
+    @property
+    def held(self) -> tuple[Keyframe, ...]:
+        """All that is seen at frames that are given."""
+        first = () if self.image is None else (Keyframe(0, self.image),)
+        return *first, *self.keyframes
+
+    def _check_given(self, sampling: Sampling) -> None:
+        frames = sampling.num_frames
+        require(not self.held or frames != 1, "image is given, but num_frames is 1; a video that begins with it needs 5 frames or more.")
+        if self.video is not None:
+            count = len(self.video.pixels)
+            require(not self.held and not sampling.loop, "video is given, which a video is made of; leave out image, keyframes and loop.")
+            require(count % 4 == 1, f"The clip has {count} frames; they must be 4n + 1, such as its first {(count - 1) // 4 * 4 + 1}.")
+            require(frames in (None, count), f"num_frames is {frames}, but the clip has {count} frames; leave it out, or cut the clip.")
+        require(
+            self.video is not None or sampling.strength is None,
+            f"strength is {sampling.strength}, which is for a video that is made of another one; give that as video, or leave it out.",
+        )
+        require(not sampling.loop or frames is None or frames >= 9, f"num_frames is {frames}; a loop needs 9 or more.")
+        clips = any(isinstance(each.shows, Clip) for each in self.keyframes)
+        require(not (sampling.loop and clips), "A loop goes on from its own end, and not from a clip; leave out one of the two.")
+        if frames is not None:
+            taken = [number for each in self.held for number in each.latent_frames(frames, loop=sampling.loop)]
+            require(
+                len({*taken}) == len(taken),
+                "Two keyframes are nearer than the model tells apart: after the first frame, one in each four can be given.",
+            )
+
+    def after(self, end: Clip, given: tuple[Given, ...]) -> Request:
+        """The same, but it goes on from these frames; from a single one as a picture, if weights that are `given` so know a first frame."""
+        if len(end.pixels) == 1 and "first" in given:
+            return replace(self, image=Picture(end.pixels[0]))
+        return replace(self, keyframes=(Keyframe(0, end),))
 
     def numbered(self, count: int) -> list[Request]:
         """So many of it, with seeds counting up. Raises a ValueError for none, or a last seed that is too large."""
@@ -229,6 +344,32 @@ class Adapted:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What was seen at a frame that was given, known by its content."""
+
+    frame: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """How a video goes on from a clip: how often, and how many frames of what is there each next video begins with."""
+
+    clip_sha256: str
+    times: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(1 <= self.times <= MAX_TIMES, f"times is {self.times}; it must be between 1 and {MAX_TIMES}.")
+        right = self.overlap >= 1 and self.overlap % 4 == 1
+        require(right, f"overlap is {self.overlap}; it must be 4n + 1 frames, such as {max(0, self.overlap - 1) // 4 * 4 + 1}.")
+
+
+@dataclass(frozen=True)
 class Provenance:
     """All that is needed to make a video again, with every open choice made."""
 
@@ -248,6 +389,12 @@ class Provenance:
     """versions"""
     image_sha256: str | None = None
     """of the picture it begins with"""
+    keyframes: tuple[Held, ...] = ()
+    """what else was given at frames of it"""
+    video_sha256: str | None = None
+    """of the clip it is made of"""
+    continued: Continued | None = None
+    """how it goes on from a clip, if it does; the seed is the first video's"""
     adapters: tuple[Adapted, ...] = ()
     frames_sha256: str | None = None
     """None before they are decoded"""
@@ -272,6 +419,9 @@ class Provenance:
             given |= {name: kind(**_checked(kind, given[name], name)) for name, kind in (("sampling", FullSampling), ("runtime", Runtime))}
             require("seed" in values["sampling"], "sampling lacks seed")
             given["adapters"] = tuple(map(_adapted, given.get("adapters", ())))
+            given["keyframes"] = tuple(Held(**_checked(Held, held, "a keyframe")) for held in given.get("keyframes", ()))
+            if given.get("continued") is not None:
+                given["continued"] = Continued(**_checked(Continued, given["continued"], "continued"))
             if given.get("rewriting") is not None:
                 given["rewriting"] = Rewriting(**_checked(Rewriting, given["rewriting"], "rewriting"))
             return cls(**given)

@@ -46,6 +46,15 @@ def sigmas_of(sampling: FullSampling) -> list[float]:
     return shifted_sigmas(sampling.num_steps, sampling.shift).tolist()
 
 
+def rest_of(sigmas: list[float], share: float) -> list[float]:
+    """The noise levels of the last `share` of the steps. Where that is no whole number, the first step begins between two levels."""
+    steps = len(sigmas) - 1
+    done = steps - round(share * steps, 9)
+    whole = min(int(done), steps - 1)
+    begin = sigmas[whole] + (done - whole) * (sigmas[whole + 1] - sigmas[whole])
+    return [begin, *sigmas[whole + 1 :]]
+
+
 def euler(velocity: Velocity, x: Float[Tensor, "*shape"], sigmas: list[float]) -> Iterator[Float[Tensor, "*shape"]]:
     """Yields x after every step. x stays float32, whatever the dtype of the velocity."""
     x = x.float()

@@ -2,7 +2,8 @@
 
 ROOT/
   generation_config.json                 optional: `Sampling` defaults of these weights, and "negative_prompt", "image_to_video"
-                                         and "trained": {"pixels": [smallest, largest side], "frames": most};
+                                         and "trained": {"pixels": [smallest, largest side], "frames": most}, and "given": what of a
+                                         video's frames they know to be given, some of "first", "last" (with it), "continuation";
                                          Hugging Face calls other settings so, which are passed over
   hunyuan-video-t2v-720p/transformers/mp_rank_00_model_states.pt    (or .safetensors)
   hunyuan-video-t2v-720p/vae/{config.json, pytorch_model.pt}        (or .safetensors)
@@ -25,13 +26,14 @@ import logging
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hunyuan_video import headers
 from hunyuan_video.config import (
     I2V_NEGATIVE_PROMPT,
     Conditioning,
     FullSampling,
+    Given,
     LoadKey,
     Runtime,
     Sampling,
@@ -45,9 +47,11 @@ log = logging.getLogger(__name__)
 
 EMBEDDED = Path(__file__).parent / "tiny"
 DEFAULT_ROOT = Path("ckpts")
+OVERLAP = 9  # frames of a clip
 HOW_TO_GET = "`hunyuan-video download` fetches the official weights (45 GB; docs/weights.md says more)"
 HOW_TO_GET_I2V = "`hunyuan-video download --i2v` fetches the official ones for image to video (45 GB; docs/image-to-video.md says more)"
 _INDEX, _GENERATION, _SCHEDULER = "model_index.json", "generation_config.json", "scheduler/scheduler_config.json"
+_OTHERS = ("negative_prompt", "image_to_video", "trained", "given")
 _SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "seed")
 MAX_JSON = 2**26  # bytes; the largest real one is a tokenizer of 17 MB
 T2V, I2V = "hunyuan-video-t2v-720p", "hunyuan-video-i2v-720p"
@@ -86,7 +90,7 @@ class Weights:
 
     def sampling(self) -> FullSampling:
         """The defaults these weights were made for. Raises a ValueError if the file that says so is damaged, or says what cannot be."""
-        own: dict[str, Any] = {"stability": "stable"} if self.sees else {}
+        own: dict[str, Any] = {"stability": "stable", "positions": "riflex"} if self.sees else {}
         stated = FullSampling(**own | {name: value for name, value in self._stated.items() if name in _SAMPLING})
         return replace(stated, guidance=None) if self.embedded_guidance is False else stated
 
@@ -105,6 +109,19 @@ class Weights:
         if _concatenates(self.transformer):
             return "latent_concat"
         return "first_frame" if self.sees or self._stated.get("image_to_video", False) else "text"
+
+    @property
+    def given(self) -> tuple[Given, ...]:
+        """What of a video's latent frames they were trained to be given; what else is given takes a way that needs no training."""
+        if self.conditioning == "text":
+            return ()
+        return tuple(self._stated.get("given", ("first",)))
+
+    @property
+    def overlap(self) -> int:
+        """With how many frames of a clip what comes after it begins, unless somebody says another number: as many as show where things
+        move, where these weights were trained for that or know no first frame; one, where they know that alone."""
+        return 1 if "first" in self.given and "continuation" not in self.given else OVERLAP
 
     @property
     def image_to_video(self) -> bool:
@@ -155,11 +172,16 @@ class Weights:
                 was given and what these weights were made for do not go together.
         """
         sampling = request.complete(self.sampling())
+        request.check_told(self.conditioning)
         if request.image is not None and not self.image_to_video:
             raise ValueError(
-                f"image is given, but the weights in {self.root} were trained for text alone; leave it out, or take others: "
-                f"{HOW_TO_GET_I2V}."
+                f"image is given, but the weights in {self.root} were trained for text alone; give it as a keyframe at 0 (--keyframe "
+                f"0=FILE), which needs no training, or take others: {HOW_TO_GET_I2V}."
             )
+        require(
+            request.video is None or not self.needs_picture,
+            f"video is given, but the weights in {self.root} begin every video with a picture; use weights for text to make a clip anew.",
+        )
         if request.image is None and self.needs_picture:
             raise ValueError(
                 f"The weights in {self.root} begin every video with a picture, and none is given; give one with image (--image), or use "
@@ -220,13 +242,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _checked(stated: dict[str, Any], path: Path) -> dict[str, Any]:
     """Those of the values in a file that are known here, each right."""
-    known = {name: value for name, value in stated.items() if name in (*_SAMPLING, "negative_prompt", "image_to_video", "trained")}
+    known = {name: value for name, value in stated.items() if name in (*_SAMPLING, *_OTHERS)}
     negative, image_to_video = known.get("negative_prompt", ""), known.get("image_to_video", False)
     try:
         FullSampling(**{name: value for name, value in known.items() if name in _SAMPLING})
         require(isinstance(negative, str), f"negative_prompt is {negative!r}; it must be str.")
         check_prompt(negative, "negative_prompt", empty_ok=True)
         require(isinstance(image_to_video, bool), f"image_to_video is {image_to_video!r}; it must be bool.")
+        given = known.get("given", [])
+        right = isinstance(given, list) and all(name in get_args(Given) for name in given)
+        require(right, f"given is {given!r}; it must be a list of some of {', '.join(get_args(Given))}.")
         match known.get("trained"):
             case None | {"pixels": [int(), int()], "frames": int()}:
                 pass

@@ -21,6 +21,7 @@ from hunyuan_video.checkpoint.convert import Target, convert
 from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.config import Runtime
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
+from hunyuan_video.sampling import initial_noise
 from hunyuan_video.transforms import fp8
 from hunyuan_video.weights import EMBEDDED, locate
 
@@ -83,7 +84,7 @@ def test_a_converted_model_makes_the_same_video_in_diffusers(tmp_path):
         negative_pooled_prompt_embeds=features.pooled[1:],
         true_cfg_scale=options.cfg_scale,
         guidance_scale=options.guidance,
-        latents=ours._noise(options).clone(),
+        latents=initial_noise(ours.vae.config.latent_shape(options.num_frames, options.height, options.width), options.seed),
         height=options.height,
         width=options.width,
         num_frames=options.num_frames,

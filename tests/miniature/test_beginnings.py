@@ -7,18 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from hunyuan_video import weights
-from hunyuan_video.apps.evaluate import first_frames, given_to
-from hunyuan_video.config import Runtime
-from hunyuan_video.evaluation.metrics import psnr
+from hunyuan_video.apps.evaluate import keyframes
 from hunyuan_video.miniature import beginnings, drawing, goals
 from hunyuan_video.miniature.beginnings import CONTINUED, GIVEN_SEED, NOTHING_SAID, Asked, Begun
 from hunyuan_video.miniature.judge import Score, Words, words_of
 from hunyuan_video.miniature.questions import questions
-from hunyuan_video.pipeline import HunyuanVideo
-from hunyuan_video.video import save_video
+from hunyuan_video.request import Clip, Keyframe, Picture
 
 SIZE = (17, 32, 32)
 SCENES = list(questions(3, "held_out", GIVEN_SEED))
@@ -65,16 +60,11 @@ def test_what_is_given_is_of_the_scene():
     assert given["picture, no description"].prompt == NOTHING_SAID and given["picture"].prompt == scene.caption
 
 
-@pytest.fixture(scope="module")
-def pipe() -> HunyuanVideo:
-    return HunyuanVideo.load(weights.EMBEDDED, Runtime(vae_dtype="bfloat16", dtype="bfloat16"))
-
-
-def test_pictures_become_the_latent_frames_where_they_stand(pipe: HunyuanVideo):
-    clip = drawing.render(SCENES[0], 128, 128, 33)
-    given = given_to(pipe, Asked("", 0, clip[:CONTINUED], clip[-1]))
-    assert given.frames == (0, 1, 2, 8) and given.latents.shape == (1, 16, 4, 16, 16)
-    assert torch.equal(given.latents[:, :, :3], pipe.encode(clip[:CONTINUED]))
+def test_pictures_are_given_where_they_stand():
+    clip = drawing.render(SCENES[0], 32, 32, 17)
+    first, last = keyframes(Asked("", 0, clip[:CONTINUED], clip[-1]))
+    assert first == Keyframe(0, Clip(clip[:CONTINUED])) and last == Keyframe(-1, Picture(clip[-1]))
+    assert keyframes(Asked("", 0, clip[:1])) == (Keyframe(0, Picture(clip[0])),)
 
 
 def result(colours: tuple[int, int] = (45, 50), subject: int = 96, last: float = 25.0, psnr: float = 30.1) -> dict:
@@ -100,15 +90,6 @@ def test_goals_are_reached_or_missed_one_by_one():
 
 def test_footage_has_a_goal_of_its_own():
     assert missed(result() | {"footage_db": {"bikes": 25.9, "carphone": 26.0}}) == ["VAE, bikes, dB"]
-
-
-def test_the_middle_of_the_first_frames_of_a_file_is_measured(tmp_path: Path):
-    clip = np.repeat(np.repeat(drawing.render(SCENES[0], 32, 32, 9), 2, axis=1), 2, axis=2)
-    wide = np.concatenate([clip[:, :, :16], clip, clip[:, :, -16:]], axis=2)
-    path = save_video(wide, tmp_path / "wide.mp4")
-    assert psnr(first_frames(path, 9, 64, 64), clip) > 28
-    with pytest.raises(ValueError, match="has 9 frames; 17 are needed"):
-        first_frames(path, 17, 64, 64)
 
 
 def test_no_number_falls_by_more_than_a_point():

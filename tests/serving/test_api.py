@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from served import ANN, BOB, HERE, MP4, SMALL, Served, picture
 
 from hunyuan_video.config import RewriteMode
+from hunyuan_video.request import Clip
 from hunyuan_video.rewriting import Rewritten, rewrite
-from hunyuan_video.serving.last_frame import last_frame
+from hunyuan_video.serving.orders import request_of
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.schema import frames_of, seconds_of
+from hunyuan_video.serving.strangers import content_of, frames_at
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -79,7 +82,8 @@ def test_json_and_a_form_of_strings_are_the_same_order(client: TestClient) -> No
     assert as_json.json()["parameters"] == indexed.json()["parameters"] == in_row.json()["parameters"]
     assert as_json.json()["parameters"] == {
         "height": 64, "width": 96, "num_frames": 25, "fps": 24, "num_steps": 3, "shift": 2.5, "schedule": "shift", "linear_steps": None,
-        "guidance": 1.0, "cfg_scale": 1.0, "seed": 7, "solver": "euler", "noise": "cpu", "stability": "dynamic", "negative_prompt": "blur",
+        "guidance": 1.0, "cfg_scale": 1.0, "seed": 7, "solver": "euler", "noise": "cpu", "stability": "dynamic",
+        "positions": "plain", "strength": None, "loop": False, "keyframes": [], "negative_prompt": "blur",
         "input_reference": False, "loras": [{"name": "style", "strengths": "0.5"}], "rewriting": None, "notice": None,
     }  # fmt: skip
 
@@ -400,23 +404,22 @@ def test_prompts_that_are_being_rewritten_hold_up_nobody_else(tmp_path: Path) ->
 
 
 def test_who_reads_a_strangers_video_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, str] = {}
+    given, seen = dict[str, str](), Clip(np.zeros((1, 8, 8, 3), np.uint8))
 
     def run(command: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[bytes]:
         given.update(env)
-        return subprocess.CompletedProcess(command, 0, b"png")
+        return subprocess.CompletedProcess(command, 0, content_of(seen))
 
     for name in ("HUNYUAN_VIDEO_API_KEYS", "HUNYUAN_VIDEO_WEBHOOK_SECRET", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "a secret")
     monkeypatch.setattr(subprocess, "run", run)
-    assert last_frame(b"", 1) == b"png" and "a secret" not in given.values()
+    assert frames_at(b"", 1, "last", 1) == seen and given and "a secret" not in given.values()
 
 
 def test_an_extension_begins_with_the_last_frame(client: TestClient, served: Served, tmp_path: Path) -> None:
-    import numpy as np
-
+    from hunyuan_video.containers import open_container, rgb
     from hunyuan_video.pictures import read_picture
-    from hunyuan_video.video import open_container, rgb, save_video
+    from hunyuan_video.video import save_video
 
     frames = np.random.default_rng(0).integers(0, 255, (9, 8, 8, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     path = save_video(frames, tmp_path / "video.mp4", metadata=None)
@@ -438,9 +441,65 @@ def test_an_extension_begins_with_the_last_frame(client: TestClient, served: Ser
     error_of(client.post("/v1/videos/extensions", files={"prompt": (None, "b"), "video": ("x", path.read_bytes()[:99])}))
 
 
-@pytest.mark.parametrize("path", ["/v1/videos/edits", "/v1/videos/characters"])
-def test_what_weights_cannot_is_one_sentence(path: str, client: TestClient) -> None:
-    assert error_of(client.post(path, files={"prompt": (None, "b"), "video": ("x", MP4)}))["code"] == "not_supported"
+@pytest.fixture
+def clip(tmp_path: Path) -> bytes:
+    """Nine frames of 64 x 64."""
+    from hunyuan_video.video import save_video
+
+    frames = np.random.default_rng(0).integers(0, 255, (9, 8, 8, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    return save_video(frames, tmp_path / "clip.mp4").read_bytes()
+
+
+def test_a_clip_is_made_anew(client: TestClient, served: Served, clip: bytes) -> None:
+    while served.store.counts()["queued"]:
+        served.finish()
+    given = {"prompt": (None, "b"), "strength": (None, "0.4")}
+    created = client.post("/v1/videos", files=given | {"input_reference": ("x", clip)}).json()
+    served.finish(video=clip)
+    of_file = client.post("/v1/videos/edits", files=given | {"video": ("x", clip)}).json()
+    of_ours = client.post("/v1/videos/edits", json={"prompt": "b", "strength": 0.4, "video": {"id": created["id"]}}).json()
+    remixed = client.post(f"/v1/videos/{created['id']}/remix", json={"prompt": "c"}).json()
+    for video in (created, of_file, of_ours, remixed):
+        said = video["parameters"]
+        assert (said["strength"], said["num_frames"], said["input_reference"]) == (0.4, 9, True)
+        order = served.store.get(video["id"]).order  # pyright: ignore[reportOptionalMemberAccess]
+        assert request_of(order, served.results, None).video.pixels.shape == (9, 64, 64, 3)  # pyright: ignore
+    assert of_ours["remixed_from_video_id"] == created["id"] and of_file["remixed_from_video_id"] is None
+    assert error_of(client.post("/v1/videos/edits", files=given | {"video": ("x", clip[:99])}))["param"] == "video"
+    error_of(client.post("/v1/videos", json={"prompt": "b", "strength": 0.4}))
+
+
+def test_pictures_are_seen_at_their_frames(client: TestClient, served: Served) -> None:
+    url = "data:image/png;base64," + base64.b64encode(picture(level=9)).decode()
+    asked = {"prompt": "a", "keyframes": [{"frame": 4, "image": url}, {"frame": -1, "image": url}]}
+    made = client.post("/v1/videos", json=asked).json()
+    assert made["parameters"]["keyframes"] == [4, -1]
+    request = request_of(served.store.get(made["id"]).order, served.results, None)  # pyright: ignore[reportOptionalMemberAccess]
+    assert [(each.frame, int(each.shows.pixels[0, 0, 0])) for each in request.keyframes] == [(4, 9), (-1, 9)]
+    form = {"prompt": (None, "a"), "keyframes[0][frame]": (None, "4"), "keyframes[0][image]": ("x", picture(level=9))}
+    assert client.post("/v1/videos", files=form).json()["parameters"]["keyframes"] == [4]
+    assert "keyframes" in error_of(client.post("/v1/videos", json={"prompt": "a", "keyframes": [{"frame": 4}]}))["message"]
+    error_of(client.post("/v1/videos", json={"prompt": "a", "keyframes": [{"frame": 99, "image": url}]}))
+
+
+def test_a_loop_is_asked_for(client: TestClient, served: Served) -> None:
+    made = client.post("/v1/videos", json={"prompt": "a", "loop": True}).json()
+    assert made["parameters"]["loop"] is True
+    assert served.store.get(made["id"]).order.sampling.loop  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_weights_that_go_on_from_more_than_a_frame_are_given_it(tmp_path: Path, clip: bytes) -> None:
+    served = Served(tmp_path, overlap=5, keys={})
+    with TestClient(served.app, base_url=HERE) as client:
+        made = client.post("/v1/videos/extensions", files={"prompt": (None, "b"), "video": ("x", clip)}).json()
+        request = request_of(served.store.get(made["id"]).order, served.results, None)  # pyright: ignore[reportOptionalMemberAccess]
+        (begins,) = request.keyframes
+        assert (begins.frame, begins.shows.pixels.shape) == (0, (5, 64, 64, 3))
+    served.close()
+
+
+def test_what_weights_cannot_is_one_sentence(client: TestClient) -> None:
+    assert error_of(client.post("/v1/videos/characters", files={"name": (None, "b"), "video": ("x", MP4)}))["code"] == "not_supported"
     error_of(client.get("/v1/videos/characters/x"), 404)
 
 

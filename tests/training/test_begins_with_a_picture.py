@@ -82,14 +82,14 @@ def test_a_sample_begins_as_the_video_does_that_is_made_of_its_first_frame(pipes
     """The same picture's latents, in the same place, and the same states of the caption beside it: so the same velocity."""
     pipe, cache = pipes[told], LatentCache(caches[told])
     picture, batch = first_frame(source), cache.batch([0])
-    begins = Beginning.of(pipe.encode(picture[None]), pipe.transformer.config)
+    begins = Beginning.of(pipe.encode(picture[None]), pipe.transformer.config, (0,), 1, ("first",))
     features = pipe.encode_text(["clip a"], ONE, Picture(picture))
     noisy, _ = add_noise(Objective(image_to_video=1.0, guidance=6.0), *batch[:2], random_generator(0), cache.told, batch.openings)
-    stage = Stage.whole(tuple(noisy.x.shape))
-    x, beside = begins.held(noisy.x, stage), begins.beside(stage)
+    grid = begins.on(Stage.whole(tuple(noisy.x.shape)), torch.zeros_like(noisy.x))
+    x, beside = grid.held(noisy.x, 0.0), grid.beside
     condition = pipe.transformer.condition(features.states, features.mask, features.pooled, noisy.scale * 1000)
     with torch.no_grad():
-        expected = pipe.transformer(x if beside is None else torch.cat([x, beside], 1), noisy.sigma * 1000, condition, begins.clean_frames)
+        expected = pipe.transformer(x if beside is None else torch.cat([x, beside], 1), noisy.sigma * 1000, condition, grid.clean)
         torch.testing.assert_close(velocity(pipe.transformer, noisy), expected, atol=5e-3, rtol=5e-3)  # of what is kept in float16
     torch.testing.assert_close(batch.openings, begins.latents, atol=3e-4, rtol=1e-3)
     assert (batch.openings - batch.latents[:, :, :1]).abs().max() > 2e-3

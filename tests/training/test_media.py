@@ -12,6 +12,7 @@ from conftest import DATA
 from media_files import LEVEL, at, numbers, turn, write_video
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from hunyuan_video import clips as module
 from hunyuan_video.pictures import fill, read_image
 from hunyuan_video.training import media
 from hunyuan_video.training.dataset import Bucket
@@ -199,8 +200,8 @@ def test_a_long_video_gives_its_start_or_consecutive_clips(tmp_path):
 def test_of_a_long_video_only_the_start_is_looked_at(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mkv", at(2, 40))
     looked_at = []
-    look = media._look_at_video
-    monkeypatch.setattr(media, "_look_at_video", lambda *arguments: looked_at.append(look(*arguments)) or looked_at[-1])
+    look = module._look_at_video
+    monkeypatch.setattr(module, "_look_at_video", lambda *arguments: looked_at.append(look(*arguments)) or looked_at[-1])
     clips(path, VIDEO)
     assert len(looked_at[0][0]) < 20
 

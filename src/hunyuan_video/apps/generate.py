@@ -17,8 +17,9 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from hunyuan_video import files, video, weights
+from hunyuan_video import continuing, files, video, weights
 from hunyuan_video.checkpoint import identity
+from hunyuan_video.clips import read_clip
 from hunyuan_video.config import FullSampling, Output, Runtime
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.started import world_size
@@ -27,7 +28,7 @@ from hunyuan_video.distributed.world import process_group, resolve_device
 from hunyuan_video.kernels import choice, fused
 from hunyuan_video.pipeline import HunyuanVideo, Step
 from hunyuan_video.recording import Recording
-from hunyuan_video.request import Adapter, Picture, Provenance, Request, Strengths
+from hunyuan_video.request import Adapter, Clip, Continued, Held, Keyframe, Picture, Provenance, Request, Strengths
 from hunyuan_video.rewriting import Rewritten
 from hunyuan_video.signals import Waiting
 
@@ -42,6 +43,8 @@ class Given:
     transformer: Path | None = None
     adapters: tuple[Adapter, ...] = ()
     image: Picture | None = None
+    keyframes: tuple[Keyframe, ...] = ()
+    video: Path | None = None
 
     def weights_of(self, made: Provenance, path: Path) -> weights.Weights:
         """Those that made `path`. Raises a ValueError for others."""
@@ -73,8 +76,30 @@ class Given:
         if made.image_sha256 is not None and (self.image is None or self.image.sha256 != made.image_sha256):
             which = "begins with a picture" if self.image is None else "begins with another picture"
             raise ValueError(f"{path} {which}; give the one that it began with by --image.")
+        if {Held(each.frame, each.shows.sha256) for each in self.keyframes} != {*made.keyframes}:
+            places = ", ".join(str(held.frame) for held in made.keyframes) or "none"
+            raise ValueError(
+                f"{path} was made with pictures at other frames ({places}), or other pictures; give its own by --keyframe N=FILE."
+            )
         adapters = tuple(replace(mine[adapted.sha256], strengths=adapted.strengths) for adapted in made.adapters)
-        return Request(made.prompt, made.sampling, made.negative_prompt, self.image, adapters, made.rewriting)
+        clip = None if made.continued is not None else self.clip_of(made, path)
+        own = made.prompt, made.sampling, made.negative_prompt, self.image, adapters, made.rewriting
+        return Request(*own, keyframes=self.keyframes, video=clip)
+
+    def clip_of(self, made: Provenance, path: Path) -> Clip | None:
+        """The clip that `path` was made of, or goes on from, if there is one. Raises a ValueError if it is not given, or another one is."""
+        digest, sampling = made.video_sha256, made.sampling
+        if made.continued is not None:
+            digest = made.continued.clip_sha256
+        if (digest is None) != (self.video is None):
+            raise ValueError(f"{path} was made {'without a clip; leave out' if digest is None else 'of a clip; give it by'} --video.")
+        if self.video is None:
+            return None
+        count = sampling.num_frames if made.continued is None else None
+        clip = read_clip(self.video, count, size=(sampling.height, sampling.width))
+        if clip.sha256 != digest:
+            raise ValueError(f"{path} was made of another clip than {self.video}; give that one by --video.")
+        return clip
 
 
 @dataclass(frozen=True)
@@ -143,6 +168,12 @@ def make_videos(
             yield make_video(pipe, request, output, save_state=save_state)
 
 
+def continue_clip(found: weights.Weights, runtime: Runtime, request: Request, clip: Clip, continued: Continued, output: Output) -> Path:
+    """Go on from a clip, and write it with all that comes after it. As `make_video`, but that nothing is kept of an interrupted run."""
+    pipe = HunyuanVideo.load(found, runtime, request.sampling, request.adapters)
+    return _make(pipe, continuing.steps(pipe, request, clip, continued), output.of(len(clip.pixels) + 1))[0]
+
+
 def make_video(
     pipe: HunyuanVideo,
     request: Request,
@@ -161,7 +192,8 @@ def make_video(
     Raises:
         KeyboardInterrupt: stopped by the user; no partial file is left, and the log says what was kept.
     """
-    return _make(pipe, pipe.steps(request, resume=resume), output, save_state, is_ours=resume is not None)[0]
+    num_frames = request.complete(pipe.defaults).num_frames
+    return _make(pipe, pipe.steps(request, resume=resume), output.of(num_frames), save_state, is_ours=resume is not None)[0]
 
 
 def _make(
@@ -223,7 +255,7 @@ def _keep(denoised: Step, output: Output, pipe: HunyuanVideo) -> None:
 def say_what_is_kept(save_state: Path | None) -> None:
     """After a video that was not finished, whose state may be in a file."""
     if save_state is not None:
-        besides = "--weights, --transformer, --lora, --image and --out"
+        besides = "--weights, --transformer, --lora, --image, --last, --keyframe, --video and --out"
         again = f"`hunyuan-video generate --resume {save_state}` (and the same {besides}, if you gave any)"
         log.warning("Stopped. Kept: %s, the state after the last whole step; continue with %s.", save_state, again)
     else:
@@ -270,6 +302,13 @@ def traits(made: Provenance, pipe: HunyuanVideo) -> list[str]:
         said.append(f"negative-{files.short_digest(made.negative_prompt)}")
     if made.image_sha256 is not None:
         said.append(f"image-{made.image_sha256[:6]}")
+    said += [f"at{held.frame}-{held.sha256[:6]}" for held in made.keyframes]
+    if made.video_sha256 is not None:
+        said.append(f"of-{made.video_sha256[:6]}-strength{own.strength:g}")
+    if made.continued is not None:
+        said.append(f"{made.continued.times}after-{made.continued.clip_sha256[:6]}-overlap{made.continued.overlap}")
+    if own.loop:
+        said.append("loop")
     for adapted in made.adapters:
         strengths = adapted.strengths
         word = f"lora-{files.words_of(Path(adapted.name).stem, 20)}-{adapted.sha256[:4]}"  # trainers call all of theirs alike
@@ -331,7 +370,12 @@ def replay(path: Path, given: Given, device: str | None, output: Output) -> tupl
     files.check_output(output)
     request = given.request_of(made, path)
     pipe = _load(given, made, path, runtime_here(made, device), request.adapters)
-    path, last = _make(pipe, pipe.steps(request), output)
+    steps = pipe.steps(request)
+    if made.continued is not None:
+        clip = given.clip_of(made, path)
+        assert clip is not None
+        steps = continuing.steps(pipe, request, clip, made.continued)
+    path, last = _make(pipe, steps, output.of(made.sampling.num_frames))
     return path, last.provenance.frames_sha256 == made.frames_sha256
 
 
@@ -342,6 +386,7 @@ def decode(path: Path, given: Given, runtime: Runtime, output: Output) -> Path:
     if output.format == "latents":
         raise ValueError(f"{path} holds latents already; choose a video format.")
     made = Provenance.from_json(stored, path)
+    output = output.of(made.sampling.num_frames)
     files.check_output(output)
     # No adapters: they acted while the latents were made. Their kernel is for whoever replays the video.
     runtime = replace(runtime, attention=made.runtime.attention, block_ops=made.runtime.block_ops)

@@ -256,7 +256,7 @@ def check_model(found: weights.Weights, given: str) -> None:
 
 def output_of(args: argparse.Namespace) -> Output:
     folder = f"{args.save_path}_{args.save_path_suffix}" if args.save_path_suffix else args.save_path
-    return Output(out=Path(folder), name_suffix=args.name_suffix)
+    return Output(out=Path(folder), format="mp4", name_suffix=args.name_suffix)
 
 
 def sampling_of(args: argparse.Namespace) -> FullSampling:

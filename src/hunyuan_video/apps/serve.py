@@ -45,6 +45,7 @@ def rules_of(found: Weights, host: str, keys: str, **more: Any) -> Rules:
         defaults=found.sampling(),
         check=found.check,
         image_to_video=found.image_to_video,
+        overlap=found.overlap,
         keys=digests,
         **more,
     )

@@ -62,8 +62,8 @@ class Desk:
 
     def make(self, owner: str, form: Form) -> Job:
         """Put what the form says into the queue. Raises as `orders.place`."""
-        image = None if form.image is None else Path(form.image).read_bytes()
-        return place(self.store, self.results, self.rules, owner, form.asked(self.offer, image))
+        files = [None if path is None else Path(path).read_bytes() for path in (form.image, form.last, form.clip)]
+        return place(self.store, self.results, self.rules, owner, form.asked(self.offer, *files))
 
     async def rewrite(self, form: Form) -> tuple[Form, str | None]:
         """With its prompt rewritten, and what did not go as asked. In a thread, of which others are left to the page: a language model

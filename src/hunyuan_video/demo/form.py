@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from hunyuan_video.buckets import BASE
-from hunyuan_video.config import FullSampling, RewriteMode, Sampling, require
+from hunyuan_video.config import STRENGTH, FullSampling, RewriteMode, Sampling, require
 from hunyuan_video.demo.offer import Offer, size_name
 from hunyuan_video.request import Provenance, Rewriting
 from hunyuan_video.serving.jobs import NamedLora, Order
@@ -47,6 +47,13 @@ class Form:
     """what the prompt was rewritten to, and the user made of that; empty: the prompt is as it was typed"""
     rewriter: str = ""
     """who wrote that"""
+    last: str | None = None
+    """path of an uploaded picture to end with"""
+    clip: str | None = None
+    """and of a video to be made anew"""
+    strength: float = STRENGTH
+    """how much of it"""
+    loop: bool = False
 
     @classmethod
     def at(cls, sampling: Sampling, offer: Offer, prompt: str = "", negative_prompt: str = "", rewrite_mode: str = "off") -> Form:
@@ -70,6 +77,8 @@ class Form:
             "solver": sampling.solver,
             "noise": sampling.noise,
             "stability": sampling.stability,
+            "strength": STRENGTH if sampling.strength is None else sampling.strength,
+            "loop": sampling.loop,
         }
         return cls(**own | others)
 
@@ -113,10 +122,12 @@ class Form:
             cfg_scale=float(self.cfg_scale),
             stability=self.stability if offer.image_to_video else None,  # pyright: ignore[reportArgumentType]
             seed=self._whole("seed", self.seed),
+            strength=None if self.clip is None else float(self.strength),
+            loop=bool(self.loop),
         )
 
-    def asked(self, offer: Offer, image: bytes | None) -> Asked:
-        """`image` is the content of the picture's file. Raises a ValueError as `sampling`."""
+    def asked(self, offer: Offer, image: bytes | None, last: bytes | None = None, clip: bytes | None = None) -> Asked:
+        """`image`, `last` and `clip` are the contents of these files. Raises a ValueError as `sampling`."""
         rewriting = None
         if self.rewrite_mode != "off" and self.rewritten.strip() not in ("", self.prompt.strip()):
             rewriting = Rewriting(self.prompt, self.rewrite_mode, self.rewriter)
@@ -129,6 +140,8 @@ class Form:
             resolution=resolution,  # pyright: ignore[reportArgumentType]
             loras=self._loras(),
             rewritten=rewriting,
+            keyframes=() if last is None else ((-1, last),),
+            video=clip,
         )
 
     @staticmethod

@@ -40,6 +40,7 @@ class Page:
             with gr.Column(elem_id="more"):
                 self._rewriting(form)
                 self._picture(form)
+                self._other_ways(form)
                 self._loras(form, loras)
                 self._advanced(form)
         gr.HTML("<h2>Your videos</h2>", elem_id="videos", js_on_load=None)
@@ -120,6 +121,24 @@ class Page:
                     min_width=160,
                     visible=can,
                 )
+
+    def _other_ways(self, form: Form) -> None:
+        with gr.Accordion("Last picture, clip, loop", open=False):
+            self.fields["last"] = gr.Image(
+                type="filepath",
+                image_mode=None,
+                sources=["upload", "clipboard"],
+                label="The video ends with it",
+                height=200,
+                elem_id="last",
+            )
+            self.fields["clip"] = gr.File(
+                file_types=["video"], type="filepath", label="A clip that is made anew, by the prompt", height=120, elem_id="clip"
+            )
+            self.fields["strength"] = gr.Slider(
+                0.05, 1, form.strength, step=0.05, label="Strength", info="How much of the clip is made anew", elem_id="strength"
+            )
+            self.fields["loop"] = gr.Checkbox(form.loop, label="The end leads back to the beginning", elem_id="loop")
 
     def _loras(self, form: Form, names: list[str]) -> None:
         with gr.Accordion("LoRA", open=False):

@@ -5,6 +5,7 @@ Letters: T H W tokens along time, height and width; N of them all, B batch, S se
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -31,12 +32,31 @@ class Rope(NamedTuple):
         return Rope(torch.cat([self.cos, pad + 1]), torch.cat([self.sin, pad]))
 
 
+def frequencies_of(dim: int, theta: float) -> Float[Tensor, " half"]:
+    """By how much each pair of an axis' features turns from one position to the next, the fastest first."""
+    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+
+def riflex(dim: int, theta: float, num_frames: int, trained: int) -> Float[Tensor, " half"] | None:
+    """Frequencies along time, of `dim` features, for a video half as long again as the longest of a training, or longer; else None.
+
+    In a longer video the pair of features that just did not come around in training would, and the video would repeat itself: it is slowed
+    down so that it does not (RIFLEx, arXiv 2502.15894). Which pair that is, and how much, is as in the official image-to-video code.
+    """
+    if 2 * (num_frames - 1) <= 3 * (trained - 1):
+        return None
+    frequencies = frequencies_of(dim, theta)
+    turns_in_training = (trained + 3) / 4 * frequencies / (2 * math.pi)
+    first = int((turns_in_training >= 1).sum()) + max(0, (num_frames + 3) // 100 - 2)
+    frequencies[min(first, len(frequencies) - 1)] = 0.9 * 2 * math.pi / ((num_frames + 3) // 4)
+    return frequencies
+
+
 def rope_table(grid: tuple[int, int, int], dims: tuple[int, int, int], theta: float, device: torch.device) -> Rope:
     """Tables for a token grid (T, H/2, W/2), row-major. Each axis turns its own share of the features by its own integer position."""
     cos, sin = [], []
     for axis, dim in enumerate(dims):
-        frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-        angle = torch.outer(torch.arange(grid[axis], dtype=torch.float32), frequencies)
+        angle = torch.outer(torch.arange(grid[axis], dtype=torch.float32), frequencies_of(dim, theta))
         shape = [1, 1, 1, -1]
         shape[axis] = grid[axis]
         for table, turn in ((cos, angle.cos()), (sin, angle.sin())):  # on the CPU, for the last bits are the machine's

@@ -32,6 +32,19 @@ class NamedLora:
 
 
 @dataclass(frozen=True)
+class NamedPicture:
+    """A picture that is seen at a frame of a video."""
+
+    frame: int
+    """from 0; -1 is the last"""
+    name: str
+    """of `Results`"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True)
 class Order:
     """What is to be made. Pictures are files of `Results`, by name."""
 
@@ -45,10 +58,21 @@ class Order:
     """how the prompt came about, if not as it was typed"""
     notice: str | None = None
     """what did not go as asked when it was ordered"""
+    keyframes: tuple[NamedPicture, ...] = ()
+    """pictures at other frames"""
+    lead: str | None = None
+    """of `Results`: the frames to begin with"""
+    clip: str | None = None
+    """of `Results`: the frames that it is made of"""
 
     def __post_init__(self) -> None:
         check_types(self)
         check_prompt(self.prompt)
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """All that it needs of `Results`."""
+        return tuple(name for name in (self.image, self.lead, self.clip, *(each.name for each in self.keyframes)) if name is not None)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,6 +84,7 @@ class Order:
             given = dict(values)
             given["sampling"] = FullSampling(**given["sampling"])
             given["rewritten"] = None if given.get("rewritten") is None else Rewriting(**given["rewritten"])
+            given["keyframes"] = tuple(NamedPicture(**picture) for picture in given.get("keyframes", ()))
             given["loras"] = tuple(NamedLora(**lora) for lora in given.get("loras", ()))
             return cls(**given)
         except (TypeError, KeyError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -23,13 +23,13 @@ from hunyuan_video.serving.content import send_content
 from hunyuan_video.serving.errors import ApiError, ErrorBody, refused, unknown
 from hunyuan_video.serving.events import follow, last_seen
 from hunyuan_video.serving.jobs import Job, KeyReusedError, check_id
-from hunyuan_video.serving.last_frame import last_frame
 from hunyuan_video.serving.metrics import text_of
-from hunyuan_video.serving.orders import Asked, image_of, lora_files, place
+from hunyuan_video.serving.orders import Asked, given_of, lora_files, place
 from hunyuan_video.serving.results import Results
 from hunyuan_video.serving.rules import Rules
 from hunyuan_video.serving.security import owner_of, refuse_pages
 from hunyuan_video.serving.store import Store
+from hunyuan_video.serving.strangers import frames_at, last_frame
 
 MAX_FOLLOWERS = 100  # streams of one owner: each looks into the database twice a second
 POLL_AFTER = 1000  # milliseconds after which to ask again how far a video is
@@ -39,6 +39,9 @@ _FIELDS = {
     "The prompt": "prompt",
     "The negative prompt": "negative_prompt",
     "image": "input_reference",
+    "The clip": "input_reference",
+    "A keyframe": "keyframes",
+    "Two keyframes": "keyframes",
     "A linear-quadratic schedule": "num_steps",
     "Idempotency-Key": "Idempotency-Key",
     "seconds and num_frames": "seconds",
@@ -184,36 +187,65 @@ def list_videos(
     return schema.VideoList(data=data, first_id=first, last_id=last, has_more=more)
 
 
-@router.post("/videos/edits", responses=POSTED, openapi_extra=body(schema.Edit), response_model=schema.Video)
-async def edit_video(request: Request, _: Owner) -> None:
-    """Refused: no weights that this program knows change a video that there is."""
-    await read_body(request, schema.Edit)
-    raise ApiError(400, "No weights here can change a video; remix it by another prompt, or make a new one.", code="not_supported")
+@router.post("/videos/edits", responses=POSTED | errors(404), openapi_extra=body(schema.Edit) | KEY_HEADER)
+async def edit_video(request: Request, svc: Svc, owner: Owner) -> schema.Video:
+    """Order a video that is made of another one, by a prompt."""
+    given = await read_body(request, schema.Edit)
+    return await svc.order(owner, request, partial(_edit, svc, owner, given), media=True)
+
+
+def _edit(svc: Service, owner: str, given: schema.Edit) -> Asked:
+    """Of a video of ours, like it; of another one, as the weights were made for."""
+    if isinstance(given.video, bytes):
+        return Asked(given.prompt, Sampling(strength=given.strength), video=given.video)
+    source, content = _finished(svc, owner, given.video.id)
+    order = source.order
+    like: dict[str, Any] = asdict(order.sampling) | {"seed": None, "num_frames": None, "strength": given.strength, "loop": False}
+    return Asked(given.prompt, Sampling(**like), order.negative_prompt, loras=order.loras, video=content, remixed_from=source.id)
 
 
 @router.post("/videos/extensions", responses=POSTED | errors(404), openapi_extra=body(schema.Extend) | KEY_HEADER)
 async def extend_video(request: Request, svc: Svc, owner: Owner) -> schema.Video:
-    """Order a video that begins with the last frame of another one."""
+    """Order a video that begins with the last frame of another one, or with as many as the weights go on from."""
     given = await read_body(request, schema.Extend)
-    if not svc.rules.image_to_video:
-        raise ApiError(400, "The weights here know text alone, so they cannot go on from a frame.", code="not_supported")
     return await svc.order(owner, request, partial(_extension, svc, owner, given), media=True)
 
 
 def _extension(svc: Service, owner: str, given: schema.Extend) -> Asked:
     """Of a video of ours, like it; of another one, as the weights were made for."""
-    frames = None if given.seconds is None else schema.frames_of(given.seconds, svc.rules.fps)
+    frames, defaults = None if given.seconds is None else schema.frames_of(given.seconds, svc.rules.fps), svc.rules.defaults
     if isinstance(given.video, bytes):
-        return Asked(given.prompt, Sampling(num_frames=frames), image=last_frame(given.video, svc.rules.max_picture_pixels))
-    source = svc.finished(given.video.id, owner)
-    try:
-        with svc.results.open(source.files["video"]) as file:
-            picture = last_frame(file.read(), svc.rules.max_picture_pixels)
-    except FileNotFoundError as error:  # deleted meanwhile
-        raise no_such_video() from error
+        size = defaults.height, defaults.width
+        return replace(_end(svc, given.video, size), prompt=given.prompt, sampling=Sampling(num_frames=frames))
+    source, content = _finished(svc, owner, given.video.id)
     order = source.order
     like: dict[str, Any] = asdict(order.sampling) | {"seed": None, "num_frames": frames or order.sampling.num_frames}
-    return Asked(given.prompt, Sampling(**like), order.negative_prompt, picture, order.loras, remixed_from=source.id)
+    like |= {"strength": None, "loop": False}
+    return replace(
+        _end(svc, content, (order.sampling.height, order.sampling.width)),
+        prompt=given.prompt,
+        sampling=Sampling(**like),
+        negative_prompt=order.negative_prompt,
+        loras=order.loras,
+        remixed_from=source.id,
+    )
+
+
+def _end(svc: Service, content: bytes, size: tuple[int, int]) -> Asked:
+    """A video that begins with the end of another one, in the way that the weights know."""
+    if svc.rules.overlap == 1:
+        return Asked("", image=last_frame(content, svc.rules.max_picture_pixels))
+    return Asked("", lead=frames_at(content, svc.rules.max_picture_pixels, "last", svc.rules.overlap, size))
+
+
+def _finished(svc: Service, owner: str, job_id: str) -> tuple[Job, bytes]:
+    """A completed job and its video's file."""
+    source = svc.finished(job_id, owner)
+    try:
+        with svc.results.open(source.files["video"]) as file:
+            return source, file.read()
+    except FileNotFoundError as error:  # deleted meanwhile
+        raise no_such_video() from error
 
 
 @router.post("/videos/characters", responses=POSTED, openapi_extra=body(schema.Character, json_too=False), response_model=schema.Video)
@@ -263,16 +295,14 @@ def get_content(video_id: str, request: Request, svc: Svc, owner: Owner, variant
 
 @router.post("/videos/{video_id}/remix", responses=POSTED | errors(404), openapi_extra=body(schema.Remix) | KEY_HEADER)
 async def remix_video(video_id: str, request: Request, svc: Svc, owner: Owner) -> schema.Video:
-    """Order the same video by another prompt: with its seed, settings, LoRAs and picture."""
+    """Order the same video by another prompt: with its seed, settings, LoRAs, pictures and clip."""
     given = await read_body(request, schema.Remix)
     source = await run_in_threadpool(svc.finished, video_id, owner)
 
     def asked() -> Asked:
-        order = source.order
-        picture = image_of(order, svc.results)
-        return Asked(given.prompt, order.sampling, order.negative_prompt, picture, order.loras, remixed_from=source.id)
+        return replace(given_of(source.order, svc.results), prompt=given.prompt, remixed_from=source.id)
 
-    return await svc.order(owner, request, asked, media=source.order.image is not None)
+    return await svc.order(owner, request, asked, media=bool(source.order.media))
 
 
 @router.post("/videos/{video_id}/cancel", responses=errors(401, 403, 404))

@@ -31,6 +31,8 @@ class Rules:
     """what they were made for"""
     check: Callable[[Request], None]
     image_to_video: bool = False
+    overlap: int = 1
+    """frames of a video that what comes after it begins with"""
     limits: Limits = FOR_STRANGERS
     keys: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each key, in hexadecimal, by its name, which is whose the jobs are; empty: no key is asked for"""

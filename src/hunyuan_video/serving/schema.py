@@ -41,8 +41,13 @@ def picture_bytes(given: object) -> bytes | None:
         raise ValueError(f"input_reference is a data URL that is cut short or damaged ({error}).") from error
 
 
+def is_clip(content: bytes) -> bool:
+    """Whether a file is a video, by its first bytes: MP4 or QuickTime, WebM or Matroska."""
+    return content[4:8] == b"ftyp" or content.startswith(b"\x1a\x45\xdf\xa3")
+
+
 _PICTURE = {
-    "description": "A picture that the video begins with: a file in a form, or a data URL.",
+    "description": "A picture that the video begins with, or a clip that it is made of: a file in a form, or a data URL.",
     "anyOf": [
         {"type": "string", "maxLength": 20971520, "description": "data:image/png;base64,…"},
         {"type": "object", "properties": {"image_url": {"type": "string"}}, "required": ["image_url"], "additionalProperties": False},
@@ -75,6 +80,16 @@ class Lora(Strict):
     """a number, or such as 0.8,single_blocks.0-19=0"""
 
 
+Picture = Annotated[bytes | None, BeforeValidator(picture_bytes), WithJsonSchema(_PICTURE)]
+
+
+class Keyframe(Strict):
+    """A picture that is seen at a frame."""
+
+    frame: Whole = Field(description="from 0; -1 is the last")
+    image: Picture = None
+
+
 class Create(Strict):
     """A video to make. What is left out is as the weights were made for."""
 
@@ -82,7 +97,10 @@ class Create(Strict):
     model: str | None = None
     seconds: Seconds = None
     size: str | None = Field(None, description="WIDTHxHEIGHT", pattern=r"^\d{1,5}x\d{1,5}$")
-    input_reference: Annotated[bytes | None, BeforeValidator(picture_bytes), WithJsonSchema(_PICTURE)] = None
+    input_reference: Picture = None
+    keyframes: list[Keyframe] | None = Field(None, max_length=20)
+    strength: Number | None = Field(None, description="of a clip: how much of it is made anew, above 0, at most 1")
+    loop: bool = False
     negative_prompt: Annotated[str | None, Field(max_length=MAX_PROMPT_CHARACTERS)] = None
     num_frames: Whole | None = Field(None, description="4n + 1, in place of seconds")
     height: Whole | None = Field(None, description="multiple of 16, in place of size")
@@ -98,6 +116,7 @@ class Create(Strict):
     noise: Literal["cpu", "official"] | None = None
     stability: Stability | None = None
     resolution: Resolution | None = Field(None, description="in place of size: the official one of the picture's shape")
+    positions: Literal["plain", "riflex"] | None = None
     loras: list[Lora] | None = Field(None, max_length=20)
     rewrite: Literal["off", "normal", "master"] | None = None
     webhook_url: str | None = None
@@ -107,19 +126,23 @@ class Create(Strict):
         width, height = _pair(self)
         require(self.seconds is None or self.num_frames is None, "seconds and num_frames say the same; give one of them.")
         frames = self.num_frames if self.seconds is None else frames_of(self.seconds, fps)
-        names = ("num_steps", "shift", "schedule", "linear_steps", "guidance", "cfg_scale", "seed", "solver", "noise", "stability")
+        names = (
+            *("num_steps", "shift", "schedule", "linear_steps", "guidance", "cfg_scale", "seed", "solver", "noise", "stability"),
+            *("strength", "loop", "positions"),
+        )
         sampling = Sampling(height=height, width=width, num_frames=frames, **{name: getattr(self, name) for name in names})
         loras = tuple(NamedLora(lora.name, str(lora.strengths)) for lora in self.loras or ())
+        given, pictures = self.input_reference, []
+        for keyframe in self.keyframes or ():
+            require(keyframe.image is not None, f"keyframes has none at frame {keyframe.frame}; give its image.")
+            assert keyframe.image is not None
+            pictures.append((keyframe.frame, keyframe.image))
         return Asked(
-            self.prompt,
-            sampling,
-            self.negative_prompt,
-            self.input_reference,
-            loras,
-            self.rewrite,
-            model=self.model,
-            webhook=self.webhook_url,
+            *(self.prompt, sampling, self.negative_prompt, None if given is not None and is_clip(given) else given, loras),
+            *(self.rewrite, None, self.model, self.webhook_url),
             resolution=self.resolution,
+            keyframes=tuple(pictures),
+            video=given if given is not None and is_clip(given) else None,
         )
 
 
@@ -142,8 +165,11 @@ class Extend(Strict):
 
 
 class Edit(Strict):
+    """A video that is made of another one."""
+
     prompt: Prompt
     video: VideoReference | bytes
+    strength: Number | None = Field(None, description="how much of it is made anew, above 0, at most 1")
 
 
 class Character(Strict):
@@ -186,10 +212,16 @@ class Parameters(BaseModel):
     solver: str
     noise: str
     stability: str
+    positions: str
+    strength: float | None
+    """of what is made of a clip"""
+    loop: bool
     negative_prompt: str | None
     loras: list[LoraUsed]
     input_reference: bool
-    """whether it begins with a picture"""
+    """whether it begins with a picture, or is made of a clip"""
+    keyframes: list[int]
+    """other frames at which pictures were given"""
     rewriting: Rewriting | None
     """None: the prompt is as it was given"""
     notice: str | None
@@ -270,7 +302,8 @@ def video_of(job: Job, fps: int) -> Video:
             fps=fps,
             negative_prompt=job.order.negative_prompt,
             loras=[LoraUsed(name=lora.name, strengths=lora.strengths) for lora in job.order.loras],
-            input_reference=job.order.image is not None,
+            input_reference=job.order.image is not None or job.order.clip is not None,
+            keyframes=[each.frame for each in job.order.keyframes],
             rewriting=None if rewritten is None else Rewriting(**asdict(rewritten)),
             notice=job.order.notice,
         ),

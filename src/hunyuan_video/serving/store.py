@@ -304,7 +304,7 @@ class Store:
         job = self.get(job_id)
         if job is None or not attempt:
             return job is not None
-        names = (*job.files.values(), job.state or "", job.order.image or "")
+        names = (*job.files.values(), job.state or "", *job.order.media)
         return attempt == str(job.attempt) or any(name.startswith(f"{folder}/") for name in names)
 
     def due_delivery(self, pause: float) -> Delivery | None:

@@ -21,25 +21,18 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
+from hunyuan_video.clips import IMAGE_SUFFIXES, ROUNDING, VIDEO_SUFFIXES, NoClipError, frame_files, look, on_grid, pictures
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
-from hunyuan_video.pictures import DAMAGED, as_seen, durations, fill, image_size, read_animation, read_image, stated_rate
+from hunyuan_video.pictures import DAMAGED, fill
 from hunyuan_video.training.dataset import Bucket, nearest
-from hunyuan_video.video import open_container, rgb, video_stream
 
-if TYPE_CHECKING:
-    import av
-
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
 END_BYTES = 2**20  # of either end of a file, by which it is known
-ROUNDING = 0.001  # seconds; Matroska counts time in milliseconds, so a frame may be stamped that much late
 Frames = UInt8[np.ndarray, "T H W 3"]
 
 
@@ -152,12 +145,6 @@ def _rank(path: Path) -> int:
     return 0 if suffix in VIDEO_SUFFIXES else 1 if path.is_dir() else 2 if suffix in IMAGE_SUFFIXES else 3
 
 
-def frame_files(folder: Path) -> list[Path]:
-    """The pictures of a folder, by the numbers in their names."""
-    pictures = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
-    return sorted(pictures, key=lambda path: [(int(number or 0), word) for word, number in re.findall(r"(\D*)(\d*)", path.stem)])
-
-
 def _read_caption(path: Path | None) -> tuple[str, str]:
     """The words beside a source, and what is wrong with them."""
     if path is None:
@@ -248,21 +235,18 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
     longest = max(bucket.num_frames for bucket in buckets)
     seconds = max_clips * longest / fps
     with _unusable_if_damaged():
-        times, height, width = _look(item.path, seconds, fps)
+        times, height, width = look(item.path, seconds, fps)
     if item.is_image and len(times) == 1:
         if (bucket := nearest(buckets, 1, height, width)) is None:
             raise UnusableError("no bucket for images")
         return [Cut(bucket, [0])]
     if longest == 1:
         raise UnusableError("no bucket for videos")
-    # On the grid k / fps, each time shows the last frame at or before it: variable rates are respected, slow ones repeat frames.
-    times -= times[0]
-    grid = np.arange(int((min(times[-1], seconds) + ROUNDING) * fps) + 1) / fps
-    shown = np.searchsorted(times, grid + ROUNDING, side="right") - 1
+    shown = on_grid(times, fps)[: int((seconds + ROUNDING) * fps) + 1]
     cuts: list[Cut] = []
     start = 0
     while len(cuts) < max_clips and len(shown) - start > 1 and (bucket := nearest(buckets, len(shown) - start, height, width)):
-        cuts.append(Cut(bucket, shown[start : start + bucket.num_frames].tolist()))
+        cuts.append(Cut(bucket, shown[start : start + bucket.num_frames]))
         start += bucket.num_frames
     if not cuts:
         raise UnusableError("too short", f"it has {_lasting(len(shown), fps)}; {least(buckets, fps)}")
@@ -279,46 +263,6 @@ def _lasting(num_frames: int, fps: float) -> str:
     return f"{num_frames} frames at {fps:g} fps, {num_frames / fps:.2f} seconds"
 
 
-def _look(path: Path, seconds: float, fps: float) -> tuple[np.ndarray, int, int]:
-    """The times of the frames of the first `seconds` and a bit, and the height and width as displayed. A folder of frames that does not say
-    its rate is at `fps`."""
-    if path.is_dir():
-        files = frame_files(path)
-        if not files:
-            raise UnusableError("no frames")
-        rate = stated_rate(files[0]) or fps
-        files = files[: int((seconds + 1) * rate) + 1]
-        if len(sizes := {image_size(file) for file in files}) > 1:
-            raise UnusableError("frames of different sizes")
-        width, height = sizes.pop()
-        return np.arange(len(files)) / rate, height, width
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        width, height = image_size(path)
-        lengths = durations(path, seconds + 1)
-        return np.cumsum([0.0, *lengths[:-1]]), height, width
-    return _look_at_video(path, seconds)
-
-
-def _look_at_video(path: Path, seconds: float) -> tuple[np.ndarray, int, int]:
-    times: list[float] = []
-    first: av.VideoFrame | None = None
-    with open_container(path) as container:
-        stream = video_stream(container)
-        for packet in container.demux(stream):
-            first = first or next(iter(packet.decode()), None)
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is None or packet.is_discard:  # the packet that ends the stream has no time
-                continue
-            times.append(float(stamp * packet.time_base))
-            # Packets come in decoding order, and a frame is never decoded later than it is shown.
-            if first and packet.dts is not None and float(packet.dts * packet.time_base) > times[0] + seconds + 1:
-                break
-    if first is None:
-        raise UnusableError("no frames")
-    height, width = (first.width, first.height) if round(first.rotation / 90) % 2 else (first.height, first.width)
-    return np.sort(np.array(times)), height, width
-
-
 # --- Pixels --------------------------------------------------------------------------------------------------------------------
 
 
@@ -329,53 +273,19 @@ def read_clips(item: Item, cuts: Sequence[Cut]) -> Iterator[Frames]:
         UnusableError: the source ends early or is damaged.
     """
     with _unusable_if_damaged():
-        pictures = _shown(item.path, cuts)
+        shown = pictures(item.path, [number for cut in cuts for number in cut.frames])
         for cut in cuts:
             clip = np.empty((*cut.bucket, 3), np.uint8)
             for position in range(cut.bucket.num_frames):
-                picture = next(pictures, None)
-                if picture is None:
-                    raise UnusableError("unreadable", "frames are missing")
-                clip[position] = fill(picture, cut.bucket.height, cut.bucket.width)
+                clip[position] = fill(next(shown), cut.bucket.height, cut.bucket.width)
             yield clip
-
-
-def _shown(path: Path, cuts: Sequence[Cut]) -> Iterator[Image.Image]:
-    """Those frames that clips show, in order, once for each time."""
-    numbers = [number for cut in cuts for number in cut.frames]
-    frames = enumerate(_frames(path, set(numbers)))
-    position, picture = -1, None
-    for number in numbers:
-        while position < number:
-            position, picture = next(frames, (number, None))
-        if picture is None:
-            return
-        yield picture
-
-
-def _frames(path: Path, wanted: Container[int]) -> Iterator[Image.Image | None]:
-    """The frames of a source, those that are wanted as a person sees them."""
-    if path.is_dir():
-        for number, file in enumerate(frame_files(path)):
-            yield read_image(file) if number in wanted else None
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        for number, image in enumerate(read_animation(path)):
-            yield as_seen(image) if number in wanted else None
-    else:
-        with open_container(path) as container:
-            stream = video_stream(container)
-            stream.thread_type = "AUTO"
-            for number, frame in enumerate(container.decode(stream)):
-                yield _upright(frame) if number in wanted else None
-
-
-def _upright(frame: av.VideoFrame) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(np.rot90(rgb(frame), round(frame.rotation / 90))))
 
 
 @contextlib.contextmanager
 def _unusable_if_damaged() -> Iterator[None]:
     try:
         yield
+    except NoClipError as error:
+        raise UnusableError(str(error)) from error
     except DAMAGED as error:
         raise UnusableError("unreadable", getattr(error, "strerror", None) or str(error)) from error

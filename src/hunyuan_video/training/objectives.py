@@ -130,12 +130,12 @@ def add_noise(
     sigma = draw_sigma(config, batch, num_frames * height * width // 4, generator).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     share, where = torch.rand((), generator=generator).item(), torch.rand(batch, generator=generator)
-    begins, stage = beginning(given_frames(config, num_frames, share), latents, told, openings), Stage.whole(tuple(latents.shape))
+    begins = beginning(given_frames(config, num_frames, share), latents, told, openings).on(Stage.whole(tuple(latents.shape)), noise)
     level = sigma.view(-1, 1, 1, 1, 1)
-    x = begins.held((1 - level) * latents + level * noise, stage)
+    x = begins.held((1 - level) * latents + level * noise, 0.0)  # clean at every level
     lowest, highest = config.guidance_range
     scale = (lowest + (highest - lowest) * where).to(latents.device, features.states.dtype)
-    return Noisy(x, sigma, features, scale, begins.clean_frames, begins.beside(stage)), noise - latents
+    return Noisy(x, sigma, features, scale, begins.clean, begins.beside), noise - latents
 
 
 def beginning(
@@ -145,7 +145,8 @@ def beginning(
     if not frames:
         return Beginning()
     given = latents[:, :, list(frames)]
-    return Beginning(told, frames, given if openings is None else torch.cat([openings, given[:, :, 1:]], dim=2))
+    first = given if openings is None else torch.cat([openings, given[:, :, 1:]], dim=2)
+    return Beginning(told, frames, first, frames if told == "first_frame" else ())
 
 
 def velocity(model: HunyuanVideoTransformer, noisy: Noisy) -> Float[Tensor, "B C T H W"]:
