@@ -57,6 +57,8 @@ PARSED = {
     "hunyuan-video generate 三只猫 --rewrite master": "needs a language model; tests/rewriting/test_local.py has one",
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
     "hunyuan-video train vae": "days on a GPU",
+    "python recipes/tiny/awake.py": "before one of these; tests/miniature/test_version2.py runs it",
+    "hunyuan-video evaluate": "trains a judge, and makes hundreds of videos; tests/miniature has its parts",
     "torchrun": "eight GPUs",
     "hunyuan-video serve": "serves until it is stopped, as tests/apps/test_serving.py does it",
     "hunyuan-video demo": "serves until it is stopped; tests/demo visits it",

@@ -1,4 +1,7 @@
-"""Puts the trained parts into one folder in the official layout: `python recipes/tiny/assemble.py RUNS OUT`."""
+"""Puts the trained parts into one folder in the official layout: `python recipes/tiny/assemble.py RUNS OUT [GIVEN …]`.
+
+GIVEN is what of a video's frames the transformer knows to be given: some of first, last, continuation (or else first).
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,19 @@ DEFAULTS = {
 }
 
 
-def assemble(runs: Path, out: Path) -> None:
+def assemble(runs: Path, out: Path, given: list[str]) -> None:
     model = out / "hunyuan-video-t2v-720p"
     (model / "transformers").mkdir(parents=True, exist_ok=True)
     shutil.copy(runs / "distilled" / "transformer.safetensors", model / "transformers" / "mp_rank_00_model_states.safetensors")
     shutil.copytree(runs / "vae" / "vae", model / "vae", dirs_exist_ok=True)
     for name in ("text_encoder", "text_encoder_2"):
         shutil.copytree(runs / "text" / name, out / name, dirs_exist_ok=True)
-    (out / "generation_config.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n", encoding="utf-8")
+    (out / "generation_config.json").write_text(
+        json.dumps(DEFAULTS | ({"given": given} if given else {}), indent=2) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    assemble(Path(sys.argv[1]), Path(sys.argv[2]))
+    assemble(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -375,7 +375,11 @@ class Evaluate(Computes):
     out: Path = Path("results/evaluation")
     """folder for the judge, the table and the contact sheet"""
     num_clips: int = 128
-    """clips of each of the three groups of prompts"""
+    """clips of each of the three groups of prompts, and of each kind of beginning, if the weights are made for pictures"""
+    footage: tuple[Path, ...] = ()
+    """videos of real things, of which only what the VAE loses is measured"""
+    before: Path | None = None
+    """evaluation.json of other weights, none of whose numbers may be missed by more than a point"""
     seed: int = 0
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
@@ -385,7 +389,7 @@ class Evaluate(Computes):
     def run(self) -> None:
         from hunyuan_video.apps.evaluate import evaluate
 
-        print(evaluate(self.which.find(self.load_key), self.runtime, self.out, self.num_clips, self.seed))
+        print(evaluate(self.which.find(self.load_key), self.runtime, self.out, self.num_clips, self.seed, self.before, self.footage))
 
 
 def _say_what_is_read(file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_checkpoint import save_text_encoders
@@ -76,6 +77,28 @@ def test_clips_of_other_encoders_do_not_mix(world_config, tmp_path):
     world_config.pca.write_bytes(b"another")
     with pytest.raises(ValueError, match="other settings"):
         prepare_world(world_config, tmp_path / "cache")
+
+
+def test_coloured_scenes_have_their_share(world_config, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cache.drawing, "render", lambda scene, *size, render=drawing.render: seen.append(scene) or render(scene, *size))
+    prepare_world(replace(world_config, coloured=1.0), tmp_path / "cache")
+    assert len(seen) == 6 and all(scene.colour and scene.second is None for scene in seen)
+    assert [scene.seed for scene in seen] == list(range(5, 11))
+    with pytest.raises(ValueError, match="other settings"):
+        prepare_world(world_config, tmp_path / "cache")
+
+
+def test_vague_captions_say_at_most_what_happens(world_config, tmp_path):
+    named = {said.split()[-1] for group in (world.NOUNS, world.PLACES) for all_of in group.values() for said in all_of}
+    scenes = [world.sample_scene(seed, "train") for seed in range(200)]
+    captions = [cache.caption_of(replace(world_config, vague=1.0), scene) for scene in scenes]
+    assert not any(word in caption.split() for word in named for caption in captions)
+    assert any("upwards" in caption for caption in captions) and any("camera zooms" in caption for caption in captions)
+    some = [cache.caption_of(replace(world_config, vague=0.3), scene) for scene in scenes]
+    assert 0.2 < np.mean([one == vague for one, vague in zip(some, captions, strict=True)]) < 0.4
+    with pytest.raises(ValueError, match="vague is 2"):
+        replace(world_config, vague=2.0)
 
 
 def test_every_bucket_needs_its_share(world_config):

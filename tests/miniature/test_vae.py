@@ -18,6 +18,7 @@ from hunyuan_video.miniature.vae import MINIATURE, MiniatureTraining, RenderedWo
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.training.run import random_generator
 from hunyuan_video.training.train_vae import last_stage, stage_at
+from hunyuan_video.training.vae_clips import to_pixels
 from hunyuan_video.video import save_video
 
 SHORT = MiniatureTraining(
@@ -159,3 +160,47 @@ def test_rendered_clips_follow_from_the_generator():
     a, b, other = (source.video(random_generator(0, seed)) for seed in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, other)
     assert a.shape == source.held_out(0).shape == (5, 16, 16, 3) and source.image(random_generator(0)).shape == (1, 16, 16, 3)
+
+
+def test_a_share_of_the_clips_is_of_nature_but_none_that_is_held_out(monkeypatch: pytest.MonkeyPatch):
+    white = lambda seed, size, num_frames: np.full((num_frames, size, size, 3), 255, np.uint8)  # noqa: E731
+    monkeypatch.setattr(vae.nature, "render", white)
+    source = RenderedWorld(num_frames=5, size=16, max_stride=1, of_nature=0.4)
+    for one in (source.video, source.image):
+        assert 0.3 < np.mean([one(random_generator(0, i)).min() == 255 for i in range(200)]) < 0.5
+    assert all(source.held_out(i).min() < 255 for i in range(10))
+
+
+def config_of(folder: Path) -> VAEConfig:
+    return VAEConfig.from_json(json.loads((folder / "vae" / "config.json").read_text()))
+
+
+def test_latents_of_the_world_stay_where_they_are_anchored(finished: Path, tmp_path: Path):
+    config = replace(SHORT, part="full", weights=finished / "vae", num_steps=10, learning_rate=1e-3, ema_decay=0.0, nature=0.5)
+    clip = to_pixels(torch.from_numpy(RenderedWorld(5, 16, 1).held_out(0))[None])
+
+    def latents(folder: Path) -> torch.Tensor:
+        model = CausalVAE(MINIATURE)
+        model.load_state_dict({name: tensor.float() for name, tensor in stored(folder).items()})
+        with torch.no_grad():
+            return model.encode(clip).mean
+
+    train(config, tmp_path / "free")
+    train(replace(config, anchor=finished / "vae", anchor_weight=10.0), tmp_path / "anchored")
+    free, anchored = ((latents(tmp_path / name) - latents(finished)).square().mean() for name in ("free", "anchored"))
+    assert anchored < free / 3
+    assert [config_of(tmp_path / name).scaling_factor == 1 for name in ("free", "anchored")] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"nature": 1.5}, "nature is 1.5; it must be a share"),
+        ({"nature": 0.5, "data": Path("clips")}, "nature is a share of rendered clips"),
+        ({"anchor": Path("ckpts")}, "--anchor holds an encoder, but --part miniature trains none"),
+        ({"anchor_weight": 0.0}, "anchor_weight is 0.0; it must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        MiniatureTraining(**settings)

@@ -32,11 +32,18 @@ class WorldCache:
     """sizes of clips as FRAMESxHEIGHTxWIDTH; 1 frame makes images"""
     shares: tuple[float, ...] = (1.0,)
     """how often each bucket is drawn, relative to the others"""
+    coloured: float = 0.0
+    """share of the clips whose scenes are drawn from those of one subject in a colour that is asked for"""
+    vague: float = 0.0
+    """share of the captions that say at most what happens, so that the rest is learned to be taken from given frames"""
     seed: int = 0
     shard_size: int = 2000
     workers: int = 2
 
     def __post_init__(self) -> None:
+        for name in ("coloured", "vague"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a share between 0 and 1.")
         for bucket in self.buckets:
             Bucket.parse(bucket)
         if len(self.shares) != len(self.buckets) or not self.shares or min(self.shares) <= 0:
@@ -60,7 +67,15 @@ def prepare_world(config: WorldCache, folder: str | Path) -> None:
     encoders = [config.pca, *sorted((config.text / "text_encoder").iterdir()), *sorted((config.text / "text_encoder_2").iterdir())]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in encoders)).hexdigest()
     # Not the number of workers or of clips: more clips are more shards. Shards of other encoders must not mix with these.
-    request = {"seed": config.seed, "buckets": config.buckets, "shares": config.shares, "shard_size": config.shard_size, "encoders": digest}
+    request = {
+        "seed": config.seed,
+        "buckets": config.buckets,
+        "shares": config.shares,
+        "coloured": config.coloured,
+        "vague": config.vague,
+        "shard_size": config.shard_size,
+        "encoders": digest,
+    }
     with lock(folder, "preparation"):
         keep_config(folder, request)
         scenes = range(config.seed, config.seed + config.num_clips)
@@ -96,15 +111,28 @@ def _write_shard(job: _Job) -> tuple[int, Entry]:
     basis, text = pca.PcaBasis.load(job.config.pca), _load_text(job.config)
     samples = []
     for seed in job.seeds:
-        scene, bucket = world.sample_scene(seed, "train"), world_bucket(job.config, seed)
+        scene, bucket = scene_of(job.config, seed), world_bucket(job.config, seed)
         clip = torch.from_numpy(drawing.render(scene, bucket.height, bucket.width, bucket.num_frames))
-        words = np.random.default_rng([seed, 3])  # the 3 keeps them apart from the other draws
-        samples.append(Sample(pca.encode(basis, clip[None])[0], world.sometimes_with_unknown_words(scene.caption, words)))
+        samples.append(Sample(pca.encode(basis, clip[None])[0], caption_of(job.config, scene)))
     return job.index, write_shard(job.path, samples, {}, text)
+
+
+# Each choice is a function of the scene's seed; a number of its own keeps it apart from the others, and from the scene's own draws.
+
+
+def scene_of(config: WorldCache, seed: int) -> world.Scene:
+    is_coloured = np.random.default_rng([seed, 6]).random() < config.coloured
+    return (world.coloured_scene if is_coloured else world.sample_scene)(seed, "train")
+
+
+def caption_of(config: WorldCache, scene: world.Scene) -> str:
+    draw, words = np.random.default_rng([scene.seed, 8]), np.random.default_rng([scene.seed, 3])
+    is_vague = draw.random() < config.vague
+    return world.sometimes_with_unknown_words(world.vague_caption(scene, draw) if is_vague else scene.caption, words)
 
 
 def world_bucket(config: WorldCache, seed: int) -> Bucket:
     """The bucket of a scene: a function of its seed, drawn with the buckets' shares."""
     shares = np.array(config.shares) / sum(config.shares)
-    number = np.random.default_rng([seed, 2]).choice(len(shares), p=shares)  # the 2 keeps it apart from the scene's own draws
+    number = np.random.default_rng([seed, 2]).choice(len(shares), p=shares)
     return Bucket.parse(config.buckets[number])

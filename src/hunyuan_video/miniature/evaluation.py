@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hunyuan_video.evaluation.metrics import psnr
-from hunyuan_video.miniature import drawing, world
+from hunyuan_video.miniature import beginnings, drawing, goals, world
 from hunyuan_video.miniature.judge import (
-    EVALUATION_SEED,
     EXAM_SEED,
     EXAM_SLOTS,
     NUM_LOOKS,
@@ -33,14 +32,12 @@ from hunyuan_video.miniature.judge import (
     wilson,
     words_of,
 )
-from hunyuan_video.miniature.world import SLOTS, Scene
+from hunyuan_video.miniature.questions import Group, answers, questions
 
 logger = logging.getLogger(__name__)
 
 Generate = Callable[[str, int], Frames]  # prompt, seed -> frames
 Reconstruct = Callable[[Frames], Frames]  # through the VAE and back
-Group = Literal["train", "held_out", "pair"]
-T = TypeVar("T")
 
 SHOWN_HEIGHT = 128  # pixels a frame of the contact sheet has at least
 SHEET_PROMPTS = (
@@ -81,25 +78,6 @@ class Report:
     mistakes: tuple[Mistake, ...]
 
 
-def questions(num_clips: int, group: Group, seed: int = 0) -> Iterator[Scene]:
-    """The scenes to ask for; each combination (or pair) comes once before any comes twice."""
-    rng = np.random.default_rng([EVALUATION_SEED, seed, ("train", "held_out", "pair").index(group)])
-    if group == "pair":
-        for i, (subject, second) in zip(range(num_clips), _shuffled(world.pairs("held_out"), rng), strict=False):
-            motion, background = (values[rng.integers(len(values))] for values in (world.MOTIONS, world.BACKGROUNDS))
-            yield world.compose(subject, motion, background, seed + i, rng, second=second, unseen=True)
-    else:
-        for i, words in zip(range(num_clips), _shuffled(world.combinations(group), rng), strict=False):
-            yield world.compose(*words, seed + i, rng, unseen=group == "held_out")
-
-
-def _shuffled(possible: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
-    """All of them in random order, again and again."""
-    while True:
-        for index in rng.permutation(len(possible)):
-            yield possible[index]
-
-
 def evaluate(generate: Generate, judge: Judge, num_clips: int, group: Group, seed: int = 0) -> Report:
     """Ask for `num_clips` videos, let the judge say what is in them, and count the right answers."""
     outcomes: dict[str, list[bool]] = {"subject": [], "motion": [], "background": [], "size": [], "colour": [], "style": []}
@@ -117,14 +95,6 @@ def evaluate(generate: Generate, judge: Judge, num_clips: int, group: Group, see
             logger.info("%s: %r, but the judge sees %s", group, scene.caption, {k: seen[k] for k in EXAM_SLOTS if asked[k] != seen[k]})
     scores = {slot: Score(sum(of_slot), len(of_slot)) for slot, of_slot in outcomes.items() if of_slot}
     return Report(group, scores, Score(sum(everything), num_clips), tuple(mistakes))
-
-
-def answers(scene: Scene, seen: Words) -> dict[str, bool]:
-    """For each slot in which a scene asks for something, whether that is seen. The subject is right if both are, where there are two."""
-    asked = words_of(scene)
-    right = {slot: asked[slot] == seen[slot] for slot in SLOTS}
-    right["subject"] = right["subject"] and right.pop("second")
-    return {slot: value for slot, value in right.items() if slot not in ("size", "colour") or getattr(scene, slot) not in ("normal", None)}
 
 
 def vae_psnr(reconstruct: Reconstruct, num_clips: int, num_frames: int, height: int, width: int) -> tuple[float, float]:
@@ -189,11 +159,16 @@ def main(
     folder: Path,
     num_clips: int = 128,
     seed: int = 0,
+    begin: beginnings.Begin | None = None,
+    footage: Mapping[str, Frames] = MappingProxyType({}),
+    before: goals.Result | None = None,
 ) -> str:
-    """Judge a generator and write `evaluation.md`, `evaluation.json` and `contact_sheet.png` into `folder`; returns the table.
+    """Judge a generator and write `evaluation.md`, `evaluation.json` and `contact_sheet.png` into `folder`; returns the tables.
 
-    `num_clips` is per group. `reconstruct` is the VAE's encode and decode, tested on clips of `size` (frames, height, width). The judge is
-    kept in `folder` and trained there first if it is missing. Raises ValueError if the judge fails its own exam, or for no clips.
+    `num_clips` is per group, and per kind of beginning if there is a `begin`; `reconstruct` is the VAE's encode and decode, tested on
+    clips of `size` (frames, height, width) and on those of `footage`, by name; `before` are the numbers of weights that these must not fall
+    behind. The judge is kept in `folder` and trained there first if it is missing. Raises ValueError if the judge fails its own exam, or
+    for no clips.
     """
     if num_clips < 1:
         raise ValueError(f"num_clips is {num_clips}; it must be at least 1.")
@@ -202,9 +177,13 @@ def main(
     groups: tuple[Group, ...] = ("train", "held_out", "pair")
     reports = [evaluate(generate, judge, num_clips, group, seed) for group in groups]
     psnr_db = vae_psnr(reconstruct, min(num_clips, 64), *size)
-    table = markdown_table(reports, psnr_db, judge_score)
+    begun = [] if begin is None else [beginnings.evaluate(begin, judge, kind, num_clips, size, seed) for kind in beginnings.KINDS]
+    result = {"judge": asdict(judge_score), "psnr_db": psnr_db, "reports": [asdict(report) for report in reports]}
+    result["beginnings"] = [asdict(each) for each in begun]
+    result["footage_db"] = {name: psnr(clip, reconstruct(clip)) for name, clip in footage.items()}
+    tables = [markdown_table(reports, psnr_db, judge_score), *([beginnings.markdown_table(begun)] if begun else [])]
+    table = "\n".join([*tables, goals.markdown_table(goals.of(result, before))])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.md").write_text(table, encoding="utf-8")
-    result = {"judge": asdict(judge_score), "psnr_db": psnr_db, "reports": [asdict(report) for report in reports]}
     (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return table

@@ -43,7 +43,7 @@ class PcaBasis:
         return cls(**load_file(path))
 
 
-def _blocks(clips: UInt8[Tensor, "N T H W 3"]) -> Float[Tensor, "N T2 H2 W2 D"]:
+def blocks_of(clips: UInt8[Tensor, "N T H W 3"]) -> Float[Tensor, "N T2 H2 W2 D"]:
     x = to_pixels(clips)
     first = x[:, :, :1].expand(-1, -1, TIME - 1, -1, -1)
     return rearrange(torch.cat([first, x], dim=2), "N C (T t) (H h) (W w) -> N T H W (t h w C)", t=TIME, h=SPACE, w=SPACE)
@@ -56,7 +56,7 @@ def fit(clips: UInt8[Tensor, "N T H W 3"], latent_channels: int = 16) -> PcaBasi
     total = torch.zeros(TIME * SPACE * SPACE * 3, dtype=torch.float64)
     square = torch.zeros(len(total), len(total), dtype=torch.float64)
     for batch in clips.split(16):
-        blocks = _blocks(batch)
+        blocks = blocks_of(batch)
         for group, weight in ((blocks[:, :1], FIRST_FRAME_WEIGHT), (blocks[:, 1:], 1.0)):
             rows = rearrange(group, "N T H W D -> (N T H W) D")
             count += weight * len(rows)
@@ -74,7 +74,7 @@ def fit(clips: UInt8[Tensor, "N T H W 3"], latent_channels: int = 16) -> PcaBasi
 
 def encode(basis: PcaBasis, clips: UInt8[Tensor, "N T H W 3"]) -> Float[Tensor, "N L T2 H2 W2"]:
     """Latents of clips whose T is 4n + 1 and whose H and W are multiples of 8."""
-    latents = (_blocks(clips) - basis.mean) @ (basis.components * basis.gains)
+    latents = (blocks_of(clips) - basis.mean) @ (basis.components * basis.gains)
     return rearrange(latents, "N T H W L -> N L T H W").contiguous()
 
 

@@ -131,6 +131,16 @@ def sample_scene(seed: int, split: Split) -> Scene:
     return compose(subject, motion, background, seed, rng)
 
 
+def coloured_scene(seed: int, split: Split) -> Scene:
+    """As `sample_scene`, of those with a subject alone that has a colour."""
+    rng = np.random.default_rng([seed, 7])
+    possible = [words for words in combinations(split) if words[0] in COLOURABLE]
+    words = possible[rng.integers(len(possible))]
+    while (scene := compose(*words, seed, rng)).colour is None:
+        pass
+    return scene
+
+
 def compose(
     subject: str, motion: str, background: str, seed: int, rng: np.random.Generator, second: str | None = None, unseen: bool = False
 ) -> Scene:
@@ -251,6 +261,10 @@ UNSEEN_TEMPLATES = (
     "look, {subject} {motion} {place}",
 )
 UNSEEN_CAMERA_TEMPLATES = ("watch {subject} {place} as the camera {motion}", "{place} the camera slowly {motion} and shows {subject}")
+# What may be said to a picture that shows the rest.
+HINTS = ("it {motion}", "something {motion}", "this {motion}", "{motion}", "the picture {motion}")
+CAMERA_HINTS = ("the camera {motion}", "camera {motion}")
+NOTHING = ("something happens", "bring this to life", "a picture that moves")
 STYLE_WORDS = {
     "realistic": ("", "", "", ", realistic style", ", realistic style", ", a realistic video"),
     "cartoon": (", cartoon style", ", cartoon style", ", a cartoon", ", drawn as a cartoon"),
@@ -278,6 +292,13 @@ def with_unknown_words(caption: str, rng: np.random.Generator) -> str:
 def sometimes_with_unknown_words(caption: str, rng: np.random.Generator) -> str:
     """As a training reads captions: who has read unknown words in 3 of 10 does not stumble over the first one."""
     return with_unknown_words(caption, rng) if rng.random() < 0.3 else caption
+
+
+def vague_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption that leaves everything to a given picture, but perhaps what happens."""
+    phrases, hints = (CAMERA, CAMERA_HINTS) if scene.motion in CAMERA else (PHRASES, HINTS)
+    phrase, template = (choices[rng.integers(len(choices))] for choices in (phrases[scene.motion], (*hints, *NOTHING)))
+    return template.format(motion=phrase.format(verb="moves"))
 
 
 def write_caption(scene: Scene, rng: np.random.Generator, unseen: bool = False) -> str:

@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 MAY_CHANGE = ("checkpoint_seconds", "save_every", "max_skipped")  # when a run is continued
 
+Also = Callable[[CausalVAE, int], dict[str, Float[Tensor, ""]]]  # more losses of what computes, already weighted, in a step
 LatentsOf = Callable[[UInt8[Tensor, "B F H W 3"]], Float[Tensor, "B L T2 H2 W2"]]
 
 
@@ -132,6 +133,11 @@ class VAETraining:
             "perceptual_weight and perceptual_weights (its files; docs/train-vae.md says which) belong together; give both or neither.",
         )
 
+    @property
+    def changes_latents(self) -> bool:
+        """Whether transformers have to learn the latents anew."""
+        return self.part == "full"
+
 
 class Stage(NamedTuple):
     """Some steps of a training: what computes in them for the VAE, and the learning rate of each."""
@@ -173,12 +179,13 @@ def train(
     *,
     latents_of: LatentsOf | None = None,
     stages_before: Sequence[Stage] = (),
+    also: Also | None = None,
 ) -> float:
     """Train, or continue, in the folder of `run`. Returns the PSNR of held-out clips in dB.
 
     `vae`, float32 on the CPU, is what it is before the first step. The decoder learns from the latents of its encoder, unless they are
-    given as a function of clips. `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at
-    the end.
+    given as a function of clips. What is trained learns from the losses of `also`, too. `vae/config.json` and
+    `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end.
 
     Raises:
         ValueError: no step of the tiled ones would have a seam.
@@ -214,6 +221,9 @@ def train(
             pixels, posterior = reconstruct(config, worker, latents_of, clips, target, step)
             opponent = adversary if step >= config.adversarial_start else None
             losses = backward(config, pixels, target, posterior, worker.decoder.conv_out.conv.weight, perceptual, opponent)
+            for name, loss in ({} if also is None else also(worker, step)).items():
+                loss.backward()
+                losses[name] = loss.detach()
             norm = weights.step(learner(config, worker), step, stage.learning_rate(number))
             if opponent is not None:
                 losses["discriminator"] = opponent.step(target, pixels, step)
@@ -244,9 +254,14 @@ def open_run(config: VAETraining, folder: str | Path) -> Run:
 def start(config: VAETraining) -> CausalVAE:
     """The VAE before its first step, float32 on the CPU."""
     if config.weights is not None:
-        alone = (config.weights / "config.json").is_file()
-        return load_vae(config.weights if alone else locate(config.weights).vae, torch.float32, torch.device("cpu"))
+        return load(config.weights)
     return from_nothing(VAEConfig() if config.architecture is None else VAEConfig.from_json(read_json(config.architecture)), config.seed)
+
+
+def load(weights: Path) -> CausalVAE:
+    """Of a root of weights, or a folder with a VAE alone."""
+    alone = (weights / "config.json").is_file()
+    return load_vae(weights if alone else locate(weights).vae, torch.float32, torch.device("cpu"))
 
 
 def from_nothing(architecture: VAEConfig, seed: int) -> CausalVAE:
@@ -334,7 +349,7 @@ def keep(
     learner(config, vae).load_state_dict(ema)
     vae = vae.half().float()  # judge what is stored
     psnr, deviation = evaluate(vae, held_out)
-    if config.part == "full":  # a transformer wants latents of variance 1
+    if config.changes_latents:  # a transformer wants latents of variance 1
         vae.config = replace(vae.config, scaling_factor=1 / deviation)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "config.json") as (temporary, _):
