@@ -16,7 +16,8 @@ from targets import Target, target_of
 RESULTS = ROOT / "benchmarks" / "results"
 START = "<!-- bench_table.py writes from here -->"
 REPEATS = 7  # with fewer, a row says so
-HEADS = ("item", "what", "of", "aim", "measured", "so", "seconds: median (least; between the quartiles)", "of the ceiling", "beside it")
+TIMES = "seconds: median (least; between the quartiles)"
+HEADS = ("item", "what", "of", "aim", "measured", "so", TIMES, "of the ceiling", "beside it", "commit")
 
 
 def tables(files: Sequence[Sequence[Found]]) -> str:
@@ -37,11 +38,11 @@ def section(found: Sequence[Found]) -> str:
 
 def heading(machines: Sequence[Machine]) -> str:
     first = machines[0]
-    loads, commits, dates = ([getattr(each, name) for each in machines] for name in ("load", "commit", "date"))
+    loads, dates = ([getattr(each, name) for each in machines] for name in ("load", "date"))
     versions = ", ".join(f"{name} {number}" for name, number in first.versions.items())
     return (
         f"### {first.cpu}, {first.threads} thread of {first.cores} cores\n\n"
-        f"{', '.join(first.flags)}; {first.system}, Python {first.python}, {versions}; {_range(dates)}, commit {_range(commits)}; the "
+        f"{', '.join(first.flags)}; {first.system}, Python {first.python}, {versions}; {_range(dates)}; the "
         f"load of the machine, by all on it, was {min(loads):.1f} to {max(loads):.1f}."
     )
 
@@ -64,6 +65,7 @@ def cells(found: Found) -> tuple[str, ...]:
         times(row.seconds),
         "–" if share is None else f"{share:.0%}",
         beside(row),
+        found.machine.commit,
     )
 
 

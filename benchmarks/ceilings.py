@@ -1,4 +1,4 @@
-"""The most that this machine does in plain products, attention, convolutions and copies: what every other number is held against.
+"""The most that this machine does in plain products, attention and convolutions: what every other number is held against.
 
 One thread, the best of a few repeats: a ceiling is what was once reached, not what is usual.
 """
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from measure import Spread, take_turns
 
-from hunyuan_video.models.attention import KINDS
+from hunyuan_video.kernels import choice, table
 
 CPU = torch.device("cpu")
 REPEATS = 5
@@ -30,30 +30,24 @@ def products(dtype: torch.dtype) -> float:
 @cache
 @torch.no_grad()
 def attention(dtype: torch.dtype, tokens: int) -> float:
-    """Operations a second of the faster of PyTorch's fused attention and plain products in pieces."""
+    """Operations a second of the fastest kernel that is exact and works here."""
     q, k, v = torch.randn(3, 1, tokens, HEADS, HEAD_DIM).to(dtype)
-    return max(4 * HEADS * HEAD_DIM * tokens**2 / _least(partial(KINDS[name], q, k, v, None)) for name in ("sdpa", "chunked"))
+    names = [name for name, kernel in table.KERNELS.items() if kernel.is_candidate and choice.why_not(name, CPU, dtype, HEAD_DIM) is None]
+    return max(4 * HEADS * HEAD_DIM * tokens**2 / _least(partial(table.load(name), q, k, v, None)) for name in names)
 
 
 @cache
 @torch.no_grad()
 def convolutions(dtype: torch.dtype) -> float:
-    """Operations a second of a 3x3x3 convolution of 256 channels, in the better of two memory layouts."""
-    x, weight = torch.randn(1, 256, 5, 34, 34, dtype=dtype), torch.randn(256, 256, 3, 3, 3, dtype=dtype)
-    work = 2 * weight.numel() * 3 * 32 * 32
-    rates = []
-    for layout in (torch.contiguous_format, torch.channels_last_3d):
-        laid_out = partial(F.conv3d, x.to(memory_format=layout), weight.to(memory_format=layout))
-        rates.append(work / _least(laid_out))
-    return max(rates)
-
-
-@cache
-def copies() -> float:
-    """Bytes a second that are read and written, of a tensor that no cache holds."""
-    source = torch.zeros(2**28, dtype=torch.uint8)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / _least(lambda: target.copy_(source))
+    """Operations a second of a 3x3x3 convolution, of the decoder's widths and in the better of two memory layouts."""
+    found = 0.0
+    for channels, frames, side in ((512, 5, 8), (512, 5, 16), (256, 5, 32), (128, 9, 64)):
+        x = torch.randn(1, channels, frames + 2, side + 2, side + 2, dtype=dtype)
+        weight = torch.randn(channels, channels, 3, 3, 3, dtype=dtype)
+        for layout in (torch.contiguous_format, torch.channels_last_3d):
+            laid_out = partial(F.conv3d, x.to(memory_format=layout), weight.to(memory_format=layout))
+            found = max(found, 2 * weight.numel() * frames * side**2 / _least(laid_out))
+    return found
 
 
 def _least(call: Callable[[], object]) -> float:
