@@ -12,7 +12,7 @@ from itertools import combinations
 from types import FunctionType, ModuleType
 
 import pytest
-from pairs import CHANGE_VALUES, ELSEWHERE, HOME, TRANSFORMS, Asked, by_hand, deviations, result, together, work
+from pairs import CHANGE_VALUES, ELSEWHERE, HOME, NATIVE, TRANSFORMS, Asked, by_hand, deviations, result, together, work
 from spawn import on_ranks
 
 from hunyuan_video import assembly, transforms
@@ -45,8 +45,12 @@ def refusal(asked: Asked) -> str | None:
     if patches and "first-block cache" in asked.names:
         return "pipefusion_patches need the last step's keys"
     runtime = asked.runtime
-    if runtime.attention == "chunked" and asked.trains:
+    if runtime.attention not in ("auto", "matmul", "sdpa") and asked.trains:
         return "for inference, but trainings need its gradient"
+    if runtime.block_ops != "auto" and asked.trains:
+        return "trainings need every value of a block"
+    if runtime.attention == NATIVE != "sdpa" and runtime.attention_density < 1:
+        return "blocks are of 4 queries and 4 keys; they are of 64 or 128"  # as tiny clips have them
     if runtime.fp8_matmul and asked.trains:
         return "fp8_matmul rounds activations"
     if runtime.fp8_matmul and asked.in_file:

@@ -91,7 +91,8 @@ def test_help_shows_every_setting_in_its_group(capsys):
 def test_help_says_that_a_video_is_by_default_as_the_weights_were_made_for(capsys):
     text = " ".join(help_of(capsys, "generate").split())
     (video,) = re.findall(r"One video to make: (.*) Where videos go", text)
-    entries = [entry for entry in video.split(" --") if not entry.startswith("seed ")]
+    of_no_weights = ("seed ", "strength ", "loop,", "no-loop ")
+    entries = [entry for entry in video.split(" --") if not entry.startswith(of_no_weights)]
     assert [entry for entry in entries if "(default: the weights' own" not in entry] == []
 
 

@@ -103,11 +103,15 @@ def test_an_extension_by_the_file_of_a_video(client: openai.OpenAI, tmp_path: Pa
     assert extension.seconds == "4" and extension.model_extra["parameters"]["input_reference"] is True  # pyright: ignore
 
 
-@pytest.mark.parametrize("method", ["edit", "create_character"])
-def test_what_weights_cannot_is_a_bad_request_with_a_sentence(method: str, client: openai.OpenAI) -> None:
-    given = {"edit": {"prompt": "b"}, "create_character": {"name": "b"}}[method]
+def test_an_edit_by_the_file_of_a_video(client: openai.OpenAI, tmp_path: Path) -> None:
+    path = save_video(np.zeros((129, 64, 64, 3), np.uint8), tmp_path / "video.mp4", metadata=None)
+    edit = client.videos.edit(prompt="as a drawing", video=path)
+    assert edit.prompt == "as a drawing" and edit.model_extra["parameters"]["strength"] == 0.6  # pyright: ignore
+
+
+def test_what_weights_cannot_is_a_bad_request_with_a_sentence(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="here") as raised:
-        getattr(client.videos, method)(video=MP4, **given)
+        client.videos.create_character(video=MP4, name="b")
     assert raised.value.code == "not_supported"
     with pytest.raises(openai.NotFoundError):
         client.videos.get_character("c")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -51,12 +52,13 @@ def machine(device: torch.device) -> str:
         said = driver.read_text(encoding="ascii", errors="replace").splitlines()[0] if driver.exists() else ""
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, {said}"
     told = Path("/proc/cpuinfo")
+    allowed = f"{torch.backends.cpu.get_cpu_capability()} {os.environ.get('ONEDNN_MAX_CPU_ISA', '')}"  # of all that it can
     if not told.exists():
-        return f"{platform.machine()} {platform.processor()}"
+        return f"{platform.machine()} {platform.processor()}, {allowed}"
     first = told.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     kinds = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "cache size", "CPU implementer", "CPU part", "Features")
     values = dict(line.replace("\t", "").split(":", 1) for line in first if ":" in line)
-    return ", ".join(values[kind].strip() for kind in kinds if kind in values)
+    return ", ".join([*(values[kind].strip() for kind in kinds if kind in values), allowed])
 
 
 def _path(question: Question) -> Path | None:
