@@ -37,7 +37,8 @@ def main() -> None:
     os.chdir(ROOT)
     files = [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if "mark.gpu" in path.read_text(encoding="utf-8")]
     # Another PyTorch than the one that is developed with may warn of something: that is worth reading, but no failure here.
-    options = ["-m", "gpu", "-W", "default", "-rs", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    # Shapes are checked by jaxtyping where nothing is imported before pytest begins; here this script has imported some.
+    options = ["-m", "gpu", "-W", "default", "-rs", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--jaxtyping-packages="]
     sys.exit(pytest.main([*options, *files], plugins=[Reporter(part)]))
 
 
