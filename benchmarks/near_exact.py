@@ -14,7 +14,8 @@ import torch
 
 from hunyuan_video import HunyuanVideo
 from hunyuan_video.config import Runtime
-from hunyuan_video.miniature.evaluation import psnr, questions
+from hunyuan_video.evaluation.metrics import psnr
+from hunyuan_video.miniature.questions import questions
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "time, until 0.6": {"progressive": "time"},

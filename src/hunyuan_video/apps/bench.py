@@ -11,8 +11,8 @@ from pathlib import Path
 from hunyuan_video.assembly import check
 from hunyuan_video.config import PER_VIDEO, FullSampling, Runtime, Sampling, check_solver
 from hunyuan_video.evaluation import quality
-from hunyuan_video.miniature.evaluation import answers, questions
 from hunyuan_video.miniature.judge import load_judge
+from hunyuan_video.miniature.questions import answers, questions
 from hunyuan_video.miniature.world import Scene
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.weights import Weights
