@@ -298,6 +298,7 @@ Attention = Literal[
 # fmt: on
 BlockOps = Literal["auto", "pytorch", "onednn", "native", "onednn+native", "triton"]
 Progressive = Literal["off", "time", "space", "space-time"]
+SparsePattern = Literal["tiles", "radial", "dynamic"]
 Speed = Literal["exact", "balanced", "fast", "draft"]
 
 # What each preset sets of the settings of a Runtime that are open, in groups: where the first of a group is given, the preset says nothing
@@ -371,7 +372,7 @@ class Runtime:
     and loses details (default: 0.6)"""
     attention_density: float = 1.0
     """the share of all pairs of tokens that attention computes in most steps and blocks; 1: all of them, exactly (docs/faster.md)"""
-    sparse_pattern: Literal["tiles", "radial", "dynamic"] = "dynamic"
+    sparse_pattern: SparsePattern = "dynamic"
     """which: of near tokens; fewer the farther in time; or chosen by what they hold"""
     window: int | None = None
     """of a long video, the frames that are seen at once, 4n + 1, through windows that overlap: it then takes no more memory than one of so

@@ -11,7 +11,7 @@ from hunyuan_video import HunyuanVideo
 from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.evaluation import quality
 from hunyuan_video.evaluation.computed import Computed
-from hunyuan_video.evaluation.quality import Case, Made, Row, compare, read, row_of, table, write
+from hunyuan_video.evaluation.quality import Case, Made, Row, Way, compare, read, row_of, table, write
 
 SMALL = FullSampling(height=32, width=32, num_frames=5, num_steps=3, seed=1)
 
@@ -37,7 +37,7 @@ def row(frames: np.ndarray, exact: np.ndarray, case: Case) -> Row:
 
 def test_a_row_says_what_was_computed_and_how_near_it_is(pipes):
     exact, patches = pipes
-    (found,) = compare(exact, {"patches": patches}, [Case("A cat.", SMALL)])
+    (found,) = compare(exact, {"patches": Way(patches)}, [Case("A cat.", SMALL)])
     assert found.passes == found.exact_passes == pytest.approx(3) and found.operations == pytest.approx(found.exact_operations)
     assert found.psnr is not None and 0 < found.ssim < 1 and found.reading is None
     assert 0 < found.denoise_seconds < found.seconds and 0 < found.exact_denoise_seconds < found.exact_seconds
@@ -45,7 +45,7 @@ def test_a_row_says_what_was_computed_and_how_near_it_is(pipes):
 
 def test_the_exact_way_beside_itself_is_identical(pipes):
     exact, _ = pipes
-    (found,) = compare(exact, {"itself": exact}, [Case("A cat.", SMALL)])
+    (found,) = compare(exact, {"itself": Way(exact)}, [Case("A cat.", SMALL)])
     assert found.psnr is None and found.ssim == pytest.approx(1) and found.soundness == 1
 
 
@@ -53,8 +53,8 @@ def test_what_is_known_is_not_made_again(pipes, monkeypatch, clip):
     prompts = []
     monkeypatch.setattr(quality, "make", lambda pipe, prompt, sampling: (prompts.append((prompt, sampling.seed)), made(clip))[1])
     cases = [Case("A cat.", replace(SMALL, seed=seed)) for seed in (1, 2)]
-    first = list(compare(pipes[0], {"a": pipes[1]}, cases[:1]))
-    assert [found.seed for found in compare(pipes[0], {"a": pipes[1]}, cases, first)] == [2]
+    first = list(compare(pipes[0], {"a": Way(pipes[1])}, cases[:1]))
+    assert [found.seed for found in compare(pipes[0], {"a": Way(pipes[1])}, cases, first)] == [2]
     assert prompts == [("A cat.", 1)] * 3 + [("A cat.", 2)] * 3  # of which the first of each process only warms up
 
 

@@ -28,6 +28,8 @@ class Bench(Computes):
     """of the embedded world"""
     num_seeds: int = 3
     """of each prompt, counting up from --seed (default: from 0)"""
+    fewer_steps: tuple[int, ...] = ()
+    """beside the rest, the exact way in so many steps: what the same time buys without any setting"""
     judge: Path = Path("results/evaluation")
     """folder of the judge that `evaluate` keeps; trained first if it is missing"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
@@ -52,8 +54,8 @@ class Bench(Computes):
 
         from hunyuan_video.apps import bench
 
-        sizes = (self.num_prompts, self.num_seeds)
-        for row in bench.measure(found, exact, others, self.sampling, prompts, *sizes, self.out, self.judge):
+        asks = bench.Asks(prompts, self.num_prompts, self.num_seeds, self.judge)
+        for row in bench.measure(found, exact, others, self.fewer_steps, self.sampling, asks, self.out):
             near = "identical" if row.psnr is None else f"{row.psnr:.1f} dB"
             print(f"{row.settings}: {row.prompt!r}, seed {row.seed}: {near}, SSIM {row.ssim:.3f}", flush=True)
         print(bench.table(self.out))

@@ -37,6 +37,17 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Way:
+    """A pipeline, and how many steps it is given instead of a case's."""
+
+    pipe: HunyuanVideo
+    num_steps: int | None = None
+
+    def make(self, case: Case) -> Made:
+        return make(self.pipe, case.prompt, replace(case.sampling, num_steps=self.num_steps or case.sampling.num_steps))
+
+
+@dataclass(frozen=True)
 class Row:
     """One video beside the exact one."""
 
@@ -94,7 +105,7 @@ def make(pipe: HunyuanVideo, prompt: str, sampling: FullSampling) -> Made:
     return Made(frames, computed, moments["denoise"] - moments["encode"], moments["decode"] - moments["start"])
 
 
-def compare(exact: HunyuanVideo, others: Mapping[str, HunyuanVideo], cases: Sequence[Case], known: Sequence[Row] = ()) -> Iterator[Row]:
+def compare(exact: HunyuanVideo, others: Mapping[str, Way], cases: Sequence[Case], known: Sequence[Row] = ()) -> Iterator[Row]:
     """A row of each case with each of the others, by their settings, that is not known yet. The exact video is made in the same turn."""
     have, warm = {row.key for row in known}, False
     for case in cases:
@@ -106,7 +117,7 @@ def compare(exact: HunyuanVideo, others: Mapping[str, HunyuanVideo], cases: Sequ
         if missing:
             right = make(exact, case.prompt, case.sampling)
             for name in missing:
-                yield row_of(name, of, case, make(others[name], case.prompt, case.sampling), right)
+                yield row_of(name, of, case, others[name].make(case), right)
 
 
 def what_of(pipe: HunyuanVideo, sampling: FullSampling) -> str:
