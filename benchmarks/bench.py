@@ -24,6 +24,8 @@ ITEMS = {  # the module, and what it is
     "a2": ("dit_step", "a step in bfloat16, beside Diffusers"),
     "a3": ("dit_step", "both with nothing compiled here"),
     "a4": ("activations", "memory of a step of the 13B at 129x720x1280, counted"),
+    "a5": ("attention_kernels", "attention by every kernel that is here; on AMD zentorch's, too, if it is installed"),
+    "a6": ("attention_kernels", "what block-sparse attention gains of what it leaves out"),
     "b1": ("vae_decode", "decoding, beside Diffusers; and b2, in bfloat16 beside its float32"),
     "b3": ("vae_decode", "memory of decoding, and of the largest tile"),
     "c1": ("end_to_end", "a video of a mid-sized model, beside Diffusers' pipeline"),

@@ -79,8 +79,12 @@ def number(value: float, unit: str) -> str:
 
 def times(seconds: Mapping[str, Spread]) -> str:
     few = {each.repeats for each in seconds.values() if each.repeats < REPEATS}
-    taken = [f"{name} {each.median:.2f} ({each.least:.2f}; {each.iqr:.2f})" for name, each in seconds.items()]
+    taken = [f"{name} {short(each.median)} ({short(each.least)}; {short(each.iqr)})" for name, each in seconds.items()]
     return "; ".join([*taken, *(f"{number} repeats" for number in few)]) or "–"
+
+
+def short(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
 
 
 def beside(row: Row) -> str:
@@ -88,6 +92,9 @@ def beside(row: Row) -> str:
         "error": "difference {:.0e}",
         "peak_mib": "peak {:.0f} MiB",
         "their_peak_mib": "theirs {:.0f} MiB",
+        "kernel": "`{}`",
+        "gflops": "{:.0f} GFLOP/s",
+        "pairs": "{:.0%} of the pairs",
         "petaflop": "{:.2f} PFLOP",
         "passes": "{:.1f} passes",
         "of": "of {:.0f}",

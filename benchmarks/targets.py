@@ -44,6 +44,8 @@ STEPS = {
 # And on any CPU, by the item and how its case begins.
 ANYWHERE: dict[tuple[str, str], Target] = {
     ("a4", ""): at_most(2.3),
+    ("a5", ""): Target(1.0),
+    ("a6", ""): Target(95.0),
     ("b1", "17x64x64, float32"): Target(1.0),
     ("b1", "17x64x64, bfloat16"): Target(1.65),
     ("b2", ""): Target(3.6),

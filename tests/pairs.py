@@ -213,7 +213,7 @@ def outcome(
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         with on_device(text, device, streamed):
-            found["text"] = text.get_submodule("llm")(input_ids=ids, use_cache=False).last_hidden_state
+            found["text"] = text.get_submodule("llm")(ids)
         with on_device(vae, device, streamed), patch.dict(chunk.CHUNK_SIZE, cpu=SEVERAL_CHUNKS):
             found["frames"] = torch.cat(list(decode_pieces(vae, z, TILES, run)), dim=2) if tiling else vae.decode(z)
     before, now = [torch.full((1,), 700.0 - call) for call in range(1, calls)], torch.full((1,), 500.0)

@@ -44,7 +44,7 @@ def test_every_module_is_imported_and_a_video_made_without_what_only_some_system
 import concurrent.futures.process, multiprocessing  # what others need is theirs
 import av, filelock, huggingface_hub, psutil, torch, torch.distributed.checkpoint, torch.distributed.fsdp, torch.utils.tensorboard, tqdm
 import alembic.command, fastapi, fsspec, gradio, httpx, prometheus_client, sqlalchemy, standardwebhooks, uvicorn
-from transformers import AutoTokenizer, CLIPTextModel, LlamaModel
+from transformers import AutoTokenizer
 """
     code += LESS
     code += """

@@ -15,7 +15,6 @@ import torch
 from adapters import random_lora
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import LlamaConfig
 
 from hunyuan_video import plan
 from hunyuan_video.cli import main
@@ -25,6 +24,7 @@ from hunyuan_video.kernels import triton
 from hunyuan_video.kernels.choice import attention_of
 from hunyuan_video.kernels.triton.by_name import BY_NAME
 from hunyuan_video.memory import LiveBytes
+from hunyuan_video.models.llama import LlamaConfig
 from hunyuan_video.models.transformer import TransformerConfig
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts, Prediction
@@ -38,7 +38,7 @@ IN_FLOAT32 = Runtime(device="cpu", dtype="float32", vae_dtype="float32", text_dt
 # The released model with fewer blocks, for each is counted.
 SHALLOW = Parts(
     replace(TransformerConfig(), num_double_blocks=8, num_single_blocks=16),
-    llm=LlamaConfig(vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=8, num_key_value_heads=8),
+    llm=LlamaConfig(num_hidden_layers=8),
 )
 
 

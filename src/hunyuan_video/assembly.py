@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.pipefusion import spread_blocks
 from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequence
-from hunyuan_video.distributed.sharding import shard
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
 from hunyuan_video.kernels import fused, partial
@@ -122,6 +121,8 @@ def assemble(
 
     # Where the weights are comes last: hooks and shards are of the layers that stand there now.
     if world.mesh is not None and (training is not None or runtime.shard):
+        from hunyuan_video.distributed.sharding import shard  # PyTorch's FSDP takes a second to import
+
         dtype = None if training is None else training.dtype
         if transformer is not None:
             shard(transformer, transformer.blocks, world.mesh, world.device, dtype)

@@ -15,6 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is PyTorch's DTensor, of which this process has a part; told without its module, whose import takes a second."""
+    return hasattr(tensor, "device_mesh")
+
+
 def available_memory(device: torch.device) -> int:
     """Bytes that could be taken now: of the GPU, or else this process's share of the machine (see `machine_memory`)."""
     gc.collect()

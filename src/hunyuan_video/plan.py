@@ -26,12 +26,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlavaConfig
 
 from hunyuan_video import progressive, windows
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.beginning import how_told
-from hunyuan_video.checkpoint import fitting_sizes, llm_config, read_vae, stays_in_file
+from hunyuan_video.checkpoint import clip_config, fitting_sizes, llm_config, read_vae, stays_in_file
 from hunyuan_video.checkpoint.seeing import llava_config
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import FullSampling, Runtime
@@ -51,11 +50,13 @@ from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import CPU, Degrees, SequenceGroups, World
 from hunyuan_video.kernels.choice import planned_as
 from hunyuan_video.memory import LiveBytes, available_memory
+from hunyuan_video.models.clip import CLIPText, CLIPTextConfig
+from hunyuan_video.models.llama import LlamaConfig
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
 from hunyuan_video.models.vision import PREFIX_TOKENS as SEEING_PREFIX_TOKENS
-from hunyuan_video.models.vision import VisionTower, picture_tokens, text_tokens
+from hunyuan_video.models.vision import LlavaConfig, VisionTower
 from hunyuan_video.sampling import sigmas_of
 from hunyuan_video.transforms import fp8, step_cache
 from hunyuan_video.transforms.ahead import ahead, early_tensors
@@ -91,14 +92,8 @@ class Parts:
 
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
-    llm: LlamaConfig = field(
-        default_factory=lambda: LlamaConfig(
-            vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_key_value_heads=8
-        )
-    )
-    clip: CLIPTextConfig = field(
-        default_factory=lambda: CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    )
+    llm: LlamaConfig = field(default_factory=LlamaConfig)
+    clip: CLIPTextConfig = field(default_factory=CLIPTextConfig)
     in_8_bits: bool = False
     large: tuple[bool, bool, bool] = (True, True, False)
     """whether the text encoders, the transformer and the VAE are stored in so much that a CPU computes them in bfloat16"""
@@ -110,12 +105,13 @@ class Parts:
     @property
     def read_tokens(self) -> int:
         """What the language model reads of the longest prompt."""
-        return MAX_TEXT_TOKENS + (PREFIX_TOKENS["video"] if self.llava is None else SEEING_PREFIX_TOKENS - 1 + picture_tokens(self.llava))
+        before = PREFIX_TOKENS["video"] if self.llava is None else SEEING_PREFIX_TOKENS - 1 + self.llava.vision.num_patches
+        return before + MAX_TEXT_TOKENS
 
     @property
     def text_tokens(self) -> int:
         """What the transformer is given of it."""
-        return MAX_TEXT_TOKENS if self.llava is None else text_tokens(self.llava, how_told(self.transformer))
+        return MAX_TEXT_TOKENS if self.llava is None else self.llava.text_tokens(how_told(self.transformer))
 
     @classmethod
     def of(cls, found: Weights) -> Parts:
@@ -126,7 +122,7 @@ class Parts:
             fitting_sizes(found),
             read_vae(found.vae)[0],
             llm_config(found.text_encoder),
-            CLIPTextConfig.from_pretrained(found.text_encoder_2, local_files_only=True),
+            clip_config(found.text_encoder_2),
             bool(stored.scales),
             (text, transformer, vae),
             (stays_in_file(found.text_encoder, CPU), stays_in_file(found.transformer, CPU), False),
@@ -472,7 +468,7 @@ def _build(
         dtype_of(part, runtime, device, large=large) for part, large in zip(("text", "transformer", "vae"), parts.large, strict=True)
     )
     with META:
-        text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPTextModel(parts.clip)})
+        text = nn.ModuleDict({"llm": without_skipped_layers(parts.llm), "clip": CLIPText(parts.clip)})
         if parts.llava is not None:
             text["vision"] = VisionTower(parts.llava)
         text = text.to(of_text)
@@ -514,15 +510,8 @@ def _total(tensors: Iterable[Tensor]) -> int:
 
 
 def _encode(llm: nn.Module, prompts: int, num_tokens: int) -> None:
-    """The language model's layers; CLIP is a hundredth of them, its tower for pictures a twentieth, before them."""
-    config, dtype = llm.config, next(llm.parameters()).dtype
-    assert isinstance(config, LlamaConfig)
-    embedded = torch.empty(prompts, num_tokens, config.hidden_size, dtype=dtype, device=META)
-    head_dim = config.hidden_size // config.num_attention_heads
-    cos, sin = (torch.empty(*embedded.shape[:2], head_dim, dtype=dtype, device=META) for _ in range(2))
-    states = embedded  # which stays, as in the model
-    for layer in llm.get_submodule("layers").children():
-        states = layer(states, position_embeddings=(cos, sin), attention_mask=None)
+    """CLIP is a hundredth of the language model, its tower for pictures a twentieth, before it."""
+    llm(torch.empty(prompts, num_tokens, dtype=torch.long, device=META))
 
 
 def _count_denoising(

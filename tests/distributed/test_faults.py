@@ -58,7 +58,7 @@ class Run:
 
 
 @contextmanager
-def running(folder: Path, *command: str, until: str = "Fastest attention", **environment: str) -> Iterator[Run]:
+def running(folder: Path, *command: str, until: str = "Attention by", **environment: str) -> Iterator[Run]:
     """A command that has come as far as to say `until`, with its ranks' numbers."""
     errors = folder / "errors.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
@@ -113,7 +113,7 @@ def test_a_rank_that_is_killed_ends_all_within_seconds_and_what_was_done_is_kept
 
 @pytest.mark.slow
 def test_under_torchrun_a_rank_that_hangs_ends_all_after_the_timeout_and_never_wakes(tmp_path):
-    with running(tmp_path, *OFFICIAL, until="Fastest pieces") as run:
+    with running(tmp_path, *OFFICIAL, until="Attention by") as run:
         time.sleep(3)
         os.kill(run.ranks[1], signal.SIGSTOP)
         code, out, (sentence,) = run.ended(6 + 15)
@@ -218,7 +218,7 @@ os.wait()
 def test_the_ranks_end_without_whatever_started_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     launcher = python("-c", LAUNCHER, "generate", "A cat.", "--device", "cpu", *LONG, says=Path("said"), **of_two())
-    launcher.wait_until(lambda: "Fastest attention" in launcher.error.read_text())
+    launcher.wait_until(lambda: "Attention by" in launcher.error.read_text())
     parent = launcher.process.pid
     ranks = [int(number) for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     assert len(ranks) == 2

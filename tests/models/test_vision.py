@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_checkpoint import save_seeing_encoder, save_text_encoders
+from tiny_checkpoint import save_seeing_encoder, save_text_encoders, seeing_tokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from hunyuan_video.checkpoint import load_text_encoder, load_tokenizer
+from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.checkpoint.seeing import load_seeing_text_encoder
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, TextFeatures
-from hunyuan_video.models.vision import HEADER_TOKENS, STRIDES, TEMPLATE, SeeingTextEncoder
+from hunyuan_video.models.vision import HEADER_TOKENS, STRIDES, TEMPLATE, LlavaConfig, SeeingTextEncoder, normalized
 
 CPU = torch.device("cpu")
 LONGEST = MAX_TEXT_TOKENS - HEADER_TOKENS - 1  # characters, one token each, behind which the whole of the template's end fits
@@ -77,12 +77,12 @@ def test_the_template_is_that_of_diffusers():
 @pytest.mark.parametrize("prompt", ["a cat\n\nturns its head", "", *("x" * (LONGEST + more) for more in range(6)), "x" * 400])
 def test_states_and_mask_are_those_of_diffusers(folders, stride, prompt):
     found = encoder_of(folders, stride).encode_seeing([prompt], [picture()])
-    check_same(found, *of_diffusers(folders[2], load_tokenizer(folders[0] / "text_encoder_i2v"), prompt, picture(), stride))
+    check_same(found, *of_diffusers(folders[2], seeing_tokenizer(), prompt, picture(), stride))
 
 
 def test_a_black_picture_beside_the_negative_prompt_is_as_in_diffusers_alone(folders, encoder):
     together = encoder.encode_seeing(["a cat", "blurry and long"], [picture(), Image.new("RGB", (44, 30))])
-    states, mask = of_diffusers(folders[2], encoder.llm_tokenizer, "blurry and long", Image.new("RGB", (44, 30)), 4)
+    states, mask = of_diffusers(folders[2], seeing_tokenizer(), "blurry and long", Image.new("RGB", (44, 30)), 4)
     second = TextFeatures(together.states[1:], together.mask[1:], together.pooled[1:])
     check_same(second, states, mask)
     assert together.mask.sum(dim=1).tolist() == [9 + 5 + 1, 9 + 15 + 1]  # of the picture, the prompt, and the blank line
@@ -126,3 +126,44 @@ def test_the_towers_tensors_are_found_under_every_name_they_had(folders, encoder
 def test_a_language_model_that_sees_nothing_is_refused(folders):
     with pytest.raises(ValueError, match="of type 'llama', which sees no picture; image to video needs the un-cut LLaVA"):
         load_seeing_text_encoder(folders[0] / "text_encoder", folders[1], torch.float32, CPU, stride=4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 44), (44, 30), (24, 24), (25, 24), (97, 31), (12, 17)])
+def test_pixels_are_those_of_transformers(height, width):
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
+    expected = processor(picture(height=height, width=width), return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(normalized(picture(height=height, width=width), 24), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"vision_config": {"model_type": "siglip_vision_model"}},
+            "its tower is of type 'siglip_vision_model'; the official LLaVA's is CLIP's",
+        ),
+        ({"vision_feature_layer": -1}, r"read at layer -1 \(default\); the official LLaVA's are at -2"),
+        ({"vision_feature_select_strategy": "full"}, r"read at layer -2 \(full\)"),
+        ({"projector_hidden_act": "relu"}, "its projector's activation is relu; the official LLaVA's is gelu"),
+    ],
+)
+def test_another_llava_than_the_official_one_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        LlavaConfig.from_json(change)
+
+
+def test_what_a_config_leaves_out_is_as_transformers_has_it():
+    """The official config.json names little of its text and of its tower."""
+    from transformers import LlavaConfig as Theirs
+
+    given = {
+        "model_type": "llava",
+        "text_config": {"vocab_size": 128320, "num_key_value_heads": 8},
+        "vision_config": {"projection_dim": 768},
+    }
+    ours, theirs = LlavaConfig.from_json(given), Theirs.from_dict(given)
+    for mine, other in ((ours.text, theirs.text_config), (ours.vision, theirs.vision_config)):
+        assert (
+            vars(mine).items() <= (other.to_dict() | {"rope_theta": other.to_dict().get("rope_parameters", {}).get("rope_theta")}).items()
+        )
+    assert (ours.image_token, ours.projector_bias) == (theirs.image_token_index, theirs.multimodal_projector_bias)

@@ -15,10 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from huggingface_hub.errors import StrictDataclassError
+from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint.kinds import check_kind
@@ -29,6 +27,8 @@ from hunyuan_video.checkpoint.stored import StoredTransformer, expanded, open_tr
 from hunyuan_video.config import LoadKey, check_types
 from hunyuan_video.distributed.once import is_first, once
 from hunyuan_video.distributed.world import CPU
+from hunyuan_video.models.clip import CLIPText, CLIPTextConfig
+from hunyuan_video.models.llama import Llama, LlamaConfig
 from hunyuan_video.models.text import SKIPPED_LAYERS, TextEncoder, without_skipped_layers
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
@@ -44,6 +44,9 @@ __all__ = [
 ]  # fmt: skip
 
 Model = TypeVar("Model")
+# Classes of tokenizers that have no rules of their own, and settings that are rules all the same.
+_WHOLE = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_MORE = {"add_bos_token", "add_eos_token", "added_tokens_decoder", "auto_map"}
 # Layers that bring their weight to the dtype of computing themselves.
 _CONVERTING = (fp8.Fp8Linear, StoredLinear, StackedLinear, StoredEmbedding)
 
@@ -262,7 +265,7 @@ def load_text_encoder(
     return TextEncoder(llm, clip, llm_tokenizer, clip_tokenizer).eval()
 
 
-def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Lazy]]:
+def read_llm(folder: Path) -> tuple[Llama, dict[str, Lazy]]:
     """The language model on the meta device, and those stored tensors that it uses, under its names."""
     if (kind := model_type(folder)) not in ("llama", "llava"):
         raise ValueError(
@@ -274,7 +277,7 @@ def read_llm(folder: Path) -> tuple[LlamaModel, dict[str, Lazy]]:
     return llm, once(lambda: read_encoder(folder, lambda name: llm_name(name, num_layers)))
 
 
-def read_clip(folder: Path) -> tuple[CLIPTextModel, dict[str, Lazy]]:
+def read_clip(folder: Path) -> tuple[CLIPText, dict[str, Lazy]]:
     """As `read_llm`, of the second text encoder."""
     if (kind := model_type(folder)) not in ("clip", "clip_text_model"):
         raise ValueError(
@@ -308,46 +311,54 @@ def tokenizer_folder(folder: Path) -> Path:
     )
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Of a text encoder. One that is all in its tokenizer.json is read as that says; what others are made of knows transformers, whose
+    import takes seconds."""
     folder = tokenizer_folder(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json"):
-        if (folder / name).is_file():
-            read_json(folder / name)
+    found = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")
+    known = {name: read_json(folder / name) for name in found if (folder / name).is_file()}
+    settings = known.get("tokenizer_config.json", {})
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError) as error:
+        if "tokenizer.json" in known and settings.get("tokenizer_class") in _WHOLE and not _MORE & settings.keys():
+            tokenizer = Tokenizer.from_buffer((folder / "tokenizer.json").read_bytes())
+        else:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"The tokenizer in {folder} is damaged or needs code of its own ({reason(error)}); fetch it again.") from error
 
 
 def from_config(build: Callable[[Path], Model], folder: Path) -> Model:
-    """`build(folder)`, where transformers' many ways to stumble over a config are one."""
+    """`build(folder)`, where the many ways to stumble over a config are one."""
     try:
         return build(folder)
-    except (StrictDataclassError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{folder / 'config.json'} describes no model that can be built ({reason(error)}); fetch it again.") from error
-
-
-# Buffers that are computed, not stored, are made again for real: `fill` brings them to the device.
 
 
 def llm_config(folder: Path) -> LlamaConfig:
     """Of a language model's folder, or of the one inside LLaVA."""
     config = read_json(folder / "config.json")
-    return LlamaConfig.from_dict(config["text_config"] if config.get("model_type") == "llava" else config)
+    return LlamaConfig.from_json(config["text_config"] if config.get("model_type") == "llava" else config)
 
 
-def meta_llm(folder: Path) -> LlamaModel:
+def clip_config(folder: Path) -> CLIPTextConfig:
+    """Of the second text encoder's folder, of that half alone or of both."""
+    return CLIPTextConfig.from_json(read_json(folder / "config.json"))
+
+
+def meta_llm(folder: Path) -> Llama:
     with torch.device("meta"):
-        llm = without_skipped_layers(llm_config(folder))
-    llm.rotary_emb = LlamaRotaryEmbedding(llm.config)
-    return llm
+        return without_skipped_layers(llm_config(folder))
 
 
-def meta_clip(folder: Path) -> CLIPTextModel:
+def meta_clip(folder: Path) -> CLIPText:
     with torch.device("meta"):
-        clip = CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
-    clip.embeddings.register_buffer("position_ids", torch.arange(clip.config.max_position_embeddings)[None], persistent=False)
-    return clip
+        return CLIPText(clip_config(folder))
 
 
 def llm_name(name: str, num_layers: int) -> str | None:

@@ -24,6 +24,7 @@ from hunyuan_video.checkpoint import (
     language_model_name,
     llm_config,
     model_type,
+    read_json,
     read_vae,
     renamed,
     tokenizer_folder,
@@ -36,7 +37,6 @@ from hunyuan_video.config import LoadKey
 from hunyuan_video.files import making
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import VAEConfig
-from hunyuan_video.models.vision import picture_side
 from hunyuan_video.transforms import fp8
 from hunyuan_video.weights import Weights, locate, official_tree
 
@@ -207,7 +207,7 @@ def _write_diffusers(root: Weights, stored: StoredTransformer, out: Path) -> Non
     scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": root.sampling().shift}
     _write_json(scheduler, out / "scheduler" / "scheduler_config.json")
     if root.sees:
-        side = picture_side(llava_config(root.text_encoder))
+        side = llava_config(root.text_encoder).vision.image_size
         _write_json(diffusers.image_processor_json(side), out / "image_processor" / "preprocessor_config.json")
     _write_json(diffusers.MODEL_INDEX | (diffusers.SEEING_INDEX if root.sees else {}), out / "model_index.json")
     _write_defaults(root, out)
@@ -249,7 +249,7 @@ def _write_text_encoder(source: Path, target: Path, *, whole: bool) -> None:
     tensors = plain_tensors(read_folder(source), source)
     if model_type(source) == "llava" and not whole:
         tensors = renamed(tensors, language_model_name)
-        llm_config(source).save_pretrained(target)
+        _write_json(read_json(source / "config.json")["text_config"] | llm_config(source).to_json(), target / "config.json")
     else:
         shutil.copyfile(source / "config.json", target / "config.json")
     _write_shards(lazy(tensors), target, "model")

@@ -19,6 +19,7 @@ from hunyuan_video.checkpoint.seeing import read_vision
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import LoadKey
 from hunyuan_video.files import sha256
+from hunyuan_video.models.llama import frequencies
 from hunyuan_video.weights import Weights
 
 NUMBERS = 4096  # of a row, at most
@@ -39,14 +40,14 @@ def of_encoders(found: Weights) -> str:
     """Of what makes latents and text states: all but the transformer. Numbers that a configuration file holds count, too."""
     sizes, vae = read_vae(found.vae)
     (llm, llm_state), (clip, clip_state) = read_llm(found.text_encoder), read_clip(found.text_encoder_2)
-    how = [(model.config.hidden_act, model.config.num_attention_heads) for model in (llm, clip)]
+    how = [("silu", llm.config.num_attention_heads), (clip.config.hidden_act, clip.config.num_attention_heads)]
     eps = llm.config.rms_norm_eps, clip.config.layer_norm_eps
     seeing = {"vision": _of_vision(found.text_encoder)} if found.sees else {}
     return _digest(
         seeing
         | {
             "vae": _digest(vae),
-            "llm": _digest(llm_state | {"positions": Lazy.of(llm.rotary_emb.inv_freq)}),
+            "llm": _digest(llm_state | {"positions": Lazy.of(frequencies(llm.config))}),
             "clip": _digest(clip_state),
             "numbers": repr((sizes, how, eps, llm.config.num_key_value_heads)),
             "llm words": _words(found.text_encoder),

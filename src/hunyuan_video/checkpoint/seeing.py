@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlavaConfig
 
 from hunyuan_video import checkpoint
 from hunyuan_video.checkpoint import fill, from_config, load_tokenizer, model_type, read_encoder, read_json
@@ -15,7 +14,7 @@ from hunyuan_video.checkpoint.ranks import delivered
 from hunyuan_video.config import Conditioning
 from hunyuan_video.distributed.once import once
 from hunyuan_video.models.text import TextEncoder
-from hunyuan_video.models.vision import SKIPPED_VISION_LAYERS, STRIDES, SeeingTextEncoder, VisionTower
+from hunyuan_video.models.vision import SKIPPED_VISION_LAYERS, STRIDES, LlavaConfig, SeeingTextEncoder, VisionTower
 from hunyuan_video.weights import Weights
 
 
@@ -44,7 +43,7 @@ def read_vision(folder: Path) -> tuple[VisionTower, dict[str, Lazy]]:
         ValueError: the folder has none, or a tokenizer to which their token is another.
     """
     vision = from_config(_meta_vision, folder)
-    own, ids = vision.image_token, load_tokenizer(folder)("<image>", add_special_tokens=False)["input_ids"]
+    own, ids = vision.config.image_token, load_tokenizer(folder).encode("<image>", add_special_tokens=False).ids
     if ids != [own]:
         raise ValueError(
             f"The tokenizer of {folder} makes {ids} of <image>, but the model knows a picture as {own}: they are parts of two models."
@@ -60,16 +59,13 @@ def llava_config(folder: Path) -> LlavaConfig:
             f"{folder} holds a model of type {kind!r}, which sees no picture; image to video needs the un-cut LLaVA, of type 'llava' "
             "(`hunyuan-video download --i2v` fetches it into text_encoder_i2v)."
         )
-    return LlavaConfig.from_dict(read_json(folder / "config.json"))
+    return LlavaConfig.from_json(read_json(folder / "config.json"))
 
 
 def _meta_vision(folder: Path) -> VisionTower:
     config = llava_config(folder)
     with torch.device("meta"):
-        vision = VisionTower(config)
-    embeddings = vision.vision_tower.embeddings
-    embeddings.register_buffer("position_ids", torch.arange(embeddings.num_positions)[None], persistent=False)
-    return vision
+        return VisionTower(config)
 
 
 def vision_name(name: str, num_layers: int) -> str | None:

@@ -65,9 +65,8 @@ def fastest(
             if lasting:
                 kept.keep(complete, seconds)
         _fastest[key] = _best(seconds)
-        asked = ", ".join(f"{name} {value}" for name, value in question.items())
         times = ", ".join(f"{name} {1000 * taken:.2f} ms" for name, taken in seconds.items())
-        log.info("Fastest %s (%s): %s (%s).", what, asked, _fastest[key], times)
+        log.info("%s by %s, the fastest here (%s).", what.capitalize(), _fastest[key], times)
     return _fastest[key]
 
 

@@ -9,7 +9,7 @@ Letters: B captions, N tokens.
 
 from __future__ import annotations
 
-import copy
+import json
 import logging
 import random
 from collections.abc import Sequence
@@ -26,24 +26,18 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    LlamaConfig,
-    LlamaModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
 
 from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.miniature.world import SLOTS, Scene, sample_scene, sometimes_with_unknown_words, with_unknown_words
+from hunyuan_video.models.clip import CLIPText, CLIPTextConfig
+from hunyuan_video.models.llama import Llama, LlamaConfig, turns
 from hunyuan_video.models.text import (
     MAX_CLIP_TOKENS,
     SKIPPED_LAYERS,
     TEMPLATES,
     TextEncoder,
     clip_pooled,
+    cut,
     template_prefix,
 )
 
@@ -52,7 +46,7 @@ log = logging.getLogger(__name__)
 KINDS = tuple(TEMPLATES)
 LLM_START, LLM_END = "<|begin_of_text|>", "<|eot_id|>"
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
-MAX_POSITIONS = 512  # room for the 256 text tokens; Llama's positions cost nothing
+HEADS = 2  # of either encoder's attention
 HELD_OUT_SHARE = 0.1  # of the combinations
 PREFIX_TOKENS = 2  # begin of text, and the whole template prefix: see build_llm_tokenizer
 
@@ -91,7 +85,7 @@ def train(config: TextTraining, folder: Path | str) -> dict[str, float]:
     clip_tokenizer = build_clip_tokenizer(captions, config.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        llm, clip = build_llm(config, llm_tokenizer), build_clip(config, clip_tokenizer)
+        llm, clip = build_llm(config, llm_tokenizer.get_vocab_size()), build_clip(config, clip_tokenizer.get_vocab_size())
         llm_heads, clip_heads = Heads(config.hidden_size), Heads(config.hidden_size)
 
     parameters = [parameter for module in (llm, clip, llm_heads, clip_heads) for parameter in module.parameters()]
@@ -137,30 +131,21 @@ def train(config: TextTraining, folder: Path | str) -> dict[str, float]:
 # Tokenizers
 
 
-def build_llm_tokenizer(captions: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def build_llm_tokenizer(captions: Sequence[str], vocab_size: int) -> Tokenizer:
     """A tokenizer that knows each official template prefix as *one* token, so the full model's code path costs the miniature two tokens."""
     prefixes = [template_prefix(kind) for kind in KINDS]
     tokenizer = _byte_pairs(captions, vocab_size, specials=[*prefixes, LLM_START, LLM_END])
     start = (LLM_START, tokenizer.token_to_id(LLM_START))
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{LLM_START} $A", special_tokens=[start])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=LLM_START, eos_token=LLM_END, pad_token=LLM_END, model_max_length=MAX_POSITIONS
-    )
+    return tokenizer
 
 
-def build_clip_tokenizer(captions: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def build_clip_tokenizer(captions: Sequence[str], vocab_size: int) -> Tokenizer:
     """CLIP's conventions: start and end of text around the caption, the end having the largest id, by which the pooled state is found."""
     tokenizer = _byte_pairs(captions, vocab_size, specials=[CLIP_START, CLIP_END])
     ids = [(token, tokenizer.token_to_id(token)) for token in (CLIP_START, CLIP_END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{CLIP_START} $A {CLIP_END}", special_tokens=ids)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=CLIP_START,
-        eos_token=CLIP_END,
-        pad_token=CLIP_END,
-        unk_token=CLIP_END,
-        model_max_length=MAX_CLIP_TOKENS,
-    )
+    return tokenizer
 
 
 def _byte_pairs(captions: Sequence[str], vocab_size: int, specials: Sequence[str]) -> Tokenizer:
@@ -180,47 +165,53 @@ def _byte_pairs(captions: Sequence[str], vocab_size: int, specials: Sequence[str
 # Models
 
 
-def build_llm(config: TextTraining, tokenizer: PreTrainedTokenizerBase) -> LlamaModel:
-    return LlamaModel(
+def build_llm(config: TextTraining, vocab_size: int) -> Llama:
+    llm = Llama(
         LlamaConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=vocab_size,
             hidden_size=config.hidden_size,
             intermediate_size=config.mlp_size,
             num_hidden_layers=config.llm_layers,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=MAX_POSITIONS,
-            rms_norm_eps=1e-5,
-            rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
-            initializer_range=0.06,  # the default 0.02 is for wide models
-            bos_token_id=tokenizer.get_vocab()[LLM_START],
-            eos_token_id=tokenizer.get_vocab()[LLM_END],
+            num_attention_heads=HEADS,
+            num_key_value_heads=HEADS,
+            head_dim=config.hidden_size // HEADS,
         )
     )
+    for layer in llm.modules():
+        if isinstance(layer, nn.Linear | nn.Embedding):
+            layer.weight.data.normal_(0, 0.06)  # the usual 0.02 is for wide models
+    return llm
 
 
-def build_clip(config: TextTraining, tokenizer: PreTrainedTokenizerBase) -> CLIPTextModel:
-    return CLIPTextModel(
+def build_clip(config: TextTraining, vocab_size: int) -> CLIPText:
+    """Begun as CLIP was: narrower where residuals add up."""
+    width, depth = config.hidden_size, config.clip_layers
+    clip = CLIPText(
         CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=config.hidden_size,
+            vocab_size=vocab_size,
+            hidden_size=width,
             intermediate_size=config.mlp_size,
-            projection_dim=config.hidden_size,
-            num_hidden_layers=config.clip_layers,
-            num_attention_heads=2,
-            max_position_embeddings=MAX_CLIP_TOKENS,
-            hidden_act="quick_gelu",
-            bos_token_id=tokenizer.get_vocab()[CLIP_START],
-            eos_token_id=tokenizer.get_vocab()[CLIP_END],
-            pad_token_id=tokenizer.get_vocab()[CLIP_END],
+            num_hidden_layers=depth,
+            num_attention_heads=HEADS,
         )
     )
+    for name, layer in clip.named_modules():
+        if isinstance(layer, nn.Embedding):
+            layer.weight.data.normal_(0, 0.02)
+        elif isinstance(layer, nn.Linear):
+            into_residual = (2 * depth) ** -0.5 if name.endswith(("q_proj", "k_proj", "v_proj", "fc2")) else 1.0
+            layer.weight.data.normal_(0, into_residual * ((2 * width) ** -0.5 if name.endswith("fc1") else width**-0.5))
+            layer.bias.data.zero_()
+    return clip
 
 
-def llm_states_and_top(llm: LlamaModel, ids: Int[Tensor, "B N"]) -> tuple[Float[Tensor, "B N hidden"], Float[Tensor, "B N hidden"]]:
+def llm_states_and_top(llm: Llama, ids: Int[Tensor, "B N"]) -> tuple[Float[Tensor, "B N hidden"], Float[Tensor, "B N hidden"]]:
     """The states that the diffusion model will read, and the normed last ones, from which the next token is predicted."""
-    output = llm(input_ids=ids, use_cache=False, output_hidden_states=True)
-    return output.hidden_states[-1 - SKIPPED_LAYERS], output.last_hidden_state
+    states = [llm.embed_tokens(ids)]
+    by = turns(llm.config, ids.shape[1], states[0])
+    for layer in llm.layers:
+        states.append(layer(states[-1], by))
+    return states[-1 - SKIPPED_LAYERS], llm.norm(states[-1])
 
 
 def mean_of_text(states: Float[Tensor, "B N hidden"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B hidden"]:
@@ -229,7 +220,7 @@ def mean_of_text(states: Float[Tensor, "B N hidden"], mask: Bool[Tensor, "B N"])
 
 
 @torch.no_grad()
-def scale_residual_stream(llm: LlamaModel, factor: Float[Tensor, ""]) -> None:
+def scale_residual_stream(llm: Llama, factor: Float[Tensor, ""]) -> None:
     """Multiply every hidden state by `factor` and change nothing else: each layer reads the stream through an RMSNorm, which forgets scale.
 
     The diffusion model reads the raw stream, whose size training leaves to chance.
@@ -272,14 +263,15 @@ class Batch(NamedTuple):
     labels: Int[Tensor, "B slots"]
 
 
-def make_batch(config: TextTraining, step: int, llm_tokenizer: PreTrainedTokenizerBase, clip_tokenizer: PreTrainedTokenizerBase) -> Batch:
+def make_batch(config: TextTraining, step: int, llm_tokenizer: Tokenizer, clip_tokenizer: Tokenizer) -> Batch:
     """The captions of one training step, a function of seed and step; half of them ask for an image."""
     rng = random.Random(f"{config.seed} batch {step}")
     drawn = scenes(config.seed, f"batch {step}", config.batch_size)
     words = np.random.default_rng([config.seed, step])
     captions = [sometimes_with_unknown_words(scene.caption, words) for scene in drawn]
-    llm_ids = llm_tokenizer([TEMPLATES[rng.choice(KINDS)].format(caption) for caption in captions])["input_ids"]
-    clip_ids = clip_tokenizer(captions, truncation=True)["input_ids"]
+    llm_ids = [llm_tokenizer.encode(TEMPLATES[rng.choice(KINDS)].format(caption)).ids for caption in captions]
+    clip_ids = [clip_tokenizer.encode(caption).ids for caption in captions]
+    clip_ids = [cut(row, MAX_CLIP_TOKENS, row[-1:]) for row in clip_ids]
     text_mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in llm_ids], batch_first=True)
     text_mask[:, :PREFIX_TOKENS] = False
     return Batch(
@@ -309,12 +301,13 @@ def accuracy(encoder: TextEncoder, llm_heads: Heads, clip_heads: Heads, drawn: S
     }
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save(model: Llama | CLIPText, tokenizer: Tokenizer, folder: Path) -> None:
     """A Hugging Face folder with the weights in float16."""
-    half = copy.deepcopy(model).half()
-    half.config.dtype = torch.float16
-    half.config.save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
-    save_file(half.state_dict(), file, metadata={"format": "pt"})
+    save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors makes it private; these weights are packaged for everybody
-    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(model.config.to_json() | {"dtype": "float16"}, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

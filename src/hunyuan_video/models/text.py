@@ -1,7 +1,7 @@
 """The two text encoders of HunyuanVideo, as one `TextEncoder.encode(prompts) -> TextFeatures`.
 
 The MLLM (LLaVA-Llama-3-8B's language model) gives the diffusion transformer one state a token; CLIP-L gives one pooled vector.
-Both are transformers' models. What is ours: the official prompt templates, and which state is taken.
+Here are the official prompt templates, and which state is taken.
 
 Letters: B prompts, L text tokens (the longest of the batch), N tokens including the template's prefix.
 """
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerBase
+
+from hunyuan_video.models.llama import Llama, LlamaConfig
 
 log = logging.getLogger(__name__)
 
@@ -71,36 +73,34 @@ class TextFeatures:
         return TextFeatures(self.states.to(device, dtype), self.mask, self.pooled.to(device, dtype))
 
 
-def without_skipped_layers(config: LlamaConfig) -> LlamaModel:
+def without_skipped_layers(config: LlamaConfig) -> Llama:
     """A Llama whose output is the state the diffusion transformer reads: no last two layers and no final norm."""
-    config = LlamaConfig.from_dict(config.to_dict() | {"num_hidden_layers": config.num_hidden_layers - SKIPPED_LAYERS})
-    llm = LlamaModel(config)
-    llm.register_module("norm", nn.Identity())
+    llm = Llama(replace(config, num_hidden_layers=config.num_hidden_layers - SKIPPED_LAYERS))
+    llm.norm = nn.Identity()
     return llm
 
 
 def llm_states(llm: nn.Module, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N text_dim"]:
     """The states of right-padded `ids`. No mask is given: attention is causal, so padding on the right changes no real token."""
-    return llm(input_ids=ids, use_cache=False).last_hidden_state
+    return llm(ids)
 
 
 def clip_pooled(clip: nn.Module, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B pooled_dim"]:
     """The final-layer-normed state at the end of text, unprojected: the first position of the largest id (padding may repeat it)."""
-    states = clip(input_ids=ids).last_hidden_state
-    return states[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
+    return clip(ids)[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
 
 
 class TextEncoder(nn.Module):
     """Both encoders with their tokenizers; a module, so that it can be moved and offloaded as one."""
 
-    def __init__(self, llm: nn.Module, clip: nn.Module, llm_tokenizer: PreTrainedTokenizerBase, clip_tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, llm: nn.Module, clip: nn.Module, llm_tokenizer: Tokenizer, clip_tokenizer: Tokenizer):
         super().__init__()
         self.llm, self.clip = llm, clip
         self.llm_tokenizer, self.clip_tokenizer = llm_tokenizer, clip_tokenizer
 
     def crop(self, kind: Kind) -> int:
         """How many tokens, the begin-of-text token included, the template puts before the prompt (officially, `PREFIX_TOKENS`)."""
-        return len(self.llm_tokenizer(template_prefix(kind))["input_ids"])
+        return len(self.llm_tokenizer.encode(template_prefix(kind)))
 
     @torch.no_grad()
     def encode(self, prompts: list[str], kind: Kind = "video") -> TextFeatures:
@@ -112,8 +112,8 @@ class TextEncoder(nn.Module):
             raise ValueError("No prompts were given: encode needs at least one, which may be the empty string.")
         prompts = [prompt.strip() for prompt in prompts]
         crop = self.crop(kind)
-        whole = self.llm_tokenizer([TEMPLATES[kind].format(prompt) for prompt in prompts], verbose=False)["input_ids"]
-        end = self.llm_tokenizer(template_end(kind), add_special_tokens=False)["input_ids"]
+        whole = [self.llm_tokenizer.encode(TEMPLATES[kind].format(prompt)).ids for prompt in prompts]
+        end = self.llm_tokenizer.encode(template_end(kind), add_special_tokens=False).ids
         ids = [cut(row, crop + MAX_TEXT_TOKENS, end) for row in whole]
         for prompt, before, after in zip(prompts, whole, ids, strict=True):
             if lost := len(before) - len(after):
@@ -128,8 +128,8 @@ class TextEncoder(nn.Module):
     def pooled(self, prompts: list[str]) -> Float[Tensor, "B pooled_dim"]:
         """CLIP's vector of each."""
         # Its cut is not worth a warning: any detailed prompt is longer than 77 tokens, and the MLLM reads all of it.
-        ids = self.clip_tokenizer(prompts, truncation=True, max_length=MAX_CLIP_TOKENS, truncation_side="right")["input_ids"]
-        return clip_pooled(self.clip, pad(ids, self.clip))
+        whole = [self.clip_tokenizer.encode(prompt).ids for prompt in prompts]
+        return clip_pooled(self.clip, pad([cut(row, MAX_CLIP_TOKENS, row[-1:]) for row in whole], self.clip))
 
 
 def cut(ids: list[int], limit: int, end: list[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """What the image-to-video model is told: a prompt beside a picture, both read by the un-cut LLaVA-Llama-3-8B.
 
 CLIP's vision tower and a projector make the picture tokens that the language model reads before the prompt. The transformer is given the
-states of some of these, and those of the prompt. The models are transformers'; ours is what is put in, and which states are taken.
+states of some of these, and those of the prompt.
 
 Letters: B prompts, each with its picture, P tokens of a picture, L tokens that come out, N all that the language model reads.
 """
@@ -9,19 +9,23 @@ Letters: B prompts, each with its picture, P tokens of a picture, L tokens that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlavaConfig, PreTrainedTokenizerBase
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from hunyuan_video.config import Conditioning
+from hunyuan_video.config import Conditioning, check_types, require
+from hunyuan_video.models.clip import CLIPVision, CLIPVisionConfig
+from hunyuan_video.models.llama import LlamaConfig
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, TextEncoder, TextFeatures, llm_states, pad
 
 log = logging.getLogger(__name__)
@@ -40,38 +44,60 @@ PREFIX_TOKENS = 103  # what the official tokenizer makes of it before the prompt
 HEADER_TOKENS = 4  # the end of the prompt's turn and the assistant's header, which are cut out; what stands behind them stays
 STRIDES: dict[Conditioning, int] = {"first_frame": 4, "latent_concat": 2}  # of a picture's tokens the transformer is given every so manieth
 SKIPPED_VISION_LAYERS = 1  # the projector reads hidden_states[-2], without the class token
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of red, green and blue, CLIP's
 
 
-def vision_config(config: LlavaConfig) -> CLIPVisionConfig:
-    """The sizes of the tower. Raises a ValueError for another kind of tower, or one that is read elsewhere, than the official LLaVA's."""
-    vision = config.vision_config
-    if not isinstance(vision, CLIPVisionConfig):
-        raise ValueError(f"its tower is a {type(vision).__name__}; the official LLaVA's is CLIP's")
-    if config.vision_feature_layer != -1 - SKIPPED_VISION_LAYERS or config.vision_feature_select_strategy != "default":
-        raise ValueError(
-            f"its pictures are read at layer {config.vision_feature_layer} ({config.vision_feature_select_strategy}); the official "
-            "LLaVA's are at -2 (default)"
+@dataclass(frozen=True)
+class LlavaConfig:
+    """Sizes of the un-cut LLaVA."""
+
+    text: LlamaConfig
+    vision: CLIPVisionConfig
+    image_token: int
+    projector_bias: bool
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> LlavaConfig:
+        """Of a Hugging Face config.json.
+
+        Raises:
+            ValueError: it has another kind of tower, or one that is read elsewhere, than the official LLaVA's.
+        """
+        vision = values.get("vision_config") or {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+        kind = vision.get("model_type", "clip_vision_model")
+        require(kind == "clip_vision_model", f"its tower is of type {kind!r}; the official LLaVA's is CLIP's")
+        layer, strategy = values.get("vision_feature_layer", -2), values.get("vision_feature_select_strategy", "default")
+        require(
+            (layer, strategy) == (-1 - SKIPPED_VISION_LAYERS, "default"),
+            f"its pictures are read at layer {layer} ({strategy}); the official LLaVA's are at -2 (default)",
         )
-    return vision
+        act = values.get("projector_hidden_act", "gelu")
+        require(act == "gelu", f"its projector's activation is {act}; the official LLaVA's is gelu")
+        return cls(
+            LlamaConfig.from_json(values.get("text_config") or {}),
+            CLIPVisionConfig.from_json(vision),
+            values.get("image_token_index", values.get("image_token_id", 32000)),
+            values.get("multimodal_projector_bias", True),
+        )
+
+    def text_tokens(self, told: Conditioning) -> int:
+        """How many the transformer is given of a picture and the longest prompt."""
+        return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-self.vision.num_patches // STRIDES[told])
 
 
-def picture_side(config: LlavaConfig) -> int:
-    """Of the square that the tower sees, in pixels."""
-    side = vision_config(config).image_size
-    assert isinstance(side, int)  # the type allows what no tower has
-    return side
+class Projector(nn.Module):
+    """What the tower says of a patch, as the language model's vector of a token."""
 
+    def __init__(self, config: LlavaConfig):
+        super().__init__()
+        self.linear_1 = nn.Linear(config.vision.hidden_size, config.text.hidden_size, bias=config.projector_bias)
+        self.linear_2 = nn.Linear(config.text.hidden_size, config.text.hidden_size, bias=config.projector_bias)
 
-def picture_tokens(config: LlavaConfig) -> int:
-    """How many the language model reads of a picture."""
-    patch = vision_config(config).patch_size
-    assert isinstance(patch, int)
-    return (picture_side(config) // patch) ** 2
-
-
-def text_tokens(config: LlavaConfig, told: Conditioning) -> int:
-    """How many the transformer is given of a picture and the longest prompt."""
-    return MAX_TEXT_TOKENS - HEADER_TOKENS + -(-picture_tokens(config) // STRIDES[told])
+    def forward(self, x: Float[Tensor, "B P E"]) -> Float[Tensor, "B P text_dim"]:
+        return self.linear_2(F.gelu(self.linear_1(x)))
 
 
 class VisionTower(nn.Module):
@@ -79,19 +105,23 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: LlavaConfig):
         super().__init__()
-        vision = vision_config(config)
-        read = CLIPVisionConfig.from_dict(vision.to_dict() | {"num_hidden_layers": vision.num_hidden_layers - SKIPPED_VISION_LAYERS})
-        self.vision_tower = CLIPVisionModel(read)
-        self.vision_tower.register_module("post_layernorm", nn.Identity())
-        self.multi_modal_projector = LlavaMultiModalProjector(config)
-        self.num_tokens = picture_tokens(config)
-        self.image_token: int = config.image_token_index
-        side = picture_side(config)
-        self.processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+        self.config = config
+        self.vision_tower = CLIPVision(replace(config.vision, num_hidden_layers=config.vision.num_hidden_layers - SKIPPED_VISION_LAYERS))
+        self.multi_modal_projector = Projector(config)
 
     def forward(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B P text_dim"]:
-        pixels = self.processor(list(pictures), return_tensors="pt")["pixel_values"].to(self.multi_modal_projector.linear_1.weight)
-        return self.multi_modal_projector(self.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:])
+        pixels = torch.stack([normalized(picture, self.config.vision.image_size) for picture in pictures])
+        return self.multi_modal_projector(self.vision_tower(pixels.to(self.multi_modal_projector.linear_1.weight))[:, 1:])
+
+
+def normalized(picture: Image.Image, side: int) -> Float[Tensor, "3 side side"]:
+    """A square from the middle, after its shorter side became `side` pixels, in CLIP's mean and deviation."""
+    width, height = picture.size
+    size = (side, side * height // width) if width <= height else (side * width // height, side)
+    small = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    pixels = torch.tensor(np.asarray(small.crop((left, top, left + side, top + side))))
+    return ((pixels / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).permute(2, 0, 1)
 
 
 @contextmanager
@@ -116,8 +146,8 @@ class SeeingTextEncoder(TextEncoder):
         self,
         llm: nn.Module,
         clip: nn.Module,
-        llm_tokenizer: PreTrainedTokenizerBase,
-        clip_tokenizer: PreTrainedTokenizerBase,
+        llm_tokenizer: Tokenizer,
+        clip_tokenizer: Tokenizer,
         vision: VisionTower,
         stride: int,
     ):
@@ -130,8 +160,8 @@ class SeeingTextEncoder(TextEncoder):
         prompt, at most 252 (what is longer is cut, with a warning, as the official code cuts it: its turn is not ended then)."""
         prompts = [prompt.strip() for prompt in prompts]
         prefix = self._ids(TEMPLATE.partition("{}")[0])
-        limit, shown = len(prefix) + MAX_TEXT_TOKENS, self.vision.num_tokens
-        start, more = prefix.index(self.vision.image_token), shown - 1
+        limit, shown = len(prefix) + MAX_TEXT_TOKENS, self.vision.config.vision.num_patches
+        start, more = prefix.index(self.vision.config.image_token), shown - 1
         ids, kept = [], []
         for prompt in prompts:
             whole = self._ids(TEMPLATE.replace("{}", prompt))
@@ -143,7 +173,7 @@ class SeeingTextEncoder(TextEncoder):
                     "The prompt %.40r... is too long: its last %d tokens were cut (the model reads %d).",
                     *(prompt, lost, MAX_TEXT_TOKENS - HEADER_TOKENS),
                 )
-            ids.append(row[:start] + [self.vision.image_token] * shown + row[start + 1 :])
+            ids.append(row[:start] + [self.vision.config.image_token] * shown + row[start + 1 :])
             of_prompt = range(len(prefix) + more, end + more - HEADER_TOKENS)
             kept.append([*range(start, start + shown, self.stride), *of_prompt, *range(end + more, end + more + len(after))])
         with showing(self.llm, self.vision(pictures), start):
@@ -153,4 +183,4 @@ class SeeingTextEncoder(TextEncoder):
         return TextFeatures(pad_sequence(chosen, batch_first=True), mask, self.pooled(prompts))
 
     def _ids(self, text: str) -> list[int]:
-        return self.llm_tokenizer(text, verbose=False)["input_ids"]
+        return self.llm_tokenizer.encode(text).ids

@@ -9,7 +9,6 @@ from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint.seeing import llava_config
 from hunyuan_video.models.text import MAX_TEXT_TOKENS
 from hunyuan_video.models.transformer import TransformerConfig
-from hunyuan_video.models.vision import text_tokens
 from hunyuan_video.training.dataset import LatentCache
 from hunyuan_video.training.objectives import GIVEN, Objective
 
@@ -23,7 +22,7 @@ def longest_text(start: Path | None, sizes: TransformerConfig) -> int:
     """Tokens of the longest caption, and of the picture that is read with it, as a transformer of these sizes is given them."""
     if start is None or not sees(start):
         return MAX_TEXT_TOKENS
-    return text_tokens(llava_config(weights.locate(start).text_encoder), how_told(sizes))
+    return llava_config(weights.locate(start).text_encoder).text_tokens(how_told(sizes))
 
 
 def released(sizes: TransformerConfig) -> TransformerConfig:

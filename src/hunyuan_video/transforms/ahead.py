@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from hunyuan_video.memory import is_sharded
 from hunyuan_video.models.transformer import Condition, HunyuanVideoTransformer, Modulation
 
 Bring = Callable[[nn.Module], AbstractContextManager[None]]  # a module to the device, while the block lasts
@@ -36,7 +36,7 @@ def modulations(model: HunyuanVideoTransformer) -> dict[str, int]:
 def early_parts(model: HunyuanVideoTransformer) -> list[nn.Module]:
     """What a video needs before its first step, and not again; nothing of a model whose weights are spread over ranks, which are gathered
     only when a block works."""
-    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if any(is_sharded(parameter) for parameter in model.parameters()):
         return []
     embedders = [part for part in (model.txt_in, model.vector_in, model.guidance_in) if part is not None]
     return [*map(model.get_submodule, modulations(model)), *embedders]

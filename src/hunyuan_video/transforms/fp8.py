@@ -21,7 +21,7 @@ from hunyuan_video.kernels.pieces import Apply, Dense
 from hunyuan_video.transforms.swap import LinearLike, Rows, some, swap_linears
 
 FP8 = torch.float8_e4m3fn
-LARGEST = 448.0  # the largest number of float8_e4m3fn
+LARGEST = torch.finfo(FP8).max
 MULTIPLE = 16  # which both sizes of a weight must be of, for a GPU to multiply it in 8 bits
 NUMBERS = 2**20  # of a weight that are rounded at a time
 PIECE = 8192  # tokens that are rounded at a time: enough for any GPU, and little memory beside them

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from hunyuan_video.kernels.pieces import Apply
+from hunyuan_video.memory import is_sharded
 from hunyuan_video.transforms.swap import LinearLike, Rows, prepared, some
 
 _BEFORE = "_before_lora"  # of a module: the parameters in whose place changed ones stand
@@ -250,4 +250,5 @@ def _at(strength: Strength, name: str) -> float:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().clone()
+    whole: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+    return whole.detach().cpu().clone()

@@ -26,7 +26,7 @@ from hunyuan_video.kernels.triton.tiles import has_fp8, tiles_for
 
 Numbers = Literal["int8", "fp8"]
 DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
-LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+LARGEST = {torch.int8: float(torch.iinfo(torch.int8).max), torch.float8_e4m3fn: torch.finfo(torch.float8_e4m3fn).max}
 KEYS = 64  # that share a scale
 PADDED = 128  # the largest block of an attention's program, of which the copies have whole ones
 

@@ -20,7 +20,7 @@ from hunyuan_video.kernels.triton.jit import kernel
 from hunyuan_video.models.rope import Rope
 
 EPS = 1e-6
-LARGEST = 448.0  # of float8_e4m3fn
+LARGEST = torch.finfo(torch.float8_e4m3fn).max
 WARPS = 8  # for a token of 3,072 numbers 12 a thread
 
 
