@@ -396,6 +396,11 @@ SIZE = ["--num-steps", "2", "--seed", "3"]
         ),
         (["continue", "clip.mp4", "--prompt", "a cat", "--num-frames", "9", "--overlap", "5"], ["--video", "clip.mp4"], 13),
         (["generate", "a cat", "--loop", "--height", "32", "--width", "48", "--num-frames", "9"], [], 8),
+        (
+            ["generate", "a cat", "--loop", "--keyframe", "4=a.png", "--height", "32", "--width", "48", "--num-frames", "9"],
+            ["--keyframe", "4=a.png"],
+            8,
+        ),
     ],
 )
 def test_commands_write_files_that_are_made_again(here, official_tree, capsys, arguments, again, frames):
@@ -408,6 +413,29 @@ def test_commands_write_files_that_are_made_again(here, official_tree, capsys, a
     if again:
         assert cli.main(["replay", str(file), *which]) == 2
         assert "give" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
+def test_an_interrupted_continuation_is_that_of_as_many_videos_as_were_finished(here, official_tree, capsys, caplog, monkeypatch, stage):
+    steps, begun = HunyuanVideo.steps, []
+
+    def interrupted(self: HunyuanVideo, request: Request):
+        begun.append(request)
+        for step in steps(self, request):
+            if len(begun) == 3 and step.stage == stage:
+                raise KeyboardInterrupt
+            yield step
+
+    which = ["--weights", str(official_tree)]
+    with monkeypatch.context() as patched:
+        patched.setattr(HunyuanVideo, "steps", interrupted)
+        line = ["continue", "clip.mp4", "--prompt", "a cat", "--num-frames", "9", "--overlap", "5", "--times", "4"]
+        assert cli.main([*line, *SIZE, *which]) == 130
+    (file,) = here.glob("results/*")
+    assert len(read_clip(file).pixels) == 9 + 2 * 4 and read_metadata(file)["continued"]["times"] == 2
+    assert f"Kept: {file.relative_to(here)}, with the first 2 that came after the clip" in caplog.text
+    assert cli.main(["replay", str(file), "--video", "clip.mp4", *which]) == 0
+    assert "The frames are identical." in capsys.readouterr().out
 
 
 def test_a_clip_goes_on_with_its_own_prompt_for_so_many_seconds(here, official_tree):

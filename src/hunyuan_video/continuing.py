@@ -19,8 +19,9 @@ from hunyuan_video.request import Clip, Continued, Request
 
 
 def steps(pipe: HunyuanVideo, request: Request, clip: Clip, continued: Continued) -> Iterator[Step]:
-    """Go on from a clip, `continued.times`, by videos of the request that count seeds up: all their steps. Of those that decode, the first
-    has the clip's frames and the last one all.
+    """Go on from a clip, `continued.times`, by videos of the request that count seeds up: all their steps. Each video's frames come
+    together, with its last step, the first one's after the clip's own. What that step tells of itself is a video of so many times: if no
+    other follows, the frames that came are that one.
 
     Raises:
         ValueError: the clip is shorter than what is to be held of it, or the request begins with something else.
@@ -37,24 +38,20 @@ def steps(pipe: HunyuanVideo, request: Request, clip: Clip, continued: Continued
         len(frames) >= overlap,
         f"The clip has {len(frames)} frames, fewer than the overlap of {overlap}; give a longer one, or a smaller overlap.",
     )
-    made, last, new = None, None, [frames]
+    digest, new, first = hashlib.sha256(frames.tobytes()), frames, None
     for number in range(continued.times):
         end = frames[-overlap:]
         each = replace(request, sampling=replace(sampling, seed=sampling.seed + number)).after(Clip(end), pipe.origin.given)
-        hidden, pieces = overlap, []
         with closing(pipe.steps(each)) as steps_of_it:  # pyright: ignore[reportArgumentType] (a generator)
-            for last in steps_of_it:
-                made = made or replace(last.provenance, image_sha256=None, keyframes=(), continued=continued)
-                if last.new_frames is not None:
-                    piece, hidden = last.new_frames[hidden:], max(0, hidden - len(last.new_frames))
-                    pieces.append(piece)
-                    new.append(piece)
-                    if last.step == last.total:
-                        frames = np.concatenate([frames, *pieces])
-                    last = replace(last, frames=None, new_frames=np.concatenate(new))
-                    new.clear()
-                if last.stage != "decode" or last.step < last.total or number + 1 < continued.times:
-                    yield replace(last, provenance=made)
-    assert made is not None and last is not None
-    made = replace(made, frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest())
-    yield replace(last, frames=frames, provenance=made)
+            for step in steps_of_it:
+                first = first or replace(step.provenance, image_sha256=None, keyframes=())
+                made = replace(first, continued=replace(continued, times=number + 1))
+                if step.frames is None:
+                    yield replace(step, new_frames=None, provenance=made)
+                    continue
+                after = step.frames[overlap:]
+                frames, new = np.concatenate([frames, after]), np.concatenate([new, after])
+                digest.update(after.tobytes())
+                made = replace(made, frames_sha256=digest.hexdigest())
+                yield replace(step, frames=frames, new_frames=new, provenance=made)
+                new = frames[:0]

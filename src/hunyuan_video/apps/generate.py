@@ -169,7 +169,8 @@ def make_videos(
 
 
 def continue_clip(found: weights.Weights, runtime: Runtime, request: Request, clip: Clip, continued: Continued, output: Output) -> Path:
-    """Go on from a clip, and write it with all that comes after it. As `make_video`, but that nothing is kept of an interrupted run."""
+    """Go on from a clip, and write it with all that comes after it. As `make_video`; of an interrupted run, the videos that were finished
+    are written after the clip."""
     pipe = HunyuanVideo.load(found, runtime, request.sampling, request.adapters)
     return _make(pipe, continuing.steps(pipe, request, clip, continued), output.of(len(clip.pixels) + 1))[0]
 
@@ -214,9 +215,12 @@ def _recording(output: Output) -> AbstractContextManager[Recording | None]:
 def _record(
     pipe: HunyuanVideo, steps: Iterator[Step], output: Output, recording: Recording | None, save_state: Path | None, *, is_ours: bool
 ) -> tuple[Path, Step]:
-    last = denoised = None
+    last = denoised = whole = None
+    ended = False
     try:
         for last in with_progress(steps):
+            if last.stage == "encode":
+                denoised = None  # of the video before
             if recording is not None and last.new_frames is not None:
                 recording.add(last.new_frames)
             if last.stage == "denoise" and save_state is not None and is_first():
@@ -229,24 +233,34 @@ def _record(
                 denoised = last
                 if output.format == "latents":
                     break
+            if last.frames is not None and last.provenance.continued is not None:
+                whole = last
+        ended = True
         assert last is not None
         return once(partial(write, last, output, pipe, recording)), last
     except BaseException as error:  # whatever it is, it ends what may have taken hours, and goes on
         if not is_first():
             pass
+        elif whole is not None and not ended:
+            _keep(whole, output, pipe, recording)
         elif denoised is not None:
-            _keep(denoised, output, pipe)
+            _keep(denoised, replace(output, format="latents", crf=None), pipe, None)
         elif isinstance(error, KeyboardInterrupt | EndedError) or is_lost(error):
             say_what_is_kept(save_state if is_ours else None)
         raise
 
 
-def _keep(denoised: Step, output: Output, pipe: HunyuanVideo) -> None:
-    """Write the latents of a video that cannot be finished, and say how to go on."""
+def _keep(step: Step, output: Output, pipe: HunyuanVideo, recording: Recording | None) -> None:
+    """Write what there is of a video that cannot be finished, its latents, or of several the first ones, and say how to go on."""
     try:
-        path = write(denoised, replace(output, format="latents", crf=None), pipe, None)
+        path = write(step, output, pipe, recording)
     except OSError as error:
-        log.warning("The finished latents could not be kept, either (%s).", error)
+        log.warning("What was finished could not be kept, either (%s).", error)
+        return
+    if recording is not None:
+        assert step.provenance.continued is not None
+        times = step.provenance.continued.times
+        log.warning("Kept: %s, with the first %d that came after the clip; go on from it with `hunyuan-video continue`.", path, times)
         return
     again = f"`hunyuan-video decode {path}` (and the same --weights, --transformer and --out, if you gave any)"
     log.warning("Kept: %s, the finished latents; make the video of them with %s.", path, again)

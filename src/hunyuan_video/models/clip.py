@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hunyuan_video.config import check_types, require
+from hunyuan_video.models.llama import without_numbers
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -140,8 +141,8 @@ class Encoder(nn.Module):
 class TextEmbeddings(nn.Module):
     def __init__(self, config: CLIPTextConfig):
         super().__init__()
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_embedding = without_numbers(config.vocab_size, config.hidden_size)
+        self.position_embedding = without_numbers(config.max_position_embeddings, config.hidden_size)
 
     def forward(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N E"]:
         return self.token_embedding(ids) + self.position_embedding(torch.arange(ids.shape[1], device=ids.device))
@@ -165,9 +166,9 @@ class VisionEmbeddings(nn.Module):
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__()
-        self.class_embedding = nn.Parameter(torch.randn(config.hidden_size))
+        self.class_embedding = nn.Parameter(torch.empty(config.hidden_size))
         self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, config.patch_size, bias=False)
-        self.position_embedding = nn.Embedding(config.num_patches + 1, config.hidden_size)
+        self.position_embedding = without_numbers(config.num_patches + 1, config.hidden_size)
 
     def forward(self, pixels: Float[Tensor, "B 3 side side"]) -> Float[Tensor, "B N E"]:
         patches = rearrange(self.patch_embedding(pixels), "B E rows columns -> B (rows columns) E")

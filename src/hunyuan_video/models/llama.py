@@ -151,13 +151,19 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
+def without_numbers(rows: int, width: int) -> nn.Embedding:
+    """One whose numbers come from a file or are drawn later: PyTorch's own would draw them, and imports its compiler to do so for a model
+    on the meta device, a second of compute."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
 class Llama(nn.Module):
     """Token ids to the states of its last layer, normed; attention is causal."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = without_numbers(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm: nn.Module = RMSNorm(config)
 

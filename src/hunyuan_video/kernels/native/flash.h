@@ -12,6 +12,8 @@
 //
 // Keys and values are packed once a head, as `product` reads them: keys as panels [width words, PANEL keys], values for each block of
 // keys as panels [keys words, PANEL features]. What is beyond the last key or feature is zero.
+//
+// As in the paper, of a block: S its scores, m the largest of a query so far, P = exp2(S - m), rounded as values are, l the sum of P so far.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -111,27 +113,27 @@ class Flash {
     static_assert(Isa::KEYS >= 128 && 64 % Isa::PANEL == 0);  // blocks of lists are of 64 or 128
     static constexpr int64_t PACK = Isa::PACK, PANEL = Isa::PANEL, ROWS = Isa::ROWS, LANES = Isa::LANES, KEYS = Isa::KEYS;
     static constexpr int64_t QUERIES = Isa::QUERIES, GROUP = Isa::GROUP;
-    static constexpr int64_t SCORES = KEYS + 16, SHARES = KEYS / PACK + 16;  // of a row; rows a power of two apart would evict each other
+    static constexpr int64_t S_STRIDE = KEYS + 16, P_STRIDE = KEYS / PACK + 16;  // of a row; rows a power of two apart would evict each other
     static constexpr int64_t PACKED = 1 << 24;  // bytes of keys and values that are packed at once, or one head's
-    static constexpr float SLACK = 8;  // shares may be up to 2^8 before what has been summed is scaled anew, which is seldom
+    static constexpr float SLACK = 8;  // P may be up to 2^8 before l and the output are scaled anew, which is seldom
 
     // What one thread needs beside the packed keys and values.
     struct Scratch {
-        word *queries, *shares;
-        float *scores, *out, *sums, *tops;
+        word *queries, *P;
+        float *S, *out, *l, *m;
 
         static int64_t size(int64_t rows, int64_t width) {
-            return 4 * (rows * (width / PACK + width + LANES + 1) + GROUP * (SHARES + SCORES));
+            return 4 * (rows * (width / PACK + width + LANES + 1) + GROUP * (P_STRIDE + S_STRIDE));
         }
 
         Scratch(char* memory, int64_t rows, int64_t width) {
             auto take = [&](int64_t words) { return reinterpret_cast<word*>(std::exchange(memory, memory + words * 4)); };
             queries = take(rows * width / PACK);
-            shares = take(GROUP * SHARES);
-            scores = reinterpret_cast<float*>(PACK == 1 ? shares : take(GROUP * SCORES));
+            P = take(GROUP * P_STRIDE);
+            S = reinterpret_cast<float*>(PACK == 1 ? P : take(GROUP * S_STRIDE));
             out = reinterpret_cast<float*>(take(rows * width));
-            sums = reinterpret_cast<float*>(take(rows * LANES));
-            tops = reinterpret_cast<float*>(take(rows));
+            l = reinterpret_cast<float*>(take(rows * LANES));
+            m = reinterpret_cast<float*>(take(rows));
         }
     };
 
@@ -236,8 +238,8 @@ class Flash {
         for (int64_t i = 0; i < count; i++)
             to_words<PACK>(row(call.q, call.q_stride, head, start + i), call.dim, scratch.queries + i * words, words);
         std::memset(scratch.out, 0, with_padding * width * 4);
-        std::memset(scratch.sums, 0, count * LANES * 4);
-        std::fill_n(scratch.tops, count, -std::numeric_limits<float>::infinity());
+        std::memset(scratch.l, 0, count * LANES * 4);
+        std::fill_n(scratch.m, count, -std::numeric_limits<float>::infinity());
         const int64_t list = call.seen ? head % call.lists * many(call.queries, call.query_block) + start / call.query_block : 0;
         const int64_t blocks = call.seen ? call.counts[list] : many(call.keys, span);
         for (int64_t i = 0; i < blocks; i++) {
@@ -249,48 +251,48 @@ class Flash {
                 for (int64_t p = 0; p < some_padded; p += PANEL)
                     for (int64_t r = g; r < end; r += ROWS) {
                         const word* queries = scratch.queries + r * words;
-                        Isa::product(queries, words, some_keys + p * words, scratch.scores + (r - g) * SCORES + p, SCORES, words, false);
+                        Isa::product(queries, words, some_keys + p * words, scratch.S + (r - g) * S_STRIDE + p, S_STRIDE, words, false);
                     }
                 for (int64_t r = g; r < std::min(end, count); r++) {
-                    float* scores = scratch.scores + (r - g) * SCORES;
-                    std::fill(scores + some, scores + some_padded, -1e30f);
-                    share_out(r, scores, scratch.shares + (r - g) * SHARES, some_padded, scratch);
+                    float* S = scratch.S + (r - g) * S_STRIDE;
+                    std::fill(S + some, S + some_padded, -1e30f);
+                    softmax(r, S, scratch.P + (r - g) * P_STRIDE, some_padded, scratch);
                 }
                 const int64_t steps = some_padded / PACK;
                 for (int64_t p = 0; p < width; p += PANEL)
                     for (int64_t r = g; r < end; r += ROWS) {
-                        const word* shares = scratch.shares + (r - g) * SHARES;
-                        Isa::product(shares, SHARES, some_values + p * steps, scratch.out + r * width + p, width, steps, true);
+                        const word* P = scratch.P + (r - g) * P_STRIDE;
+                        Isa::product(P, P_STRIDE, some_values + p * steps, scratch.out + r * width + p, width, steps, true);
                     }
             }
         }
         for (int64_t i = 0; i < count; i++) {
-            const float sum = Isa::sum(Isa::load(scratch.sums + i * LANES));
+            const float sum = Isa::sum(Isa::load(scratch.l + i * LANES));
             store(const_cast<In*>(row(call.out, call.out_stride, head, start + i)), scratch.out + i * width, 1 / sum, call.dim);
         }
     }
 
-    // Of one query: its scores become its keys' shares, which are summed.
-    INLINE void share_out(int64_t r, const float* scores, word* shares, int64_t keys, Scratch& scratch) const {
-        float *out = scratch.out + r * width, *sums = scratch.sums + r * LANES, &top = scratch.tops[r];
-        auto most = Isa::load(scores);
-        for (int64_t j = LANES; j < keys; j += LANES) most = Isa::max(most, Isa::load(scores + j));
+    // Of one query: S becomes P, by the largest score so far, which is summed.
+    INLINE void softmax(int64_t r, const float* S, word* P, int64_t keys, Scratch& scratch) const {
+        float *out = scratch.out + r * width, *l = scratch.l + r * LANES, &m = scratch.m[r];
+        auto most = Isa::load(S);
+        for (int64_t j = LANES; j < keys; j += LANES) most = Isa::max(most, Isa::load(S + j));
         most = Isa::multiply(most, Isa::all(factor));
-        if (Isa::any_above(most, Isa::all(top + SLACK))) {
-            const float before = std::exchange(top, Isa::most(most));
-            const auto less = Isa::all(std::exp2(before - top));
-            Isa::store(sums, Isa::multiply(Isa::load(sums), less));
+        if (Isa::any_above(most, Isa::all(m + SLACK))) {
+            const float before = std::exchange(m, Isa::most(most));
+            const auto less = Isa::all(std::exp2(before - m));
+            Isa::store(l, Isa::multiply(Isa::load(l), less));
             for (int64_t i = 0; i < width; i += LANES) Isa::store(out + i, Isa::multiply(Isa::load(out + i), less));
         }
-        auto sum = Isa::load(sums);
-        const auto times = Isa::all(factor), minus = Isa::all(-top);
+        auto sum = Isa::load(l);
+        const auto times = Isa::all(factor), minus = Isa::all(-m);
         for (int64_t j = 0; j < keys; j += 2 * LANES) {
-            const auto one = Isa::exp2(Isa::multiply_add(Isa::load(scores + j), times, minus));
-            const auto other = Isa::exp2(Isa::multiply_add(Isa::load(scores + j + LANES), times, minus));
+            const auto one = Isa::exp2(Isa::multiply_add(Isa::load(S + j), times, minus));
+            const auto other = Isa::exp2(Isa::multiply_add(Isa::load(S + j + LANES), times, minus));
             sum = Isa::add(sum, Isa::add(one, other));
-            Isa::store_shares(shares + j / PACK, one, other);
+            Isa::store_shares(P + j / PACK, one, other);
         }
-        Isa::store(sums, sum);
+        Isa::store(l, sum);
     }
 };
 
