@@ -10,16 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig, LlavaConfig
 
 from hunyuan_video.files import making
+from hunyuan_video.models.clip import CLIPVisionConfig
 from hunyuan_video.models.text import template_prefix
-from hunyuan_video.models.vision import TEMPLATE, VisionTower
+from hunyuan_video.models.vision import TEMPLATE, LlavaConfig, VisionTower
 from hunyuan_video.weights import EMBEDDED, I2V, T2V
 
 START, END, IMAGE = "<|begin_of_text|>", "<|eot_id|>", "<image>"
@@ -47,17 +48,22 @@ def _write_llava(source: Path, target: Path) -> None:
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=PATCH
     )
-    config = LlavaConfig(
-        vision_config=vision.to_dict(), text_config=text, image_token_index=ids[IMAGE], image_seq_length=(SIDE // PATCH) ** 2
-    )
-    config.save_pretrained(target)
+    config = {
+        "model_type": "llava",
+        "architectures": ["LlavaForConditionalGeneration"],
+        "text_config": text,
+        "vision_config": asdict(vision) | {"model_type": "clip_vision_model"},
+        "image_token_index": ids[IMAGE],
+        "image_seq_length": vision.num_patches,
+    }
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     state = load_file(source / "model.safetensors")
     own = state.pop("embed_tokens.weight")
     alike = dict.fromkeys(TOKENS, END) | {LEAD: START, IMAGE: START}
     rows = [own[ids[alike.get(token, token)]] for token in ids]
     named = {f"language_model.model.{name}": tensor for name, tensor in (state | {"embed_tokens.weight": torch.stack(rows)}).items()}
-    save_file(named | _tower(config, own[ids[START]]), target / "model.safetensors", metadata={"format": "pt"})
+    save_file(named | _tower(LlavaConfig.from_json(config), own[ids[START]]), target / "model.safetensors", metadata={"format": "pt"})
 
 
 def _teach_template(file: Path) -> dict[str, int]:

@@ -11,8 +11,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from desks import Kept, listening
+from served import picture
+
+from hunyuan_video.video import save_video
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -132,6 +136,43 @@ def test_a_video_is_asked_for_seen_while_it_is_made_played_and_found_again(chrom
         page.on("dialog", lambda dialog: dialog.accept())
         card.get_by_text("Delete").click()
         page.wait_for_function("document.querySelectorAll('.card').length === 1")
+        assert visit.fits() and visit.is_clean(), (visit.wrong, visit.elsewhere)
+        page.close()
+    kept.close()
+
+
+def test_pictures_a_clip_and_a_loop_are_given_by_hand(chromium: playwright.Browser, tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    still, clip = tmp_path / "still.png", tmp_path / "clip.mp4"
+    still.write_bytes(picture(64, 64, 90))
+    save_video(np.random.default_rng(0).integers(0, 255, (17, 64, 64, 3), np.uint8), clip)
+    with listening(kept.desk) as address:
+        visit = Visit(chromium, address, 1280, 900)
+        page = visit.page
+        page.get_by_text("First picture").click()
+        page.get_by_text("Last picture, clip, loop").click()
+        for part in ("picture", "last"):
+            page.set_input_files(f"#{part} input[type=file]", str(still))
+            page.wait_for_selector(f"#{part} img")
+        visit.ask("Between two pictures")
+        between = kept.begin().job.order
+        assert between.image is not None and [held.frame for held in between.keyframes] == [-1]
+
+        for part in ("picture", "last"):
+            page.hover(f"#{part}")
+            page.locator(f"#{part} button[aria-label='Clear'], #{part} button[aria-label='Remove Image']").first.click()
+        page.set_input_files("#clip input[type=file]", str(clip))
+        page.wait_for_selector("#clip .file-preview")
+        page.fill("#strength input[type=number]", "0.4")
+        page.keyboard.press("Tab")
+        visit.ask("Made anew")
+        anew = kept.begin().job.order
+        assert anew.clip is not None and anew.image is None and anew.sampling.strength == 0.4
+
+        page.locator("#clip button[aria-label='Remove this file'], #clip button[aria-label='Clear']").first.click()
+        page.check("#loop input")
+        visit.ask("Around")
+        assert kept.begin().job.order.sampling.loop
         assert visit.fits() and visit.is_clean(), (visit.wrong, visit.elsewhere)
         page.close()
     kept.close()
