@@ -12,7 +12,7 @@ from hunyuan_video.kernels.pieces import Pieces
 
 CPU = torch.device("cpu")
 SIZES = (16, 2, 64, 8, torch.float32, CPU)
-PRODUCTS, PASSES = ("linear", "linear_gelu"), ("modulate", "norm_rope", "add_gated")
+LINEARS, PASSES = ("linear", "linear_gelu"), ("modulate", "norm_rope", "add_gated")
 
 
 def same(name: str, wrong: bool = False) -> Pieces:
@@ -29,13 +29,13 @@ def same(name: str, wrong: bool = False) -> Pieces:
 
 def other_of(name: str) -> str:
     """The name of another way to compute this piece."""
-    return "onednn" if name in PRODUCTS else "native"
+    return "onednn" if name in LINEARS else "native"
 
 
 def give(monkeypatch, name: str, other: Pieces) -> None:
     """Let this be the only other way to compute a piece."""
     ways = {PYTORCH: Pieces, other_of(name): lambda: other}
-    monkeypatch.setattr(fused, "products" if name in PRODUCTS else "passes", lambda _device: ways)
+    monkeypatch.setattr(fused, "linears" if name in LINEARS else "pointwise", lambda _device: ways)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def measured_anew(monkeypatch):
     monkeypatch.setattr(kept, "recall", lambda _question: None)
     monkeypatch.setattr(kept, "keep", lambda _question, _seconds: None)
     monkeypatch.setattr(measured, "_fastest", {})
-    for name in ("products", "passes"):
+    for name in ("linears", "pointwise"):
         monkeypatch.setattr(fused, name, lambda _device: {PYTORCH: Pieces})
 
 
@@ -57,10 +57,10 @@ def test_what_was_faster_on_this_machine_is_taken_and_a_tie_is_pytorchs(monkeypa
     assert load(fastest(*SIZES), CPU) == (other if taken else Pieces())
 
 
-def test_products_and_passes_are_chosen_apart(monkeypatch):
+def test_linear_layers_and_pointwise_ops_are_chosen_apart(monkeypatch):
     give(monkeypatch, "linear", same("linear"))
     give(monkeypatch, "modulate", same("modulate"))
-    seconds = {"products": {PYTORCH: 2.0, "onednn": 1.0}, "passes": {PYTORCH: 1.0, "native": 2.0}}
+    seconds = {"linear layers": {PYTORCH: 2.0, "onednn": 1.0}, "pointwise ops": {PYTORCH: 1.0, "native": 2.0}}
     monkeypatch.setattr(kept, "recall", lambda asked: seconds[asked["what"]])
     assert fastest(*SIZES) == "onednn"
     chosen = load("onednn", CPU)
@@ -103,7 +103,7 @@ def test_what_an_older_version_has_kept_is_measured_anew(monkeypatch):
     assert set(stored[0]) == {PYTORCH, "onednn"}
 
 
-@pytest.mark.parametrize(("name", "run"), [("products", Layers.products), ("passes", Layers.passes)])
+@pytest.mark.parametrize(("name", "run"), [("linears", Layers.linears), ("pointwise", Layers.pointwise)])
 def test_on_a_cpu_all_ways_compute_the_same(monkeypatch, name, run):
     monkeypatch.undo()
     layers = Layers(*SIZES)
@@ -129,9 +129,9 @@ def test_what_cannot_be_had_is_said(monkeypatch, name, sentence):
     assert fused.why_not(name, CPU) == sentence
 
 
-def test_two_names_are_the_products_of_the_one_and_the_passes_of_the_other(monkeypatch):
-    monkeypatch.setattr(fused, "products", lambda _device: {PYTORCH: Pieces, "onednn": lambda: same("linear")})
-    monkeypatch.setattr(fused, "passes", lambda _device: {PYTORCH: Pieces, "native": lambda: same("modulate")})
+def test_two_names_are_the_linear_layers_of_the_one_and_the_pointwise_ops_of_the_other(monkeypatch):
+    monkeypatch.setattr(fused, "linears", lambda _device: {PYTORCH: Pieces, "onednn": lambda: same("linear")})
+    monkeypatch.setattr(fused, "pointwise", lambda _device: {PYTORCH: Pieces, "native": lambda: same("modulate")})
     both = load("onednn+native", CPU)
     assert both.linear is not pieces.linear and both.modulate is not pieces.modulate
     assert load("native", CPU).linear is pieces.linear and load("onednn", CPU).modulate is pieces.modulate

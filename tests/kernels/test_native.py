@@ -224,7 +224,7 @@ def test_without_a_compiler_norms_are_pytorchs_and_one_line_says_so(no_compiler,
     caplog.set_level(logging.INFO)
     assert "native" not in fused.fastest(16, 2, 64, 8, torch.float32, CPU)
     lines = [record.message for record in caplog.records if "Without" in record.message]
-    assert lines == [f"Without native passes: {NO_COMPILER}."]
+    assert lines == [f"Without native pointwise ops: {NO_COMPILER}."]
 
 
 @pytest.mark.parametrize("name", ["native", "native-avx2"])

@@ -1,5 +1,5 @@
 """Which pieces of a block are the fastest where it works: PyTorch's, or those that do more in one pass. Measured once on a machine: the
-products of its layers, and what passes over the tokens beside them."""
+linear layers, and what goes over the tokens point by point beside them, such as norms and gates."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Ways = Mapping[str, Callable[[], Pieces]]  # by name, PyTorch's own first; raise
 PYTORCH: BlockOps = "pytorch"
 
 
-def products(device: torch.device) -> Ways:
+def linears(device: torch.device) -> Ways:
     """Those that differ in how a layer multiplies."""
     return {PYTORCH: Pieces, "onednn": _onednn} if _is_cpu(device) else {PYTORCH: Pieces}
 
 
-def passes(device: torch.device) -> Ways:
-    """Those that differ in how norms, rotations and gates pass over the tokens."""
+def pointwise(device: torch.device) -> Ways:
+    """Those that differ in how norms, rotations and gates go over the tokens."""
     return {PYTORCH: Pieces, "native": norm_rope.load} if _is_cpu(device) else {PYTORCH: Pieces, "triton": partial(_triton, device)}
 
 
@@ -39,20 +39,20 @@ def fastest(hidden_size: int, heads: int, mlp_dim: int, tokens: int, dtype: torc
     tokens = min(tokens, CPU_TOKENS) if _is_cpu(device) else tokens
     question: kept.Question = {"dtype": str(dtype), "block": f"{hidden_size} in {heads} x {mlp_dim}", "tokens": tokens}
     layers = partial(Layers, hidden_size, heads, mlp_dim, tokens, dtype, device)
-    multiplied = _fastest("products", question, products(device), lambda: layers().products, device)
-    passed = _fastest("passes", question, passes(device), lambda: layers().passes, device)
+    multiplied = _fastest("linear layers", question, linears(device), lambda: layers().linears, device)
+    passed = _fastest("pointwise ops", question, pointwise(device), lambda: layers().pointwise, device)
     return cast(BlockOps, "+".join(name for name in (multiplied, passed) if name != PYTORCH) or PYTORCH)
 
 
 def load(name: BlockOps, device: torch.device) -> Pieces:
-    """The pieces of that name: products, passes, or both.
+    """The pieces of that name: linear layers, pointwise ops, or both.
 
     Raises:
         ValueError: they are for another device, or something is missing here.
     """
     made = Pieces()
     for part in name.split("+"):
-        multiplies, passing = products(device).get(part), passes(device).get(part)
+        multiplies, passing = linears(device).get(part), pointwise(device).get(part)
         try:
             if multiplies is not None and part != PYTORCH:
                 made = made._replace(linear=multiplies().linear, linear_gelu=multiplies().linear_gelu)
@@ -143,12 +143,12 @@ class Layers:
         self.fc2 = Dense(normal(hidden_size, mlp_dim) / mlp_dim**0.5, None)
 
     @torch.no_grad()
-    def products(self, way: Pieces) -> Tensor:
+    def linears(self, way: Pieces) -> Tensor:
         """Those of an MLP."""
         return way.linear(self.fc2, way.linear_gelu(self.fc1, self.x))
 
     @torch.no_grad()
-    def passes(self, way: Pieces) -> Tensor:
+    def pointwise(self, way: Pieces) -> Tensor:
         """What came of queries and keys, norms and gates."""
         x, turned = self.x.clone(), torch.empty_like(self.qk)
         way.add_gated(x, self.gate, way.modulate(x, self.shift, self.scale))
