@@ -40,6 +40,7 @@ from hunyuan_video.distributed.world import Degrees, World, world_of_group
 from hunyuan_video.kernels import choice, fused, table
 from hunyuan_video.kernels.choice import use_attention
 from hunyuan_video.models.attention import matmul
+from hunyuan_video.models.llama import LlamaConfig
 from hunyuan_video.models.text import without_skipped_layers
 from hunyuan_video.models.transformer import Context, HunyuanVideoTransformer, trunk
 from hunyuan_video.models.vae import CausalVAE
@@ -58,6 +59,7 @@ from hunyuan_video.transforms.sparse import sparse_attention
 from hunyuan_video.transforms.step_cache import CachedSteps, first_block
 from hunyuan_video.transforms.tiling import Run, TileSizes, decode_pieces
 
+LLM = LlamaConfig.from_json(llama_config().to_dict())
 CONCAT = replace(TINY, in_channels=9)  # more than come out: noisy latents, those of a picture, and a mask
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
 STRENGTH = 0.7
@@ -171,7 +173,7 @@ class Asked:
 def plain() -> Models:
     """Models as they are loaded. The transformer's weights are those that bfloat16 has, too, which is what its file has."""
     transformer = randomize(HunyuanVideoTransformer(CONCAT), std=0.15).bfloat16().float()
-    text = nn.ModuleDict({"llm": randomize(without_skipped_layers(llama_config()), seed=1, std=0.2)})
+    text = nn.ModuleDict({"llm": randomize(without_skipped_layers(LLM), seed=1, std=0.2)})
     return Models(transformer, text, randomize(CausalVAE(VAE), seed=2, std=0.2))
 
 
