@@ -27,6 +27,7 @@ from hunyuan_video.apps.parse import parse
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.commands import official_page
+from hunyuan_video.files import safe_name
 from hunyuan_video.video import save_video
 
 ROOT = Path(__file__).parent.parent
@@ -389,3 +390,11 @@ def test_a_lora_is_trained_and_used_by_the_commands_of_the_readme(tmp_path, monk
     clips(tmp_path / "my-clips")
     for arguments in found:
         assert run(arguments) == 0, (arguments, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_video_that_a_page_names_is_one_that_it_makes(page: Path):
+    """By a prompt and a seed that stand there, in the same letters."""
+    text = page.read_text(encoding="utf-8")
+    made = {safe_name(prompt, int(seed)) for prompt, seed in re.findall(r'generate "([^"]+)"[^\n]*?--seed (\d+)', text)}
+    assert set(re.findall(r"results/(\w+_seed\d+)\.mp4", text)) <= made
