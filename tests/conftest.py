@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from hunyuan_video.config import Conditioning
 from hunyuan_video.models import timestep
 from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.weights import EMBEDDED
 
 DATA = Path(__file__).parent / "data"
 
@@ -41,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # likewise under nohup
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what has been imported is no garbage, and looking through it takes half a second each time
 
 
 @pytest.hookimpl(wrapper=True)
@@ -158,6 +166,17 @@ def official_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_checkpoint import save_official_tree
 
     return save_official_tree(tmp_path_factory.mktemp("official") / "ckpts")
+
+
+@pytest.fixture(scope="session")
+def made_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model, made for two steps of five small frames: what is not asked for otherwise is then that."""
+    root = tmp_path_factory.mktemp("small") / "ckpts"
+    shutil.copytree(EMBEDDED, root)
+    settings = json.loads((root / "generation_config.json").read_text(encoding="utf-8"))
+    settings |= {"height": 64, "width": 64, "num_frames": 5, "num_steps": 2}
+    (root / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return root
 
 
 @pytest.fixture(scope="session")

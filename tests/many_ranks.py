@@ -31,7 +31,7 @@ from hunyuan_video.weights import EMBEDDED, find, locate
 
 PROMPT = "A red circle moves to the right on a blue background."
 IN_FLOAT32 = Runtime(device="cpu", dtype="float32", vae_dtype="float32", text_dtype="float32", attention="sdpa")
-SMALL = Sampling(height=64, width=48, num_frames=17, num_steps=2, seed=7)
+SMALL = Sampling(height=64, width=48, num_frames=9, num_steps=2, seed=7)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -64,7 +64,7 @@ CONCAT = replace(TINY, in_channels=9)  # more than come out: noisy latents, thos
 HOME, ELSEWHERE = torch.device("cpu"), torch.device("cpu:0")  # another name, so that everything is really copied
 STRENGTH = 0.7
 TILES = TileSizes(pixels=32, frames=16)
-SEVERAL_CHUNKS = 2**11  # values of one, so that the tiny clips have several
+SEVERAL_CHUNKS = 2**14  # values of one, so that the tiny clips have several
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,11 @@ class Transform:
     in_file: bool = False
     trains: bool = False
     ranks: int = 1
+    acts_on: frozenset[str] = frozenset({"transformer"})
 
 
 NATIVE = next((name for name in table.KERNELS if name.startswith("native-") and choice.why_not(name, HOME, torch.float32) is None), "sdpa")
+TEXT, VAE_ALONE, ALL = frozenset({"text"}), frozenset({"vae"}), frozenset({"text", "transformer", "vae"})
 OPS: BlockOps = "onednn+native" if fused.why_not("onednn+native", HOME) is None else "pytorch"
 TRANSFORMS = {
     "LoRA merged": Transform((merge_lora,), lora=1),
@@ -87,14 +89,14 @@ TRANSFORMS = {
     "LoRA trained": Transform((add_lora,), trains=True),
     "FP8": Transform((fp8.quantize,), {"fp8": True}),
     "FP8 matmul": Transform((fp8.multiply_in_8_bits,), {"fp8_matmul": True}),
-    "text FP8": Transform((fp8.quantize,), {"text_fp8": True}),
-    "offload models": Transform((on_device, lock_at_home), {"offload": "models"}),
-    "offload blocks": Transform((offload_blocks,), {"offload": "blocks"}),
+    "text FP8": Transform((fp8.quantize,), {"text_fp8": True}, acts_on=TEXT),
+    "offload models": Transform((on_device, lock_at_home), {"offload": "models"}, acts_on=ALL),
+    "offload blocks": Transform((offload_blocks,), {"offload": "blocks"}, acts_on=ALL),
     "lean blocks": Transform((lean_blocks,)),
     "known ahead": Transform((ahead, early_tensors)),
-    "phases": Transform((upsample_by_phases,)),
-    "chunks": Transform((in_chunks,)),
-    "tiling": Transform((decode_pieces,), {"vae_tiling": True}),
+    "phases": Transform((upsample_by_phases,), acts_on=VAE_ALONE),
+    "chunks": Transform((in_chunks,), acts_on=VAE_ALONE),
+    "tiling": Transform((decode_pieces,), {"vae_tiling": True}, acts_on=VAE_ALONE),
     "matmul attention": Transform((use_attention,), {"attention": "matmul"}),
     "chunked attention": Transform((use_attention,), {"attention": "chunked"}),
     "native attention": Transform((use_attention,), {"attention": NATIVE}),
@@ -102,8 +104,8 @@ TRANSFORMS = {
     "weights in their file": Transform((leave_as_stored, read_ahead), in_file=True),
     "activation checkpointing": Transform((recompute_blocks,), trains=True),
     "sequence parallel": Transform((parallelize_sequence,), ranks=2),
-    "tiling over ranks": Transform((decode_pieces, over_ranks), {"vae_tiling": True}, ranks=2),
-    "sharded": Transform((shard,), {"shard": True}, ranks=2),
+    "tiling over ranks": Transform((decode_pieces, over_ranks), {"vae_tiling": True}, ranks=2, acts_on=VAE_ALONE),
+    "sharded": Transform((shard,), {"shard": True}, ranks=2, acts_on=TEXT | {"transformer"}),
     "FSDP": Transform((shard,), trains=True, ranks=2),
     "PipeFusion": Transform((one_step_old,), {"pipefusion_patches": 4, "warmup_steps": 1}),
     "block-sparse": Transform((sparse_attention,), {"attention_density": 0.5, "sparse_pattern": "tiles"}),
@@ -131,7 +133,7 @@ class Asked:
     def chosen(self) -> list[Transform]:
         return [transform for name, transform in TRANSFORMS.items() if name in self.names]
 
-    @property
+    @cached_property
     def runtime(self) -> Runtime:
         settings: dict[str, Any] = {"vae_tiling": False}
         for transform in self.chosen:
@@ -158,6 +160,11 @@ class Asked:
     @property
     def ranks(self) -> int:
         return max((transform.ranks for transform in self.chosen), default=1)
+
+    @property
+    def meet(self) -> bool:
+        """Whether they act on the same model."""
+        return bool(frozenset.intersection(*(transform.acts_on for transform in self.chosen)))
 
     @property
     def recomputes(self) -> bool:
@@ -211,7 +218,7 @@ def outcome(
     ids = torch.randint(0, 260, (2, 9), generator=draw)
     x, states, pooled, loss = (torch.randn(shape, generator=draw) for shape in ((1, 9, 3, 6, 4), (1, 5, 24), (1, 20), (1, 4, 3, 6, 4)))
     x.requires_grad_(trains)
-    z = torch.randn(1, 4, 5, 6, 6, generator=draw)
+    z = torch.randn(1, 4, 5, 6, 4, generator=draw)
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         with on_device(text, device, streamed):
@@ -289,10 +296,12 @@ def together(asked: Asked, folder: Path, world: World) -> dict[str, Tensor]:
     in_patches = nullcontext() if patches is None else one_step_old(transformer, patches, asked.runtime.warmup_steps)
     cache = CachedSteps(asked.runtime.step_cache, asked.runtime.cache_threshold or 0.0, LEFT_OUT + 1, world.total)
     few, one = patch.dict(lean.CHUNK, cpu=3), patch.object(lean, "GROUP_BYTES", 1)  # so that there are several of both
-    with few, one, Traded() as traded, in_patches, cache.inside(transformer), sparsely(transformer, asked.runtime, world):
+    # Tokens are traded for heads: one process computes the same without, and nobody would miss it.
+    trades = patch.object(dist, "all_to_all_single", wraps=dist.all_to_all_single)
+    with few, one, trades as traded, in_patches, cache.inside(transformer), sparsely(transformer, asked.runtime, world):
         tiling, calls, known = asked.runtime.vae_tiling, asked.calls, not asked.trains
         found = outcome(models, world.device, streamed, trains=asked.trains, tiling=tiling, calls=calls, run=run, known=known)
-    assert (traded.count > 0) == (world.sequence is not None)
+    assert traded.called == (world.sequence is not None)
     return found
 
 
@@ -307,16 +316,6 @@ def sparsely(model: HunyuanVideoTransformer, runtime: Runtime, world: World) -> 
         with sparse_attention(model, (3, 3, 2), runtime.attention_density, runtime.sparse_pattern, (0.0, 1.0), parts) as telling:
             telling(lambda x, _sigma: x)(torch.empty(0), 0.5)
             yield
-
-
-class Traded(TorchDispatchMode):
-    """Counts the exchanges of tokens for heads: one process computes the same without any, and nobody would miss them."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.namespace == "c10d" and "alltoall" in func.__name__
-        return func(*args, **(kwargs or {}))
 
 
 def in_boxes(q: Tensor, k: Tensor, v: Tensor, _mask: Tensor | None) -> Tensor:

@@ -25,11 +25,12 @@ TESTS = Path(__file__).parent
 COMPARING = [path for path in sorted(TESTS.rglob("test_*.py")) if re.search("golden|diffusers", path.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nudge", "instructions", "threads"),
     [
         pytest.param("up", OLD_CPU, 1, id="old"),
-        pytest.param("down", OTHER_CPU, 2, id="other", marks=pytest.mark.slow),  # a second make
+        pytest.param("down", OTHER_CPU, 2, id="other"),  # a second make
     ],
 )
 def test_parity_holds_on_another_machine(nudge, instructions, threads):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,11 +95,16 @@ STARTED = {
     "test.sh": "./test.sh",
     "benchmarks/gpu.sh": "benchmarks/gpu.sh",
 }
-STUB = """#!{python} -IS
-import json, os, sys
-with open({log!r}, "a", encoding="utf-8") as log:
-    log.write(json.dumps([{name!r}, *sys.argv[1:]]) + "\\n")
+END = "\x1e"  # of a command
+STUB = """#!/bin/sh
+printf '%s\\0' {name} "$@" '{end}' >> {log}
 """
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[list[str]]]:
+    """The commands of each page."""
+    return {page: commands(script, tmp_path_factory.mktemp("shell") / "files") for page, script in SCRIPTS.items()}
 
 
 def commands(script: str, folder: Path) -> list[list[str]]:
@@ -109,14 +114,14 @@ def commands(script: str, folder: Path) -> list[list[str]]:
     for place, name in STARTED.items():
         stub = folder / place
         stub.parent.mkdir(parents=True, exist_ok=True)
-        stub.write_text(STUB.format(python=sys.executable, log=str(log), name=name), encoding="utf-8")
+        stub.write_text(STUB.format(name=name, end=END, log=shlex.quote(str(log))), encoding="utf-8")
         stub.chmod(0o755)
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("the documents' commands are bash's")
-    environment = {"PATH": str(folder / "bin"), "HOME": str(folder.parent)}
+    environment = {"PATH": str(folder / "bin"), "HOME": "."}  # its files are made where commands are run
     subprocess.run([bash, "-euo", "pipefail", "-c", script], cwd=folder, env=environment, check=True)
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [command.split("\0")[:-1] for command in log.read_text(encoding="utf-8").split(f"{END}\0")[:-1]]
 
 
 def why_parsed(command: list[str]) -> str | None:
@@ -239,17 +244,6 @@ PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
 # --- Running ---
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model, made for two steps of five small frames: what is not given on a command line is then that."""
-    root = tmp_path_factory.mktemp("small") / "root"
-    shutil.copytree(weights.EMBEDDED, root)
-    settings = json.loads((root / "generation_config.json").read_text(encoding="utf-8"))
-    settings |= {"height": 64, "width": 64, "num_frames": 5, "num_steps": 2}
-    (root / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return root
-
-
 def clip(path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (33, 8, 8, 3), np.uint8)
     save_video(noise.repeat(16, axis=1).repeat(16, axis=2), path, metadata=None)
@@ -304,15 +298,14 @@ PLACES: dict[str, Callable[[Path, Path], None]] = {
 
 
 @pytest.mark.parametrize("page", SCRIPTS, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_command_of_a_page_is_run_or_parsed(page, tmp_path, small, monkeypatch, capfd, pytestconfig):
+def test_every_command_of_a_page_is_run_or_parsed(page, found, tmp_path, made_small, monkeypatch, capfd, pytestconfig):
     """From top to bottom, beside the files that they name. $MODEL_BASE makes what is made small."""
-    found = commands(SCRIPTS[page], tmp_path / "shell")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MODEL_BASE", str(small))
+    monkeypatch.setenv("MODEL_BASE", str(made_small))
     for place, make in PLACES.items():
         if re.search(rf"[ /]{re.escape(place)}[ :\n]", SCRIPTS[page]):
-            make(tmp_path / place, small)
-    for name, *arguments in found:
+            make(tmp_path / place, made_small)
+    for name, *arguments in found[page]:
         if why_parsed([name, *arguments]) is None:
             assert name == "hunyuan-video", f"{name} is not run: say in PARSED why"
             capfd.readouterr()
@@ -332,9 +325,8 @@ def run(arguments: list[str]) -> int:
         return int(end.code or 0)
 
 
-def test_what_is_only_parsed_is_still_there(tmp_path):
-    found = [command for number, script in enumerate(SCRIPTS.values()) for command in commands(script, tmp_path / str(number))]
-    assert {why_parsed(command) for command in found} - {None} == set(PARSED)
+def test_what_is_only_parsed_is_still_there(found):
+    assert {why_parsed(command) for commands in found.values() for command in commands} - {None} == set(PARSED)
 
 
 @pytest.mark.parametrize(
@@ -382,13 +374,13 @@ def test_every_flag_of_a_command_in_running_text_exists(capsys):
 
 
 @pytest.mark.slow
-def test_a_lora_is_trained_and_used_by_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
-    found = [command[1:] for command in commands(SCRIPTS[ROOT / "README.md"], tmp_path / "shell") if "runs/mine" in " ".join(command)]
-    assert [arguments[0] for arguments in found] == ["train", "train", "generate"]
+def test_a_lora_is_trained_and_used_by_the_commands_of_the_readme(found, tmp_path, monkeypatch, capsys):
+    ours = [command[1:] for command in found[ROOT / "README.md"] if "runs/mine" in " ".join(command)]
+    assert [arguments[0] for arguments in ours] == ["train", "train", "generate"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODEL_BASE", raising=False)
     clips(tmp_path / "my-clips")
-    for arguments in found:
+    for arguments in ours:
         assert run(arguments) == 0, (arguments, capsys.readouterr().err)
 
 

@@ -79,9 +79,10 @@ def test_every_command_a_page_names_exists(page):
     assert named <= {*cli.COMMANDS, *cli.GROUPS}
 
 
-def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
+def test_the_python_example_of_the_readme_runs(tmp_path, made_small, monkeypatch):
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
+    Path("ckpts").symlink_to(made_small)
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "cat.mp4").exists()
 
@@ -95,9 +96,10 @@ RUN = [page for page in PAGES if python_of(page) and page.parent.name == "docs" 
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
-def test_the_python_of_every_page_runs(page, tmp_path, monkeypatch):
+def test_the_python_of_every_page_runs(page, tmp_path, made_small, monkeypatch):
     """From top to bottom, beside the files that it names."""
     monkeypatch.chdir(tmp_path)
+    Path("ckpts").symlink_to(made_small)
     monkeypatch.setattr(memory, "available_memory", lambda device: 10**12)  # as if everything fitted
     model = checkpoint.load_transformer(weights.locate(weights.EMBEDDED).transformer, torch.float32, torch.device("cpu"))
     for name in ("style", "motion"):

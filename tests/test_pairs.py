@@ -32,7 +32,6 @@ PAIRS = [
     if not TRANSFORMS[pair[0]].runtime.keys() & TRANSFORMS[pair[1]].runtime.keys()  # two values of one setting
 ]
 ALONE = [name for name, transform in TRANSFORMS.items() if transform.ranks == 1]
-ON_RANKS = [pair for pair in PAIRS if Asked(pair).ranks > 1]
 TRAINED = frozenset({"FP8", "LoRA trained", "activation checkpointing", "FSDP"})  # what a 13B needs on small GPUs
 TRAINED_ON_ONE = TRAINED - {"FSDP"} | {"offload blocks"}
 
@@ -84,10 +83,21 @@ def refusal(asked: Asked) -> str | None:
     return None
 
 
+ON_RANKS = [pair for pair in PAIRS if Asked(pair).ranks > 1]
+# Whose transforms act on different models, and so meet in `assemble` alone: tested when asked for.
+APART = [pair for pair in ON_RANKS if not Asked(pair).meet and refusal(Asked(pair)) is None]
+Found = list[dict[str, dict[str, float] | str]]
+
+
 @pytest.fixture(scope="module")
-def found_by_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, float] | str]]:
-    """What two ranks found of all pairs that need them, run once."""
-    return on_ranks(work, 2, tmp_path_factory.mktemp("ranks"), [*ON_RANKS, TRAINED], patience=900)  # two minutes on an idle machine
+def found_by_ranks(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What two ranks found of the pairs that need them, run once."""
+    return on_ranks(work, 2, tmp_path_factory.mktemp("ranks"), [*(pair for pair in ON_RANKS if pair not in APART), TRAINED], patience=900)
+
+
+@pytest.fixture(scope="module")
+def found_apart(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return on_ranks(work, 2, tmp_path_factory.mktemp("apart"), APART, patience=900)
 
 
 @pytest.fixture
@@ -107,11 +117,11 @@ def name_of(names: frozenset[str]) -> str:
     return "+".join(sorted(names))
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=name_of)
+@pytest.mark.parametrize("pair", [pytest.param(pair, marks=[pytest.mark.slow] * (pair in APART), id=name_of(pair)) for pair in PAIRS])
 def test_two_together_are_both_or_refused(pair, request, tmp_path, check_multiplies):
     asked = Asked(pair)
     if asked.ranks > 1:
-        results = [found[name_of(pair)] for found in request.getfixturevalue("found_by_ranks")]
+        results = [found[name_of(pair)] for found in request.getfixturevalue("found_apart" if pair in APART else "found_by_ranks")]
     else:
         results = [result(asked, tmp_path, World(HOME if asked.in_file else ELSEWHERE))]
     expected = refusal(asked)

@@ -63,7 +63,7 @@ from hunyuan_video.transforms.ahead import ahead, early_tensors
 from hunyuan_video.transforms.lora import Lora, LoraLinear, Strength
 from hunyuan_video.transforms.offload import tensors_of
 from hunyuan_video.transforms.sparse import mean_density
-from hunyuan_video.transforms.tiling import decode_pieces
+from hunyuan_video.transforms.tiling import TileSizes, decode_pieces
 from hunyuan_video.video import to_levels
 from hunyuan_video.weights import Weights, is_large
 
@@ -573,10 +573,19 @@ def denoise(
     latents + velocity  # pyright: ignore[reportUnusedExpression]
 
 
+_decodings: dict[tuple[VAEConfig, torch.dtype, tuple[int, ...], TileSizes | None], Work] = {}
 _tiles: dict[tuple[VAEConfig, torch.dtype, torch.Size], Work] = {}
 
 
 def _count_decoding(vae: CausalVAE, shape: tuple[int, ...], tiling: bool) -> Work:
+    """Once in a process: whatever else is planned with, it is the same."""
+    key = vae.config, next(vae.parameters()).dtype, shape, TileSizes.of(vae.config) if tiling else None
+    if key not in _decodings:
+        _decodings[key] = _decoding(vae, shape, tiling)
+    return _decodings[key]
+
+
+def _decoding(vae: CausalVAE, shape: tuple[int, ...], tiling: bool) -> Work:
     """The first tile, which is the largest, really runs, once in a process: of most videos it is the same. The others are stood for by a
     tensor as large as theirs would get."""
     config, decode = vae.config, vae.decode

@@ -10,6 +10,7 @@ import parallel
 import pytest
 import torch
 from conftest import TINY
+from forked import server
 from measure import randomize
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -49,6 +50,7 @@ OFFICIAL_SIZES = [(45, 80), (80, 45), (60, 60), (34, 60), (60, 34), (39, 52), (5
 @pytest.fixture(scope="module")
 def ranks() -> list[dict[str, dict[str, Any]]]:
     """Seven heads and 1,105 tokens, neither of which four ranks divide, and enough that they, and not the text, fill the memory."""
+    server()  # which has imported more
     return parallel.on_gloo(parallel.small(7), LATENTS, 4, torch.bfloat16)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -43,42 +44,42 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks
 class Run:
     """A command and the ranks that it has started."""
 
-    process: subprocess.Popen[str]
-    errors: Path
+    process: Forked
     ranks: dict[int, int]
     """process numbers"""
 
+    @property
+    def errors(self) -> Path:
+        return self.process.error
+
+    @property
+    def number(self) -> int:
+        return self.process.process.pid or 0
+
     def ended(self, seconds: float) -> tuple[int, str, list[str]]:
         """Exit code, what was printed, and the sentences of `hunyuan-video`, of a run that must end in so many seconds, with all ranks."""
-        out, _ = self.process.communicate(timeout=seconds)
+        code = self.process.ended(seconds)
         alive = [rank for rank, number in self.ranks.items() if Path(f"/proc/{number}").exists()]
         assert alive == []
         said = self.errors.read_text()
-        return self.process.returncode, out, [line for line in said.splitlines() if line.startswith("hunyuan-video: ")]
+        return code, self.process.out.read_text(), [line for line in said.splitlines() if line.startswith("hunyuan-video: ")]
 
 
 @contextmanager
 def running(folder: Path, *command: str, until: str = "Attention by", **environment: str) -> Iterator[Run]:
     """A command that has come as far as to say `until`, with its ranks' numbers."""
-    errors = folder / "errors.txt"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    with errors.open("w") as file:
-        process = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
-    run = Run(process, errors, {})
+    with contextlib.chdir(folder):
+        run = Run(python(*command, says=folder / "said", OMP_NUM_THREADS="1", **environment), {})
     try:
-        deadline = time.monotonic() + 120
-        while until not in errors.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, errors.read_text()
-            time.sleep(0.1)
-        run.ranks |= ranks_of(process.pid)
+        run.process.wait_until(lambda: until in run.errors.read_text())
+        assert until in run.errors.read_text(), run.errors.read_text()
+        run.ranks |= ranks_of(run.number)
         yield run
     finally:
-        for number in (process.pid, *run.ranks.values()):
+        for number in (run.number, *run.ranks.values()):
             if Path(f"/proc/{number}").exists():
                 os.kill(number, signal.SIGKILL)
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        run.process.process.join()
 
 
 def ranks_of(parent: int) -> dict[int, int]:
@@ -93,14 +94,13 @@ def ranks_of(parent: int) -> dict[int, int]:
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "errors.txt")
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.stem != "said")
 
 
 def test_a_rank_that_is_killed_ends_all_within_seconds_and_what_was_done_is_kept(tmp_path):
-    with running(tmp_path, *OWN, *LONG, "--gpus", "3", "--save-state", "state.safetensors") as run:
-        while not (tmp_path / "state.safetensors").exists():
-            time.sleep(0.1)
-        assert set(run.ranks) == {0, 1, 2}
+    with running(tmp_path, *OWN, *LONG, "--gpus", "2", "--save-state", "state.safetensors") as run:
+        run.process.wait_until((tmp_path / "state.safetensors").exists)
+        assert set(run.ranks) == {0, 1}
         os.kill(run.ranks[1], signal.SIGKILL)
         code, out, sentences = run.ended(15)
     assert (code, out) == (1, "")
@@ -175,8 +175,7 @@ def test_ctrl_c_ends_all_ranks(tmp_path):
 def test_what_ctrl_c_stopped_on_two_ranks_is_finished_by_three(tmp_path):
     settings = (*SMALL, "--num-steps", "200", "--format", "latents")
     with running(tmp_path, *OWN, *settings, "--gpus", "2", "--save-state", "state.safetensors") as run:
-        while not (tmp_path / "state.safetensors").exists():
-            time.sleep(0.1)
+        run.process.wait_until((tmp_path / "state.safetensors").exists)
         run.process.send_signal(signal.SIGINT)
         assert run.ended(15)[0] == 130 and run.errors.read_text().count("Kept: state.safetensors") == 1
     resume = ("-m", "hunyuan_video", "generate", "--resume", "state.safetensors", "--weights", str(EMBEDDED), "--gpus", "3")
@@ -191,8 +190,7 @@ def test_what_ctrl_c_stopped_on_two_ranks_is_finished_by_three(tmp_path):
 @pytest.mark.slow
 def test_the_ranks_end_without_their_launcher(tmp_path):
     with running(tmp_path, *OWN, *LONG, "--gpus", "2") as run:
-        os.kill(run.process.pid, signal.SIGKILL)
-        run.process.wait()
+        os.kill(run.number, signal.SIGKILL)
         wait_for_the_end_of(run.ranks.values())
 
 

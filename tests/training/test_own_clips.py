@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,13 +30,20 @@ SMALL = ["train", "lora", "--data", "clips", "--rank", "2", "--num-steps", "1"]
 SCENE = world.Scene("apple", "still", "grass", "", seed=1)  # a thing that the embedded model has never heard of
 
 
-@pytest.fixture
-def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def one_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of one video."""
+    folder = tmp_path_factory.mktemp("one")
+    save_video(drawing.render(SCENE, 128, 128, 33), folder / "zorb.mp4", metadata=None)
+    (folder / "zorb.txt").write_text(CAPTION)
+    return folder
+
+
+@pytest.fixture
+def clips(one_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where it is called clips."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clips").mkdir()
-    save_video(drawing.render(SCENE, 128, 128, 33), tmp_path / "clips" / "zorb.mp4", metadata=None)
-    (tmp_path / "clips" / "zorb.txt").write_text(CAPTION)
+    shutil.copytree(one_clip, "clips")
     return tmp_path
 
 
@@ -95,7 +103,10 @@ def test_the_plan_names_the_clips_and_what_this_and_the_13b_need_and_makes_nothi
     assert not (clips / "run").exists()
 
 
-def test_a_plan_without_clips_and_cache_says_what_it_counts_with(clips: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_plan_without_clips_and_cache_says_what_it_counts_with(
+    clips: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hunyuan_video.apps.train.released", lambda sizes: sizes)  # the 13B takes seconds to count
     assert cli.main(["train", "lora", "--cache", "cache", "--out", "run", "--plan"]) == 0
     assert "There is no cache in cache yet: counted with samples of 8,192 tokens" in capsys.readouterr().out
 

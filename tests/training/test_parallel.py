@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +32,9 @@ keep_checkpoints = 100
 
 [[stage]]
 name = "whole"
+{more}
+"""
+VALIDATED = """
 validation_prompts = "prompts.txt"
 validation_every = 2
 validation_weights = "{tree}"
@@ -40,7 +42,6 @@ validation_frames = 5
 validation_height = 16
 validation_width = 16
 validation_num_steps = 2
-{more}
 """
 ONE_AND_TWO = """
 [[stage]]
@@ -144,10 +145,9 @@ def assert_same(first: Path, second: Path, tolerance: float = 2e-5) -> None:
 def recipe(cache, base, official_tree, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "prompts.txt").write_text("A cat.\nA dog.\nA boat.\n")
-    for ranks in (1, 2):
-        more = ONE_AND_TWO.format(sequence_parallel=ranks)
-        (folder / f"{ranks}.toml").write_text(RECIPE.format(cache=cache, base=base, tree=official_tree, more=more))
-    (folder / "4.toml").write_text(RECIPE.format(cache=cache, base=base, tree=official_tree, more=""))
+    others = [ONE_AND_TWO.format(sequence_parallel=ranks) for ranks in (1, 2)]
+    for name, more in (("1", others[0]), ("2", VALIDATED.format(tree=official_tree) + others[1]), ("whole", "")):
+        (folder / f"{name}.toml").write_text(RECIPE.format(cache=cache, base=base, more=more))
     return folder
 
 
@@ -164,7 +164,7 @@ def one(recipe, tmp_path_factory) -> Path:
     """The stages, trained by this process; without validation."""
     out = tmp_path_factory.mktemp("one")
     for folder, config, runtime in read_recipe(recipe / "1.toml", out):
-        train(config, folder, replace(runtime, validation_prompts=None))
+        train(config, folder, runtime)
     return out
 
 
@@ -192,17 +192,16 @@ def test_a_checkpoint_of_two_ranks_is_continued_by_one(two, recipe, tmp_path):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_a_checkpoint_of_two_ranks_is_continued_by_as_many_exactly_and_by_four(two, recipe, tmp_path, ranks):
     interrupted(two / "whole", tmp_path / "whole")
-    on_ranks(ranks, recipe / "4.toml", tmp_path)
+    on_ranks(ranks, recipe / "whole.toml", tmp_path)
     assert_same(two / "whole", tmp_path / "whole")
     if ranks == 2:
-        (result,) = results(read_recipe(recipe / "4.toml", tmp_path)[0].config, tmp_path / "whole")
+        (result,) = results(read_recipe(recipe / "whole.toml", tmp_path)[0].config, tmp_path / "whole")
         assert result.read_bytes() == (two / "whole" / result.name).read_bytes()
         assert metric(tmp_path / "whole", "loss") == metric(two / "whole", "loss")[-2:]
 
 
 def test_ranks_of_which_one_is_told_to_end_all_save_a_checkpoint_and_end(cache, base, tmp_path):
     recipe = tmp_path / "recipe.toml"
-    text = RECIPE.format(cache=cache, base=base, tree="", more="").partition("validation_prompts")[0]
-    recipe.write_text(text.replace("checkpoint_seconds = 0", "checkpoint_seconds = 1000"))
+    recipe.write_text(RECIPE.format(cache=cache, base=base, more="").replace("checkpoint_seconds = 0", "checkpoint_seconds = 1000"))
     on_ranks(2, recipe, tmp_path / "out", STOP, ends=(130, 143))
     assert os.listdir(tmp_path / "out" / "whole" / "checkpoints") == ["step-00000002"]

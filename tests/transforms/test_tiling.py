@@ -143,5 +143,5 @@ def test_the_memory_of_decoding_does_not_grow_with_the_number_of_frames(vae: Cau
             assert sum(sizes) == 3 * frames * 48 * 40
         return seen.most - latents.nbytes
 
-    short, *longer = (most(frames) for frames in (33, 65, 129, 401))
+    short, *longer = (most(frames) for frames in (33, 65, 129))
     assert all(size < 1.02 * short for size in longer)
