@@ -46,7 +46,7 @@ def measure(
     sharing = [name for name, runtime in others.items() if _shares_models(runtime, exact)]
     for names in (sharing, *([name] for name in others if name not in sharing)):  # one more model at a time
         pipes = {
-            name: _sharing(others[name], pipe) if name in sharing else HunyuanVideo.load(found, others[name], sampling) for name in names
+            name: pipe.sharing(others[name]) if name in sharing else HunyuanVideo.load(found, others[name], sampling) for name in names
         }
         for row in quality.compare(pipe, pipes, cases, rows):
             rows.append(row)
@@ -89,19 +89,3 @@ def _seeded(sampling: FullSampling, num_seeds: int) -> list[FullSampling]:
 
 def _shares_models(runtime: Runtime, exact: Runtime) -> bool:
     return replace(runtime, speed=exact.speed, **{name: getattr(exact, name) for name in PER_VIDEO}) == exact
-
-
-def _sharing(runtime: Runtime, pipe: HunyuanVideo) -> HunyuanVideo:
-    """A pipeline of the same models, of whose runtime only what lives for one video is another."""
-    check(runtime, pipe.world)
-    return HunyuanVideo(
-        pipe.text_encoder,
-        pipe.transformer,
-        pipe.vae,
-        device=pipe.device,
-        world=pipe.world,
-        dtype=pipe.dtype,
-        runtime=replace(runtime, offload=pipe.runtime.offload),
-        origin=pipe.origin,
-        streamed=pipe.streamed,
-    )
