@@ -28,23 +28,31 @@ def values(node: dict[str, Any], schema: Any) -> dict[str, Any]:
     return given
 
 
-def run(comfy: Any, workflow: dict[str, Any], **instead: Any) -> dict[int, tuple[Any, ...]]:
-    """The outputs of all nodes, by their numbers; fields that are open, 0, have the values that are named in `instead`."""
-    links = {link[0]: link for link in workflow["links"]}
-    left, done = {node["id"]: node for node in workflow["nodes"]}, {}
-    while left:
-        ready = [node for node in left.values() if all(links[way][1] in done for way in ways(node))]
-        assert ready, f"nodes wait for each other: {sorted(left)}"
-        for node in ready:
-            given = values(node, comfy.schema(node["type"]))
-            given |= {name: value for name, value in instead.items() if given.get(name) == 0}
-            linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
-            given |= {name: done[link[1]][link[2]] for name, link in linked.items()}
-            done[node["id"]] = comfy.runtime.execute_node(node["type"], **given)
-            del left[node["id"]]
+def as_prompt(comfy: Any, workflow: dict[str, Any], **instead: Any) -> dict[str, dict[str, Any]]:
+    """The same as ComfyUI's API takes it; fields that are open, 0, have the values that are named in `instead`."""
+    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        given = values(node, comfy.schema(node["type"]))
+        given |= {name: value for name, value in instead.items() if given.get(name) == 0}
+        given |= {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": given}
+    return prompt
+
+
+def run(comfy: Any, prompt: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """The outputs of all nodes, by their numbers."""
+    done: dict[str, tuple[Any, ...]] = {}
+    while len(done) < len(prompt):
+        ready = [number for number in prompt if number not in done and all(way[0] in done for way in ways(prompt[number]))]
+        assert ready, f"nodes wait for each other: {sorted(prompt.keys() - done.keys())}"
+        for number in ready:
+            inputs = prompt[number]["inputs"].items()
+            given = {name: done[value[0]][value[1]] if isinstance(value, list) else value for name, value in inputs}
+            done[number] = comfy.runtime.execute_node(prompt[number]["class_type"], **given)
     return done
 
 
-def ways(node: dict[str, Any]) -> list[int]:
-    """The links into a node."""
-    return [entry["link"] for entry in node["inputs"] if entry["link"] is not None]
+def ways(node: dict[str, Any]) -> list[list[Any]]:
+    """From where a node is linked."""
+    return [value for value in node["inputs"].values() if isinstance(value, list)]

@@ -1,5 +1,5 @@
-"""Run inside a real ComfyUI, whose folder is the first argument: `names MANIFEST VAE_MANIFEST` holds ours against the modules that it builds, and
-`workflow PACK FILE OUTPUT` has its own executor run a workflow of a node pack. Prints what came out as JSON."""
+"""Run inside a real ComfyUI, whose folder is the first argument: `names MANIFEST VAE_MANIFEST` holds ours against the modules that it
+builds, and `workflow PACK FILE OUTPUT` has its own executor run a prompt, as its API takes it. Prints what came out as JSON."""
 
 from __future__ import annotations
 

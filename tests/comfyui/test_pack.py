@@ -52,12 +52,11 @@ def test_workflows_run_as_they_are(comfy, name):
 
 
 def _saves(comfy, name: str, **instead: int) -> None:
-    workflow = workflows.read(EXAMPLES / f"{name}.json")
-    done = workflows.run(comfy, workflow, **instead)
-    (path,) = next(done[node["id"]] for node in workflow["nodes"] if node["type"] == "HunyuanVideoSave")
+    prompt = workflows.as_prompt(comfy, workflows.read(EXAMPLES / f"{name}.json"), **instead)
+    done = workflows.run(comfy, prompt)
+    (path,) = next(done[number] for number, node in prompt.items() if node["class_type"] == "HunyuanVideoSave")
     made = read_metadata(path)
-    prompts = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in ("HunyuanVideoPrompt", "HunyuanVideoGenerate")]
-    assert made["prompt"] == prompts[-1]
+    assert made["prompt"] == [node["inputs"]["prompt"] for node in prompt.values() if "prompt" in node["inputs"]][-1]
     assert made["frames_sha256"]
 
 
