@@ -1,4 +1,4 @@
-"""In a real ComfyUI, where $COMFYUI_PATH names one; $COMFYUI_PYTHON is its Python, into which this package is installed (default: this one)."""
+"""In a real ComfyUI, where $COMFYUI_PATH names one; $COMFYUI_PYTHON is its Python, with this package in it (default: this one)."""
 
 from __future__ import annotations
 
