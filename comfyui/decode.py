@@ -15,10 +15,11 @@ from hunyuan_video.config import require
 
 from . import host
 from .host import io
-from .pipelines import Model, ModelType, loaded, pipeline
+from .pipelines import Model, ModelType, as_usual, loaded, pipeline
 from .values import Record, RecordType, frames_of, from_latent, images_of, to_latent
 
 
+@as_usual
 def decoded(model: Model, record: Record) -> tuple[np.ndarray, Record]:
     """The frames of a record, and the record of these. ComfyUI hears of each row of tiles, and may cancel between them."""
     pipe, bar = pipeline(model), host.ProgressBar(1)
@@ -67,6 +68,7 @@ class Decode(io.ComfyNode):
         )
 
     @classmethod
+    @as_usual
     def execute(cls, model: Model, latent: dict[str, Any], tiled: bool = True, record: Record | None = None) -> io.NodeOutput:
         model = replace(model, runtime=replace(model.runtime, vae_tiling=tiled))
         vae = loaded(model).pipe.vae.config
@@ -93,6 +95,7 @@ class Encode(io.ComfyNode):
         )
 
     @classmethod
+    @as_usual
     def execute(cls, model: Model, images: Tensor, tiled: bool = True) -> io.NodeOutput:
         frames = frames_of(images)
         require(

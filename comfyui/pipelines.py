@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from hunyuan_video.config import PER_VIDEO, Runtime
@@ -46,22 +46,23 @@ class Loaded:
     """A pipeline, and what its latents look like."""
 
     pipe: HunyuanVideo
-
-    @cached_property
-    def _preview(self) -> Preview:
-        return fit(self.pipe.encode)
+    preview: Preview
 
     def picture(self, step: Step) -> Image.Image | None:
         """The middle of the video as a denoising step sees it, small; None before the first one."""
         if step.estimate is None:
             return None
-        frames = self._preview(step.estimate)
+        frames = self.preview(step.estimate)
         return Image.fromarray(frames[len(frames) // 2])
 
+
+# ComfyUI runs nodes in inference mode, whose tensors not even another thread may write to. What loads or computes leaves it.
+as_usual = torch.inference_mode(False)
 
 _kept: dict[tuple[object, ...], Loaded] = {}  # one at the most: two models of 26 GB are more than a machine has
 
 
+@as_usual
 def loaded(model: Model) -> Loaded:
     """What `model` says, loaded now if it is not what was used last.
 
@@ -72,7 +73,8 @@ def loaded(model: Model) -> Loaded:
     if key not in _kept:
         release()
         host.make_room()
-        _kept[key] = Loaded(HunyuanVideo.load(model.weights, model.runtime, None, model.adapters))
+        pipe = HunyuanVideo.load(model.weights, model.runtime, None, model.adapters)
+        _kept[key] = Loaded(pipe, fit(pipe.encode))
     return _kept[key]
 
 

@@ -11,7 +11,7 @@ from hunyuan_video.request import Request
 
 from . import host
 from .host import io
-from .pipelines import Model, ModelType, loaded, pipeline
+from .pipelines import Model, ModelType, as_usual, loaded, pipeline
 from .values import Record, RecordType, RequestType, to_latent
 
 _OPEN = {"width": 0, "height": 0, "num_frames": 0, "num_steps": 0, "shift": 0.0, "guidance": -1.0, "cfg_scale": 0.0}
@@ -49,6 +49,7 @@ def asking(request: Request, **settings: Any) -> Request:
     return replace(request, sampling=replace(request.sampling, **given))
 
 
+@as_usual
 def sampled(model: Model, request: Request) -> Record:
     """The finished latents of a request. ComfyUI hears of each step, and sees it; and when the user cancels, nothing goes on.
 

@@ -110,6 +110,15 @@ def test_all_in_one_node_makes_the_same(comfy, decoded):
     assert torch.equal(video.get_components().images, images)
 
 
+def test_it_is_computed_as_usual_in_comfyuis_inference_mode(comfy, model, request_, sampled):
+    with torch.inference_mode():
+        latent, record = comfy.run("HunyuanVideoSample", model=model, request=request_, **SMALL)
+        images, _, _ = comfy.run("HunyuanVideoDecode", model=model, latent=latent, record=record)
+    assert torch.equal(latent["samples"], sampled[0]["samples"])
+    assert not any(tensor.is_inference() for tensor in (record.latents, *comfy.pack.pipelines.loaded(model).pipe.transformer.parameters()))
+    assert comfy.run("HunyuanVideoEncode", model=model, images=images)["samples"].isfinite().all()
+
+
 # --- Files ---
 
 
