@@ -15,8 +15,7 @@ from hunyuan_video.weights import Weights
 
 log = logging.getLogger(__name__)
 
-CLIP_L = 768  # features of the only CLIP, and
-HEAD_DIM, MLP_RATIO = 128, 4.0  # of an attention head and of a block's middle, in the only HunyuanVideo that ComfyUI knows
+HEAD_DIM, MLP_RATIO, POOLED_DIM = 128, 4.0, 768  # which ComfyUI takes for granted
 
 
 def parts(root: Weights, transformer: State) -> dict[str, State]:
@@ -35,12 +34,9 @@ def parts(root: Weights, transformer: State) -> dict[str, State]:
 
 
 def warn_of_sizes(config: TransformerConfig, path: Path) -> None:
-    """Say if ComfyUI will not be able to use the file: it takes the released sizes for granted."""
-    if (config.hidden_size // config.num_heads, config.mlp_ratio, config.pooled_dim) != (HEAD_DIM, MLP_RATIO, CLIP_L):
-        log.warning(
-            "ComfyUI's own nodes know HunyuanVideo with attention heads of %d, and will not load %s, whose heads have %d.",
-            *(HEAD_DIM, path, config.hidden_size // config.num_heads),
-        )
+    """Say if ComfyUI will not be able to use the files."""
+    if (config.hidden_size // config.num_heads, config.mlp_ratio, config.pooled_dim) != (HEAD_DIM, MLP_RATIO, POOLED_DIM):
+        log.warning("ComfyUI's own nodes know HunyuanVideo in its released sizes alone, and will not load %s.", path)
 
 
 def _llama_name(name: str) -> str | None:
