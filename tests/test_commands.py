@@ -76,6 +76,7 @@ PARSED = {
     "openssl rand": "a password for a container",
     "mkdir": "a folder for containers",
     "cp docker/": "settings of containers",
+    "ln": "into a ComfyUI; tests/comfyui has an executor of its nodes",
 }
 
 
@@ -87,7 +88,7 @@ SCRIPTS = {page: script for page in PAGES if (script := script_of(page))}
 
 # Programs that the documents start, by where they lie, and what they are called here.
 STARTED = {
-    **{f"bin/{name}": name for name in ("hunyuan-video", "python", "pip", "torchrun", "docker", "conda", "openssl", "mkdir", "cp")},
+    **{f"bin/{name}": name for name in ("hunyuan-video", "python", "pip", "torchrun", "docker", "conda", "openssl", "mkdir", "cp", "ln")},
     **{f".venv/bin/{name}": name for name in ("hunyuan-video", "pip", "pytest")},
     **{f".venv-3.13/bin/{name}": name for name in ("pip", "pytest")},
     **{f"bin/{name}": "python" for name in ("python3", "python3.13")},
@@ -235,6 +236,7 @@ PARSERS: dict[str, Callable[[list[str], pytest.MonkeyPatch], None]] = {
     "conda": parse_conda,
     "cp": parse_copy,
     "mkdir": parse_as(r"-p( -m 700)? [a-z/]+"),
+    "ln": parse_as(r"-s .+/comfyui .+/ComfyUI/custom_nodes/hunyuan-video-nodes"),
     "openssl": parse_as(r"rand -hex \d+"),
     "./test.sh": parse_shell("test.sh"),
     "benchmarks/gpu.sh": parse_shell("benchmarks/gpu.sh"),

@@ -288,9 +288,10 @@ class Convert:
     source: tyro.conf.Positional[Path]
     """a transformer's file or folder, or the root of a whole model"""
     out: tyro.conf.Positional[Path]
-    """where to: a folder for diffusers and a whole official model, else a file"""
-    to: Literal["official", "diffusers", "single-file", "fp8", "gguf"]
-    """official: .pt files; diffusers: a folder; single-file: .safetensors; fp8: the official .pt and _map.pt; gguf: Q8_0"""
+    """where to: a folder for diffusers, comfyui and a whole official model, else a file"""
+    to: Literal["official", "diffusers", "comfyui", "single-file", "fp8", "gguf"]
+    """official: .pt files; diffusers: a folder; comfyui: a folder like its models; single-file: .safetensors; fp8: the official .pt and
+    _map.pt; gguf: Q8_0"""
     load_key: LoadKey = "module"
     """of an official file: the weights, or their average"""
 

@@ -310,7 +310,9 @@ SPEEDS: dict[Speed, tuple[dict[str, Any], ...]] = {
     "draft": ({"step_cache": "taylor", "cache_threshold": 0.2}, {"progressive": "time", "progressive_until": 0.4}),
 }
 # Of a Runtime, what begins and ends with each video, so that the same loaded models serve any.
-PER_VIDEO = frozenset({name for group in SPEEDS["exact"] for name in group} | {"attention_density", "sparse_pattern", "window"})
+PER_VIDEO = frozenset(
+    {name for group in SPEEDS["exact"] for name in group} | {"attention_density", "sparse_pattern", "window", "vae_tiling"}
+)
 
 
 @dataclass(frozen=True)

@@ -324,6 +324,25 @@ class HunyuanVideo:
             streamed=streamed,
         )
 
+    def sharing(self, runtime: Runtime) -> HunyuanVideo:
+        """A pipeline of the same models, of whose runtime only what lives for one video (`config.PER_VIDEO`) is another.
+
+        Raises:
+            ValueError: it does not go with the ranks that share a video.
+        """
+        check(runtime, self.world)
+        return HunyuanVideo(
+            self.text_encoder,
+            self.transformer,
+            self.vae,
+            device=self.device,
+            world=self.world,
+            dtype=self.dtype,
+            runtime=replace(runtime, offload=self.runtime.offload),
+            origin=self.origin,
+            streamed=self.streamed,
+        )
+
     @property
     def defaults(self) -> FullSampling:
         """What the weights were made for, and seed 0. `replace` would keep that seed: settings by name leave it open."""

@@ -38,8 +38,12 @@ def transformer(official_tree) -> Path:
     return locate(official_tree).transformer
 
 
-@pytest.mark.parametrize("target", get_args(Target))
-@pytest.mark.parametrize("source", get_args(Target))
+def test_comfyui_is_the_only_layout_of_whole_models_alone():
+    assert {*get_args(Target)} - FILES.keys() == {"comfyui"}
+
+
+@pytest.mark.parametrize("target", FILES)
+@pytest.mark.parametrize("source", FILES)
 def test_every_layout_becomes_every_other(tmp_path, transformer, source: Target, target: Target):
     if "gguf" in (source, target):
         pytest.importorskip("gguf", reason="the extra gguf is not installed")

@@ -87,7 +87,7 @@ def _ways(
     """All that share the exact way's models, and then those that need their own, one at a time."""
     sharing = [name for name, runtime in others.items() if _shares_models(runtime, pipe.runtime)]
     fewer = {f"--num-steps {number}": quality.Way(pipe, number) for number in fewer_steps}
-    yield fewer | {name: quality.Way(_sharing(others[name], pipe)) for name in sharing}
+    yield fewer | {name: quality.Way(pipe.sharing(others[name])) for name in sharing}
     for name, runtime in others.items():
         if name not in sharing:
             yield {name: quality.Way(HunyuanVideo.load(found, runtime, sampling))}
@@ -102,19 +102,3 @@ def table(folder: Path) -> str:
 
 def _shares_models(runtime: Runtime, exact: Runtime) -> bool:
     return replace(runtime, speed=exact.speed, **{name: getattr(exact, name) for name in PER_VIDEO}) == exact
-
-
-def _sharing(runtime: Runtime, pipe: HunyuanVideo) -> HunyuanVideo:
-    """A pipeline of the same models, of whose runtime only what lives for one video is another."""
-    check(runtime, pipe.world)
-    return HunyuanVideo(
-        pipe.text_encoder,
-        pipe.transformer,
-        pipe.vae,
-        device=pipe.device,
-        world=pipe.world,
-        dtype=pipe.dtype,
-        runtime=replace(runtime, offload=pipe.runtime.offload),
-        origin=pipe.origin,
-        streamed=pipe.streamed,
-    )

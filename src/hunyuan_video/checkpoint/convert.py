@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hunyuan_video.checkpoint import (
     check_fits,
+    comfyui,
     diffusers,
     gguf_file,
     language_model_name,
@@ -40,7 +41,7 @@ from hunyuan_video.models.vae import VAEConfig
 from hunyuan_video.transforms import fp8
 from hunyuan_video.weights import Weights, locate, official_tree
 
-Target = Literal["official", "diffusers", "single-file", "fp8", "gguf"]
+Target = Literal["official", "diffusers", "comfyui", "single-file", "fp8", "gguf"]
 _SUFFIX = {"official": ".pt", "single-file": ".safetensors", "fp8": ".pt", "gguf": ".gguf"}
 SHARD_BYTES = 5 * 10**9  # as Diffusers cuts
 _DTYPE_NAMES = {
@@ -52,19 +53,25 @@ _DTYPE_NAMES = {
 def convert(source: Path, out: Path, to: Target, load_key: LoadKey = "module") -> list[Path]:
     """Write `source` as `to`; returns what was written.
 
-    A root of a whole model becomes a whole model (official, diffusers); a transformer's file or folder becomes one of its own. A single
-    file, fp8 and gguf are always of the transformer alone.
+    A root of a whole model becomes a whole model (official, diffusers, comfyui); a transformer's file or folder becomes one of its own. A
+    single file, fp8 and gguf are always of the transformer alone.
 
     Raises:
         FileExistsError: `out` is there.
-        FileNotFoundError, ValueError: `source` is missing, damaged or unknown; or `out` is not what that layout is called.
+        FileNotFoundError, ValueError: `source` is missing, damaged or unknown, or a part of what ComfyUI needs; or `out` is not what that
+            layout is called.
     """
     if not source.exists():
         raise FileNotFoundError(f"There is no {source} to convert; give a transformer's file or folder, or the root of a whole model.")
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out} is inside {source}, which is to be converted; write it elsewhere.")
     root = whole_model(source, load_key)
-    is_folder = to == "diffusers" or (to == "official" and root is not None)
+    if to == "comfyui" and root is None:
+        raise ValueError(
+            f"{source} is a transformer alone, but comfyui is a whole model; give the root of one, or write a single-file, which goes into "
+            "ComfyUI's models/diffusion_models as it is."
+        )
+    is_folder = to in ("diffusers", "comfyui") or (to == "official" and root is not None)
     if not is_folder and out.suffix != _SUFFIX[to]:
         raise ValueError(f"{out} is to be {to}, which of {source} is a file that ends in {_SUFFIX[to]}.")
     outs = [out, out.with_name(f"{out.stem}_map.pt")] if to == "fp8" else [out]
@@ -84,6 +91,9 @@ def convert(source: Path, out: Path, to: Target, load_key: LoadKey = "module") -
             write_safetensors(state, temporary)
         elif to == "gguf":
             gguf_file.write(state, temporary)
+        elif to == "comfyui" and root:
+            comfyui.warn_of_sizes(stored.config, out)
+            _write_comfyui(root, state, temporary)
         elif to == "diffusers" and root:
             _write_diffusers(root, stored, temporary)
         elif to == "diffusers":
@@ -211,6 +221,12 @@ def _write_diffusers(root: Weights, stored: StoredTransformer, out: Path) -> Non
         _write_json(diffusers.image_processor_json(side), out / "image_processor" / "preprocessor_config.json")
     _write_json(diffusers.MODEL_INDEX | (diffusers.SEEING_INDEX if root.sees else {}), out / "model_index.json")
     _write_defaults(root, out)
+
+
+def _write_comfyui(root: Weights, state: State, out: Path) -> None:
+    for name, part in comfyui.parts(root, state).items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(part, out / name)
 
 
 def _write_diffusers_transformer(stored: StoredTransformer, folder: Path, *, sees: bool = False) -> None:
