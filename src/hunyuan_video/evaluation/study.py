@@ -136,8 +136,8 @@ class Study:
                 known = there.get(system.name, system)
                 require(
                     known == system,
-                    f"{self.folder} has a system {system.name} that is made otherwise ({_difference(known, system)}); give this one another "
-                    "name.",
+                    f"{self.folder} has a system {system.name} that is made otherwise ({_difference(known, system)}); give this one "
+                    "another name.",
                 )
             there |= {system.name: system for system in systems}
             study = Study(self.folder, self.source, self.seed, self.prompts, tuple(there.values()))
