@@ -88,6 +88,8 @@ class _Step:
     """p and q"""
     spread: Float[np.ndarray, " 2"]
     """how much points differ from what is fitted, to the side and down: from the tenth to the ninetieth of a hundred"""
+    cover: float
+    """1 where half of the picture has points, less where fewer sixteenths of it have: what moves in one corner is no camera"""
 
 
 def camera_motion(frames: Frames) -> CameraMotion:
@@ -99,7 +101,8 @@ def camera_motion(frames: Frames) -> CameraMotion:
         return CameraMotion("static", 0.0, None, Measured())
     measured = _sum(steps)
     label, confidence, direction = _named(measured)
-    return CameraMotion(label, confidence * len(steps) / (len(grey) - 1), direction, measured)
+    seen = sum(step.cover for step in steps) / (len(grey) - 1)
+    return CameraMotion(label, confidence * seen, direction, measured)
 
 
 def _sum(steps: list[_Step]) -> Measured:
@@ -201,7 +204,8 @@ def _fit(at: Float[np.ndarray, "N 2"], moved: Float[np.ndarray, "N 2"]) -> _Step
     across, over_x = _agreed(np.stack([one, x, y, x * y, x * x], 1), u)
     down, over_y = _agreed(np.stack([one, x, y, x * y, y * y], 1), v)
     spread = np.array([np.quantile(left, 0.9) - np.quantile(left, 0.1) for left in (over_x, over_y)])
-    return _Step(np.concatenate([across[:3], down[:3]]), np.array([down[3], across[3]]), spread)
+    cells = {(int(column), int(row)) for column, row in np.floor((at + 0.5) * 4)}
+    return _Step(np.concatenate([across[:3], down[:3]]), np.array([down[3], across[3]]), spread, min(1.0, len(cells) / 8))
 
 
 def _agreed(rows: Float[np.ndarray, "N K"], values: Float[np.ndarray, " N"]) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " N"]]:
