@@ -46,6 +46,37 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Score:
+    """Measure the clips of a study: what needs no network, and what networks of yours say (docs/evaluation.md)."""
+
+    study: tyro.conf.Positional[Path]
+    """its folder"""
+    system: Annotated[tuple[str, ...], Repeatable] = ()
+    """of its systems, as often as there are some (default: all)"""
+    reference: str | None = None
+    """a system of the study, whose clips of the same prompts the others are compared with: PSNR, SSIM and random-feature Fréchet"""
+    backbones: Path | None = None
+    """a TOML file with the networks of VBench's dimensions"""
+    vbench: Annotated[tuple[str, ...], Repeatable] = ()
+    """SYSTEM=FILE, as often as there are files: what VBench itself wrote of a system's clips, to stand beside"""
+
+    def run(self) -> None:
+        from hunyuan_video.evaluation.study import Study
+
+        study = Study.open(self.study)
+        pairs = [text.partition("=") for text in self.vbench]
+        require(all(equals for _, equals, _ in pairs), "vbench is SYSTEM=FILE, such as embedded=results_eval_results.json.")
+
+        from hunyuan_video.apps.score import score
+        from hunyuan_video.evaluation import backbones
+
+        networks = () if self.backbones is None else backbones.read(self.backbones)
+        systems = self.system or tuple(system.name for system in study.systems)
+        for table in score(study, systems, networks, self.reference, {name: Path(path) for name, _, path in pairs}):
+            print(table, end="\n\n")
+
+
+@dataclass(frozen=True)
 class Embedded(Computes):
     """Judge the embedded miniature on prompts it was not trained on, and print the table of docs/embedded-model.md."""
 
