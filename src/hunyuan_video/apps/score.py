@@ -64,9 +64,9 @@ def score(
 
 def _measures(study: Study, backbones: Sequence[Backbone], reference: str | None) -> list[Measure]:
     measures = [
-        Measure(scores.SEEN, lambda prompt: __version__, lambda film, prompt: asdict(see(film, prompt.tags))),
-        Measure("brisque", lambda prompt: __version__, lambda film, prompt: {"BRISQUE": brisque(film.frames)}),
-        *(Measure(each.dimension, lambda prompt, known=each.identity(): known, _by(each)) for each in backbones),
+        Measure(scores.SEEN, _always(__version__), lambda film, prompt: asdict(see(film, prompt.tags))),
+        Measure("brisque", _always(__version__), lambda film, prompt: {"BRISQUE": brisque(film.frames)}),
+        *(Measure(each.dimension, _always(each.identity()), _by(each)) for each in backbones),
     ]
     if reference is not None:
         beside = partial(_beside, study, reference)
@@ -78,6 +78,10 @@ def _measures(study: Study, backbones: Sequence[Backbone], reference: str | None
             )
         )
     return measures
+
+
+def _always(by: str) -> Callable[[Prompt], str]:
+    return lambda prompt: by
 
 
 def _beside(study: Study, reference: str, prompt: Prompt) -> Path | None:

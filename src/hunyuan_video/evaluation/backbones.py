@@ -190,7 +190,7 @@ def _dynamic(network: Network, frames: Frames, fps: float) -> float:
         pair = [torch.from_numpy(np.ascontiguousarray(each)).permute(2, 0, 1)[None].float() for each in (one, two)]
         return _call(network, *pair)[0].permute(1, 2, 0).numpy()
 
-    return float(is_dynamic(frames, fps, flow))  # pyright: ignore[reportArgumentType] (an array is a sequence of its frames)
+    return float(is_dynamic(list(frames), fps, flow))
 
 
 def _imaging(network: Network, frames: Frames) -> float:
