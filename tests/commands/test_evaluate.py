@@ -85,7 +85,7 @@ def test_a_folder_of_clips_is_brought_and_measured_once(prompts, filmed, tmp_pat
     table = capsys.readouterr().out
     assert "2 prompts of prompts.txt (own, not rewritten)" in table and "| filmed | 2 | 2 | 1 of 2 | none |" in table
     assert "| camera:right | 1 | 1 of 1 have it |" in table and "BRISQUE" in table
-    assert (out / "scores.md").read_text(encoding="utf-8").strip() == table.split("\n", 1)[1].strip() or "By system" in table
+    assert (out / "scores.md").read_text(encoding="utf-8").strip() in table
     lines = (out / "scores.jsonl").read_text(encoding="utf-8")
     monkeypatch.setattr("hunyuan_video.apps.score.read", lambda path: pytest.fail("measured again"))
     assert cli.main(["evaluate", "score", str(out)]) == 0 and (out / "scores.jsonl").read_text(encoding="utf-8") == lines

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from hunyuan_video import weights
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which
 from hunyuan_video.config import LoadKey, Runtime, Sampling, require
 from hunyuan_video.evaluation import prompts, systems
 from hunyuan_video.request import Adapter
+from hunyuan_video.weights import EMBEDDED
 
 if TYPE_CHECKING:
     from hunyuan_video.apps.study import Maker
@@ -34,6 +34,8 @@ class Run:
     """of the first prompt; those of the next count up, the same for every system"""
     rewritten: bool = False
     """your own prompts are in the words that a model was trained on; the report says so"""
+    weights: Path | None = None
+    """root of the weights of systems that name none (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
 
     def run(self) -> None:
         asked = systems.read_all(self.systems)
@@ -41,7 +43,7 @@ class Run:
 
         from hunyuan_video.apps import study
 
-        made = study.run(self.out, source, found, self.seed, {each.name: maker_of(each) for each in asked})
+        made = study.run(self.out, source, found, self.seed, {each.name: maker_of(each, self.weights) for each in asked})
         print(made.folder)
 
 
@@ -137,8 +139,8 @@ class EndpointSettings:
     """seconds between two looks"""
 
 
-def maker_of(asked: systems.Asked) -> Maker:
-    """Raises an error for options that it does not have, or something that is not there."""
+def maker_of(asked: systems.Asked, usual: Path | None) -> Maker:
+    """`usual` are the weights of a system that names none. Raises an error for options that it does not have, or for what is not there."""
     from hunyuan_video.apps import study
     from hunyuan_video.evaluation.endpoint import Endpoint
 
@@ -152,6 +154,6 @@ def maker_of(asked: systems.Asked) -> Maker:
         body = {name: getattr(how, name) for name in names if getattr(how, name) is not None}
         return study.ByEndpoint(Endpoint(asked.place, body, study.key_of(how.key), how.seeds, how.in_flight, how.pause))
     how = parse(ClipSettings, asked.flags, prog)
-    root = {"": None, "embedded": weights.EMBEDDED}.get(asked.place, Path(asked.place))
+    root = {"": usual, "embedded": EMBEDDED}.get(asked.place, Path(asked.place))
     found = Which(root, how.transformer).find(how.load_key)
     return study.ByWeights(found, how.runtime, how.sampling, how.negative_prompt, tuple(map(Adapter.parse, how.lora)))
