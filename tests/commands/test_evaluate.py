@@ -65,10 +65,10 @@ def test_other_settings_of_the_same_name_are_refused_before_anything_is_made(pro
 @pytest.mark.parametrize(
     ("system", "why"),
     [
-        ("a=weights:embedded,seed=1", "seed is given for a system"),
+        ("a=weights:embedded,seed=1", "System a: seed is given; a study has one"),
         ("a=weights:embedded,steps=1", "There is no option --steps; perhaps --num-steps was meant"),
         ("a=weights:none", "none"),
-        ("a=folder:.,size=1", "is a folder, which has no options"),
+        ("a=folder:.,size=1", "System a: a folder has no options"),
         ("a=endpoint:127.0.0.1", "is no address"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -143,8 +142,3 @@ class ByEndpoint:
                 f"{failed} of {len(study.prompts)} clips of {name} were not made; {study.folder / 'failures.jsonl'} says why, and the same "
                 "command tries again."
             )
-
-
-def key_of(variable: str) -> str | None:
-    """An endpoint's key, from an environment variable: none where that is not set."""
-    return os.environ.get(variable)

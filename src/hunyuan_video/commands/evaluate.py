@@ -3,6 +3,7 @@ before all is checked."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +30,8 @@ class Run:
     out: Path
     """folder of the study; an interrupted run goes on there"""
     systems: tuple[str, ...] = ("embedded",)
-    """NAME=weights:PATH,KEY=VALUE,… NAME=folder:PATH NAME=endpoint:URL,model=…, `embedded`, or .toml files with such tables"""
+    """NAME=weights:PATH,KEY=VALUE,… with options of `generate`; NAME=folder:PATH; NAME=endpoint:URL,KEY=VALUE,… with model, size, seconds,
+    num_frames, num_steps, key, seeds, in_flight and pause; embedded; or .toml files with tables of these"""
     seed: int = 0
     """of the first prompt; those of the next count up, the same for every system"""
     rewritten: bool = False
@@ -118,7 +120,10 @@ class ClipSettings(Computes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.sampling.seed is None, "seed is given for a system; a study has one for all of them (--seed).")
+        require(self.sampling.seed is None, "seed is given; a study has one for all systems (--seed).")
+
+
+IN_BODY = ("model", "size", "seconds", "num_frames", "num_steps")
 
 
 @dataclass(frozen=True)
@@ -141,19 +146,32 @@ class EndpointSettings:
 
 def maker_of(asked: systems.Asked, usual: Path | None) -> Maker:
     """`usual` are the weights of a system that names none. Raises an error for options that it does not have, or for what is not there."""
-    from hunyuan_video.apps import study
-    from hunyuan_video.evaluation.endpoint import Endpoint
+    try:
+        return {"weights": _by_weights, "folder": _by_folder, "endpoint": _by_endpoint}[asked.kind](asked, usual)
+    except ValueError as error:
+        raise ValueError(f"System {asked.name}: {error}") from error
 
-    prog = f"system {asked.name}"
-    if asked.kind == "folder":
-        require(not asked.options, f"System {asked.name} is a folder, which has no options.")
-        return study.ByFolder(Path(asked.place))
-    if asked.kind == "endpoint":
-        how = parse(EndpointSettings, asked.flags, prog)
-        names = ("model", "size", "seconds", "num_frames", "num_steps")
-        body = {name: getattr(how, name) for name in names if getattr(how, name) is not None}
-        return study.ByEndpoint(Endpoint(asked.place, body, study.key_of(how.key), how.seeds, how.in_flight, how.pause))
-    how = parse(ClipSettings, asked.flags, prog)
+
+def _by_weights(asked: systems.Asked, usual: Path | None) -> Maker:
+    from hunyuan_video.apps.study import ByWeights
+
+    how = parse(ClipSettings, asked.flags, "hunyuan-video generate")
     root = {"": usual, "embedded": EMBEDDED}.get(asked.place, Path(asked.place))
     found = Which(root, how.transformer).find(how.load_key)
-    return study.ByWeights(found, how.runtime, how.sampling, how.negative_prompt, tuple(map(Adapter.parse, how.lora)))
+    return ByWeights(found, how.runtime, how.sampling, how.negative_prompt, tuple(map(Adapter.parse, how.lora)))
+
+
+def _by_folder(asked: systems.Asked, _usual: Path | None) -> Maker:
+    from hunyuan_video.apps.study import ByFolder
+
+    require(not asked.options, "a folder has no options.")
+    return ByFolder(Path(asked.place))
+
+
+def _by_endpoint(asked: systems.Asked, _usual: Path | None) -> Maker:
+    from hunyuan_video.apps.study import ByEndpoint
+    from hunyuan_video.evaluation.endpoint import Endpoint
+
+    how = parse(EndpointSettings, asked.flags, "hunyuan-video evaluate run")
+    body = {name: value for name in IN_BODY if (value := getattr(how, name)) is not None}
+    return ByEndpoint(Endpoint(asked.place, body, os.environ.get(how.key), how.seeds, how.in_flight, how.pause))
