@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,24 @@ from jaxtyping import UInt8
 LOOKS = 5  # frames of a clip
 
 
-def brisque(frames: UInt8[np.ndarray, "T H W 3"]) -> float:
-    """The median over a clip's frames, spread over it: about 0 (best) to 100; below 0 and above 100 is possible.
+def brisque(frames: UInt8[np.ndarray, "T H W 3"]) -> float | None:
+    """The median over a clip's frames, spread over it: about 0 (best) to 100; below 0 and above 100 is possible. None of flat pictures,
+    which have no statistics.
 
     Raises:
         ImportError: the package is missing; says what to install.
     """
     looks = frames[np.unique(np.linspace(0, len(frames) - 1, LOOKS).round().astype(int))]
-    with np.errstate(all="ignore"):  # it divides by the variance of flat parts
-        return float(np.median([float(_model().score(frame)) for frame in looks]))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of names that SciPy has moved, and of fits to flat parts
+        found = float(np.median([float(_model().score(frame)) for frame in looks]))
+    return found if isfinite(found) else None
 
 
 @cache
 def _model() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it imports names that SciPy has moved
-        try:
-            from brisque import BRISQUE
-        except ImportError as error:
-            raise ImportError(f"BRISQUE cannot be computed ({error}); pip install 'hunyuan-video[evaluate]'.") from error
+    try:
+        from brisque import BRISQUE
+    except ImportError as error:
+        raise ImportError(f"BRISQUE cannot be computed ({error}); pip install 'hunyuan-video[evaluate]'.") from error
     return BRISQUE(url=False)
