@@ -21,7 +21,7 @@ SMALL = "height=32,width=48,num_frames=5,num_steps=1"
 @pytest.fixture
 def prompts(tmp_path) -> Path:
     file = tmp_path / "prompts.txt"
-    file.write_text("A red cat, the camera pans right.\nA dog.\n", encoding="utf-8")
+    file.write_text("A cat, the camera pans right.\nA dog.\n", encoding="utf-8")
     return file
 
 
@@ -45,7 +45,7 @@ def test_weights_make_one_clip_a_prompt_and_none_again(prompts, official_tree, t
     study = Study.open(out)
     made = [Provenance.from_json(read_metadata(clip), clip) for clip in (study.clip("tiny", prompt.id) for prompt in study.prompts)]
     assert [(each.prompt, each.sampling.seed, each.sampling.num_steps) for each in made] == [
-        ("A red cat, the camera pans right.", 3, 1),
+        ("A cat, the camera pans right.", 3, 1),
         ("A dog.", 4, 1),
     ]
     study.clip("tiny", "0001").unlink()
@@ -83,7 +83,7 @@ def test_a_folder_of_clips_is_brought_and_measured_once(prompts, filmed, tmp_pat
     assert np.array_equal(read_video(out / "clips/filmed/0001.mp4")[0], read_video(filmed / "1.mp4")[0])
     assert cli.main(["evaluate", "score", str(out)]) == 0
     table = capsys.readouterr().out
-    assert "2 prompts of prompts.txt (own, not rewritten)" in table and "| filmed | 2 | 2 | 1 of 2 | none |" in table
+    assert "2 prompts of prompts.txt (own, not rewritten)" in table and "| filmed | 2 | 2 | 1 of 1 | none |" in table
     assert "| camera:right | 1 | 1 of 1 have it |" in table and "BRISQUE" in table
     assert (out / "scores.md").read_text(encoding="utf-8").strip() in table
     lines = (out / "scores.jsonl").read_text(encoding="utf-8")

@@ -7,8 +7,9 @@ import pytest
 from rendered_cameras import film, path
 
 from hunyuan_video.evaluation.guard import faults
-from hunyuan_video.evaluation.seen import Film, see
+from hunyuan_video.evaluation.seen import Film, read, see
 from hunyuan_video.miniature import drawing, world
+from hunyuan_video.video import save_video
 
 T, H, W = 9, 64, 64
 RANDOM = np.random.default_rng(0)
@@ -31,10 +32,7 @@ def test_a_broken_clip_has_its_fault(fault):
 
 @pytest.mark.parametrize("fault", ["black", "noise", "frozen"])
 def test_it_has_it_after_compression(fault, tmp_path):
-    from hunyuan_video.evaluation.seen import read
-    from hunyuan_video.video import save_video
-
-    assert fault in faults(read(save_video(BROKEN[fault], tmp_path / "clip.mp4", crf=23)).frames)
+    assert fault in faults(read(save_video(BROKEN[fault], tmp_path / "clip.mp4")).frames)
 
 
 def test_a_scene_that_a_camera_films_is_sound():
@@ -45,7 +43,7 @@ def test_what_the_drawn_world_shows_is_sound_unless_nothing_moves():
     scenes = [world.sample_scene(seed, "train") for seed in range(20)]
     found = {scene.motion == "still": set() for scene in scenes}
     for scene in scenes:
-        found[scene.motion == "still"].add(faults(np.asarray(drawing.render(scene, num_frames=5))))
+        found[scene.motion == "still"].add(faults(np.asarray(drawing.render(scene, num_frames=9))))
     assert found == {True: {("frozen",)}, False: {()}}
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 CRF = 10  # so little is lost in the file that nobody judges that
 
 
+@runtime_checkable
 class Maker(Protocol):
     """What makes the clips of one system."""
 

@@ -63,5 +63,5 @@ def _correlation(one: Float[np.ndarray, "_ _"], two: Float[np.ndarray, "_ _"]) -
     return float((one * two).mean() / max(one.std() * two.std(), 1e-9))
 
 
-def _often(found: Sequence[bool], share: float = SHARE) -> bool:
-    return sum(found) >= share * len(found)
+def _often(found: Sequence[bool | np.bool_], share: float = SHARE) -> bool:
+    return bool(sum(found) >= share * len(found))
