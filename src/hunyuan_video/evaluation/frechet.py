@@ -58,7 +58,7 @@ def _moments(x: Float[Tensor, "N C"]) -> tuple[Float[Tensor, " C"], Float[Tensor
 
 
 def _root(matrix: Float[Tensor, "C C"]) -> Float[Tensor, "C C"]:
-    """Of a symmetric matrix without negative eigenvalues. What rounding makes of a zero is one again: its root would be no rounding error."""
+    """Of a symmetric matrix without negative eigenvalues. What rounding makes of a zero is one again: its root would be large."""
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     values = torch.where(values > values[-1] * len(values) * torch.finfo(values.dtype).eps, values, 0.0)
     return vectors @ torch.diag(values.sqrt()) @ vectors.T
