@@ -82,12 +82,10 @@ class Table:
         return "\n".join([f"{self.title}:", "", *(f"| {' | '.join(line)} |" for line in cells)])
 
 
-def by_system(study: Study, lines: Sequence[Line], sets: Mapping[str, Row]) -> Table:
-    """A row a system: how many clips are videos and have what is asked for, and means of the videos among them; of a system that fails more
-    often than in one of ten, no means. `sets` are numbers of whole systems, to go beside them."""
-    rows = [
-        _row(system.name, [line for line in lines if line.system == system.name]) | sets.get(system.name, {}) for system in study.systems
-    ]
+def by_system(study: Study, lines: Sequence[Line], whole: Mapping[str, Row]) -> Table:
+    """A row a system: how many clips are videos and have what is asked for, and means over these videos. `whole` are numbers of whole
+    systems, to go beside. Of a system that fails more often than in one of ten clips, neither is said."""
+    rows = [_row(each.name, [line for line in lines if line.system == each.name], whole.get(each.name, {})) for each in study.systems]
     return Table(f"By system, {_what(study)}", tuple(row for row in rows if row["clips"]))
 
 
@@ -107,7 +105,7 @@ def by_tag(study: Study, lines: Sequence[Line]) -> Table:
     return Table(f"By what is asked for, {_what(study)}", tuple(rows))
 
 
-def _row(name: str, lines: Sequence[Line]) -> Row:
+def _row(name: str, lines: Sequence[Line], whole: Row) -> Row:
     seen = [line for line in lines if line.set == SEEN]
     sound = {line.id for line in seen if not line.scores["faults"]}
     answers = [right for line in seen for right in line.scores["asked"].values()]
@@ -120,11 +118,10 @@ def _row(name: str, lines: Sequence[Line]) -> Row:
         row[head] = _mean([line.scores[key] for line in seen if line.id in sound])
     for set in dict.fromkeys(line.set for line in lines if line.set != SEEN):
         mine = [line for line in lines if line.set == set and line.id in sound]
+        to = f" to {set.removeprefix('near ')}" if set.startswith("near ") else ""
         for key in dict.fromkeys(key for line in mine for key in line.scores):
-            row[f"{key} to {set.removeprefix('near ')}" if set.startswith("near ") else key] = _mean(
-                [line.scores[key] for line in mine if line.scores[key] is not None]
-            )
-    return row
+            row[key + to] = _mean([line.scores[key] for line in mine if line.scores[key] is not None])
+    return row | whole
 
 
 def _mean(values: Sequence[float]) -> float | None:
