@@ -30,7 +30,8 @@ CRF = 10  # so little is lost in the file that nobody judges that
 class Maker(Protocol):
     """What makes the clips of one system."""
 
-    kind: Kind
+    @property
+    def kind(self) -> Kind: ...
 
     def made_with(self, prompts: tuple[Prompt, ...]) -> Mapping[str, Any]:
         """What they depend on. Raises an error for what cannot be made."""
