@@ -6,6 +6,7 @@ A tag is a kind and a value, such as `camera:left`, `colour:red` or `about:anima
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 from hunyuan_video.rewriting.lexicon import topics
@@ -103,7 +104,7 @@ def tags_of(prompt: str) -> tuple[str, ...]:
     return (*(tag for tag, rule in _rules() if rule.search(text)), *_about(text))
 
 
-def values(tags: tuple[str, ...], kind: str) -> tuple[str, ...]:
+def values(tags: Sequence[str], kind: str) -> tuple[str, ...]:
     """Those of one kind: of `colour`, `red` and `blue`."""
     return tuple(value for each, _, value in (tag.partition(":") for tag in tags) if each == kind)
 
