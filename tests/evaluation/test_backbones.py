@@ -60,6 +60,7 @@ def test_pictures_are_squares_but_dinos_and_as_each_was_trained():
     assert float(wide[:, 0].mean()) == pytest.approx((FRAMES[..., 0].mean() / 255 - 0.485) / 0.229, abs=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # users have such files all the same
 def test_torchscript_is_loaded(tmp_path, networks):
     class Mean(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
