@@ -319,7 +319,7 @@ def test_every_command_of_a_page_is_run_or_parsed(page, tmp_path, small, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL_BASE", str(small))
     for place, make in PLACES.items():
-        if re.search(rf"[ /]{re.escape(place)}[ :\n]", SCRIPTS[page]):
+        if re.search(rf"[ /:]{re.escape(place)}[ :\n]", SCRIPTS[page]):
             make(tmp_path / place, small)
     for name, *arguments in found:
         if why_parsed([name, *arguments]) is None:

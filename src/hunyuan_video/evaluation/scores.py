@@ -124,7 +124,7 @@ def _row(name: str, lines: Sequence[Line], whole: Row) -> Row:
     return row | whole
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def _mean(values: Sequence[float | int]) -> float | None:
     return statistics.mean(map(float, values)) if values else None
 
 
