@@ -59,7 +59,7 @@ PARSED = {
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
     "hunyuan-video train vae": "days on a GPU",
     "python recipes/tiny/awake.py": "before one of these; tests/miniature/test_version2.py runs it",
-    "hunyuan-video evaluate": "trains a judge, and makes hundreds of videos; tests/miniature has its parts",
+    "hunyuan-video evaluate embedded": "trains a judge, and makes hundreds of videos; tests/miniature has its parts",
     "torchrun": "eight GPUs",
     "hunyuan-video serve": "serves until it is stopped, as tests/apps/test_serving.py does it",
     "hunyuan-video demo": "serves until it is stopped; tests/demo visits it",
@@ -181,7 +181,7 @@ def parse_pip(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
 
     options, projects = create_command("install").parse_args(arguments[1:])
     assert all((ROOT / file).is_file() for file in options.constraints)
-    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray)"
+    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray|evaluate)"
     assert [re.fullmatch(rf"\.(\[{extras}(,{extras})*\])?", project) is not None for project in projects] == [True]
 
 
@@ -257,6 +257,12 @@ def clips(folder: Path) -> None:
     (folder / "clip.txt").write_text("Squares change their colours", encoding="utf-8")
 
 
+def numbered_clips(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(2):
+        clip(folder / f"{number}.mp4")
+
+
 def adapter(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     model = checkpoint.load_transformer(weights.locate(weights.EMBEDDED).transformer, torch.float32, torch.device("cpu"))
@@ -290,6 +296,10 @@ PLACES: dict[str, Callable[[Path, Path], None]] = {
     "FILE_OR_FOLDER": lambda path, root: path.symlink_to(root),
     "clip.mp4": lambda path, _: clip(path),
     "my-clips": lambda path, _: clips(path),
+    "prompts.txt": lambda path, _: (
+        path.write_text("A red car drives left in the snow.\nThe camera zooms in, a dog in the forest.\n") and None
+    ),
+    "their-clips": lambda path, _: numbered_clips(path),
     "videos": lambda path, _: clips(path),
     "style.safetensors": lambda path, _: adapter(path),
     "motion.safetensors": lambda path, _: adapter(path),
@@ -305,7 +315,7 @@ def test_every_command_of_a_page_is_run_or_parsed(page, found, tmp_path, made_sm
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL_BASE", str(made_small))
     for place, make in PLACES.items():
-        if re.search(rf"[ /]{re.escape(place)}[ :\n]", SCRIPTS[page]):
+        if re.search(rf"[ /:]{re.escape(place)}[ :\n]", SCRIPTS[page]):
             make(tmp_path / place, made_small)
     for name, *arguments in found[page]:
         if why_parsed([name, *arguments]) is None:
@@ -367,7 +377,7 @@ def test_every_flag_of_a_command_in_running_text_exists(capsys):
     known: dict[str, set[str]] = {}
     for page in PAGES:
         for words in re.findall(r"`hunyuan-video ([a-z][^`]*)`", page.read_text(encoding="utf-8")):
-            name = re.match(r"(?:train|data) [a-z]+|[a-z]+", words)[0]
+            name = re.match(r"(?:train|data|evaluate) [a-z]+|[a-z]+", words)[0]
             given = set(re.findall(r"--[a-z0-9-]+", words)) - {"--help"}
             if given:
                 known[name] = known.get(name) or flags_of(name, capsys)

@@ -31,7 +31,7 @@ class Bench(Computes):
     fewer_steps: tuple[int, ...] = ()
     """beside the rest, the exact way in so many steps: what the same time buys without any setting"""
     judge: Path = Path("results/evaluation")
-    """folder of the judge that `evaluate` keeps; trained first if it is missing"""
+    """folder of the judge that `evaluate embedded` keeps; trained first if it is missing"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
