@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from hunyuan_video import request as requests
@@ -12,7 +13,6 @@ from hunyuan_video.config import STRENGTH, require
 from hunyuan_video.request import Request
 
 from . import host
-from .host import io
 from .pipelines import Model, ModelType
 from .values import RequestType, clip_of, picture_of, shown_frames
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from hunyuan_video.clips import FPS
 from hunyuan_video.config import require
 
 from . import host
-from .host import io
 from .pipelines import Model, ModelType, as_usual, loaded, pipeline
 from .values import Record, RecordType, frames_of, from_latent, images_of, to_latent
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from hunyuan_video.config import Runtime
@@ -11,7 +12,6 @@ from hunyuan_video.request import Request
 
 from . import host
 from .decode import decoded, outputs, shown
-from .host import io
 from .load import find, offload_input, speed_input, weights_input
 from .pipelines import Model
 from .sample import asking, cfg_input, sampled, seed_input, size_inputs

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
+
 from hunyuan_video import weights
 from hunyuan_video.config import Attention, DType, Runtime, Speed, require
 from hunyuan_video.request import Adapter, Strengths
 
 from . import host
-from .host import io
 from .pipelines import Model, ModelType, version
 
 EMBEDDED = "embedded miniature"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import get_args
 
+from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
+
 from hunyuan_video.apps.rewrite import rewriting_by
 from hunyuan_video.config import RewriteMode
 from hunyuan_video.request import Request
 from hunyuan_video.rewriting import Rewriter
 
 from . import host
-from .host import io
 from .values import RequestType
 
 

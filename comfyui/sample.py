@@ -6,11 +6,12 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, get_args
 
+from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
+
 from hunyuan_video.config import MAX_SEED, Solver
 from hunyuan_video.request import Request
 
 from . import host
-from .host import io
 from .pipelines import Model, ModelType, as_usual, loaded, pipeline
 from .values import Record, RecordType, RequestType, to_latent
 

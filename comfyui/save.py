@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from comfy_api.latest import io  # pyright: ignore[reportMissingImports]
+
 from hunyuan_video.config import require
 from hunyuan_video.video import save_video
 
 from . import host
-from .host import io
 from .values import Record, RecordType, shown_frames
 
 FORMATS = ["mp4", "webm", "gif"]

@@ -60,7 +60,7 @@ def workflow(pack: str, file: str, output: str) -> dict[str, object]:
 
     valid, error, outputs, node_errors = asyncio.run(run())
     assert valid, (error, node_errors)
-    executor = execution.PromptExecutor(server)
+    executor = execution.PromptExecutor(server, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0})
     executor.execute(prompt, "1", {}, outputs)
     return {"success": executor.success, "said": said, "files": sorted(str(path) for path in Path(output).rglob("*.mp4"))}
 
