@@ -1,5 +1,5 @@
 """Every two transforms together are what both say of the weights, in forward and where there is a training in backward passes; or they are
-refused at the start, with the reason."""
+refused at the start, with the reason. Of the pairs that ranks compute, each transform is in one by default; `-m slow` has the others."""
 
 from __future__ import annotations
 
@@ -84,20 +84,31 @@ def refusal(asked: Asked) -> str | None:
 
 
 ON_RANKS = [pair for pair in PAIRS if Asked(pair).ranks > 1]
-# Whose transforms act on different models, and so meet in `assemble` alone: tested when asked for.
-APART = [pair for pair in ON_RANKS if not Asked(pair).meet and refusal(Asked(pair)) is None]
+COMPUTED_BY_RANKS = [pair for pair in ON_RANKS if refusal(Asked(pair)) is None]
 Found = list[dict[str, dict[str, float] | str]]
+
+
+def once_each() -> set[frozenset[str]]:
+    """Of what ranks compute one pair with each transform, and with one way of sharing after the other; of those that act on the same
+    model, for others meet in `assemble` alone."""
+    meet = [pair for pair in COMPUTED_BY_RANKS if Asked(pair).meet]
+    found = [[pair for pair in meet if name in pair] for name in TRANSFORMS]
+    return {pairs[number % len(pairs)] for number, pairs in enumerate(found) if pairs}
+
+
+ONCE_EACH = once_each()
+LATER = [pair for pair in COMPUTED_BY_RANKS if pair not in ONCE_EACH]  # tested when asked for
 
 
 @pytest.fixture(scope="module")
 def found_by_ranks(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What two ranks found of the pairs that need them, run once."""
-    return on_ranks(work, 2, tmp_path_factory.mktemp("ranks"), [*(pair for pair in ON_RANKS if pair not in APART), TRAINED], patience=900)
+    return on_ranks(work, 2, tmp_path_factory.mktemp("ranks"), [*(pair for pair in ON_RANKS if pair not in LATER), TRAINED], patience=900)
 
 
 @pytest.fixture(scope="module")
-def found_apart(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    return on_ranks(work, 2, tmp_path_factory.mktemp("apart"), APART, patience=900)
+def found_later(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return on_ranks(work, 2, tmp_path_factory.mktemp("later"), LATER, patience=900)
 
 
 @pytest.fixture
@@ -117,11 +128,11 @@ def name_of(names: frozenset[str]) -> str:
     return "+".join(sorted(names))
 
 
-@pytest.mark.parametrize("pair", [pytest.param(pair, marks=[pytest.mark.slow] * (pair in APART), id=name_of(pair)) for pair in PAIRS])
+@pytest.mark.parametrize("pair", [pytest.param(pair, marks=[pytest.mark.slow] * (pair in LATER), id=name_of(pair)) for pair in PAIRS])
 def test_two_together_are_both_or_refused(pair, request, tmp_path, check_multiplies):
     asked = Asked(pair)
     if asked.ranks > 1:
-        results = [found[name_of(pair)] for found in request.getfixturevalue("found_apart" if pair in APART else "found_by_ranks")]
+        results = [found[name_of(pair)] for found in request.getfixturevalue("found_later" if pair in LATER else "found_by_ranks")]
     else:
         results = [result(asked, tmp_path, World(HOME if asked.in_file else ELSEWHERE))]
     expected = refusal(asked)

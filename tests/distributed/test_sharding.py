@@ -25,7 +25,7 @@ from hunyuan_video.plan import Parts
 META = torch.device("meta")
 RELEASED = Parts()
 FEW = replace(RELEASED.transformer, num_double_blocks=2, num_single_blocks=2)  # of which each is like the others
-FEW_LAYERS = LlamaConfig(**RELEASED.llm.to_dict() | {"num_hidden_layers": 4})
+FEW_LAYERS = LlamaConfig(vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=4, num_key_value_heads=8)
 
 
 @pytest.fixture(params=[3, 8])
