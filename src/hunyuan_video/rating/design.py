@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import ceil
 from typing import Literal
 
@@ -80,7 +80,7 @@ def blocks(design: Design, prompts: Sequence[str], systems: Sequence[str]) -> li
             for place, prompt in enumerate(order)
         ]
         cuts = np.linspace(0, len(showings), ceil(len(showings) / design.per_rater) + 1).round().astype(int)
-        found += [tuple(showings[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+        found += [tuple(showings[start:end]) for start, end in pairwise(cuts)]
     return found
 
 

@@ -69,7 +69,7 @@ def _variance(statistic: Statistic, clusters: Float[np.ndarray, "G *table"], dra
     """Zero for a single cluster, which tells nothing of others."""
     number = len(clusters)
     if number == 1:
-        return np.zeros(1)
+        return np.zeros_like(statistic(clusters)[0])
     return np.nanvar(statistic(resampled(clusters, draws, rng)), axis=0) * number / (number - 1)
 
 
@@ -81,11 +81,14 @@ def _summed(table: Float[np.ndarray, "N *table"], labels: Int[np.ndarray, " N"])
 
 def p_value(estimate: float, error: float) -> float:
     """How often a normal estimate of nothing is that far from zero, on either side."""
-    return math.erfc(abs(estimate) / error / math.sqrt(2)) if error > 0 else float(estimate == 0)
+    return math.erfc(abs(estimate) / error / math.sqrt(2))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The same, of many looked at together: the chance that any of them deceives is kept. S. Holm, Scandinavian J. of Statistics 6, 1979."""
+    """The same, of many looked at together: the chance that any of them deceives is kept.
+
+    S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
+    """
     order = np.argsort(p_values)
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)))

@@ -48,8 +48,8 @@ class _Source:
 
 
 def prepare(study: Study, plants: dict[str, str]) -> Material:
-    """Encode what has not been yet. `plants` are prompts that get a spoiled clip, each with the one whose clip is spoiled. All have the size
-    of the smallest and the length of the shortest clip; of larger ones the middle is shown.
+    """Encode what has not been yet. `plants` are prompts that get a spoiled clip, each with the one whose clip is spoiled. All have the
+    size of the smallest and the length of the shortest clip; of larger ones the middle is shown.
 
     Raises:
         ValueError: a clip is missing, or cannot be read.
@@ -57,7 +57,8 @@ def prepare(study: Study, plants: dict[str, str]) -> Material:
     for system in study.systems:
         missing = len(study.missing(system.name))
         require(missing == 0, f"{system.name} has no clip of {missing} of {len(study.prompts)} prompts; `evaluate run` makes them.")
-    sources = {(prompt.id, system.name): _look(study.clip(system.name, prompt.id)) for prompt in study.prompts for system in study.systems}
+    keys = [(prompt.id, system.name) for prompt in study.prompts for system in study.systems]
+    sources = {(prompt, system): _look(study.clip(system, prompt)) for prompt, system in keys}
     digest = hashlib.sha256(json.dumps([[*key, source.sha256] for key, source in sources.items()]).encode()).hexdigest()
     each = sources.values()
     height, width = (min(getattr(source, side) for source in each) // 2 * 2 for side in ("height", "width"))

@@ -12,7 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DDL, Column, Connection, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, event, func, insert, select
+from sqlalchemy import (
+    DDL,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+    func,
+    insert,
+    select,
+)
 
 from hunyuan_video.config import require
 from hunyuan_video.rating.design import Kind, Showing, Task
@@ -128,8 +144,8 @@ class Store:
         other = next((name for name in terms if terms[name] != before.get(name)), None)
         require(
             other is None,
-            f"This study has been rated with {other} {before.get(other)!r}, and not {terms.get(other or '')!r}; go on with that, or give the "
-            "clips a study of their own, for their votes would not add up.",
+            f"This study has been rated with {other} {before.get(other)!r}, and not {terms.get(other or '')!r}; go on with that, or make "
+            "another study, for the votes would not add up.",
         )
 
     def join(self, mode: str, blocks: int, session: Callable[[int, int], Sequence[Task]], now: float) -> str:
@@ -149,7 +165,7 @@ class Store:
         return None if number is None else Rater(number, _name(digest))
 
     def progress(self, rater: Rater) -> tuple[int, int]:
-        """The first place without a vote, which is one more than there are after the last one; and how many there are."""
+        """The first place without a vote, or the one after the last; and how many there are."""
         said = select(votes.c.number).where(votes.c.rater == rater.number)
         with self._reading() as db:
             total = db.scalar(select(func.count()).where(tasks.c.rater == rater.number)) or 0
@@ -160,7 +176,7 @@ class Store:
         with self._reading() as db:
             row = db.execute(select(tasks).where(tasks.c.rater == rater.number, tasks.c.number == number)).one_or_none()
             said = select(votes.c.question, votes.c.answer).where(votes.c.rater == rater.number, votes.c.number == number)
-            answers = {question: answer for question, answer in db.execute(said.order_by(votes.c.id))}
+            answers = {row.question: row.answer for row in db.execute(said.order_by(votes.c.id))}
         return None if row is None else Shown(number, _task(row), row.left_id, row.right_id, answers)
 
     def clip(self, rater: Rater, name: str) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""What pairs say of how strong systems are: Bradley and Terry's model with ties as R. R. Davidson has them, and a side that may be favoured.
+"""What pairs say of how strong systems are: Bradley and Terry's model, with ties as Davidson has them, and a side that may be favoured.
 
     left : right : tie  =  a·π_i : π_j / a : ν √(π_i π_j)
 
@@ -18,30 +18,44 @@ from jaxtyping import Float
 
 LEFT, RIGHT, TIE = range(3)
 _PRIOR = 0.01  # 1 / variance of every parameter: nothing beside votes, and keeps finite who has won always
-_LONGEST, _CLOSE, _MOST = 2.0, 1e-8, 100  # a step's largest change, the change that is none, and how many steps
+_LONGEST, _CLOSE, _MOST = 2.0, 1e-6, 100  # a step's largest change, the change that is none, and how many steps
 
 
 def fit(votes: Float[np.ndarray, "*B S S 3"], start: Float[np.ndarray, " K"] | None = None) -> Float[np.ndarray, "*B K"]:
-    """The parameters that are most likely. `votes[i, j]` says how often i on the left was better than j on the right, j better, and neither;
-    of many such tables, each has its own. By Newton's method, from `start` on."""
+    """The parameters that are most likely. `votes[i, j]` says how often i on the left was better than j on the right, j better, and
+    neither; of many such tables, each has its own. By Newton's method, from `start` on."""
     systems, batch = votes.shape[-2], votes.shape[:-3]
-    features, products = _features(systems), _products(systems)
-    size = features.shape[-1]
     counts = votes.reshape(-1, systems**2, 3)
-    shown = counts.sum(-1, keepdims=True)
-    x = np.tile(np.zeros(size) if start is None else start, (len(counts), 1))
+    x = np.tile(np.zeros(systems + 2) if start is None else start, (len(counts), 1))
     for _ in range(_MOST):
-        expected = shown * chances(x, systems)
-        slope = (counts - expected).reshape(len(counts), -1) @ features.reshape(-1, size) - _PRIOR * x
-        mean = np.einsum("bco,cok->bck", expected, features)
-        curve = (expected.reshape(len(counts), -1) @ products).reshape(-1, size, size) + _PRIOR * np.eye(size)
-        curve -= np.swapaxes(mean, 1, 2) @ (mean / np.maximum(shown, 1e-12))
+        slope, curve = _derivatives(counts, x, systems)
         step = np.linalg.solve(curve, slope[..., None])[..., 0]
         x += step / np.maximum(1, np.abs(step).max(axis=1, keepdims=True) / _LONGEST)
         if np.abs(step).max() < _CLOSE:
             break
     x[:, :systems] -= x[:, :systems].mean(axis=1, keepdims=True)
-    return x.reshape(*batch, size)
+    return x.reshape(*batch, -1)
+
+
+def covariance(votes: Float[np.ndarray, "S S 3"], parameters: Float[np.ndarray, " K"]) -> Float[np.ndarray, "K K"]:
+    """Of the parameters that were fitted to these votes, as if each vote stood alone: the inverse of Fisher's information."""
+    systems = len(votes)
+    _, (curve,) = _derivatives(votes.reshape(1, systems**2, 3), parameters[None], systems)
+    return np.linalg.inv(curve)
+
+
+def _derivatives(
+    counts: Float[np.ndarray, "B cells 3"], x: Float[np.ndarray, "B K"], systems: int
+) -> tuple[Float[np.ndarray, "B K"], Float[np.ndarray, "B K K"]]:
+    """The slope of the likelihood's logarithm, and how it bends down."""
+    features, size = _features(systems), systems + 2
+    shown = counts.sum(-1, keepdims=True)
+    expected = shown * chances(x, systems)
+    slope = (counts - expected).reshape(len(counts), -1) @ features.reshape(-1, size) - _PRIOR * x
+    mean = np.einsum("bco,cok->bck", expected, features)
+    curve = (expected.reshape(len(counts), -1) @ _products(systems)).reshape(-1, size, size) + _PRIOR * np.eye(size)
+    curve -= np.swapaxes(mean, 1, 2) @ (mean / np.maximum(shown, 1e-12))
+    return slope, curve
 
 
 def chances(parameters: Float[np.ndarray, "B K"], systems: int) -> Float[np.ndarray, "B cells 3"]:
