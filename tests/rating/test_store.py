@@ -29,9 +29,8 @@ def join(store: Store, now: float = 0.0, blocks: int = 3, seen: list | None = No
             seen.append(block)
         return TASKS
 
-    secret = store.join("absolute", blocks, session, now)
-    rater = store.rater("absolute", secret)
-    assert rater is not None
+    rater, secret = store.join("absolute", blocks, session, now)
+    assert store.rater("absolute", secret) == rater
     return secret, rater
 
 

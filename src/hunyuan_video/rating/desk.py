@@ -42,8 +42,8 @@ class Desk:
     def close(self) -> None:
         self.store.close()
 
-    def join(self) -> str:
-        """A new rater's secret."""
+    def join(self) -> tuple[Rater, str]:
+        """A new rater, and the secret by which they are known from now on."""
         return self.store.join(self.design.mode, len(self.blocks), self._session, time.time())
 
     def rater(self, secret: str) -> Rater | None:

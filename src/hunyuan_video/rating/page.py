@@ -54,12 +54,12 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
     def whose(request: Request) -> Rater:
         rater = desk.rater(request.cookies.get(COOKIE, ""))
         if rater is None:
-            raise ApiError(401, "Nobody has come in here yet; open the page's first address.", code="join_first")
+            raise ApiError(401, "You are not known here; open the page anew, and begin.", code="join_first")
         return rater
 
-    def seen(request: Request, rater: Rater, number: int | None = None) -> dict[str, Any]:
+    def seen(rater: Rater, secret: str, number: int | None = None) -> dict[str, Any]:
         try:
-            return desk.view(rater, number) | {"link": f"r/{request.cookies[COOKIE]}"}
+            return desk.view(rater, number) | {"link": f"r/{secret}"}
         except LookupError as error:
             raise _not_there(number) from error
 
@@ -69,11 +69,15 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
 
     @app.post("/api/join")
     def join(request: Request, given: Invitation) -> Response:
-        if desk.rater(request.cookies.get(COOKIE, "")) is not None:
-            return JSONResponse({})
+        """Answers with the first task; whoever has joined goes on."""
+        secret = request.cookies.get(COOKIE, "")
+        rater = desk.rater(secret)
+        if rater is not None:
+            return JSONResponse(seen(rater, secret))
         if invitations and not any(compare_digest(given.invitation.encode(), known.encode()) for known in invitations):
             raise ApiError(403, "This needs a link of invitation; ask whoever has sent you here for one.", code="not_invited")
-        return _known(request, JSONResponse({}), desk.join())
+        rater, secret = desk.join()
+        return _known(request, JSONResponse(seen(rater, secret)), secret)
 
     @app.get("/r/{secret}")
     def come_back(request: Request, secret: str) -> Response:
@@ -83,11 +87,14 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
 
     @app.get("/api/task")
     def following(request: Request) -> dict[str, Any]:
-        return seen(request, whose(request))
+        """Of who has not joined yet, only what it will be about."""
+        secret = request.cookies.get(COOKIE, "")
+        rater = desk.rater(secret)
+        return {"mode": desk.design.mode} if rater is None else seen(rater, secret)
 
     @app.get("/api/task/{number}")
     def task(request: Request, number: int) -> dict[str, Any]:
-        return seen(request, whose(request), number)
+        return seen(whose(request), request.cookies[COOKIE], number)
 
     @app.post("/api/task/{number}")
     def vote(request: Request, number: int, given: Answers) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
             raise ApiError(400, str(error)) from error
         except LookupError as error:
             raise _not_there(number) from error
-        return seen(request, rater)
+        return seen(rater, request.cookies[COOKIE])
 
     @app.get("/media/{name}.mp4")
     def media(request: Request, name: str) -> Response:

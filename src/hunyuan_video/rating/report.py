@@ -181,7 +181,9 @@ def _strengths(judged: Judged, draws: int, rng: np.random.Generator) -> tuple[Pa
     for of few votes all resamples may say the same."""
     size, (one, two) = len(judged.systems), _every_two(len(judged.systems))
     of_every_two = np.eye(size + 2)[one] - np.eye(size + 2)[two]
-    told = np.concatenate([np.eye(size + 2), of_every_two])  # every parameter, and the differences of strengths
+    centred = np.eye(size + 2)
+    centred[:size, :size] -= 1 / size  # strengths are known beside each other alone
+    told = np.concatenate([centred, of_every_two])
     pairs, differences, errors = Pairs({}, {}, {}), [], []
     for number, question in enumerate(ASKED):
         outcomes = judged.outcomes(number)

@@ -148,15 +148,15 @@ class Store:
             "another study, for the votes would not add up.",
         )
 
-    def join(self, mode: str, blocks: int, session: Callable[[int, int], Sequence[Task]], now: float) -> str:
-        """A new rater; returns the secret by which they are known from now on. `session` gives the tasks of a block and a rater."""
+    def join(self, mode: str, blocks: int, session: Callable[[int, int], Sequence[Task]], now: float) -> tuple[Rater, str]:
+        """A new rater, and the secret by which they are known from now on. `session` gives the tasks of a block and a rater."""
         secret = secrets.token_urlsafe(24)
         with self._writing() as db:
             block = self._next_block(db, mode, blocks, now)
-            row = {"digest": _digest(secret), "mode": mode, "block": block, "at": now}
+            row = {"digest": (digest := _digest(secret)), "mode": mode, "block": block, "at": now}
             (rater,) = db.execute(insert(raters).values(row)).inserted_primary_key or ()
             db.execute(insert(tasks), [_row(rater, number, task) for number, task in enumerate(session(block, rater), start=1)])
-        return secret
+        return Rater(rater, _name(digest)), secret
 
     def rater(self, mode: str, secret: str) -> Rater | None:
         digest = _digest(secret)

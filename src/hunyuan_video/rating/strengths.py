@@ -38,7 +38,8 @@ def fit(votes: Float[np.ndarray, "*B S S 3"], start: Float[np.ndarray, " K"] | N
 
 
 def covariance(votes: Float[np.ndarray, "S S 3"], parameters: Float[np.ndarray, " K"]) -> Float[np.ndarray, "K K"]:
-    """Of the parameters that were fitted to these votes, as if each vote stood alone: the inverse of Fisher's information."""
+    """Of the parameters that were fitted to these votes, as if each vote stood alone: the inverse of Fisher's information.
+    Of strengths only differences are known; their mean is as unsure as the prior has it."""
     systems = len(votes)
     _, (curve,) = _derivatives(votes.reshape(1, systems**2, 3), parameters[None], systems)
     return np.linalg.inv(curve)

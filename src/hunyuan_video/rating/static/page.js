@@ -75,10 +75,10 @@ function only(id) {
 function show(told) {
   const same = task?.number === told.number && $("clips").childElementCount > 0;
   task = told;
-  $("link").href = told.link;
-  $("elsewhere").hidden = begun && !!told.clips; // while clips are judged nothing else is to be read
-  $("count").textContent = begun ? `${Math.min(told.next, told.total)} / ${told.total}` : "";
-  $("progress").value = (told.next - 1) / told.total;
+  $("link").href = told.link ?? "";
+  $("elsewhere").hidden = !told.link || !!told.clips; // while clips are judged nothing else is to be read
+  $("count").textContent = begun ? `${Math.min(told.number, told.total)} / ${told.total}` : "";
+  $("progress").value = begun ? (told.next - 1) / told.total : 0;
   answers = { ...told.answers };
   current = QUESTIONS.find((name) => !answers[name]) ?? "text";
   say();
@@ -152,17 +152,13 @@ const next = () => guarded(() => {
 });
 const back = () => guarded(() => ask(`api/task/${task.number - 1}`));
 
-async function enter() {
-  try {
-    return await ask("api/task");
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    await ask("api/join", { invitation: new URLSearchParams(location.search).get("invitation") ?? "" });
-    return ask("api/task");
-  }
-}
+const begin = () => guarded(async () => {
+  const told = await ask("api/join", { invitation: new URLSearchParams(location.search).get("invitation") ?? "" });
+  begun = true;
+  return told;
+});
 
-$("begin").onclick = () => { begun = true; show(task); };
+$("begin").onclick = begin;
 $("next").onclick = next;
 $("back").onclick = back;
 $("again").onclick = back;
@@ -182,7 +178,7 @@ addEventListener("keydown", (event) => {
 });
 
 guarded(async () => {
-  const told = await enter();
+  const told = await ask("api/task");
   begun = told.next > 1; // who comes back goes on
   return told;
 });

@@ -9,7 +9,7 @@ export const WORDS = {
     elsewhere: "To go on on another device:", link: "your own link", lost: "That did not reach the server. Check the connection, then try again.",
     absolute: {
       how: "You will see one short clip at a time, made by a computer from a text, and answer three questions about it.",
-      text: ["Does it show what the text says?", "Who or what, how many, which colours, where, and what happens."],
+      text: ["Does it fit the text?", "Who or what, how many, which colours, where, and what happens."],
       motion: ["Does it move well?", "Smoothly and as things move; nothing melts, jumps, or stands still that should not."],
       visual: ["Does it look good?", "Sharp and clean, well lit, and without faults in the picture."],
       answers: { yes: "Yes", no: "No" },
@@ -17,7 +17,7 @@ export const WORDS = {
     },
     pairs: {
       how: "You will see two short clips at a time, made from the same text, and say which is better in three respects. “Tie” is as good an answer as any; “Both bad” if neither will do.",
-      text: ["Which shows better what the text says?", "Who or what, how many, which colours, where, and what happens."],
+      text: ["Which fits the text better?", "Who or what, how many, which colours, where, and what happens."],
       motion: ["Which moves better?", "Smoothly and as things move; nothing melts, jumps, or stands still that should not."],
       visual: ["Which looks better?", "Sharp and clean, well lit, and without faults in the picture."],
       answers: { left: "A", tie: "Tie", right: "B", bad: "Both bad" },
