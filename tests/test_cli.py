@@ -28,6 +28,7 @@ from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.commands.bench import Bench
 from hunyuan_video.commands.demo import Demo
+from hunyuan_video.commands.evaluate import Embedded
 from hunyuan_video.commands.serving import Serve, Worker
 from hunyuan_video.config import Runtime
 from hunyuan_video.weights import find_or_embedded, locate
@@ -724,14 +725,15 @@ def test_a_missing_optional_package_names_the_extra_to_install(tmp_path):
 def test_the_groups_of_commands_are_those_that_there_are():
     from hunyuan_video.apps import train
 
-    assert {group: tuple(names) for group, names in train.GROUPS.items()} == cli.GROUPS
+    assert {group: tuple(names) for group, names in train.GROUPS.items()} == {group: cli.GROUPS[group] for group in train.GROUPS}
+    assert {f"evaluate {name}" for name in cli.GROUPS["evaluate"]} == {name for name in cli.COMMANDS if " " in name}
 
 
 WITH_A_RUNTIME = {
     "generate": (cli.Generate, ["a cat"]),
     "decode": (cli.Decode, ["a.latents.safetensors"]),
     "plan": (cli.Plan, []),
-    "evaluate": (cli.Evaluate, []),
+    "evaluate embedded": (Embedded, []),
     "bench": (Bench, ["quality"]),
     "demo": (Demo, []),
     "serve": (Serve, []),
@@ -744,5 +746,6 @@ def test_a_speed_on_the_command_line_means_all_that_it_says(command, monkeypatch
     kind, more = WITH_A_RUNTIME[command]
     seen: list[Runtime] = []
     monkeypatch.setattr(kind, "run", lambda self: seen.append(self.runtime))
-    assert cli.main([command, *more, "--speed", "fast", "--progressive", "off"]) == cli.main([command, *more]) == 0
+    words = [*command.split(), *more]
+    assert cli.main([*words, "--speed", "fast", "--progressive", "off"]) == cli.main(words) == 0
     assert seen == [Runtime(speed="fast", progressive="off"), Runtime()]

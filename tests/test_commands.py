@@ -58,7 +58,7 @@ PARSED = {
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
     "hunyuan-video train vae": "days on a GPU",
     "python recipes/tiny/awake.py": "before one of these; tests/miniature/test_version2.py runs it",
-    "hunyuan-video evaluate": "trains a judge, and makes hundreds of videos; tests/miniature has its parts",
+    "hunyuan-video evaluate embedded": "trains a judge, and makes hundreds of videos; tests/miniature has its parts",
     "torchrun": "eight GPUs",
     "hunyuan-video serve": "serves until it is stopped, as tests/apps/test_serving.py does it",
     "hunyuan-video demo": "serves until it is stopped; tests/demo visits it",
@@ -174,7 +174,7 @@ def parse_pip(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
 
     options, projects = create_command("install").parse_args(arguments[1:])
     assert all((ROOT / file).is_file() for file in options.constraints)
-    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray)"
+    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray|evaluate)"
     assert [re.fullmatch(rf"\.(\[{extras}(,{extras})*\])?", project) is not None for project in projects] == [True]
 
 

@@ -25,4 +25,4 @@ hunyuan-video train recipe "$runs/transformer.toml" --out "$runs"
 wait $vae
 trap - EXIT
 python "$(dirname "$0")/assemble.py" "$runs" "$runs/tiny"
-hunyuan-video evaluate --weights "$runs/tiny" --out "$runs/evaluation"
+hunyuan-video evaluate embedded --weights "$runs/tiny" --out "$runs/evaluation"

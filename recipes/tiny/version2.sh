@@ -29,7 +29,7 @@ hunyuan-video train vae "${common[@]}" --out "$runs/vae" --weights "$runs/vae-sm
 ln -sfn "$tiny" "$runs/text"
 python "$here/assemble.py" "$runs" "$runs/tiny" first last continuation
 judged=(--dtype bfloat16 --vae-dtype bfloat16 --footage ${FOOTAGE:-})
-hunyuan-video evaluate --out "$runs/version1" --weights "$tiny" "${judged[@]}"
+hunyuan-video evaluate embedded --out "$runs/version1" --weights "$tiny" "${judged[@]}"
 mkdir -p "$runs/version2"
 cp "$runs/version1"/judge_*.safetensors "$runs/version2" # the same for both
-hunyuan-video evaluate --out "$runs/version2" --weights "$runs/tiny" "${judged[@]}" --before "$runs/version1/evaluation.json"
+hunyuan-video evaluate embedded --out "$runs/version2" --weights "$runs/tiny" "${judged[@]}" --before "$runs/version1/evaluation.json"

@@ -17,6 +17,7 @@ import tyro
 from hunyuan_video import __version__, weights
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.buckets import Resolution, sized
+from hunyuan_video.commands import evaluate
 from hunyuan_video.commands.bench import Bench
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, rewrite_key
 from hunyuan_video.commands.continue_clip import Continue
@@ -368,30 +369,6 @@ class Plan(Computes):
         print(report(found, self.sampling, self.runtime, adapters, memory, self.gpus))
 
 
-@dataclass(frozen=True)
-class Evaluate(Computes):
-    """Judge the embedded miniature on prompts it was not trained on, and print the table of docs/embedded-model.md."""
-
-    out: Path = Path("results/evaluation")
-    """folder for the judge, the table and the contact sheet"""
-    num_clips: int = 128
-    """clips of each of the three groups of prompts, and of each kind of beginning, if the weights are made for pictures"""
-    footage: tuple[Path, ...] = ()
-    """videos of real things, of which only what the VAE loses is measured"""
-    before: Path | None = None
-    """evaluation.json of other weights, none of whose numbers may be missed by more than a point"""
-    seed: int = 0
-    runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
-    which: Loads = field(default_factory=Which)
-    load_key: LoadKey = "module"
-    """as for `generate`"""
-
-    def run(self) -> None:
-        from hunyuan_video.apps.evaluate import evaluate
-
-        print(evaluate(self.which.find(self.load_key), self.runtime, self.out, self.num_clips, self.seed, self.before, self.footage))
-
-
 def _say_what_is_read(file: Path) -> None:
     log.info("Reading %s …", file)  # now: what follows takes seconds before the next sign of life
 
@@ -408,11 +385,16 @@ def _given(lora: tuple[str, ...], image: Path | None) -> tuple[tuple[Adapter, ..
 COMMANDS: dict[str, Any] = {
     "generate": Generate, "continue": Continue,
     "rewrite": Rewrite, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download,
-    "verify": Verify, "inspect": Inspect, "convert": Convert, "evaluate": Evaluate, "bench": Bench,
+    "verify": Verify, "inspect": Inspect, "convert": Convert, "bench": Bench,
+    "evaluate run": evaluate.Run, "evaluate embedded": evaluate.Embedded,
     "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip
 TOGETHER = ("generate", "worker")  # with --gpus, in a process for each
-GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
+GROUPS = {
+    "train": ("text", "vae", "cache", "transformer", "lora", "recipe"),
+    "data": ("prepare",),
+    "evaluate": tuple(name.removeprefix("evaluate ") for name in COMMANDS if name.startswith("evaluate ")),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -479,6 +461,8 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     if name in GROUPS and (not arguments or arguments[0] in ("-h", "--help")):
         print(f"usage: hunyuan-video {name} {{{','.join(GROUPS[name])}}} [OPTIONS]\n\nEach has a --help of its own.")
         return
+    if name in GROUPS and f"{name} {arguments[0]}" in COMMANDS:
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
     if name in GROUPS and arguments[0] in GROUPS[name]:
         from hunyuan_video.apps import train
 
@@ -507,9 +491,9 @@ def _model_base() -> Path | None:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines.append(f"  {'train':<12} Train all weights, a LoRA, the VAE or the miniature: {', '.join(GROUPS['train'])}.")
-    lines.append(f"  {'data':<12} Encode your own videos and images for training: {', '.join(GROUPS['data'])}.")
+    lines = [f"  {name:<17} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines.append(f"  {'train':<17} Train all weights, a LoRA, the VAE or the miniature: {', '.join(GROUPS['train'])}.")
+    lines.append(f"  {'data':<17} Encode your own videos and images for training: {', '.join(GROUPS['data'])}.")
     return "\n".join(
         [
             "usage: hunyuan-video COMMAND [OPTIONS]",

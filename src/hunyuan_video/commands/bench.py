@@ -29,7 +29,7 @@ class Bench(Computes):
     num_seeds: int = 3
     """of each prompt, counting up from --seed (default: from 0)"""
     judge: Path = Path("results/evaluation")
-    """folder of the judge that `evaluate` keeps; trained first if it is missing"""
+    """folder of the judge that `evaluate embedded` keeps; trained first if it is missing"""
     sampling: Annotated[Sampling, Flat] = field(default_factory=Sampling)
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)

@@ -182,9 +182,16 @@ def _prompt(values: dict[str, Any]) -> Prompt:
 
 def _difference(there: System, new: System) -> str:
     """In words, the first thing that is not the same."""
-    before, now = there.to_json(), new.to_json()
+    before, now = _flat(there.to_json()), _flat(new.to_json())
     key = next((key for key in (*before, *now) if before.get(key) != now.get(key)), "nothing")
     return f"{key} is {before.get(key)!r} there and {now.get(key)!r} here"
+
+
+def _flat(values: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{within}{key}.") if isinstance(value, dict) else {f"{within}{key}": value}
+    return found
 
 
 def _write(path: Path, text: str) -> None:

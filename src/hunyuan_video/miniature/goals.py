@@ -31,7 +31,7 @@ class Goal:
 def read(path: Path) -> Result:
     """An evaluation's numbers. Raises a ValueError for a file that has none."""
     result = json.loads(path.read_text(encoding="utf-8"))
-    require(isinstance(result, dict) and {"reports", "psnr_db"} <= result.keys(), f"{path} is no evaluation.json of `evaluate`.")
+    require(isinstance(result, dict) and {"reports", "psnr_db"} <= result.keys(), f"{path} is no evaluation.json of `evaluate embedded`.")
     return result
 
 

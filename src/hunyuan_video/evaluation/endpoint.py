@@ -1,0 +1,168 @@
+"""Clips from any server with OpenAI's videos API: asked for, waited for and fetched, several at a time. Imports no torch.
+
+Which video was asked for is written down before it is waited for, so an interrupted run pays for none twice; and so is each failure.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx
+
+from hunyuan_video.config import require
+from hunyuan_video.containers import open_container, video_stream
+from hunyuan_video.evaluation.study import Prompt, Study
+from hunyuan_video.files import replacing
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+TIMEOUT = 60.0  # seconds without a byte
+PATIENCE = 6 * 3600.0  # seconds for one video
+BUSY = (408, 409, 429, 500, 502, 503, 504)  # who says one of these may be asked again
+
+
+class FailedError(RuntimeError):
+    """A clip that was not made; the message is the server's."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    url: str
+    """such as https://api.openai.com/v1"""
+    body: Mapping[str, Any]
+    """what goes with each prompt: model, size, seconds, and what else the server knows"""
+    key: str | None = None
+    seeds: bool = False
+    """whether it takes a `seed`, as `hunyuan-video serve` does"""
+    in_flight: int = 4
+    pause: float = 2.0
+    """seconds between two looks at a video"""
+
+    def __post_init__(self) -> None:
+        require(self.url.startswith(("http://", "https://")), f"{self.url!r} is no address; give one such as http://127.0.0.1:8000/v1.")
+        require(self.in_flight >= 1, f"in_flight is {self.in_flight}; it must be 1 or more.")
+
+
+def fetch(study: Study, name: str, endpoint: Endpoint) -> Iterator[tuple[Prompt, str | None]]:
+    """Make what is missing; yields each prompt when its clip is there, or with why it is not. What is said to have failed has been tried
+    `TRIES` times, unless the server refused it."""
+    stop = Event()
+    headers = {} if endpoint.key is None else {"Authorization": f"Bearer {endpoint.key}"}
+    with httpx.Client(base_url=endpoint.url.rstrip("/") + "/", headers=headers, timeout=TIMEOUT) as client:
+        with ThreadPoolExecutor(endpoint.in_flight) as pool:
+            making = _Making(study, name, endpoint, client, stop)
+            jobs = {pool.submit(making.clip, prompt): prompt for prompt in study.missing(name)}
+            try:
+                for job in as_completed(jobs):
+                    yield jobs[job], job.result()
+            finally:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Making:
+    study: Study
+    name: str
+    endpoint: Endpoint
+    client: httpx.Client
+    stop: Event
+
+    def clip(self, prompt: Prompt) -> str | None:
+        """None, or why there is none."""
+        reason = "the run was stopped"
+        for number in range(TRIES):
+            if self.stop.is_set():
+                return reason
+            try:
+                return self._try(prompt)
+            except (FailedError, httpx.HTTPError) as error:
+                if self.stop.is_set():
+                    return reason
+                reason = str(error) or type(error).__name__
+                self._note(prompt, reason)
+                if isinstance(error, _RefusedError):
+                    return reason
+            self.stop.wait(self.endpoint.pause * 2**number)
+        return reason
+
+    def _try(self, prompt: Prompt) -> None:
+        """Raises a FailedError, or an httpx.HTTPError where the server cannot be reached."""
+        asked = self.study.folder / "asked" / self.name / f"{prompt.id}.json"
+        video = json.loads(asked.read_text(encoding="utf-8")) if asked.is_file() else self._ask(prompt, asked)
+        deadline = time.monotonic() + PATIENCE
+        while video["status"] not in ("completed", "failed"):
+            if self.stop.wait(self.endpoint.pause) or time.monotonic() > deadline:
+                raise FailedError(f"video {video['id']} was {video['status']} when it was waited for no longer")
+            try:
+                video = self._json(self.client.get(f"videos/{video['id']}"))
+            except _RefusedError as error:
+                asked.unlink(missing_ok=True)  # nobody knows it any more
+                raise FailedError(f"video {video['id']} is gone ({error})") from error
+        if video["status"] == "failed":
+            asked.unlink(missing_ok=True)
+            raise FailedError((video.get("error") or {}).get("message") or "the server says no more than that it failed")
+        self._download(video["id"], self.study.clip(self.name, prompt.id))
+        asked.unlink(missing_ok=True)
+
+    def _ask(self, prompt: Prompt, asked: Path) -> dict[str, Any]:
+        seed = {"seed": self.study.seed_of(prompt.id)} if self.endpoint.seeds else {}
+        video = self._json(self.client.post("videos", json={"prompt": prompt.prompt, **self.endpoint.body, **seed}))
+        asked.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(asked) as (temporary, _):
+            temporary.write_text(json.dumps(video), encoding="utf-8")
+        return video
+
+    def _download(self, id: str, to: Path) -> None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(to) as (temporary, _):
+            with self.client.stream("GET", f"videos/{id}/content") as response:
+                _check(response)
+                with temporary.open("wb") as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+            try:
+                with open_container(temporary) as container:
+                    video_stream(container)
+            except ValueError as error:
+                raise FailedError(f"what came as video {id} is none ({error})") from error
+
+    def _json(self, response: httpx.Response) -> dict[str, Any]:
+        _check(response)
+        found = response.json() if "json" in response.headers.get("content-type", "") else None
+        if not isinstance(found, dict) or not {"id", "status"} <= found.keys():
+            raise FailedError("the server's answer is no video with id and status; is it an address of the videos API?")
+        return found
+
+    def _note(self, prompt: Prompt, reason: str) -> None:
+        """A line more of what went wrong; lines are written whole, by one process."""
+        line = json.dumps({"system": self.name, "id": prompt.id, "time": int(time.time()), "reason": reason}, ensure_ascii=False)
+        with (self.study.folder / "failures.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        log.warning("%s, prompt %s: %s", self.name, prompt.id, reason)
+
+
+class _RefusedError(FailedError):
+    """The server will say the same again."""
+
+
+def _check(response: httpx.Response) -> None:
+    """Raises a FailedError for an answer that is none of success."""
+    if response.is_success:
+        return
+    try:
+        response.read()
+        told = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        told = response.text[:200]
+    kind = FailedError if response.status_code in BUSY else _RefusedError
+    raise kind(f"{response.status_code}: {told}")

@@ -1,0 +1,67 @@
+"""Whether a clip is a video at all. Scores by CLIP and most others cannot tell a black frame or noise from a healthy picture, so nothing
+counts for a clip in which a fault is found.
+
+What it cannot see: noise that changes slowly, and a picture that is merely wrong.
+
+Letters: T frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+Frames = UInt8[np.ndarray, "T H W 3"]
+Fault = Literal["black", "blank", "stripes", "noise", "frozen", "flashing"]
+
+SHARE = 0.5  # of the frames, in which a fault makes a faulty clip
+DARK = 24  # levels of 255, which in a black frame 99 of 100 pixels are below
+FLAT = 3.0  # standard deviation in levels, of a frame that shows nothing, or of its rows or columns
+KIN = 0.4  # correlation of a pixel with its neighbour: noise has none, the finest texture 0.6
+STILL, STILL_PAIRS = 0.1, 0.9  # mean difference in levels of a frame from the one before, and the share of such frames
+LIKE = 0.5  # correlation of a frame, 32 pixels large, with the one before: what moves keeps 0.8
+
+
+def faults(frames: Frames) -> tuple[Fault, ...]:
+    """All that is found, nothing in a sound clip. A single frame is frozen."""
+    found: list[Fault] = []
+    light = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+    if _often(np.quantile(light, 0.99, axis=(1, 2)) < DARK):
+        found.append("black")
+    elif _often(light.std(axis=(1, 2)) < FLAT):
+        found.append("blank")
+    elif _often(np.minimum(light.std(axis=1).mean(axis=1), light.std(axis=2).mean(axis=1)) < FLAT):
+        found.append("stripes")
+    elif np.median([kinship(frame) for frame in light]) < KIN:
+        found.append("noise")
+    steps = np.array([np.abs(two.astype(np.int16) - one).mean() for one, two in pairwise(light)])
+    if not len(steps) or (steps < STILL).mean() >= STILL_PAIRS:
+        found.append("frozen")
+    elif not found and np.median(_likeness(light)) < LIKE:
+        found.append("flashing")
+    return tuple(found)
+
+
+def kinship(frame: UInt8[np.ndarray, "H W"]) -> float:
+    """Correlation of pixels with their neighbours to the right and below, the smaller one."""
+    x = frame.astype(np.float64)
+    return min(_correlation(x[:, 1:], x[:, :-1]), _correlation(x[1:], x[:-1]))
+
+
+def _likeness(light: UInt8[np.ndarray, "T H W"]) -> Float[np.ndarray, " _"]:
+    """Of each frame with the one before it, from afar."""
+    small = [cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64) for frame in light]
+    return np.array([_correlation(one, two) for one, two in pairwise(small)])
+
+
+def _correlation(one: Float[np.ndarray, "_ _"], two: Float[np.ndarray, "_ _"]) -> float:
+    one, two = one - one.mean(), two - two.mean()
+    return float((one * two).mean() / max(one.std() * two.std(), 1e-9))
+
+
+def _often(found: np.ndarray) -> bool:
+    return bool(found.mean() >= SHARE)
