@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -10,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from desks import provenance
 from fastapi import FastAPI
 
 from hunyuan_video.apps.serve import server_of
-from hunyuan_video.config import FullSampling
+from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.evaluation.study import Prompt, Source, Study, System
 from hunyuan_video.miniature.drawing import render
 from hunyuan_video.miniature.world import sample_scene, write_caption
 from hunyuan_video.rating.vote import Vote
-from hunyuan_video.video import save_video
+from hunyuan_video.recording import Recording
+from hunyuan_video.request import Provenance
 
 SYSTEMS = ("telltale-alpha", "telltale-beta")
 FRAMES = 5
@@ -34,12 +35,20 @@ def study_of(folder: Path, num_prompts: int = 4, systems: Sequence[str] = SYSTEM
     study = study.with_systems([System(name, "weights", {"model": f"identity-of-{name}"}) for name in systems])
     for shade, name in enumerate(systems, start=1):
         for prompt, scene in zip(prompts, scenes, strict=True):
-            frames = render(scene, size, size, FRAMES) // shade
-            made = provenance(prompt.prompt, FullSampling(height=size, width=size, num_frames=FRAMES, num_steps=4))
             path = study.clip(name, prompt.id)
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_video(frames, path, metadata=made.to_json())
+            with Recording(".mp4") as recording:
+                recording.add(render(scene, size, size, FRAMES) // shade)
+                recording.write(path, comment_of(prompt.prompt, name))
     return study
+
+
+def comment_of(prompt: str, system: str) -> str:
+    """What a file tells of itself, as `save_video` has it written there."""
+    sampling = FullSampling(num_frames=FRAMES, num_steps=4)
+    names = dict.fromkeys(("transformer", "device", "hunyuan_video", "torch"), "x")
+    made = Provenance(prompt, None, sampling, Runtime(), model=f"identity-of-{system}", load_key="module", frames_sha256="x", **names)  # pyright: ignore
+    return json.dumps({"hunyuan_video": made.to_json()})
 
 
 @contextmanager

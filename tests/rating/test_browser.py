@@ -45,6 +45,7 @@ class Visit:
     def __init__(self, browser: playwright.Browser, address: str, size: dict[str, int], language: str = "en-GB"):
         self.wrong: list[str] = []
         self.page = browser.new_context(viewport=size, locale=language, has_touch=size is PHONE).new_page()
+        self.page.set_default_timeout(120_000)  # milliseconds; others may be at work here
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
         self.page.on("request", lambda asked: None if asked.url.startswith(("data:", address)) else self.wrong.append(asked.url))
