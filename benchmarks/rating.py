@@ -32,11 +32,12 @@ PROMPTS, FRAMES = 20, 33
 
 @dataclass
 class Seen:
-    """Seconds that answers took, in order; and bytes of videos."""
+    """Seconds that answers took, in order; bytes of videos; and seconds for which the page's process has computed."""
 
     answers: list[float] = field(default_factory=list)
     videos: list[float] = field(default_factory=list)
     size: int = 0
+    computed: float = 0.0
 
     def percentile(self, which: float) -> float:
         return float(np.percentile(self.answers, which))
@@ -98,11 +99,20 @@ def measure(folder: Path, port: int, raters: int, pause: float) -> Seen:
     server = hold(command)
     try:
         _wait_for(address, server)
-        return asyncio.run(_all(address, raters, pause))
+        before = _computed(server.pid)
+        seen = asyncio.run(_all(address, raters, pause))
+        seen.computed = _computed(server.pid) - before
+        return seen
     finally:
         assert server.stdin is not None
         server.stdin.close()
         server.wait()
+
+
+def _computed(pid: int) -> float:
+    """Seconds, in the user's code and the system's."""
+    words = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
@@ -127,7 +137,10 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     times = ", ".join(f"p{which} {1000 * seen.percentile(which):.0f} ms" for which in (50, 95, 99))
     print(f"{given.raters} raters at once, {given.pause:g} s between answers: {len(seen.answers)} answers, {times}")
-    print(f"besides {len(seen.videos)} videos, {seen.size / 2**20:.0f} MiB; {time.perf_counter() - begun:.0f} s in all")
+    print(
+        f"besides {len(seen.videos)} videos, {seen.size / 2**20:.0f} MiB; the page computed for {seen.computed:.1f} s, which is "
+        f"{1000 * seen.computed / (len(seen.answers) + len(seen.videos)):.1f} ms for each of both; {time.perf_counter() - begun:.0f} s in all"
+    )
 
 
 if __name__ == "__main__":

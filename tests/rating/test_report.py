@@ -196,7 +196,7 @@ def test_who_cannot_tell_a_spoiled_clip_is_left_out_and_the_report_says_so():
 def test_a_changed_mind_counts_as_it_was_last():
     votes = judgement("A", 0, (True, True, True)) + judgement("A", 0, (True, False, True))
     report = report_of(votes)
-    assert report.trust.changed == 3 and report.tables[0].rates["motion"]["A"].share == 0
+    assert report.trust.changed == 1 and report.tables[0].rates["motion"]["A"].share == 0
 
 
 def test_what_was_asked_twice_is_compared_whatever_the_sides():

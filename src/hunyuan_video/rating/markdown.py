@@ -52,7 +52,7 @@ def _of(table: Table) -> list[str]:
     lines += ["", "Krippendorff's α between raters: 1 is always, 0 is no more than chance."]
     if table.tags:
         rows = ([tag, *(_rate(rates[system]) if system in rates else "–" for system in systems)] for tag, rates in table.tags.items())
-        lines += ["", "### Overall by what prompts ask for", "", *_rows(["Tag", *systems], rows)]
+        lines += ["", "### Overall by what prompts ask for", "", *_rows(["Tag", *systems], rows), "", "These intervals are Wilson's alone."]
     return [*lines, ""]
 
 

@@ -42,8 +42,18 @@ def trust_of(said: Sequence[Vote], votes: Sequence[Vote]) -> Trust:
         len({vote.rater for vote in votes}), left_out,
         len(plants), _share([answer for each in right.values() for answer in each]),
         len(same), _share(same),
-        len(said) - len(votes), seconds[len(seconds) // 2] if seconds else None,
+        _changes(said), seconds[len(seconds) // 2] if seconds else None,
     )  # fmt: skip
+
+
+def _changes(said: Sequence[Vote]) -> int:
+    answers: dict[tuple[object, ...], str] = {}
+    changes = 0
+    for vote in said:
+        place = vote.rater, vote.mode, vote.number, vote.question
+        changes += answers.get(place, vote.answer) != vote.answer
+        answers[place] = vote.answer
+    return changes
 
 
 def _repeats(votes: Sequence[Vote]) -> list[bool]:

@@ -142,7 +142,6 @@ async function guarded(work) {
 
 function refuse() {
   say();
-  $("why").textContent = language === "zh" ? "需要邀请链接才能参加，请向邀请您的人索取。" : "It takes a link of invitation. Ask whoever has sent you here for one.";
   only("refused");
 }
 
