@@ -137,10 +137,9 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     times = ", ".join(f"p{which} {1000 * seen.percentile(which):.0f} ms" for which in (50, 95, 99))
     print(f"{given.raters} raters at once, {given.pause:g} s between answers: {len(seen.answers)} answers, {times}")
-    print(
-        f"besides {len(seen.videos)} videos, {seen.size / 2**20:.0f} MiB; the page computed for {seen.computed:.1f} s, which is "
-        f"{1000 * seen.computed / (len(seen.answers) + len(seen.videos)):.1f} ms for each of both; {time.perf_counter() - begun:.0f} s in all"
-    )
+    each = 1000 * seen.computed / (len(seen.answers) + len(seen.videos))
+    print(f"besides {len(seen.videos)} videos, {seen.size / 2**20:.0f} MiB; {time.perf_counter() - begun:.0f} s in all")
+    print(f"the page computed for {seen.computed:.1f} s, {each:.1f} ms for each answer or video")
 
 
 if __name__ == "__main__":

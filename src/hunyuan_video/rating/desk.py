@@ -37,7 +37,11 @@ class Desk:
         self.material: Material = prepare(study, plants)
         self.store = Store(study.folder / VOTES)
         terms = {"systems": self.systems, "clips": self.material.digest, "seed": design.seed}
-        self.store.open(design.mode, terms | {"ratings": design.ratings, "per_rater": design.per_rater})
+        try:
+            self.store.open(design.mode, terms | {"ratings": design.ratings, "per_rater": design.per_rater})
+        except ValueError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self.store.close()
@@ -104,22 +108,24 @@ def votes_of(study: Study) -> list[Vote]:
 
 
 def _vote(row: Row, study: Study, prompt: Prompt, made: Mapping[str, str]) -> Vote:
-    showing, more = row.task.showing, {"latency_ms": row.latency_ms, "at": row.at, "seed": study.seed_of(prompt.id)}
+    left, right = row.task.showing.left, row.task.showing.right
     return Vote(
-        row.rater,
-        row.mode,
-        row.number,
-        row.task.kind,
-        prompt.id,
-        prompt.tags,
-        row.question,
-        row.answer,
-        showing.left,
-        showing.right,
-        row.task.truth,
-        left_made=made.get(showing.left, ""),
-        right_made=made.get(showing.right, ""),
-        **more,
+        rater=row.rater,
+        mode=row.mode,
+        number=row.number,
+        kind=row.task.kind,
+        prompt=prompt.id,
+        tags=prompt.tags,
+        question=row.question,
+        answer=row.answer,
+        left=left,
+        right=right,
+        truth=row.task.truth,
+        latency_ms=row.latency_ms,
+        at=row.at,
+        seed=study.seed_of(prompt.id),
+        left_made=made.get(left, ""),
+        right_made=made.get(right, ""),
     )
 
 

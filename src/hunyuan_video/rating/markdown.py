@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from hunyuan_video.rating.intervals import LEVEL
 from hunyuan_video.rating.judged import ASKED, OVERALL
-from hunyuan_video.rating.report import DRAWS, Ends, Estimate, Pairs, Rate, Report, Table
+from hunyuan_video.rating.report import DRAWS, Estimate, Pairs, Rate, Report, Table
 from hunyuan_video.rating.trust import ENOUGH, Trust
 
 _HEADS = {"text": "Text alignment", "motion": "Motion quality", "visual": "Visual quality", "overall": "Overall"}
@@ -115,9 +115,9 @@ def _rate(rate: Rate) -> str:
     return f"{100 * rate.share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def _rank(ends: Ends) -> str:
+def _rank(ends: tuple[int, int]) -> str:
     best, worst = ends
-    return f"{best:.0f}" if best == worst else f"{best:.0f}–{worst:.0f} (tie)"
+    return f"{best}" if best == worst else f"{best}–{worst} (tie)"
 
 
 def _logit(found: Estimate) -> str:

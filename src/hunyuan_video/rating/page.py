@@ -1,4 +1,4 @@
-"""The page for raters over HTTP: three files, and what they ask for. No answer tells which system made a clip."""
+"""The page for raters over HTTP: its files, and what they ask for. No answer tells which system made a clip."""
 
 from __future__ import annotations
 

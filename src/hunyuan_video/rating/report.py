@@ -77,7 +77,7 @@ class Table:
     raters_each: int
     """of the clip or pair that fewest have seen"""
     rates: dict[str, dict[str, Rate]]
-    ranks: dict[str, Ends]
+    ranks: dict[str, tuple[int, int]]
     """by system: the best and the worst that it may have overall"""
     comparisons: list[Comparison]
     alpha: dict[str, float | None]
@@ -219,7 +219,7 @@ def _compare(systems: Sequence[str], differences: np.ndarray, errors: np.ndarray
     return found
 
 
-def _ranks(systems: Sequence[str], comparisons: Iterable[Comparison]) -> dict[str, Ends]:
+def _ranks(systems: Sequence[str], comparisons: Iterable[Comparison]) -> dict[str, tuple[int, int]]:
     best, worst = dict.fromkeys(systems, 1), dict.fromkeys(systems, len(systems))
     for found in comparisons:
         if found.question == OVERALL and found.verdict != "tie":

@@ -122,9 +122,12 @@ class Store:
         self.engine = connect(f"sqlite:///{path}")
         with self._writing() as db:
             version = db.exec_driver_sql("PRAGMA user_version").scalar_one()
-            require(version in (0, VERSION), f"{path} is of version {version}, and this program knows {VERSION}; update it.")
-            metadata.create_all(db)
-            db.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            if version == 0:
+                metadata.create_all(db)
+                db.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+        if version not in (0, VERSION):
+            self.close()
+            raise ValueError(f"{path} is of version {version}, and this program knows {VERSION}; update it.")
 
     def close(self) -> None:
         self.engine.dispose()

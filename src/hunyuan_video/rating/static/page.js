@@ -93,18 +93,23 @@ function show(told) {
 function play(names) {
   since = 0;
   const videos = names.map((name) => {
-    const video = make("video", { src: `media/${name}.mp4`, muted: true, loop: true, playsInline: true, preload: "auto", tabIndex: 0 });
+    // Without autoplay telephones load nothing; muted and in the page they may.
+    const video = make("video", { muted: true, loop: true, playsInline: true, autoplay: true, preload: "auto", tabIndex: 0, src: `media/${name}.mp4` });
     video.onclick = pause;
+    video.onerror = () => trouble(WORDS[language].lost);
     return video;
   });
   const labels = names.length > 1 ? ["A", "B"] : [];
   $("clips").replaceChildren(...videos.map((video, i) => make("figure", {}, video, ...labels.slice(i, i + 1).map((label) => make("figcaption", { textContent: label })))));
-  const there = videos.map((video) => new Promise((seen) => video.addEventListener("canplaythrough", seen, { once: true })));
+  const there = videos.map((video) => new Promise((seen) => video.addEventListener("canplay", seen, { once: true })));
   Promise.all(there).then(() => {
     if (!videos[0].isConnected) return; // somebody has gone on meanwhile
     $("clips").classList.toggle("wide", videos[0].videoWidth > videos[0].videoHeight);
     since = performance.now();
-    for (const video of videos) video.play().catch(() => {}); // where the browser forbids it, a tap plays
+    for (const video of videos) {
+      video.currentTime = 0; // together
+      video.play().catch(() => {}); // where the browser forbids it, a tap plays
+    }
   });
 }
 
@@ -135,9 +140,13 @@ async function guarded(work) {
     busy = false;
     mark();
     if (error instanceof Refused && error.message === "not_invited") return refuse();
-    $("trouble").textContent = (error instanceof Refused && error.cause) || WORDS[language].lost;
-    $("trouble").hidden = false;
+    trouble((error instanceof Refused && error.cause) || WORDS[language].lost);
   }
+}
+
+function trouble(what) {
+  $("trouble").textContent = what;
+  $("trouble").hidden = false;
 }
 
 function refuse() {
