@@ -262,6 +262,12 @@ def clips(folder: Path) -> None:
     (folder / "clip.txt").write_text("Squares change their colours", encoding="utf-8")
 
 
+def numbered_clips(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(2):
+        clip(folder / f"{number}.mp4")
+
+
 def adapter(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     model = checkpoint.load_transformer(weights.locate(weights.EMBEDDED).transformer, torch.float32, torch.device("cpu"))
@@ -295,6 +301,10 @@ PLACES: dict[str, Callable[[Path, Path], None]] = {
     "FILE_OR_FOLDER": lambda path, root: path.symlink_to(root),
     "clip.mp4": lambda path, _: clip(path),
     "my-clips": lambda path, _: clips(path),
+    "prompts.txt": lambda path, _: (
+        path.write_text("A red car drives left in the snow.\nThe camera zooms in, a dog in the forest.\n") and None
+    ),
+    "their-clips": lambda path, _: numbered_clips(path),
     "videos": lambda path, _: clips(path),
     "style.safetensors": lambda path, _: adapter(path),
     "motion.safetensors": lambda path, _: adapter(path),
@@ -374,7 +384,7 @@ def test_every_flag_of_a_command_in_running_text_exists(capsys):
     known: dict[str, set[str]] = {}
     for page in PAGES:
         for words in re.findall(r"`hunyuan-video ([a-z][^`]*)`", page.read_text(encoding="utf-8")):
-            name = re.match(r"(?:train|data) [a-z]+|[a-z]+", words)[0]
+            name = re.match(r"(?:train|data|evaluate) [a-z]+|[a-z]+", words)[0]
             given = set(re.findall(r"--[a-z0-9-]+", words)) - {"--help"}
             if given:
                 known[name] = known.get(name) or flags_of(name, capsys)

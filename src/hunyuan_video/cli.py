@@ -387,7 +387,8 @@ COMMANDS: dict[str, Any] = {
     "generate": Generate, "continue": Continue,
     "rewrite": Rewrite, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download,
     "verify": Verify, "inspect": Inspect, "convert": Convert, "bench": Bench,
-    "evaluate run": evaluate.Run, "evaluate rate": Rate, "evaluate report": Report, "evaluate embedded": evaluate.Embedded,
+    "evaluate run": evaluate.Run, "evaluate score": evaluate.Score, "evaluate rate": Rate, "evaluate report": Report,
+    "evaluate embedded": evaluate.Embedded,
     "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip
 TOGETHER = ("generate", "worker")  # with --gpus, in a process for each

@@ -69,7 +69,8 @@ def help_of(capsys, *command: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [*((name,) for name in cli.COMMANDS), *((group, name) for group in cli.GROUPS for name in cli.GROUPS[group])]
+    "command",
+    sorted({*(tuple(name.split()) for name in cli.COMMANDS), *((group, name) for group in cli.GROUPS for name in cli.GROUPS[group])}),
 )
 def test_help_fits_the_terminal_and_says_each_default_once(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -27,10 +26,12 @@ log = logging.getLogger(__name__)
 CRF = 10  # so little is lost in the file that nobody judges that
 
 
+@runtime_checkable
 class Maker(Protocol):
     """What makes the clips of one system."""
 
-    kind: Kind
+    @property
+    def kind(self) -> Kind: ...
 
     def made_with(self, prompts: tuple[Prompt, ...]) -> Mapping[str, Any]:
         """What they depend on. Raises an error for what cannot be made."""
@@ -143,8 +144,3 @@ class ByEndpoint:
                 f"{failed} of {len(study.prompts)} clips of {name} were not made; {study.folder / 'failures.jsonl'} says why, and the same "
                 "command tries again."
             )
-
-
-def key_of(variable: str) -> str | None:
-    """An endpoint's key, from an environment variable: none where that is not set."""
-    return os.environ.get(variable)

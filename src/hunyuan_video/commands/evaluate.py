@@ -3,18 +3,19 @@ before all is checked."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from hunyuan_video import weights
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which
 from hunyuan_video.config import LoadKey, Runtime, Sampling, require
 from hunyuan_video.evaluation import prompts, systems
 from hunyuan_video.request import Adapter
+from hunyuan_video.weights import EMBEDDED
 
 if TYPE_CHECKING:
     from hunyuan_video.apps.study import Maker
@@ -29,11 +30,14 @@ class Run:
     out: Path
     """folder of the study; an interrupted run goes on there"""
     systems: tuple[str, ...] = ("embedded",)
-    """NAME=weights:PATH,KEY=VALUE,… NAME=folder:PATH NAME=endpoint:URL,model=…, `embedded`, or .toml files with such tables"""
+    """NAME=weights:PATH,KEY=VALUE,… with options of `generate`; NAME=folder:PATH; NAME=endpoint:URL,KEY=VALUE,… with model, size, seconds,
+    num_frames, num_steps, key, seeds, in_flight and pause; embedded; or .toml files with tables of these"""
     seed: int = 0
     """of the first prompt; those of the next count up, the same for every system"""
     rewritten: bool = False
     """your own prompts are in the words that a model was trained on; the report says so"""
+    weights: Path | None = None
+    """root of the weights of systems that name none (default: $MODEL_BASE, else ./ckpts, else the embedded miniature)"""
 
     def run(self) -> None:
         asked = systems.read_all(self.systems)
@@ -41,8 +45,39 @@ class Run:
 
         from hunyuan_video.apps import study
 
-        made = study.run(self.out, source, found, self.seed, {each.name: maker_of(each) for each in asked})
+        made = study.run(self.out, source, found, self.seed, {each.name: maker_of(each, self.weights) for each in asked})
         print(made.folder)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Measure the clips of a study: what needs no network, and what networks of yours say (docs/evaluation.md)."""
+
+    study: tyro.conf.Positional[Path]
+    """its folder"""
+    system: Annotated[tuple[str, ...], Repeatable] = ()
+    """of its systems, as often as there are some (default: all)"""
+    reference: str | None = None
+    """a system of the study, whose clips of the same prompts the others are compared with: PSNR, SSIM and random-feature Fréchet"""
+    backbones: Path | None = None
+    """a TOML file with the networks of VBench's dimensions"""
+    vbench: Annotated[tuple[str, ...], Repeatable] = ()
+    """SYSTEM=FILE, as often as there are files: what VBench itself wrote of a system's clips, to stand beside"""
+
+    def run(self) -> None:
+        from hunyuan_video.evaluation.study import Study
+
+        study = Study.open(self.study)
+        pairs = [text.partition("=") for text in self.vbench]
+        require(all(equals for _, equals, _ in pairs), "vbench is SYSTEM=FILE, such as embedded=results_eval_results.json.")
+
+        from hunyuan_video.apps.score import score
+        from hunyuan_video.evaluation import backbones
+
+        networks = () if self.backbones is None else backbones.read(self.backbones)
+        systems = self.system or tuple(system.name for system in study.systems)
+        for table in score(study, systems, networks, self.reference, {name: Path(path) for name, _, path in pairs}):
+            print(table, end="\n\n")
 
 
 @dataclass(frozen=True)
@@ -85,7 +120,10 @@ class ClipSettings(Computes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.sampling.seed is None, "seed is given for a system; a study has one for all of them (--seed).")
+        require(self.sampling.seed is None, "seed is given; a study has one for all systems (--seed).")
+
+
+IN_BODY = ("model", "size", "seconds", "num_frames", "num_steps")
 
 
 @dataclass(frozen=True)
@@ -106,21 +144,34 @@ class EndpointSettings:
     """seconds between two looks"""
 
 
-def maker_of(asked: systems.Asked) -> Maker:
-    """Raises an error for options that it does not have, or something that is not there."""
-    from hunyuan_video.apps import study
+def maker_of(asked: systems.Asked, usual: Path | None) -> Maker:
+    """`usual` are the weights of a system that names none. Raises an error for options that it does not have, or for what is not there."""
+    try:
+        return {"weights": _by_weights, "folder": _by_folder, "endpoint": _by_endpoint}[asked.kind](asked, usual)
+    except ValueError as error:
+        raise ValueError(f"System {asked.name}: {error}") from error
+
+
+def _by_weights(asked: systems.Asked, usual: Path | None) -> Maker:
+    from hunyuan_video.apps.study import ByWeights
+
+    how = parse(ClipSettings, asked.flags, "hunyuan-video generate")
+    root = {"": usual, "embedded": EMBEDDED}.get(asked.place, Path(asked.place))
+    found = Which(root, how.transformer).find(how.load_key)
+    return ByWeights(found, how.runtime, how.sampling, how.negative_prompt, tuple(map(Adapter.parse, how.lora)))
+
+
+def _by_folder(asked: systems.Asked, _usual: Path | None) -> Maker:
+    from hunyuan_video.apps.study import ByFolder
+
+    require(not asked.options, "a folder has no options.")
+    return ByFolder(Path(asked.place))
+
+
+def _by_endpoint(asked: systems.Asked, _usual: Path | None) -> Maker:
+    from hunyuan_video.apps.study import ByEndpoint
     from hunyuan_video.evaluation.endpoint import Endpoint
 
-    prog = f"system {asked.name}"
-    if asked.kind == "folder":
-        require(not asked.options, f"System {asked.name} is a folder, which has no options.")
-        return study.ByFolder(Path(asked.place))
-    if asked.kind == "endpoint":
-        how = parse(EndpointSettings, asked.flags, prog)
-        names = ("model", "size", "seconds", "num_frames", "num_steps")
-        body = {name: getattr(how, name) for name in names if getattr(how, name) is not None}
-        return study.ByEndpoint(Endpoint(asked.place, body, study.key_of(how.key), how.seeds, how.in_flight, how.pause))
-    how = parse(ClipSettings, asked.flags, prog)
-    root = {"": None, "embedded": weights.EMBEDDED}.get(asked.place, Path(asked.place))
-    found = Which(root, how.transformer).find(how.load_key)
-    return study.ByWeights(found, how.runtime, how.sampling, how.negative_prompt, tuple(map(Adapter.parse, how.lora)))
+    how = parse(EndpointSettings, asked.flags, "hunyuan-video evaluate run")
+    body = {name: value for name in IN_BODY if (value := getattr(how, name)) is not None}
+    return ByEndpoint(Endpoint(asked.place, body, os.environ.get(how.key), how.seeds, how.in_flight, how.pause))

@@ -30,7 +30,7 @@ PATIENCE = 6 * 3600.0  # seconds for one video
 BUSY = (408, 409, 429, 500, 502, 503, 504)  # who says one of these may be asked again
 
 
-class FailedError(RuntimeError):
+class FailedError(Exception):
     """A clip that was not made; the message is the server's."""
 
 
@@ -57,7 +57,7 @@ def fetch(study: Study, name: str, endpoint: Endpoint) -> Iterator[tuple[Prompt,
     `TRIES` times, unless the server refused it."""
     stop = Event()
     headers = {} if endpoint.key is None else {"Authorization": f"Bearer {endpoint.key}"}
-    with httpx.Client(base_url=endpoint.url.rstrip("/") + "/", headers=headers, timeout=TIMEOUT) as client:
+    with httpx.Client(base_url=endpoint.url.rstrip("/") + "/", headers=headers, timeout=TIMEOUT, follow_redirects=True) as client:
         with ThreadPoolExecutor(endpoint.in_flight) as pool:
             making = _Making(study, name, endpoint, client, stop)
             jobs = {pool.submit(making.clip, prompt): prompt for prompt in study.missing(name)}
@@ -111,7 +111,11 @@ class _Making:
         if video["status"] == "failed":
             asked.unlink(missing_ok=True)
             raise FailedError((video.get("error") or {}).get("message") or "the server says no more than that it failed")
-        self._download(video["id"], self.study.clip(self.name, prompt.id))
+        try:
+            self._download(video["id"], self.study.clip(self.name, prompt.id))
+        except FailedError:
+            asked.unlink(missing_ok=True)  # it will not become another one
+            raise
         asked.unlink(missing_ok=True)
 
     def _ask(self, prompt: Prompt, asked: Path) -> dict[str, Any]:

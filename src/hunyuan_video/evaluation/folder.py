@@ -37,7 +37,10 @@ def match(folder: Path, prompts: Sequence[Prompt]) -> dict[str, Path]:
     several = [prompt for prompt in prompts if len(found.get(prompt.id, ())) > 1]
     missing = [prompt for prompt in prompts if not found.get(prompt.id)]
     for wrong, what in ((several, "have more than one clip"), (missing, "have no clip")):
-        require(not wrong, f"{len(wrong)} of {len(prompts)} prompts {what} in {folder}, such as {_first(wrong)}; {HOW_TO_CALL}.")
+        if wrong:
+            name = words_of(wrong[0].prompt, MAX_NAME_BYTES).replace("_", " ")
+            example = f"such as {wrong[0].id} ({name})"
+            raise ValueError(f"{len(wrong)} of {len(prompts)} prompts {what} in {folder}, {example}; {HOW_TO_CALL}.")
     return {id: paths[0] for id, paths in found.items()}
 
 
@@ -82,7 +85,3 @@ def _first_take(takes: list[tuple[int, Path]]) -> list[Path]:
 
 def _words(text: str) -> str:
     return words_of(text, LONGEST).casefold()
-
-
-def _first(prompts: Sequence[Prompt]) -> str:
-    return f"{prompts[0].id} ({words_of(prompts[0].prompt, MAX_NAME_BYTES).replace('_', ' ')})"

@@ -8,6 +8,7 @@ Letters: T frames, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -29,19 +30,18 @@ LIKE = 0.5  # correlation of a frame, 32 pixels large, with the one before: what
 def faults(frames: Frames) -> tuple[Fault, ...]:
     """All that is found, nothing in a sound clip. A single frame is frozen."""
     found: list[Fault] = []
-    light = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
-    if _often(np.quantile(light, 0.99, axis=(1, 2)) < DARK):
+    light = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    if _often([np.quantile(frame, 0.99) < DARK for frame in light]):
         found.append("black")
-    elif _often(light.std(axis=(1, 2)) < FLAT):
+    elif _often([frame.std() < FLAT for frame in light]):
         found.append("blank")
-    elif _often(np.minimum(light.std(axis=1).mean(axis=1), light.std(axis=2).mean(axis=1)) < FLAT):
+    elif _often([min(frame.std(axis=0).mean(), frame.std(axis=1).mean()) < FLAT for frame in light]):
         found.append("stripes")
     elif np.median([kinship(frame) for frame in light]) < KIN:
         found.append("noise")
-    steps = np.array([np.abs(two.astype(np.int16) - one).mean() for one, two in pairwise(light)])
-    if not len(steps) or (steps < STILL).mean() >= STILL_PAIRS:
+    if _often([np.abs(two.astype(np.int16) - one).mean() < STILL for one, two in pairwise(light)] or [True], STILL_PAIRS):
         found.append("frozen")
-    elif not found and np.median(_likeness(light)) < LIKE:
+    elif not found and np.median([_likeness(one, two) for one, two in pairwise(light)]) < LIKE:
         found.append("flashing")
     return tuple(found)
 
@@ -52,10 +52,10 @@ def kinship(frame: UInt8[np.ndarray, "H W"]) -> float:
     return min(_correlation(x[:, 1:], x[:, :-1]), _correlation(x[1:], x[:-1]))
 
 
-def _likeness(light: UInt8[np.ndarray, "T H W"]) -> Float[np.ndarray, " _"]:
-    """Of each frame with the one before it, from afar."""
-    small = [cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64) for frame in light]
-    return np.array([_correlation(one, two) for one, two in pairwise(small)])
+def _likeness(one: UInt8[np.ndarray, "H W"], two: UInt8[np.ndarray, "H W"]) -> float:
+    """Correlation from afar."""
+    small = [cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64) for frame in (one, two)]
+    return _correlation(*small)
 
 
 def _correlation(one: Float[np.ndarray, "_ _"], two: Float[np.ndarray, "_ _"]) -> float:
@@ -63,5 +63,5 @@ def _correlation(one: Float[np.ndarray, "_ _"], two: Float[np.ndarray, "_ _"]) -
     return float((one * two).mean() / max(one.std() * two.std(), 1e-9))
 
 
-def _often(found: np.ndarray) -> bool:
-    return bool(found.mean() >= SHARE)
+def _often(found: Sequence[bool | np.bool_], share: float = SHARE) -> bool:
+    return bool(sum(found) >= share * len(found))

@@ -27,7 +27,7 @@ LEVEL = 1.0  # of 255: a difference that nobody sees
 def psnr(frames: Frames, other: UInt8[np.ndarray, "_ _ _ 3"]) -> float:
     """Peak signal-to-noise ratio in dB over a whole clip; infinite for equal clips."""
     _check_shapes(frames, other, "PSNR")
-    error = np.mean((frames.astype(np.float64) - other) ** 2)
+    error = np.mean([np.mean((x.astype(np.float64) - y) ** 2) for x, y in zip(frames, other, strict=True)])  # a frame at a time, for memory
     return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
 
 
@@ -37,7 +37,8 @@ def ssim(frames: Frames, other: UInt8[np.ndarray, "_ _ _ 3"]) -> float:
     _check_shapes(frames, other, "SSIM")
     if min(frames.shape[1:3]) < WINDOW:
         raise ValueError(f"The clips are {frames.shape[1]}x{frames.shape[2]} pixels; SSIM looks through windows of {WINDOW}x{WINDOW}.")
-    return float(np.mean([_ssim(x, y) for x, y in zip(luminance(frames), luminance(other), strict=True)]))
+    pairs = ((luminance(x[None])[0], luminance(y[None])[0]) for x, y in zip(frames, other, strict=True))
+    return float(np.mean([_ssim(x, y) for x, y in pairs]))
 
 
 def _ssim(x: Float[Tensor, "H W"], y: Float[Tensor, "H W"]) -> float:

@@ -66,6 +66,7 @@ class System:
         require(self.kind in get_args(Kind), f"System {self.name} is of kind {self.kind!r}; there are {', '.join(get_args(Kind))}.")
         taken = self.made_with.keys() & {"name", "kind"}
         require(not taken, f"System {self.name} is made with {', '.join(sorted(taken))}, which says what it is.")
+        object.__setattr__(self, "made_with", json.loads(json.dumps(dict(self.made_with))))  # as it will come back: tuples are lists
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "kind": self.kind, **self.made_with}
@@ -112,7 +113,7 @@ class Study:
         with study._lock():
             if (folder / "study.json").exists():
                 there = cls.open(folder)
-                same = (there.source.sha256, there.seed, there.prompts) == (source.sha256, seed, study.prompts)
+                same = (there.source.sha256, there.source.rewritten, there.seed) == (source.sha256, source.rewritten, seed)
                 require(
                     same,
                     f"{folder} holds a study of {len(there.prompts)} prompts of {there.source.source} with seed {there.seed}, and not of "

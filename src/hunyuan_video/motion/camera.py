@@ -45,6 +45,7 @@ FEWEST_POINTS = 12
 STILL = 0.012  # a shorter path is none
 RADIUS = 0.33  # mean distance of a point from the middle of a wide picture: what a zoom shifts it by, times the zoom
 STEADY = 0.4  # of the path's length is what is left when it comes back; below it, the camera shakes
+SURELY = 3.0  # standard deviations
 TURNS = 0.3  # the bend beside the shift: below it the camera moves along; a lens of 57 degrees or 0.9 has 1.2
 
 
@@ -124,7 +125,7 @@ def _named(seen: Measured) -> tuple[Label, float, Direction | None]:
     """By what shifts most; with a confidence."""
     (right, down), around = seen.shift, min(abs(seen.bend[0]), seen.parallax[0])
     ways = {"zoom": RADIUS * abs(seen.zoom), "side": abs(right), "height": abs(down), "roll": RADIUS * abs(seen.roll)}
-    ways["around"] = around if around > STILL else 0.0
+    ways["around"] = around if around > STILL and abs(seen.bend[0]) > SURELY * seen.noise[0] else 0.0
     way = max(ways, key=lambda name: ways[name])
     net, share = ways[way], ways[way] / (sum(ways.values()) + STILL)
     if way == "around":  # the picture may hardly shift, all in all

@@ -1,0 +1,143 @@
+"""Measures the clips of a study, each once, and says by system and by what is asked for how they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from hunyuan_video import __version__
+from hunyuan_video.config import require
+from hunyuan_video.evaluation import metrics, scores
+from hunyuan_video.evaluation.backbones import Backbone
+from hunyuan_video.evaluation.brisque import brisque
+from hunyuan_video.evaluation.frechet import random_feature_frechet
+from hunyuan_video.evaluation.scores import Line
+from hunyuan_video.evaluation.seen import Film, read, see
+from hunyuan_video.evaluation.study import Prompt, Study
+from hunyuan_video.files import replacing, sha256
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A set of metrics of one clip."""
+
+    set: str
+    by: Callable[[Prompt], str]
+    """what measures it: by another one it is measured again"""
+    of: Callable[[Film, Prompt], Mapping[str, Any]]
+
+
+def score(
+    study: Study,
+    systems: Sequence[str],
+    backbones: Sequence[Backbone] = (),
+    reference: str | None = None,
+    vbench: Mapping[str, Path] | None = None,
+) -> list[scores.Table]:
+    """Tables, also in `scores.md` and `scores.json` of the study; what was measured before is not measured again.
+
+    Raises:
+        ValueError: there is no such system, or no clip of these; or a clip that is damaged.
+    """
+    for name in (*systems, *(vbench or {}), *([] if reference is None else [reference])):
+        study.system(name)
+    imported = {name: scores.of_vbench(path) for name, path in (vbench or {}).items()}
+    lines = scores.read(path := study.folder / "scores.jsonl")
+    scores.write(path, lines)  # without half a line that an end in the middle has left
+    for line in _missing(study, systems, _measures(study, backbones, reference), lines):
+        lines.append(line)
+        scores.append(path, line)
+    current = _current(study, lines)
+    require(bool(current), f"{study.folder} has no clips of {', '.join(systems)} yet.")
+    whole = {name: imported.get(name, {}) | _far(study, name, reference) for name in systems}
+    tables = [scores.by_system(study, current, whole), scores.by_tag(study, current)]
+    _write(study.folder / "scores.md", "\n\n".join(map(str, tables)) + "\n")
+    _write(study.folder / "scores.json", json.dumps([asdict(table) for table in tables], indent=1, ensure_ascii=False) + "\n")
+    return tables
+
+
+def _measures(study: Study, backbones: Sequence[Backbone], reference: str | None) -> list[Measure]:
+    measures = [
+        Measure(scores.SEEN, _always(__version__), lambda film, prompt: asdict(see(film, prompt.tags))),
+        Measure("brisque", _always(__version__), lambda film, prompt: {"BRISQUE": brisque(film.frames)}),
+        *(Measure(each.dimension, _always(each.identity()), _by(each)) for each in backbones),
+    ]
+    if reference is not None:
+        beside = partial(_beside, study, reference)
+        measures.append(
+            Measure(
+                f"near {reference}",
+                lambda prompt: "" if (path := beside(prompt)) is None else sha256(path),
+                lambda film, prompt: _near(film, beside(prompt)),
+            )
+        )
+    return measures
+
+
+def _always(by: str) -> Callable[[Prompt], str]:
+    return lambda prompt: by
+
+
+def _beside(study: Study, reference: str, prompt: Prompt) -> Path | None:
+    path = study.clip(reference, prompt.id)
+    return path if path.is_file() else None
+
+
+def _by(backbone: Backbone) -> Callable[[Film, Prompt], Mapping[str, Any]]:
+    """Its network is loaded when the first clip is measured."""
+    load = cache(backbone.load)
+    return lambda film, prompt: {backbone.dimension: load()(film.frames, film.fps, prompt.prompt)}
+
+
+def _near(film: Film, reference: Path | None) -> Mapping[str, Any]:
+    """None where there is nothing to compare with, or identical clips have no PSNR."""
+    other = None if reference is None else read(reference).frames
+    if other is None or other.shape != film.frames.shape:
+        return {"PSNR": None, "SSIM": None}
+    psnr = metrics.psnr(film.frames, other)
+    return {"PSNR": None if psnr == float("inf") else psnr, "SSIM": metrics.ssim(film.frames, other)}
+
+
+def _missing(study: Study, systems: Sequence[str], measures: Sequence[Measure], known: Sequence[Line]) -> Iterator[Line]:
+    """A line for each clip and measure that is not known of the file that is there."""
+    have = {line.key for line in known}
+    clips = [(name, prompt) for name in systems for prompt in study.prompts if study.clip(name, prompt.id).is_file()]
+    for name, prompt in tqdm(clips, desc="measuring", unit="clip", disable=None):
+        path = study.clip(name, prompt.id)
+        digest = sha256(path)
+        asked = [(each, each.by(prompt)) for each in measures if each.set != f"near {name}"]
+        todo = [(each, by) for each, by in asked if (name, prompt.id, each.set, by, digest) not in have]
+        film = read(path) if todo else None
+        for each, by in todo:
+            assert film is not None
+            yield Line(name, prompt.id, each.set, by, digest, dict(each.of(film, prompt)))
+
+
+def _current(study: Study, lines: Sequence[Line]) -> list[Line]:
+    """Of each clip and set the last line, if it is of the file that is there."""
+    last = {(line.system, line.id, line.set): line for line in lines}
+    digests = {path: sha256(path) for line in last.values() if (path := study.clip(line.system, line.id)).is_file()}
+    return [line for line in last.values() if digests.get(study.clip(line.system, line.id)) == line.clip]
+
+
+def _far(study: Study, name: str, reference: str | None) -> scores.Row:
+    """The distance between what the two systems make, of all prompts together."""
+    if reference in (None, name):
+        return {}
+    assert reference is not None
+    sets = [[path for prompt in study.prompts if (path := study.clip(each, prompt.id)).is_file()] for each in (name, reference)]
+    if min(map(len, sets)) < 2:
+        return {}
+    mine, other = ((read(path).frames for path in each) for each in sets)
+    return {f"random-feature Fréchet to {reference}": random_feature_frechet(mine, other)}
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as (temporary, _):
+        temporary.write_text(text, encoding="utf-8", newline="\n")

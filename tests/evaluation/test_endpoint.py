@@ -1,0 +1,138 @@
+"""Clips from a server: our own API with a worker that makes real files, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from media_files import at, write_video
+from served import ANN, Served
+
+from hunyuan_video.apps.study import ByEndpoint, run
+from hunyuan_video.evaluation.endpoint import TRIES, Endpoint, fetch
+from hunyuan_video.evaluation.seen import read
+from hunyuan_video.evaluation.study import Prompt, Source, Study, System
+from hunyuan_video.serving.jobs import INTERNAL, Order
+
+PROMPTS = tuple(Prompt(f"{number:04}", f"cat number {number}") for number in range(3))
+SOURCE = Source("own.txt", "00", rewritten=False, benchmark="own")
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    return Study.create(tmp_path / "study", SOURCE, PROMPTS, seed=5).with_systems([System("api", "endpoint")])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[Served]:
+    served = Served(tmp_path_factory.mktemp("served"))
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="module")
+def address(served: Served) -> Iterator[str]:
+    with served.listening() as address:
+        yield f"{address}/v1"
+
+
+def asked_of(address: str, key: str = ANN, **body: object) -> Endpoint:
+    return Endpoint(address, {"num_steps": 1} | body, key, seeds=True, in_flight=2, pause=0.01)
+
+
+@contextmanager
+def working(served: Served, made: Callable[[Order], bytes | None]) -> Iterator[list[Order]]:
+    """A worker who makes what `made` says of an order, or fails; and the orders that he had."""
+    stop, orders = threading.Event(), []
+
+    def work() -> None:
+        while not stop.is_set():
+            claim = served.store.claim("w", "tiny")
+            if claim is None:
+                stop.wait(0.01)
+                continue
+            orders.append(claim.job.order)
+            content = made(claim.job.order)
+            if content is None:
+                served.store.fail(claim, INTERNAL, "out of paint")
+            else:
+                served.finish(claim, content)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield orders
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture
+def filmed(tmp_path) -> Callable[[Order], bytes]:
+    """A clip of as many frames as the seed says."""
+    return lambda order: write_video(tmp_path / f"{order.sampling.seed}.mp4", at(24, order.sampling.seed)).read_bytes()
+
+
+def reasons(study: Study) -> list[str]:
+    return [json.loads(line)["reason"] for line in (study.folder / "failures.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_each_prompt_is_made_once_with_its_seed(study, served, address, filmed):
+    with working(served, filmed) as orders:
+        assert {(prompt.id, why) for prompt, why in fetch(study, "api", asked_of(address))} == {(prompt.id, None) for prompt in PROMPTS}
+        assert list(fetch(study, "api", asked_of(address))) == []
+    assert [len(read(study.clip("api", prompt.id)).frames) for prompt in PROMPTS] == [5, 6, 7] and len(orders) == 3
+
+
+def test_what_failed_is_tried_again_and_written_down(study, served, address, filmed):
+    failures = iter([True, False])
+    with working(served, lambda order: None if order.sampling.seed == 6 and next(failures) else filmed(order)) as orders:
+        assert all(why is None for _, why in fetch(study, "api", asked_of(address)))
+    assert len(orders) == 4 and reasons(study) == ["out of paint"]
+
+
+def test_what_fails_again_and_again_is_left_for_the_next_run(study, served, address, filmed):
+    made = ByEndpoint(asked_of(address))
+    with working(served, lambda order: None if order.sampling.seed == 6 else filmed(order)):
+        with pytest.raises(OSError, match=r"1 of 3 clips of api were not made; .*failures\.jsonl says why"):
+            made.make(study, "api")
+    assert reasons(study) == ["out of paint"] * TRIES
+    with working(served, filmed) as orders:
+        made.make(study, "api")
+    assert len(orders) == 1 and study.missing("api") == ()
+
+
+def test_what_a_server_refuses_is_not_asked_again(study, address):
+    found = {why for _, why in fetch(study, "api", asked_of(address, num_steps=10**6))}
+    assert len(found) == 1 and "num_steps" in str(found) and len(reasons(study)) == 3
+
+
+def test_a_video_that_was_asked_for_before_is_not_paid_for_twice(study, served, address, filmed):
+    run_1 = fetch(study, "api", asked_of(address))
+    with working(served, filmed) as orders:
+        next(run_1)
+        run_1.close()  # what else is on its way is left there
+        waiting = [json.loads(path.read_text()) for path in (study.folder / "asked" / "api").glob("*.json")]
+        list(fetch(study, "api", asked_of(address)))
+    assert study.missing("api") == () and len(orders) == 3, waiting
+
+
+def test_what_comes_and_is_no_video_is_a_failure(study, served, address):
+    with working(served, lambda order: b"<html>"):
+        found = {why for _, why in fetch(study, "api", asked_of(address))}
+    assert all("is none" in str(why) for why in found) and len(study.missing("api")) == 3
+
+
+def test_an_address_of_something_else_is_said_so(study, address):
+    found = {why for _, why in fetch(study, "api", asked_of(address.removesuffix("/v1")))}
+    assert all(str(why).startswith("404") for why in found)
+
+
+def test_settings_are_part_of_the_study_and_the_key_is_not(study, served, address, filmed):
+    with working(served, filmed):
+        made = run(study.folder, SOURCE, PROMPTS, 5, {"other": ByEndpoint(asked_of(address))})
+    assert made.system("other").made_with == {"url": address, "num_steps": 1, "seeds": True}
+    assert ANN not in (study.folder / "study.json").read_text(encoding="utf-8")
