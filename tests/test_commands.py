@@ -58,6 +58,7 @@ PARSED = {
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
     "hunyuan-video train vae": "days on a GPU",
     "python recipes/tiny/awake.py": "before one of these; tests/miniature/test_version2.py runs it",
+    "hunyuan-video evaluate run prompts.txt --out study --systems exact=weights: quick=": "docs/evaluation.md has the same, and is run",
     "hunyuan-video evaluate rate": "serves until it is stopped; tests/rating visits it",
     "hunyuan-video evaluate report": "needs votes; tests/commands/test_rating.py has some",
     "hunyuan-video evaluate embedded": "trains a judge, and makes hundreds of videos; tests/miniature has its parts",
