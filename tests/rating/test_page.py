@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hunyuan_video.evaluation.study import Study
 from hunyuan_video.rating.design import Design, planted
 from hunyuan_video.rating.desk import Desk, votes_of
 from hunyuan_video.rating.material import prepare
-from hunyuan_video.rating.page import create_page
+from hunyuan_video.rating.page import STATIC, create_page
 from hunyuan_video.rating.report import report_of
 
 INVITATION = "an-invitation-of-24-char"
@@ -223,6 +224,12 @@ def test_another_name_of_this_machine_is_refused_where_the_door_is_open(desk):
 def test_the_page_may_ask_only_its_own_server(desk):
     policy = visit(desk).get("/").headers["content-security-policy"]
     assert "default-src 'none'" in policy and "http" not in policy and "unsafe" not in policy
+
+
+def test_the_page_says_the_same_things_in_both_languages():
+    words = (STATIC / "words.js").read_text(encoding="utf-8").partition("export const KEYS")[0]
+    english, chinese = (re.findall(r"(\w+): ", part) for part in words.split("\n  zh: {"))
+    assert english[english.index("other") :] == chinese and len(chinese) > 40
 
 
 def test_a_study_whose_clips_have_changed_is_not_gone_on_with(tmp_path):
