@@ -9,8 +9,7 @@ import pytest
 from rated import vote
 
 from hunyuan_video import cli
-from hunyuan_video.apps import rate
-from hunyuan_video.rating.design import QUESTIONS
+from hunyuan_video.rating.design import QUESTIONS, Design
 from hunyuan_video.rating.vote import read_csv, write_csv
 
 
@@ -62,14 +61,26 @@ def test_what_cannot_be_is_refused_in_a_sentence(words, says, tmp_path, monkeypa
     assert says in said and said.count("\n") == 1
 
 
-def test_another_address_needs_invitations_or_an_open_door(monkeypatch, tmp_path, capsys):
+class FakeDesk:
+    blocks = ()
+
+    def __init__(self, study: object, design: Design):
+        self.mode = design.mode
+
+    def close(self) -> None: ...
+
+
+def test_another_address_needs_invitations_or_an_open_door(monkeypatch, capsys):
     served = []
-    monkeypatch.setattr(
-        rate, "serve_raters", lambda address, study, design, invitations: served.append((address, design.mode, invitations))
-    )
     monkeypatch.setattr("hunyuan_video.commands.rating.Study.open", lambda folder: type("Study", (), {"seed": 5}))
+    monkeypatch.setattr("hunyuan_video.rating.desk.Desk", FakeDesk)
+    monkeypatch.setattr("hunyuan_video.rating.page.create_page", lambda desk, invitations, is_local: (desk.mode, invitations, is_local))
+    monkeypatch.setattr("hunyuan_video.apps.serve.listen_and_serve", lambda address, app, path: served.append((address, *app)))
     assert cli.main(["evaluate", "rate", "s", "--host", "0.0.0.0"]) == 2 and "--open-door" in capsys.readouterr().err
     token = "a-word-of-twenty-letters"
     assert cli.main(["evaluate", "rate", "s", "--host", "0.0.0.0", "--token", token, "--token", token[::-1]]) == 0
     assert cli.main(["evaluate", "rate", "s", "--host", "0.0.0.0", "--open-door", "--mode", "pairs"]) == 0
-    assert served == [(("0.0.0.0", 8082), "absolute", (token, token[::-1])), (("0.0.0.0", 8082), "pairs", ())]
+    assert cli.main(["evaluate", "rate", "s"]) == 0
+    elsewhere, here = ("0.0.0.0", 8082), ("127.0.0.1", 8082)
+    invited = (elsewhere, "absolute", (token, token[::-1]), False)
+    assert served == [invited, (elsewhere, "pairs", (), False), (here, "absolute", (), True)]
