@@ -73,7 +73,7 @@ def blocks(design: Design, prompts: Sequence[str], systems: Sequence[str]) -> li
     treatments = list(combinations(systems, 2)) if design.mode == "pairs" else [(system,) for system in systems]
     rng, found = np.random.default_rng(design.seed), []
     for _ in range(design.ratings):
-        order, turn = rng.permutation(len(prompts)), rng.permutation(len(treatments))
+        order, turn = rng.permutation(len(prompts)).tolist(), rng.permutation(len(treatments)).tolist()
         showings = [
             Showing(prompts[prompt], *treatments[turn[(place + shift) % len(turn)]])
             for shift in range(len(turn))
@@ -86,8 +86,8 @@ def blocks(design: Design, prompts: Sequence[str], systems: Sequence[str]) -> li
 
 def planted(design: Design, prompts: Sequence[str]) -> dict[str, str]:
     """Prompts under which a spoiled clip may be shown, each with the other one of which that is."""
-    order = np.random.default_rng(design.seed).permutation(len(prompts))[:PLANTED_PROMPTS]
-    return {prompts[place]: prompts[other] for place, other in zip(order, np.roll(order, 1), strict=True)}
+    order = np.random.default_rng(design.seed).permutation(len(prompts))[:PLANTED_PROMPTS].tolist()
+    return {prompts[place]: prompts[other] for place, other in zip(order, order[1:] + order[:1], strict=True)}
 
 
 def session(design: Design, block: Sequence[Showing], systems: Sequence[str], plants: Sequence[str], rater: int) -> list[Task]:
@@ -101,7 +101,7 @@ def session(design: Design, block: Sequence[Showing], systems: Sequence[str], pl
     end = tasks[2 * third :] + [Task("repeat", showings[place].turned()) for place in repeated]
     tasks[2 * third :] = [end[place] for place in rng.permutation(len(end))]
     for _ in range(ceil(PLANTED * len(showings))):
-        prompt, system = plants[rng.integers(len(plants))], systems[rng.integers(len(systems))]
+        prompt, system = plants[int(rng.integers(len(plants)))], systems[int(rng.integers(len(systems)))]
         tasks.insert(rng.integers(1, len(tasks) + 1), _plant(design.mode, prompt, system, bool(rng.random() < 0.5)))
     return tasks
 

@@ -18,14 +18,14 @@ _CELLS = 2**22  # how many numbers a piece of the resampling may hold at once
 Statistic = Callable[[Float[np.ndarray, "B *table"]], Float[np.ndarray, "B K"]]
 
 
-def wilson(yes: float, votes: float) -> tuple[float, float]:
+def wilson(yes: int | float, votes: int | float) -> tuple[float, float]:
     """The interval of a share, `yes` of `votes`: all shares of which this one is no surprise, at 95 %.
 
     E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22, 1927.
     """
     if votes == 0:
         return 0.0, 1.0
-    share, spread = yes / votes, Z**2 / votes
+    share, spread = float(yes / votes), float(Z**2 / votes)
     middle = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)
@@ -79,7 +79,7 @@ def _summed(table: Float[np.ndarray, "N *table"], labels: Int[np.ndarray, " N"])
     return sums
 
 
-def p_value(estimate: float, error: float) -> float:
+def p_value(estimate: int | float, error: int | float) -> float:
     """How often a normal estimate of nothing is that far from zero, on either side."""
     return math.erfc(abs(estimate) / error / math.sqrt(2))
 

@@ -169,7 +169,7 @@ def _shares(sums: np.ndarray) -> np.ndarray:
 
 
 def _rate(yes: float, judgements: float, error: float = 0.0) -> Rate:
-    share = yes / judgements
+    share = float(yes / judgements)
     alone = share * (1 - share) / judgements
     effect = max(1.0, error**2 / alone) if alone > 0 else 1.0
     fewer = judgements / effect

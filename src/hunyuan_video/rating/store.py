@@ -157,7 +157,9 @@ class Store:
         with self._writing() as db:
             block = self._next_block(db, mode, blocks, now)
             row = {"digest": (digest := _digest(secret)), "mode": mode, "block": block, "at": now}
-            (rater,) = db.execute(insert(raters).values(row)).inserted_primary_key or ()
+            made = db.execute(insert(raters).values(row)).inserted_primary_key
+            assert made is not None  # for a type checker
+            rater = made[0]
             db.execute(insert(tasks), [_row(rater, number, task) for number, task in enumerate(session(block, rater), start=1)])
         return Rater(rater, _name(digest)), secret
 
