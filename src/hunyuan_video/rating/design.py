@@ -73,7 +73,8 @@ def blocks(design: Design, prompts: Sequence[str], systems: Sequence[str]) -> li
     treatments = list(combinations(systems, 2)) if design.mode == "pairs" else [(system,) for system in systems]
     rng, found = np.random.default_rng(design.seed), []
     for _ in range(design.ratings):
-        order, turn = rng.permutation(len(prompts)).tolist(), rng.permutation(len(treatments)).tolist()
+        order: list[int] = rng.permutation(len(prompts)).tolist()
+        turn: list[int] = rng.permutation(len(treatments)).tolist()
         showings = [
             Showing(prompts[prompt], *treatments[turn[(place + shift) % len(turn)]])
             for shift in range(len(turn))
@@ -86,7 +87,7 @@ def blocks(design: Design, prompts: Sequence[str], systems: Sequence[str]) -> li
 
 def planted(design: Design, prompts: Sequence[str]) -> dict[str, str]:
     """Prompts under which a spoiled clip may be shown, each with the other one of which that is."""
-    order = np.random.default_rng(design.seed).permutation(len(prompts))[:PLANTED_PROMPTS].tolist()
+    order: list[int] = np.random.default_rng(design.seed).permutation(len(prompts))[:PLANTED_PROMPTS].tolist()
     return {prompts[place]: prompts[other] for place, other in zip(order, order[1:] + order[:1], strict=True)}
 
 
