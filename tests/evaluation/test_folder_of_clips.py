@@ -37,6 +37,13 @@ def test_of_vbenchs_five_the_first_is_taken(tmp_path):
     assert [name[-2:] for name in matched(tmp_path, names)] == ["-0", "-0", "-0"]
 
 
+def test_a_prompt_that_ends_in_a_number_is_no_take_of_another(tmp_path):
+    prompts = (Prompt("0000", "apollo"), Prompt("0001", "apollo-11"))
+    for name in ("apollo", "apollo-11"):
+        (tmp_path / f"{name}.mp4").touch()
+    assert [path.stem for path in folder.match(tmp_path, prompts).values()] == ["apollo", "apollo-11"]
+
+
 def test_missing_clips_are_counted_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"2 of 3 prompts have no clip in .*, such as 0000 \(A cat red big\); call each clip by"):
         matched(tmp_path, ["a dog"])

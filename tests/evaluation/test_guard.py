@@ -53,5 +53,5 @@ def test_a_video_in_the_dark_is_sound():
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_nothing_that_was_asked_for_is_there_in_a_broken_clip(fault):
-    asked = see(Film(BROKEN[fault], 24), ("colour:black", "colour:grey", "camera:static", "style:black-and-white")).asked
+    asked = see(Film(BROKEN[fault], 24.0), ("colour:black", "colour:grey", "camera:static", "style:black-and-white")).asked
     assert len(asked) == 4 and not any(asked.values())

@@ -58,11 +58,11 @@ def test_a_colour_has_its_name(name, rgb):
 def test_a_colour_that_was_asked_for_is_there_or_not():
     frames = SCENE // 2 + 60
     frames[:, 10:40, 10:60] = (210, 20, 30)
-    assert see(Film(frames, 24), ("colour:red", "colour:green")).asked == {"colour:red": True, "colour:green": False}
+    assert see(Film(frames, 24.0), ("colour:red", "colour:green")).asked == {"colour:red": True, "colour:green": False}
 
 
 def test_a_movement_of_the_camera_that_was_asked_for_is_there_or_not():
-    film_of = Film(SCENE, 24)
+    film_of = Film(SCENE, 24.0)
     assert see(film_of, ("camera:right",)).asked == {"camera:right": True}
     assert see(film_of, ("camera:in",)).asked == {"camera:in": False}
     assert see(film_of, ("camera:right", "camera:up")).asked == {}  # one after the other
@@ -70,20 +70,20 @@ def test_a_movement_of_the_camera_that_was_asked_for_is_there_or_not():
 
 def test_black_and_white_is_known():
     grey = np.repeat(SCENE.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
-    assert [see(Film(frames, 24), ("style:black-and-white",)).asked["style:black-and-white"] for frames in (grey, SCENE)] == [True, False]
+    assert [see(Film(frames, 24.0), ("style:black-and-white",)).asked["style:black-and-white"] for frames in (grey, SCENE)] == [True, False]
 
 
 def test_speed_is_in_short_sides_a_second():
     shifted = np.stack([np.roll(SCENE[0], 6 * step, axis=1) for step in range(4)])
-    assert moved(shifted, 10).speed == pytest.approx(10 * 6 / 144, rel=0.1)
+    assert moved(shifted, 10.0).speed == pytest.approx(10 * 6 / 144, rel=0.1)
 
 
 def test_frames_in_the_wrong_order_are_not_explained_by_flow():
     cameras = film(path("tilt-right", 2, 8), 2)
-    assert moved(cameras[[0, 4, 1, 5, 2, 6, 3, 7]], 24).warp_error > 1.2 * moved(cameras, 24).warp_error
+    assert moved(cameras[[0, 4, 1, 5, 2, 6, 3, 7]], 24.0).warp_error > 1.2 * moved(cameras, 24.0).warp_error
 
 
-@pytest.mark.parametrize(("length", "fps", "moves"), [(6.5, 8, True), (5.5, 8, False), (11.5, 4, False), (12.5, 4, True)])
+@pytest.mark.parametrize(("length", "fps", "moves"), [(6.5, 8.0, True), (5.5, 8.0, False), (11.5, 4.0, False), (12.5, 4.0, True)])
 def test_dynamic_degree_is_vbenchs_rule(length, fps, moves):
     pictures = [np.zeros((256, 300, 3), np.uint8)] * 9
 
@@ -102,5 +102,5 @@ def test_dynamic_degree_looks_eight_times_a_second():
         looked.append((one, two))
         return np.zeros((2, 2, 2), np.float32)
 
-    is_dynamic([np.full((2, 2), number) for number in range(10)], 24, flow)
+    is_dynamic([np.full((2, 2), number) for number in range(10)], 24.0, flow)
     assert [(int(one[0, 0]), int(two[0, 0])) for one, two in looked] == [(0, 3), (3, 6), (6, 9)]

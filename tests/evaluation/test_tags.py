@@ -35,6 +35,8 @@ def test_what_a_prompt_asks_for_is_found(prompt, tags):
         ("An apple beside an orange", "colour"),
         ("She turns left at the corner", "camera"),
         ("A bored man reads", "colour"),
+        ("A dog in the forest", "pace"),
+        ("The camera pans to the left", "place"),
         ("一只红色的猫", "colour"),
     ],
 )

@@ -118,10 +118,6 @@ class ClipSettings(Computes):
     transformer: Path | None = None
     load_key: LoadKey = "module"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.sampling.seed is None, "seed is given; a study has one for all systems (--seed).")
-
 
 IN_BODY = ("model", "size", "seconds", "num_frames", "num_steps")
 
@@ -156,6 +152,7 @@ def _by_weights(asked: systems.Asked, usual: Path | None) -> Maker:
     from hunyuan_video.apps.study import ByWeights
 
     how = parse(ClipSettings, asked.flags, "hunyuan-video generate")
+    require(how.sampling.seed is None, "seed is given; a study has one for all systems (--seed).")
     root = {"": usual, "embedded": EMBEDDED}.get(asked.place, Path(asked.place))
     found = Which(root, how.transformer).find(how.load_key)
     return ByWeights(found, how.runtime, how.sampling, how.negative_prompt, tuple(map(Adapter.parse, how.lora)))

@@ -115,7 +115,8 @@ def read(path: Path) -> tuple[Backbone, ...]:
 
 def _of_table(name: str, table: Mapping[str, Any], beside: Path) -> Backbone:
     require(isinstance(table, dict) and "network" in table, f"[{name}] lacks `network`, the path of one.")
-    return Backbone(name, **{key: str(beside / value) if key in ("network", "text") else value for key, value in table.items()})
+    given: dict[str, Any] = {key: str(beside / value) if key in ("network", "text") else value for key, value in table.items()}
+    return Backbone(name, **given)
 
 
 def load(name: str) -> Network:

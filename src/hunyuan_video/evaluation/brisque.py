@@ -33,4 +33,10 @@ def _model() -> Any:
         from brisque import BRISQUE
     except ImportError as error:
         raise ImportError(f"BRISQUE cannot be computed ({error}); pip install 'hunyuan-video[evaluate]'.") from error
-    return BRISQUE(url=False)
+
+    class Brisque(BRISQUE):
+        def scale_features(self, features: Any) -> Any:
+            """Numbers, of which some come as arrays of one: NumPy 2.4 makes no number of these."""
+            return super().scale_features([np.asarray(each).item() for each in features])
+
+    return Brisque(url=False)

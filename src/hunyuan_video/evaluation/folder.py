@@ -70,12 +70,16 @@ def _by_number(files: Iterable[Path], prompts: Sequence[Prompt]) -> dict[str, li
 
 def _by_words(files: Iterable[Path], prompts: Sequence[Prompt]) -> dict[str, list[Path]]:
     """Equal prompts share a clip."""
+    asked = {_words(prompt.prompt) for prompt in prompts}
     whole, takes = defaultdict[str, list[Path]](list), defaultdict[str, list[tuple[int, Path]]](list)
     for path in files:
         stem = _OURS.sub("", path.stem)
-        whole[_words(stem)].append(path)
-        if take := _TAKE.search(stem):
-            takes[_words(stem[: take.start()])].append((int(take[1]), path))
+        words, take = _words(stem), _TAKE.search(stem)
+        first = None if take is None else _words(stem[: take.start()])
+        if take is not None and first in asked and (first == words or words not in asked):  # a long prompt is cut before the number
+            takes[first].append((int(take[1]), path))
+        else:
+            whole[words].append(path)
     return {prompt.id: whole.get(_words(prompt.prompt)) or _first_take(takes[_words(prompt.prompt)]) for prompt in prompts}
 
 

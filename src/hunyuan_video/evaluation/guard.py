@@ -24,7 +24,8 @@ DARK = 24  # levels of 255, which in a black frame 99 of 100 pixels are below
 FLAT = 3.0  # standard deviation in levels, of a frame that shows nothing, or of its rows or columns
 KIN = 0.4  # correlation of a pixel with its neighbour: noise has none, the finest texture 0.6
 STILL, STILL_PAIRS = 0.1, 0.9  # mean difference in levels of a frame from the one before, and the share of such frames
-LIKE = 0.5  # correlation of a frame, 32 pixels large, with the one before: what moves keeps 0.8
+LIKE = 0.5  # correlation of a frame with the one before, at the best of small shifts: what a camera films keeps 0.8
+AFAR, REACH = 32, 4  # pixels of a side that frames are shrunk to for that, and how far they are shifted
 
 
 def faults(frames: Frames) -> tuple[Fault, ...]:
@@ -53,9 +54,9 @@ def kinship(frame: UInt8[np.ndarray, "H W"]) -> float:
 
 
 def _likeness(one: UInt8[np.ndarray, "H W"], two: UInt8[np.ndarray, "H W"]) -> float:
-    """Correlation from afar."""
-    small = [cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64) for frame in (one, two)]
-    return _correlation(*small)
+    """Correlation from afar of the middle of a frame with where it is found best in the other one."""
+    one, two = (cv2.resize(frame, (AFAR, AFAR), interpolation=cv2.INTER_AREA) for frame in (one, two))
+    return float(cv2.matchTemplate(one, two[REACH:-REACH, REACH:-REACH], cv2.TM_CCOEFF_NORMED).max())
 
 
 def _correlation(one: Float[np.ndarray, "_ _"], two: Float[np.ndarray, "_ _"]) -> float:

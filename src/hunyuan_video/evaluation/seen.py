@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from hunyuan_video.clips import look, pictures
+from hunyuan_video.clips import FPS, look, pictures
 from hunyuan_video.evaluation import pixels
 from hunyuan_video.evaluation.guard import Fault, faults
 from hunyuan_video.evaluation.tags import values
@@ -24,7 +24,7 @@ from hunyuan_video.pictures import reading
 Frames = UInt8[np.ndarray, "T H W 3"]
 
 LOOKS = 8  # frames that are looked at one by one
-MOST_SECONDS = 60
+MOST_SECONDS = 60.0
 PRESENT = 0.01  # of a frame, in which a colour is there
 COLOURLESS = 8.0  # levels of chroma, below which a frame is black and white
 
@@ -40,9 +40,9 @@ class Film:
 def read(path: Path) -> Film:
     """Of the first minute. Raises a ValueError for a file that is damaged or no clip."""
     with reading(path):
-        times, *_ = look(path, MOST_SECONDS, 24)
+        times, *_ = look(path, MOST_SECONDS, FPS)
         frames = np.stack([np.asarray(picture) for picture in pictures(path, range(len(times)))])
-    return Film(frames, (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 else 24.0)
+    return Film(frames, (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 else FPS)
 
 
 @dataclass(frozen=True)

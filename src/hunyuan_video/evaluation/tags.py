@@ -6,9 +6,10 @@ A tag is a kind and a value, such as `camera:left`, `colour:red` or `about:anima
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
-from hunyuan_video.rewriting.lexicon import topics
+from hunyuan_video.rewriting.lexicon import lexicon
 
 _TO = r"(?:s|ing|ning|es|ed)?(?: (?:slowly|slightly|quickly|smoothly|gently|steadily|gradually))?(?: (?:to|towards?) (?:the )?)?"
 _MOVES = rf"(?:camera|shot|view|lens)(?: \w+)? (?:pan|move|turn|sweep|slide|truck|track|tilt|pedestal|rise|go){_TO} ?"
@@ -77,13 +78,14 @@ NUMBERS = {
     "many": r"\b(?:many|several|crowd|group of|flock|herd|dozens|hundreds|countless|six|seven|eight|nine|ten)\b",
 }
 PLACE = {
-    "left-right": r"(?:on|to) (?:the|its|his|her|their) (?:left|right)\b(?! side of the (?:frame|screen))|left of|right of",
+    "left-right": r"on (?:the|its|his|her|their) (?:left|right)\b(?! side of the (?:frame|screen))|left of|right of",
     "above-below": r"on (?:the )?(?:top|bottom) of|\babove\b|\bbelow\b|underneath|beneath",
 }
 TEXT = {"render": r"[“\"][^“”\"]{2,}[”\"]|\b(?:words?|text|letters|sign|title|caption)s? (?:that )?(?:read|say|spell)|written on"}
 OWN = {  # topics beside those of the words that are known for rewriting
     **dict.fromkeys(("person", "people", "man", "men", "woman", "women", "child", "children", "baby", "couple", "kid", "guy"), "person"),
     **dict.fromkeys(("car", "airplane", "plane", "train", "truck", "motorcycle", "bicycle", "bike"), "vehicle"),
+    **dict.fromkeys(("camera", "shot", "scene", "video", "frame", "stand", "orange", "crowd"), ""),  # of how it is told, or of two meanings
 }
 
 _KINDS = {
@@ -94,7 +96,18 @@ _TOPICS = ("person", "animal", "nature", "city", "indoor", "food", "vehicle", "s
 
 @cache
 def _rules() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((f"{kind}:{value}", re.compile(rule, re.IGNORECASE)) for kind, values in _KINDS.items() for value, rule in values.items())
+    return tuple(
+        (f"{kind}:{value}", re.compile(rule if kind == "text" else rf"\b(?:{rule})", re.IGNORECASE))  # in a forest nobody rests
+        for kind, values in _KINDS.items()
+        for value, rule in values.items()
+    )
+
+
+@cache
+def _topics() -> dict[str, str]:
+    """What single nouns belong to."""
+    nouns = [word for meanings in lexicon().values() for word in meanings if word.part == "noun"]
+    return {word.english.strip("~=").lower(): word.topic for word in nouns if " " not in word.english} | OWN
 
 
 def tags_of(prompt: str) -> tuple[str, ...]:
@@ -103,7 +116,7 @@ def tags_of(prompt: str) -> tuple[str, ...]:
     return (*(tag for tag, rule in _rules() if rule.search(text)), *_about(text))
 
 
-def values(tags: tuple[str, ...], kind: str) -> tuple[str, ...]:
+def values(tags: Sequence[str], kind: str) -> tuple[str, ...]:
     """Those of one kind: of `colour`, `red` and `blue`."""
     return tuple(value for each, _, value in (tag.partition(":") for tag in tags) if each == kind)
 
@@ -111,6 +124,5 @@ def values(tags: tuple[str, ...], kind: str) -> tuple[str, ...]:
 def _about(text: str) -> tuple[str, ...]:
     words = set(re.findall(r"[a-z]+", text.lower()))
     words |= {word[:-1] for word in words if word.endswith("s")} | {word[:-2] for word in words if word.endswith("es")}
-    known = topics() | OWN
-    found = {known[word] for word in words if word in known}
+    found = {topic for word in words if (topic := _topics().get(word))}
     return tuple(f"about:{topic}" for topic in _TOPICS if topic in found)
