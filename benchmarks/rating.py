@@ -62,7 +62,9 @@ def draw_study(folder: Path) -> Study:
 async def rate(address: str, number: int, pause: float, seen: Seen) -> None:
     """One rater from the first page to the last; `pause` seconds are between two answers in the mean."""
     chance = random.Random(number)
-    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+    # A browser asks again if the server has just closed an idle connection, as ours does after 5 s; this client does not.
+    brief = httpx.Limits(keepalive_expiry=2)
+    async with httpx.AsyncClient(base_url=address, timeout=60, limits=brief) as client:
 
         async def timed(method: str, path: str, **more: object) -> dict:
             begun = time.perf_counter()
