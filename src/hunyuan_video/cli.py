@@ -23,6 +23,7 @@ from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Whi
 from hunyuan_video.commands.continue_clip import Continue
 from hunyuan_video.commands.demo import Demo
 from hunyuan_video.commands.given import Media
+from hunyuan_video.commands.rating import Rate, Report
 from hunyuan_video.commands.serving import Serve, Worker
 from hunyuan_video.config import (
     LoadKey,
@@ -387,7 +388,8 @@ COMMANDS: dict[str, Any] = {
     "generate": Generate, "continue": Continue,
     "rewrite": Rewrite, "replay": Replay, "decode": Decode, "info": Info, "plan": Plan, "download": Download,
     "verify": Verify, "inspect": Inspect, "convert": Convert, "bench": Bench,
-    "evaluate run": evaluate.Run, "evaluate score": evaluate.Score, "evaluate embedded": evaluate.Embedded,
+    "evaluate run": evaluate.Run, "evaluate score": evaluate.Score, "evaluate rate": Rate, "evaluate report": Report,
+    "evaluate embedded": evaluate.Embedded,
     "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip
 TOGETHER = ("generate", "worker")  # with --gpus, in a process for each

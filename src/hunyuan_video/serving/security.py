@@ -102,8 +102,8 @@ def refuse_other_names(host: str) -> None:
 class Guard:
     """The outermost layer: ids and headers of answers, the limit of what comes in, and an answer also when something breaks inside."""
 
-    def __init__(self, app: ASGIApp, max_body: int, is_open: bool):
-        self.app, self.max_body, self.is_open = app, max_body, is_open
+    def __init__(self, app: ASGIApp, max_body: int, is_open: bool, headers: Mapping[str, str] = HEADERS):
+        self.app, self.max_body, self.is_open, self.headers = app, max_body, is_open, headers
         self.large = asyncio.Semaphore(AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +116,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS | {"x-request-id": request_id})
+                headers.update({**self.headers, "x-request-id": request_id})
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
