@@ -1,0 +1,98 @@
+"""What lies over the picture: black bars, and logos and watermarks, whose edges stand still while what is behind them moves (the median of
+gradients over time: Dekel et al. 2017).
+
+Where nothing moves, a logo looks like scenery: then none is found. Hence a file is also looked at as a whole, for over its shots only logos
+stay.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from hunyuan_video.curation.crop import WHOLE, Box
+from hunyuan_video.curation.extras import opencv
+
+BLACK, FLAT = 24, 6  # levels, of 255, that a bar's pixels reach, and by which they differ
+INK = 80  # per cent of a row of a bar that are black: the rest may be a subtitle
+EDGE = 10.0  # levels a pixel, from which something is an edge
+NEAR = 7  # small pixels, between the parts of a logo, and around it
+LEAST_EDGES = 12  # small pixels
+LARGEST = 0.15  # of the picture: what is larger is scenery
+MOVES = 0.05  # of the surroundings of a logo have moving edges, at least
+MARGIN = 2  # small pixels, by which a logo's box is larger than its edges
+
+
+def inside_bars(light: UInt8[np.ndarray, "K H W"]) -> Box:
+    """The picture without bars that are black in every frame; all of it if there is none, or nothing else."""
+    rows, columns = (_within(_black(light, axis)) for axis in (2, 1))
+    if rows is None or columns is None:
+        return WHOLE
+    height, width = light.shape[1:]
+    return Box(columns[0] / width, rows[0] / height, columns[1] / width, rows[1] / height)
+
+
+def _black(light: UInt8[np.ndarray, "K H W"], along: int) -> Bool[np.ndarray, " N"]:
+    darkest, most = np.percentile(light, [100 - 90, INK], axis=along)
+    return ((most <= BLACK) & (most - darkest <= FLAT)).all(0)
+
+
+def _within(black: Bool[np.ndarray, " N"]) -> tuple[int, int] | None:
+    """From and to before what lies between bars at both ends."""
+    bright = np.flatnonzero(~black)
+    return (int(bright[0]), int(bright[-1]) + 1) if len(bright) else None
+
+
+def standing(light: UInt8[np.ndarray, "N h w"]) -> list[Box]:
+    """Boxes around edges that stand still before others that move, in small pictures without bars."""
+    if len(light) < 3:
+        return []
+    stays, moves = _edges(light)
+    if stays.sum() > moves.sum():
+        return []  # the camera stands still, and so does everything
+    cv2 = opencv()
+    kernel = np.ones((NEAR, NEAR), np.uint8)
+    joined = cv2.morphologyEx(stays.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    _, labels, facts, _ = cv2.connectedComponentsWithStats(joined)
+    height, width = stays.shape
+    boxes = list[Box]()
+    for number, (left, top, across, down, _) in enumerate(facts.tolist()):
+        part = labels == number
+        if number == 0 or (stays & part).sum() < LEAST_EDGES or across * down > LARGEST * height * width:
+            continue
+        around = slice(max(0, top - NEAR), top + down + NEAR), slice(max(0, left - NEAR), left + across + NEAR)
+        if moves[around][~part[around]].mean() >= MOVES:
+            corner, end = (left - MARGIN, top - MARGIN), (left + across + MARGIN, top + down + MARGIN)
+            boxes.append(Box(corner[0] / width, corner[1] / height, end[0] / width, end[1] / height).inside())
+    return boxes
+
+
+def _edges(light: UInt8[np.ndarray, "N h w"]) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Where edges stay, and where there are others."""
+    cv2 = opencv()
+    across: Float[np.ndarray, "N h w"] = np.stack([cv2.Sobel(one, cv2.CV_32F, 1, 0, scale=1 / 4) for one in light])
+    down = np.stack([cv2.Sobel(one, cv2.CV_32F, 0, 1, scale=1 / 4) for one in light])
+    stays = np.hypot(np.median(across, 0), np.median(down, 0)) > EDGE
+    moves = (np.hypot(across, down).mean(0) > EDGE) & ~stays
+    stays[:MARGIN], stays[-MARGIN:], stays[:, :MARGIN], stays[:, -MARGIN:] = False, False, False, False
+    return stays, moves
+
+
+class Sample:
+    """Some of many pictures that come one by one, evenly spread, and never more than `most`."""
+
+    def __init__(self, most: int = 64):
+        self._most, self._stride, self._seen = most, 1, 0
+        self._kept = list[np.ndarray]()
+
+    def add(self, picture: np.ndarray) -> None:
+        if self._seen % self._stride == 0:
+            self._kept.append(picture)
+            if len(self._kept) > self._most:
+                self._kept, self._stride = self._kept[::2], 2 * self._stride
+        self._seen += 1
+
+    @property
+    def pictures(self) -> np.ndarray:
+        return np.stack(self._kept)
+
