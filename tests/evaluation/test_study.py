@@ -1,0 +1,75 @@
+"""A study's folder: what is in it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hunyuan_video.evaluation.study import Prompt, Source, Study, System
+
+SOURCE = Source("own.txt", "ab" * 32, rewritten=False, benchmark="own")
+PROMPTS = (Prompt("0000", "A red\nkite.", ("colour:red",)), Prompt("0001", "海\u2028", (), ("scene",)))
+FAST = System("fast", "weights", {"steps": 4})
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study.create(tmp_path / "study", SOURCE, PROMPTS, seed=7)
+
+
+def test_a_study_is_read_as_it_was_made(study):
+    assert Study.open(study.folder) == study
+    assert Study.open(study.folder).prompts == PROMPTS
+
+
+def test_the_file_is_the_agreed_one(study):
+    made = study.with_systems([FAST])
+    stored = json.loads((made.folder / "study.json").read_text())
+    assert stored["version"] == 1 and stored["seed"] == 7
+    assert stored["prompts"] == {"source": "own.txt", "sha256": "ab" * 32, "rewritten": False, "benchmark": "own"}
+    assert stored["systems"] == [{"name": "fast", "kind": "weights", "steps": 4}]
+
+
+def test_another_study_in_the_folder_is_refused(study):
+    with pytest.raises(ValueError, match="with seed 7, and not of 2 prompts"):
+        Study.create(study.folder, SOURCE, PROMPTS, seed=8)
+
+
+def test_systems_that_another_process_added_meanwhile_are_kept(study):
+    study.with_systems([FAST])
+    assert [system.name for system in study.with_systems([System("slow", "weights")]).systems] == ["fast", "slow"]
+
+
+def test_a_system_that_is_made_otherwise_now_is_refused(study):
+    study.with_systems([FAST])
+    with pytest.raises(ValueError, match="steps is 4 there and 8 here"):
+        study.with_systems([System("fast", "weights", {"steps": 8})])
+
+
+def test_what_is_missing_is_what_has_no_file(study):
+    clip = study.clip("fast", "0001")
+    clip.parent.mkdir(parents=True)
+    clip.touch()
+    assert study.missing("fast") == PROMPTS[:1]
+
+
+def test_a_prompt_has_one_seed_in_all_systems(study):
+    assert [study.seed_of(prompt.id) for prompt in PROMPTS] == [7, 8]
+
+
+@pytest.mark.parametrize("name", ["../up", "", ".hidden", "a b", "x" * 65])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(ValueError, match="letters, digits"):
+        System(name, "weights")
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no study; `hunyuan-video evaluate run"):
+        Study.open(tmp_path)
+
+
+def test_a_damaged_study_is_refused_in_one_sentence(study):
+    (study.folder / "prompts.jsonl").unlink()
+    with pytest.raises(ValueError, match="holds no study that can be read"):
+        Study.open(study.folder)
