@@ -412,7 +412,7 @@ COMMANDS: dict[str, Any] = {
     "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip
 TOGETHER = ("generate", "worker")  # with --gpus, in a process for each
-GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("prepare",)}
+GROUPS = {"train": ("text", "vae", "cache", "transformer", "lora", "recipe"), "data": ("curate", "prepare")}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -479,6 +479,10 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     if name in GROUPS and (not arguments or arguments[0] in ("-h", "--help")):
         print(f"usage: hunyuan-video {name} {{{','.join(GROUPS[name])}}} [OPTIONS]\n\nEach has a --help of its own.")
         return
+    if (name, arguments[:1]) == ("data", ["curate"]):  # which needs nothing that training does
+        from hunyuan_video.apps import curate
+
+        return curate.run(arguments[1:])
     if name in GROUPS and arguments[0] in GROUPS[name]:
         from hunyuan_video.apps import train
 
@@ -509,7 +513,7 @@ def _model_base() -> Path | None:
 def _usage() -> str:
     lines = [f"  {name:<12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
     lines.append(f"  {'train':<12} Train all weights, a LoRA, the VAE or the miniature: {', '.join(GROUPS['train'])}.")
-    lines.append(f"  {'data':<12} Encode your own videos and images for training: {', '.join(GROUPS['data'])}.")
+    lines.append(f"  {'data':<12} Choose clips of long videos, and encode videos and images for training: {', '.join(GROUPS['data'])}.")
     return "\n".join(
         [
             "usage: hunyuan-video COMMAND [OPTIONS]",

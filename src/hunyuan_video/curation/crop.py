@@ -53,7 +53,9 @@ WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 def largest_without(frame: Box, boxes: Sequence[Box]) -> Box:
     """The largest rectangle of a frame that none of the boxes overlaps; one without an area, if they leave none."""
     boxes = sorted((box for box in boxes if box.overlaps(frame)), key=lambda box: -box.area)[:MOST]
-    across = sorted({frame.left, frame.right, *(side for box in boxes for side in (box.left, box.right) if frame.left < side < frame.right)})
+    across = sorted(
+        {frame.left, frame.right, *(side for box in boxes for side in (box.left, box.right) if frame.left < side < frame.right)}
+    )
     best = Box(frame.left, frame.top, frame.left, frame.top)
     for left, right in itertools.combinations(across, 2):
         between = sorted((box for box in boxes if box.left < right and left < box.right), key=lambda box: box.top)

@@ -1,7 +1,7 @@
 """Clips as files: the frames at 24 a second, cropped, and coded again.
 
 Not by reference to the footage: `data prepare` and every other reader take them as they are, a person can look at them, they stay when the
-footage moves, and nobody decodes hours to reach a minute. It costs a second coding, at a quality where that is hardly measured (docs/curation.md).
+footage moves, and nobody decodes hours to reach a minute. It costs a second coding; docs/curation.md has how much that loses.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Cutting:
 
 def cut(job: Cutting) -> Record:
     """Write it, whole or not at all; the same bytes each time. Raises a ValueError where the footage is damaged."""
+    height, width = 0, 0
     with Recording(job.to.suffix, fps=FPS, crf=CRF) as recording:
         for frame in shown(job.part.path, job.part.start, job.part.start + job.part.num_frames):
             picture = upright(frame)

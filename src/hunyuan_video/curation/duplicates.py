@@ -1,7 +1,7 @@
 """Duplicates: clips that show the same, coded, scaled, lit or cut a little differently.
 
-Vectors that point the same way make candidates (faiss); hashes decide: each frame of one has a frame of the other that differs in few bits, at
-whatever moment, in the median of frames.
+Vectors that point the same way make candidates (faiss). Hashes decide: in the median, a frame of one has a frame of the other, at whatever
+moment, that differs in few bits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a clip is known by: hashes of several frames, which survive another coding, size or brightness, and a vector of how it looks.
 
-The vector is classical where a user brings no network: colours (mean and spread in Lab over 4 x 4 fields), directions of edges (8 over the same
-fields) and coarse shapes (the lowest 8 x 8 of a DCT), each of the same weight. It knows what looks alike, not what is the same kind of thing.
+The vector is classical where a user brings no network: colours (mean and spread in Lab over 4 x 4 fields), directions of edges (8 over the
+same fields) and coarse shapes (the lowest 8 x 8 of a DCT), each of the same weight. It knows what looks alike, not what is of a kind.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,9 @@ def shown(path: Path, start: int = 0, stop: int | None = None, *, seek: bool = T
         stream = video_stream(container)
         stream.codec_context.flags2 |= _exports_vectors()
         frames = container.decode(stream)
-        first = next(frames)
+        first = next(frames, None)
+        if first is None:
+            raise ValueError("it has no frames")
         origin = _time(first)
         sought = seek and start / FPS > 2 * BEFORE
         if sought:
@@ -186,7 +188,9 @@ def view(part: Part, num_large: int) -> View:
             larges.append(before[1])
     if len(smalls) < part.num_frames:
         raise ValueError(f"{part.path} ends at {part.start + len(smalls)}, before {part.start + part.num_frames}; it has changed.")
-    return View(np.stack(smalls), np.stack(larges) if larges else np.empty((0, 1, 1, 3), np.uint8), float(np.mean(moved)) if moved else None)
+    return View(
+        np.stack(smalls), np.stack(larges) if larges else np.empty((0, 1, 1, 3), np.uint8), float(np.mean(moved)) if moved else None
+    )
 
 
 def _vectors(frame: av.VideoFrame) -> float | None:
@@ -199,5 +203,3 @@ def _vectors(frame: av.VideoFrame) -> float | None:
     area = vectors["w"].astype(float) * vectors["h"]
     length = np.hypot(vectors["motion_x"].astype(float), vectors["motion_y"]) / np.maximum(vectors["motion_scale"], 1)
     return float((area * length).sum() / area.sum() / frame.height)
-
-

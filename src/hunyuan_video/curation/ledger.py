@@ -1,7 +1,7 @@
 """What is known of files and clips, kept line by line as it is found, so that a process killed at any moment goes on where it was.
 
-A ledger is a file of JSON lines. A line is on the disk before the next one is worked for; half a line, as a kill leaves it, is taken off. Of
-two lines with one id the last counts. Lines come in the order of the work, however many workers do it, so that the bytes are the same.
+A ledger is a file of JSON lines. A line is on the disk as soon as it is known; half a line, as a kill leaves it, is taken off. Of two lines
+with one id the last counts. Lines come in the order of the work, however many workers do it, so that the bytes are the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""How much moves, by optical flow, after the codec's own word for it (`footage.View.vectors`), which costs nothing; and whether the picture stands still for a while."""
+"""How much moves, by optical flow, after the codec's own word for it (`footage.View.vectors`), which costs nothing; and whether the
+picture stands still for a while."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,7 +28,7 @@ def flow(light: UInt8[np.ndarray, "T h w"]) -> float:
     cv2 = opencv()
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     chosen = light[::STRIDE]
-    lengths = [np.linalg.norm(search.calc(one, other, None), axis=2).mean() for one, other in zip(chosen, chosen[1:], strict=False)]
+    lengths = [np.linalg.norm(search.calc(one, other, None), axis=2).mean() for one, other in pairwise(chosen)]
     return float(np.mean(lengths)) * FPS / STRIDE / light.shape[1] if lengths else 0.0
 
 

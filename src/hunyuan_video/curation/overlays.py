@@ -16,6 +16,7 @@ from hunyuan_video.curation.extras import opencv
 BLACK, FLAT = 24, 6  # levels, of 255, that a bar's pixels reach, and by which they differ
 INK = 80  # per cent of a row of a bar that are black: the rest may be a subtitle
 EDGE = 10.0  # levels a pixel, from which something is an edge
+OFTEN = 80  # per cent of the frames in which an edge must be there to stand still
 NEAR = 7  # small pixels, between the parts of a logo, and around it
 LEAST_EDGES = 12  # small pixels
 LARGEST = 0.15  # of the picture: what is larger is scenery
@@ -72,7 +73,10 @@ def _edges(light: UInt8[np.ndarray, "N h w"]) -> tuple[Bool[np.ndarray, "h w"], 
     cv2 = opencv()
     across: Float[np.ndarray, "N h w"] = np.stack([cv2.Sobel(one, cv2.CV_32F, 1, 0, scale=1 / 4) for one in light])
     down = np.stack([cv2.Sobel(one, cv2.CV_32F, 0, 1, scale=1 / 4) for one in light])
-    stays = np.hypot(np.median(across, 0), np.median(down, 0)) > EDGE
+    usual = np.median(across, 0), np.median(down, 0)
+    length = np.hypot(*usual)
+    along = (across * usual[0] + down * usual[1]) / np.maximum(length, 1e-6)
+    stays = (length > EDGE) & (np.percentile(along, 100 - OFTEN, axis=0) > EDGE / 2)
     moves = (np.hypot(across, down).mean(0) > EDGE) & ~stays
     stays[:MARGIN], stays[-MARGIN:], stays[:, :MARGIN], stays[:, -MARGIN:] = False, False, False, False
     return stays, moves
@@ -95,4 +99,3 @@ class Sample:
     @property
     def pictures(self) -> np.ndarray:
         return np.stack(self._kept)
-

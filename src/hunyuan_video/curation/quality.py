@@ -20,8 +20,8 @@ LONGEST = 512  # pixels, of what BRISQUE sees: its time grows with them
 def quality(large: UInt8[np.ndarray, "K H W 3"], *, natural: bool) -> dict[str, float]:
     """In the median of frames; `natural` asks for BRISQUE, too.
 
-    blur: 0 to 1 (Crete et al. 2007: how little changes if the picture is blurred again); dark, bright: shares of the pixels; contrast: standard
-    deviation of brightness; blocks: how much stronger edges are between blocks than inside; brisque: 0 to 100, the worst.
+    blur: 0 to 1 (Crete et al. 2007: how little changes if the picture is blurred again); dark, bright: shares of the pixels; contrast:
+    standard deviation of brightness; blocks: how much stronger edges are between blocks than inside; brisque: 0 to 100, the worst.
     """
     found = [_of_frame(picture) for picture in grey(large)]
     scores = {name: float(np.median([one[name] for one in found])) for name in found[0]}
@@ -41,7 +41,7 @@ def _of_frame(light: UInt8[np.ndarray, "H W"]) -> dict[str, float]:
 
 
 def _blocks(light: UInt8[np.ndarray, "H W"]) -> float:
-    """How many times the mean step across the borders of blocks is the mean of the other steps, at the best of the places where a grid may lie."""
+    """The mean step across the borders of blocks, divided by that of all other steps; of the places where a grid may lie, at the worst."""
     steps = np.abs(np.diff(light.astype(np.float32), axis=1)).mean(0)
     steps = steps[: len(steps) // BLOCK * BLOCK].reshape(-1, BLOCK).mean(0)
     place = int(np.argmax(steps))
@@ -57,7 +57,7 @@ def brisque(picture: UInt8[np.ndarray, "H W 3"]) -> float:
 
 @functools.cache
 def _brisque() -> Any:
-    """The package's score of a picture, mended for NumPy 2.4: its features are arrays of one number each, which are no longer taken for one."""
+    """The package's score of a picture, mended for NumPy 2.4: its features are arrays of a number each, which are no numbers any more."""
     scorer = extra("brisque").BRISQUE()
     scale = scorer.scale_features
     scorer.scale_features = lambda features: scale([np.asarray(feature).item() for feature in features])

@@ -1,4 +1,4 @@
-"""What not everybody wants to see: naked bodies, by NudeNet, whose package has its weights. It is under the AGPL, and so in an extra of its own."""
+"""What not everybody wants to see: naked bodies, by NudeNet, whose package has its weights. Under the AGPL, it has an extra of its own."""
 
 from __future__ import annotations
 

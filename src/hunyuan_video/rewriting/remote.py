@@ -32,7 +32,9 @@ class Remote:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/chat/completions"))
         _check_url(self.url, self.purpose, self.variable)
-        require(bool(self.model.strip()), f"{self.purpose}_model is empty; give the model's name at the server ({self.url}/models lists them).")
+        require(
+            bool(self.model.strip()), f"{self.purpose}_model is empty; give the model's name at the server ({self.url}/models lists them)."
+        )
         if self.key is not None:
             object.__setattr__(self, "key", self.key.strip())
             require(

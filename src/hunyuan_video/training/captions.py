@@ -1,5 +1,5 @@
-"""Captions of several fields, and the texts that are made of them: fields left out, and the others in another order, as HunyuanVideo was trained,
-so that a model understands long prompts and short ones.
+"""Captions of several fields, and the texts that are made of them: fields left out, and the others in another order, as HunyuanVideo was
+trained, so that a model understands long prompts and short ones.
 
     {"short": "A cat walks.", "dense": "A grey cat walks over wet grass …", "background": "A garden.", "style": "Realistic.",
      "shot": "Medium shot.", "lighting": "Morning sun.", "atmosphere": "Calm.", "camera": "The camera pans left."}
@@ -47,7 +47,7 @@ def check(found: Mapping[str, object]) -> dict[str, str]:
 
 
 def texts_of(caption: str, most: int) -> list[str]:
-    """The texts that stand for a clip: a plain caption itself, of one with fields up to `most` different ones; the same for the same caption.
+    """The texts that stand for a clip: a plain caption itself, of one with fields up to `most` different ones, always the same.
 
     Raises a ValueError as `fields_of`.
     """
