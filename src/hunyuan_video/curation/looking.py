@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from hunyuan_video.clips import FPS
 from hunyuan_video.curation.footage import Footage, grey, shown, small, upright
 from hunyuan_video.curation.ledger import Record
-from hunyuan_video.curation.overlays import Sample, inside_bars, standing
+from hunyuan_video.curation.overlays import Sample, inside_bars, over_film
 from hunyuan_video.curation.shots import Transitions, watch
 from hunyuan_video.curation.start import Lengths, clips_of
 from hunyuan_video.files import sha256
@@ -48,7 +48,7 @@ def look(job: Looking) -> Record:
         return {"id": job.footage.content, "problem": problem}
     frame = inside_bars(sample.pictures)
     top, left, height, width = frame.pixels(*sample.pictures.shape[1:])
-    logos = [box.of(frame) for box in standing(sample.pictures[:, top : top + height, left : left + width])]
+    logos = [box.of(frame) for box in over_film(sample.pictures[:, top : top + height, left : left + width], seen.shots)]
     return {
         "id": job.footage.content,
         "sha256": digest,

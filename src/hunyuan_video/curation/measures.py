@@ -116,7 +116,7 @@ def _overlays(looking: _Looking, scores: Scores) -> Scores:
     """What is cropped away, and what text is left inside."""
     frame = Box(*scores["picture"])
     frames = looking.inside(scores).frames
-    logos = [box.of(frame) for box in overlays.standing(grey(frames[:: max(1, len(frames) // 32)]))]
+    logos = [box.of(frame) for box in overlays.over_clip(grey(frames))]
     words = [Box(*box) for box in scores.get("titles", ())]
     titles = [box for box in words if box.top >= LOWER or box.bottom <= UPPER]
     crop = largest_without(frame, [*logos, *looking.job.logos, *titles])

@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from hunyuan_video.clips import FPS
 from hunyuan_video.curation.extras import opencv
@@ -24,12 +24,22 @@ def movement(frames: UInt8[np.ndarray, "T h w 3"]) -> dict[str, float]:
 
 
 def flow(light: UInt8[np.ndarray, "T h w"]) -> float:
-    """By dense inverse search (Kroeger et al. 2016)."""
+    fields = _fields(light)
+    return float(np.linalg.norm(fields, axis=3).mean()) * FPS / STRIDE / light.shape[1] if len(fields) else 0.0
+
+
+def drift(light: UInt8[np.ndarray, "T h w"]) -> Float[np.ndarray, "h w"]:
+    """How far what is at each place moves in one direction most of the time, in pixels between two frames that are compared."""
+    fields = _fields(light)
+    return np.linalg.norm(np.median(fields, 0), axis=2) if len(fields) else np.zeros(light.shape[1:])
+
+
+def _fields(light: UInt8[np.ndarray, "T h w"]) -> Float[np.ndarray, "N h w 2"]:
+    """Between frames, in pixels to the right and down, by dense inverse search (Kroeger et al. 2016)."""
     cv2 = opencv()
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    chosen = light[::STRIDE]
-    lengths = [np.linalg.norm(search.calc(one, other, None), axis=2).mean() for one, other in pairwise(chosen)]
-    return float(np.mean(lengths)) * FPS / STRIDE / light.shape[1] if lengths else 0.0
+    found = [search.calc(one, other, None) for one, other in pairwise(light[::STRIDE])]
+    return np.stack(found) if found else np.zeros((0, *light.shape[1:], 2), np.float32)
 
 
 def still(light: UInt8[np.ndarray, "T h w"]) -> float:

@@ -1,26 +1,32 @@
 """What lies over the picture: black bars, and logos and watermarks, whose edges stand still while what is behind them moves (the median of
 gradients over time: Dekel et al. 2017).
 
-Where nothing moves, a logo looks like scenery: then none is found. Hence a file is also looked at as a whole, for over its shots only logos
-stay.
+Where nothing moves, a logo looks like scenery: in a clip one is only found where the camera moves behind it. Hence a file is also looked at
+as a whole, for over its shots only logos stay.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hunyuan_video.curation.crop import WHOLE, Box
 from hunyuan_video.curation.extras import opencv
+from hunyuan_video.curation.movement import drift
 
 BLACK, FLAT = 24, 6  # levels, of 255, that a bar's pixels reach, and by which they differ
 INK = 80  # per cent of a row of a bar that are black: the rest may be a subtitle
+NUM_FRAMES = 32  # of a clip, in which edges are sought
 EDGE = 10.0  # levels a pixel, from which something is an edge
 OFTEN = 80  # per cent of the frames in which an edge must be there to stand still
 NEAR = 7  # small pixels, between the parts of a logo, and around it
 LEAST_EDGES = 12  # small pixels
 LARGEST = 0.15  # of the picture: what is larger is scenery
 MOVES = 0.05  # of the surroundings of a logo have moving edges, at least
+DRIFTS = 1.0  # small pixels that they move in one direction between two frames that are compared
+MAIN = 0.5  # of a file, above which a shot is most of it: what stays in that one may be scenery
 MARGIN = 2  # small pixels, by which a logo's box is larger than its edges
 
 
@@ -44,10 +50,19 @@ def _within(black: Bool[np.ndarray, " N"]) -> tuple[int, int] | None:
     return (int(bright[0]), int(bright[-1]) + 1) if len(bright) else None
 
 
-def standing(light: UInt8[np.ndarray, "N h w"]) -> list[Box]:
-    """Boxes around edges that stand still before others that move, in small pictures without bars."""
-    if len(light) < 3:
-        return []
+def over_clip(light: UInt8[np.ndarray, "T h w"]) -> list[Box]:
+    """Boxes around what stands still while the camera moves, in small pictures without bars of one shot."""
+    return _standing(light[:: max(1, len(light) // NUM_FRAMES)], drift(light))
+
+
+def over_film(light: UInt8[np.ndarray, "N h w"], shots: Sequence[tuple[int, int]]) -> list[Box]:
+    """Boxes around what stays over the shots of a file, in small pictures without bars of all of it."""
+    lengths = [stop - start for start, stop in shots]
+    return _standing(light, None) if lengths and max(lengths) <= MAIN * sum(lengths) else []
+
+
+def _standing(light: UInt8[np.ndarray, "N h w"], drifts: Float[np.ndarray, "h w"] | None) -> list[Box]:
+    """Boxes around edges that stand still before others that move, or drift in one direction."""
     stays, moves = _edges(light)
     if stays.sum() > moves.sum():
         return []  # the camera stands still, and so does everything
@@ -62,7 +77,8 @@ def standing(light: UInt8[np.ndarray, "N h w"]) -> list[Box]:
         if number == 0 or (stays & part).sum() < LEAST_EDGES or across * down > LARGEST * height * width:
             continue
         around = slice(max(0, top - NEAR), top + down + NEAR), slice(max(0, left - NEAR), left + across + NEAR)
-        if moves[around][~part[around]].mean() >= MOVES:
+        behind = ~part[around]
+        if moves[around][behind].mean() >= MOVES and (drifts is None or np.median(drifts[around][behind]) >= DRIFTS):
             corner, end = (left - MARGIN, top - MARGIN), (left + across + MARGIN, top + down + MARGIN)
             boxes.append(Box(corner[0] / width, corner[1] / height, end[0] / width, end[1] / height).inside())
     return boxes
