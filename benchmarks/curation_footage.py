@@ -85,7 +85,7 @@ def blurred(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def dark(frames: Frames, rng: np.random.Generator) -> Frames:
-    return (frames * 0.06).astype(np.uint8)
+    return (frames * 0.1).astype(np.uint8)
 
 
 def overexposed(frames: Frames, rng: np.random.Generator) -> Frames:
@@ -114,6 +114,14 @@ def frozen(frames: Frames, rng: np.random.Generator) -> Frames:
     return spoiled
 
 
+def soft_start(frames: Frames, rng: np.random.Generator) -> Frames:
+    """Out of focus for a moment."""
+    spoiled = frames.copy()
+    spoiled[:SOFT] = blurred(frames[:SOFT], rng)
+    return spoiled
+
+
+SOFT = 6  # frames
 LINES = ("Where have you been all night?", "I never said that to anyone.", "We should leave before dawn.", "Look at the stars, my friend.")
 
 
@@ -227,6 +235,15 @@ def joined(name: str, shots: Sequence[Shot], height: int = HEIGHT, width: int = 
         position += len(frames) - start
         spans.append((begin, position))
     return Film(name, np.concatenate(parts), spans, shots)
+
+
+def copied(film: Film, name: str) -> Film:
+    """As somebody else has it: smaller, lighter, and a little later."""
+    late = 4
+    size = (film.frames.shape[2] * 3 // 4 // 16 * 16, film.frames.shape[1] * 3 // 4 // 16 * 16)
+    frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in film.frames[late:]])
+    lighter = np.clip(frames.astype(np.int16) + 12, 0, 255).astype(np.uint8)
+    return Film(name, lighter, [(max(0, start - late), stop - late) for start, stop in film.spans], film.shots)
 
 
 def saved(film: Film, folder: Path, crf: int = 18) -> Path:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from hunyuan_video.curation.extras import extra
 from hunyuan_video.curation.footage import grey, small
 
-DARK, BRIGHT = 12, 243  # levels, of 255, beyond which nothing is seen
+DARK, BRIGHT = 16, 243  # levels, of 255, beyond which nothing is seen
 BLOCK = 8  # pixels, of JPEG's and the older codecs' transforms, which in the newer ones are a part of theirs
 LONGEST = 512  # pixels, of what BRISQUE sees: its time grows with them
 

@@ -41,7 +41,7 @@ class Transitions:
     """and how much at least, of 255 (PySceneDetect's own)"""
     learned: float | None = 0.5
     """how sure TransNet V2 is (its own value); without it, only cuts are found"""
-    black: float = 12.0
+    black: float = 6.0
     """mean brightness, of 255, below which a frame is black"""
 
 

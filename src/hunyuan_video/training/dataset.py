@@ -11,9 +11,9 @@
       report.md                  the counts as tables
 
 With each of its texts a clip is a sample. Latents are scaled as the transformer knows them. A sample of one frame is an image, and its text
-states come from the image template. For weights that begin every video with a picture there are no images; the states are those of the caption
-beside the clip's first frame, of which "i.opening" [C, 1, H, W] are the latents, encoded alone, as pictures are; and those of the empty caption
-beside a black picture.
+states come from the image template. For weights that begin every video with a picture there are no images; the states are those of the
+caption beside the clip's first frame, of which "i.opening" [C, 1, H, W] are the latents, encoded alone, as pictures are; and those of the
+empty caption beside a black picture.
 
 Letters: B samples, C channels, T latent frames, H W latent height and width, L text tokens, D P widths of the text states and of the
 pooled vector.
