@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from footage_files import QUICK, quick
 
@@ -29,7 +31,7 @@ def test_a_clip_is_refused_when_no_tier_takes_it():
 def test_in_ours_each_tier_is_at_least_as_strict_as_the_one_before():
     found = tiers.read().tiers
     assert [tier.name for tier in found] == ["256p", "360p", "540p", "720p"]
-    for lower, higher in zip(found, found[1:], strict=False):
+    for lower, higher in pairwise(found):
         assert all(higher.least[name] >= value for name, value in lower.least.items())
         assert all(higher.most[name] <= value for name, value in lower.most.items())
 
