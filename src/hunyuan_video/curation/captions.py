@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hunyuan_video.clips import pictures
 from hunyuan_video.curation.extras import opencv
 from hunyuan_video.curation.footage import small
 from hunyuan_video.curation.ledger import Record
+from hunyuan_video.curation.workers import in_order
 from hunyuan_video.rewriting.backend import BackendError, Messages
 from hunyuan_video.rewriting.remote import Remote
 from hunyuan_video.training.captions import check, fields_of
@@ -96,7 +98,7 @@ def describe(jobs: Iterable[Asking], model: Remote) -> Iterator[Record]:
         ValueError: the server does not answer.
     """
     with ThreadPoolExecutor(TOGETHER, thread_name_prefix="captions") as pool:
-        yield from pool.map(lambda job: _describe(job, model), jobs)
+        yield from in_order(pool, TOGETHER, partial(_describe, model=model), jobs)
 
 
 def _describe(job: Asking, model: Remote) -> Record:

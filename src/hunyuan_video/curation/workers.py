@@ -8,10 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -20,6 +20,7 @@ AHEAD = 4  # jobs of each worker that wait, so that none is idle while the slowe
 LOOK = 1.0  # seconds between two looks for the process that started this one
 
 
+@runtime_checkable
 class Workers(Protocol):
     def map(self, work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
         """What `work`, a function of a module, makes of each job, in their order."""
@@ -43,24 +44,30 @@ class Processes:
 
     def map(self, work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
         """Raises a ChildProcessError if a process was killed, such as for its memory."""
-        jobs, waiting = iter(jobs), deque[Future[R]]()
         try:
-            while True:
-                waiting.extend(self._pool.submit(work, job) for job in islice(jobs, AHEAD * self._count - len(waiting)))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
+            yield from in_order(self._pool, self._count, work, jobs)
         except BrokenProcessPool as error:
             raise ChildProcessError("A worker was killed, most likely for want of memory; go on with fewer --workers.") from error
-        finally:
-            for future in waiting:
-                future.cancel()
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+
+
+def in_order(pool: Executor, count: int, work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
+    """What the `count` workers of a pool make of jobs, which are taken as they are needed."""
+    jobs, waiting = iter(jobs), deque[Future[R]]()
+    try:
+        while True:
+            waiting.extend(pool.submit(work, job) for job in islice(jobs, AHEAD * count - len(waiting)))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def end_with(parent: int) -> None:
