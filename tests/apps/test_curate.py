@@ -28,9 +28,9 @@ def footage(tmp_path) -> Path:
     return tmp_path / "footage"
 
 
-def arguments(footage: Path, *more: str) -> list[str]:
+def arguments(footage: Path, *more: str, out: str = "out") -> list[str]:
     thresholds = str(footage.parent / "quick.toml")
-    return ["data", "curate", str(footage), "--out", str(footage.parent / "out"), "--thresholds", thresholds, "--workers", "1", *more]
+    return ["data", "curate", str(footage), "--out", str(footage.parent / out), "--thresholds", thresholds, *(more or ("--workers", "1"))]
 
 
 def test_footage_becomes_clips_with_words_that_data_prepare_makes_texts_of(footage, capsys, monkeypatch):
@@ -111,5 +111,5 @@ def test_workers_end_with_a_command_that_is_killed(footage):
 def test_ray_data_makes_the_same_as_processes(footage):
     pytest.importorskip("ray")
     assert cli.main(arguments(footage)) == 0
-    assert cli.main([*arguments(footage), "--ray", "--out", str(footage.parent / "ray")]) == 0
+    assert cli.main(arguments(footage, "--ray", out="ray")) == 0
     assert tree(footage.parent / "ray") == tree(footage.parent / "out")
