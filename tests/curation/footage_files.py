@@ -38,10 +38,10 @@ least = 9
 most = 17
 look = 4
 [tier.low]
-least = { frames = 9, side = 64, contrast = 5.0, flow = 0.05, kept = 0.6 }
+least = { frames = 9, side = 64, contrast = 2.0, flow = 0.05, kept = 0.6 }
 most = { dark = 0.7, still = 0.2 }
 [tier.high]
-least = { frames = 17, side = 96, contrast = 5.0, flow = 0.05, kept = 0.6 }
+least = { frames = 17, side = 96, contrast = 2.0, flow = 0.05, kept = 0.6 }
 most = { dark = 0.7, still = 0.2 }
 """
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import curation_footage as footage
@@ -15,7 +15,9 @@ from onnx_files import linear, mean_colour
 
 from hunyuan_video.clips import read_clip
 from hunyuan_video.curation.command import Curation, curate
+from hunyuan_video.curation.crop import Box
 from hunyuan_video.curation.extras import opencv
+from hunyuan_video.curation.ledger import Ledger, Record
 from hunyuan_video.curation.networks import Networks
 from hunyuan_video.curation.workers import Here, Processes
 from hunyuan_video.training import media
@@ -30,7 +32,7 @@ def films(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("films")
     first = moving(1, 24, speed=2)
     film(folder / "a.mp4", first, footage.dark(moving(2, 12), DRAW), moving(3, 12, speed=0), moving(4, 6))
-    film(folder / "b.mp4", footage.letterboxed(moving(5, 14, speed=2), DRAW), footage.letterboxed(moving(6, 20, speed=2), DRAW))
+    film(folder / "b.mp4", footage.letterboxed(moving(5, 16, speed=2), DRAW), footage.letterboxed(moving(6, 20, speed=2), DRAW))
     film(folder / "c.mp4", np.stack([opencv().resize(frame, (96, 72), interpolation=3) for frame in first]), crf=20)
     (folder / "a.txt").write_text("Squares move.")
     (folder / "b.json").write_text(json.dumps({"short": "Squares.", "dense": "Squares move to the left."}))
@@ -100,20 +102,20 @@ class KilledError(BaseException):
 
 def test_killed_after_any_line_it_goes_on_to_the_same(films, curated, tmp_path, monkeypatch):
     """A line's half is `test_ledger`'s, real processes are killed in tests/apps/test_curate.py."""
-    sync, out, kills = os.fsync, tmp_path / "out", 0
+    keep, out, kills = Ledger.keep, tmp_path / "out", 0
 
-    def killed(descriptor: int) -> None:
-        sync(descriptor)
-        raise KilledError
+    def killed(ledger: Ledger, found: Iterable[Record]) -> Iterator[Record]:
+        for record in keep(ledger, found):
+            yield record
+            raise KilledError
 
+    monkeypatch.setattr(Ledger, "keep", killed)
     while True:
-        with monkeypatch.context() as patch:
-            patch.setattr("hunyuan_video.curation.ledger.os.fsync", killed)
-            try:
-                curate(Curation([films], quick(tmp_path)), out, Here())
-                break
-            except KilledError:
-                kills += 1
+        try:
+            curate(Curation([films], quick(tmp_path)), out, Here())
+            break
+        except KilledError:
+            kills += 1
     assert kills == sum(path.read_bytes().count(b"\n") for path in (curated / "ledger").iterdir()) == 3 + 6 + 5 + 3
     assert tree(out) == tree(curated)
 
@@ -132,6 +134,20 @@ def test_other_thresholds_measure_only_what_is_new_to_measure(films, curated, tm
     assert after.startswith(before) and after.count(b"\n") == before.count(b"\n") + 1
     assert rows(out)[1]["removed"]["low"] is None
     assert (out / "ledger" / "files.jsonl").read_bytes() == (curated / "ledger" / "files.jsonl").read_bytes()
+
+
+def test_a_filter_that_is_new_is_measured_and_what_follows_from_it_again(films, curated, tmp_path, monkeypatch):
+    out = shutil.copytree(curated, tmp_path / "out")
+    monkeypatch.setattr("hunyuan_video.curation.text.texts", lambda large: [[Box(0.2, 0.85, 0.8, 0.95)]] * len(large))
+    curate(Curation([films], quick(tmp_path, QUICK.replace("dark = 0.7", "dark = 0.7, text = 0.0"))), out, Here())
+    before, after = rows(curated)[0], rows(out)[0]
+    assert after["scores"]["crop"] == [0.0, 0.0, 1.0, 0.85] and after["clip"]["height"] == 80 < before["clip"]["height"]
+    assert after["removed"] == {"low": None, "high": "too small"}
+
+
+def test_a_limit_for_beauty_needs_a_judge(films, tmp_path):
+    with pytest.raises(ValueError, match="give --embedder and --aesthetic"):
+        curate(Curation([films], quick(tmp_path, QUICK.replace("dark", "aesthetic"))), tmp_path / "out", Here())
 
 
 def test_what_would_be_cut_otherwise_is_refused(films, curated, tmp_path):

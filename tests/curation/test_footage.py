@@ -63,6 +63,14 @@ def test_each_content_is_found_once_whatever_its_name(tmp_path):
     assert [footage.name for footage in find([tmp_path / "in"])] == ["in/a.mp4", "in/c.mkv.mp4"]
 
 
+def test_two_videos_of_one_name_are_refused(tmp_path):
+    for place in ("a/in", "b/in"):
+        (tmp_path / place).mkdir(parents=True)
+        film(tmp_path / place / "c.mp4", moving(1, 5))
+    with pytest.raises(ValueError, match=r"would both be in/c\.mp4; give the folder above"):
+        find([tmp_path / "a" / "in", tmp_path / "b" / "in"])
+
+
 def test_sources_without_videos_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone does not exist"):
         find([tmp_path / "gone"])

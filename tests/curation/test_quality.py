@@ -15,7 +15,7 @@ def good() -> np.ndarray:
 
 
 def spoiled(good, spoil) -> dict[str, float]:
-    return quality(spoil(good, np.random.default_rng(0)), natural=False)
+    return quality(spoil(good, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(
@@ -28,16 +28,16 @@ def spoiled(good, spoil) -> dict[str, float]:
     ],
 )
 def test_a_fault_is_far_beyond_the_threshold_and_a_good_picture_far_below(good, spoil, measure, good_enough, bad):
-    assert quality(good, natural=False)[measure] < good_enough and spoiled(good, spoil)[measure] > bad
+    assert quality(good)[measure] < good_enough and spoiled(good, spoil)[measure] > bad
 
 
 def test_a_flat_picture_has_little_contrast(good):
-    assert spoiled(good, footage.flat)["contrast"] < 12 < 25 < quality(good, natural=False)["contrast"]
+    assert spoiled(good, footage.flat)["contrast"] < 12 < 25 < quality(good)["contrast"]
 
 
 def test_a_grid_of_blocks_is_found_wherever_it_lies(good):
     blocks = footage.blocky(good, np.random.default_rng(0))
-    assert quality(blocks[:, 3:, 5:], natural=False)["blocks"] > 2.5
+    assert quality(blocks[:, 3:, 5:])["blocks"] > 2.5
 
 
 def test_brisque_calls_noise_worse_than_a_good_picture(good):

@@ -10,7 +10,7 @@ import torch
 from footage_files import moving, texture
 
 from hunyuan_video.curation.footage import small
-from hunyuan_video.curation.shots import Transitions, runs, shots_between, watch
+from hunyuan_video.curation.shots import Transitions, _network, runs, shots_between, watch
 
 ONLY_CUTS = Transitions(learned=None)
 
@@ -53,6 +53,7 @@ def test_a_dissolve_that_a_threshold_misses_is_seen_by_the_network():
 
 
 def test_the_network_leaves_the_process_as_it_was():
+    _network.cache_clear()
     random.seed(3)
     np.random.seed(3)
     torch.manual_seed(3)

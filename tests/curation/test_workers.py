@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-
 import pytest
+from curation_work import ends, slower_first
 
 from hunyuan_video.curation.workers import Here, Processes
-
-
-def slower_first(number: int) -> int:
-    time.sleep(0.2 if number == 0 else 0)
-    return number * number
-
-
-def ends(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return number
 
 
 def test_results_come_in_the_order_of_the_jobs_whoever_is_faster():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,17 +22,17 @@ class Cluster:
 
     def map(self, work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
         """In the order of the jobs."""
-        items = [{"job": job} for job in jobs]
+        items = [{"job": pickle.dumps(job)} for job in jobs]  # as bytes: columns of records would have all of their keys
         if not items:
             return
         ray.data.DataContext.get_current().execution_options.preserve_order = True
 
         def row(item: dict[str, Any]) -> dict[str, Any]:
-            return {"found": work(item["job"])}
+            return {"found": pickle.dumps(work(pickle.loads(item["job"])))}
 
         blocks = min(len(items), 4 * int(ray.cluster_resources()["CPU"]))
         for item in ray.data.from_items(items, override_num_blocks=blocks).map(row).iter_rows():
-            yield item["found"]
+            yield pickle.loads(item["found"])
 
     def __enter__(self) -> Cluster:
         ray.init(ignore_reinit_error=True, log_to_driver=False)

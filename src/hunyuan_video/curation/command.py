@@ -15,13 +15,16 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from hunyuan_video.clips import FPS
+from hunyuan_video.config import require
 from hunyuan_video.curation import balance, captions, duplicates, fingerprints, funnel, tiers
 from hunyuan_video.curation.crop import Box
 from hunyuan_video.curation.cutting import Cutting, cut
@@ -79,7 +82,11 @@ def curate(config: Curation, out: Path, workers: Workers) -> str:
 class _Curating:
     def __init__(self, config: Curation, out: Path, workers: Workers):
         self.config, self.out, self.workers = config, out, workers
-        self.thresholds = config.thresholds
+        self.thresholds, self.tools = config.thresholds, tools()
+        require(
+            "aesthetic" not in self.thresholds.measured or config.networks.aesthetic is not None,
+            "A tier limits `aesthetic`, which only a network of yours can judge; give --embedder and --aesthetic.",
+        )
         self._check_config()
         self.footage = find(config.sources)
         self.files, self.prints, self.scores, self.cuts, self.captions = (
@@ -109,7 +116,7 @@ class _Curating:
         """What was measured is only comparable if it was measured so."""
         path = self.out / "config.json"
         lengths, transitions = asdict(self.thresholds.lengths), asdict(self.thresholds.transitions)
-        asked = {"lengths": lengths, "transitions": transitions, "networks": self.config.networks.identity, "tools": tools()}
+        asked = {"lengths": lengths, "transitions": transitions, "networks": self.config.networks.identity, "tools": self.tools}
         if path.exists() and (old := json.loads(path.read_text(encoding="utf-8"))) != asked:
             changed = ", ".join(name for name in asked if asked[name] != old.get(name))
             raise ValueError(f"{self.out} was made with other {changed} (its config.json has them); use these, or another folder.")
@@ -141,11 +148,9 @@ class _Curating:
         }
 
     def _too_common(self, clips: Sequence[Clip]) -> dict[str, dict[str, str]]:
-        import numpy as np
-
         vectors = np.stack([fingerprints.from_json(self.prints[clip.id]).vector for clip in clips]) if clips else np.empty((0, 1))
         found = balance.concepts(vectors, self.thresholds.concepts)
-        keep = balance.kept(found, [clip.id for clip in clips], self.thresholds.concepts)
+        keep = balance.kept(found, [sha256(clip.id.encode()).hexdigest() for clip in clips], self.thresholds.concepts)
         return {clip.id: {"reason": funnel.COMMON} for clip, kept in zip(clips, keep, strict=True) if not kept}
 
     def _measure(self, clips: Sequence[Clip]) -> None:
@@ -164,9 +169,14 @@ class _Curating:
         jobs = [
             Cutting(clip.id, clip.part, Box(*self.scores[clip.id]["scores"]["crop"]), self._path(clip))
             for clip in clips
-            if clip.id not in self.cuts or not self._path(clip).exists()
+            if not self._is_cut(clip)
         ]
         self._keep(self.cuts, "cutting", cut, jobs, len(clips))
+
+    def _is_cut(self, clip: Clip) -> bool:
+        """As it is to be: another threshold may crop it otherwise."""
+        known, crop = self.cuts.records.get(clip.id, {}), self.scores[clip.id]["scores"]["crop"]
+        return known.get("crop") == crop and self._path(clip).exists()
 
     def _path(self, clip: Clip) -> Path:
         return self.out / "clips" / f"{clip.id}.mp4"
@@ -220,9 +230,9 @@ class _Curating:
         row["removed"] = {tier.name: self._reason(tier, scores, removed, caption) for tier in self.thresholds.tiers}
         row |= {} if removed is None or "of" not in removed else {"duplicate_of": removed["of"]}
         row |= {"scores": scores, "caption": caption}
-        if self._path(clip).exists() and clip.id in self.cuts:
+        if "crop" in scores and self._is_cut(clip):
             row["clip"] = {name: value for name, value in self.cuts[clip.id].items() if name != "id"}
-        return rounded(row | {"tools": tools()})
+        return rounded(row | {"tools": self.tools})
 
     def _reason(self, tier: tiers.Tier, scores: tiers.Scores, removed: Any, caption: Any) -> str | None:
         if removed is not None:

@@ -45,17 +45,20 @@ def find(sources: Sequence[Path]) -> list[Footage]:
 
     Raises:
         FileNotFoundError: one of them does not exist.
-        ValueError: there is no video.
+        ValueError: there is no video, or two of one name.
     """
     paths = dict[str, Path]()
     for source in sources:
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; give videos, or folders of them.")
         if source.is_file():
-            paths[source.name] = source
+            inside = {source.name: source}
         else:
-            inside = (path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."))
-            paths |= {f"{source.name}/{path.relative_to(source).as_posix()}": path for path in inside}
+            files = (path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."))
+            inside = {f"{source.name}/{path.relative_to(source).as_posix()}": path for path in files}
+        if same := sorted(inside.keys() & paths.keys()):
+            raise ValueError(f"{paths[same[0]]} and {inside[same[0]]} would both be {same[0]}; give the folder above them.")
+        paths |= inside
     found = dict[str, Footage]()
     for name, path in sorted(paths.items()):
         footage = Footage(path, name, content_of(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -37,19 +37,24 @@ class Measuring:
 def measure(job: Measuring) -> Record:
     """Its scores and the stages that they are of, for the ledger. Raises a ValueError where the file is damaged."""
     looking, scores, done = _Looking(job), dict(job.known), list(job.done)
-    for name, stage in STAGES.items():
+    for name in needed(job.thresholds):
         if name in done:
             continue
         if job.thresholds.refuse(scores) is not None:
             break
-        scores |= rounded(stage(looking, scores))  # as they will be read: what one run decides, another does, too
-        done.append(name)
+        scores |= rounded(STAGES[name].measure(looking, scores))  # as they will be read: what one run decides, another does, too
+        done = [other for other in done if other not in STAGES[name].changes] + [name]
     return {"id": job.id, "done": done, "scores": scores}
 
 
-def is_finished(scores: Scores, done: list[str], thresholds: Thresholds) -> bool:
+def needed(thresholds: Thresholds) -> list[str]:
+    """The stages that these thresholds ask for, in their order."""
+    return [name for name, stage in STAGES.items() if not stage.asked_by or not thresholds.measured.isdisjoint(stage.asked_by)]
+
+
+def is_finished(scores: Scores, done: Sequence[str], thresholds: Thresholds) -> bool:
     """Whether nothing is left to measure that these thresholds ask for."""
-    return len(done) == len(STAGES) or thresholds.refuse(scores) is not None
+    return set(needed(thresholds)) <= set(done) or thresholds.refuse(scores) is not None
 
 
 class _Looking:
@@ -66,9 +71,6 @@ class _Looking:
         """Without bars."""
         frame = Box(*scores["picture"])
         return View(_cut(self.view.frames, frame), _cut(self.view.large, frame), self.view.vectors)
-
-    def wants(self, *measures: str) -> bool:
-        return not self.job.thresholds.measured.isdisjoint(measures)
 
 
 def _cut(frames: np.ndarray, frame: Box) -> np.ndarray:
@@ -88,12 +90,18 @@ def _borders(looking: _Looking, _scores: Scores) -> Scores:
 
 
 def _quality(looking: _Looking, scores: Scores) -> Scores:
+    return dict(quality.quality(looking.inside(scores).large))
+
+
+def _brisque(looking: _Looking, scores: Scores) -> Scores:
     large = looking.inside(scores).large
-    found: Scores = dict(quality.quality(large, natural=looking.wants("brisque")))
+    return {"brisque": quality.brisque(large[len(large) // 2])}
+
+
+def _aesthetic(looking: _Looking, scores: Scores) -> Scores:
     networks = looking.job.networks
-    if networks.embedder is not None and networks.aesthetic is not None and looking.wants("aesthetic"):
-        found["aesthetic"] = judge(networks.aesthetic, embed(networks.embedder, large))
-    return found
+    assert networks.embedder is not None and networks.aesthetic is not None  # `command` has seen to that
+    return {"aesthetic": judge(networks.aesthetic, embed(networks.embedder, looking.inside(scores).large))}
 
 
 def _vectors(looking: _Looking, _scores: Scores) -> Scores:
@@ -106,8 +114,6 @@ def _movement(looking: _Looking, scores: Scores) -> Scores:
 
 
 def _text(looking: _Looking, _scores: Scores) -> Scores:
-    if not looking.wants("text_area", "text"):
-        return {}
     boxes = text.texts(_few(looking.view.large))
     return {"text_area": float(np.mean([text.area(found) for found in boxes])), "titles": [list(box) for found in boxes for box in found]}
 
@@ -131,7 +137,7 @@ def _overlays(looking: _Looking, scores: Scores) -> Scores:
 
 
 def _safety(looking: _Looking, _scores: Scores) -> Scores:
-    return {"unsafe": safety.unsafe(_few(looking.view.large))} if looking.wants("unsafe") else {}
+    return {"unsafe": safety.unsafe(_few(looking.view.large))}
 
 
 def _camera(looking: _Looking, scores: Scores) -> Scores:
@@ -143,13 +149,26 @@ def _few(large: np.ndarray) -> np.ndarray:
     return large[np.linspace(1, len(large) - 2, NUM_READ).round().astype(int)]
 
 
-STAGES: dict[str, Callable[[_Looking, Scores], Scores]] = {
-    "borders": _borders,
-    "quality": _quality,
-    "vectors": _vectors,
-    "movement": _movement,
-    "text": _text,
-    "overlays": _overlays,
-    "safety": _safety,
-    "camera": _camera,
+@dataclass(frozen=True)
+class Stage:
+    """What is measured, from a clip and its scores so far."""
+
+    measure: Callable[[_Looking, Scores], Scores]
+    asked_by: tuple[str, ...] = ()
+    """measures, of which a tier must limit one; without any it always takes place"""
+    changes: tuple[str, ...] = ()
+    """stages that look at what it finds, and so take place again"""
+
+
+STAGES = {
+    "borders": Stage(_borders),
+    "quality": Stage(_quality),
+    "brisque": Stage(_brisque, asked_by=("brisque",)),
+    "aesthetic": Stage(_aesthetic, asked_by=("aesthetic",)),
+    "vectors": Stage(_vectors),
+    "movement": Stage(_movement),
+    "text": Stage(_text, asked_by=("text_area", "text"), changes=("overlays", "camera")),
+    "overlays": Stage(_overlays),
+    "safety": Stage(_safety, asked_by=("unsafe",)),
+    "camera": Stage(_camera),
 }

@@ -29,9 +29,12 @@ def flow(light: UInt8[np.ndarray, "T h w"]) -> float:
 
 
 def drift(light: UInt8[np.ndarray, "T h w"]) -> Float[np.ndarray, "h w"]:
-    """How far what is at each place moves in one direction most of the time, in pixels between two frames that are compared."""
+    """How far what is at each place moves in one direction, in pixels between two frames that are compared: what passes once does not
+    (median), and what swings does not (mean)."""
     fields = _fields(light)
-    return np.linalg.norm(np.median(fields, 0), axis=2) if len(fields) else np.zeros(light.shape[1:])
+    if not len(fields):
+        return np.zeros(light.shape[1:])
+    return np.minimum(np.linalg.norm(np.median(fields, 0), axis=2), np.linalg.norm(fields.mean(0), axis=2))
 
 
 def _fields(light: UInt8[np.ndarray, "T h w"]) -> Float[np.ndarray, "N h w 2"]:

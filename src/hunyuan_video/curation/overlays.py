@@ -17,7 +17,7 @@ from hunyuan_video.curation.extras import opencv
 from hunyuan_video.curation.movement import drift
 
 BLACK, FLAT = 24, 6  # levels, of 255, that a bar's pixels reach, and by which they differ
-INK = 80  # per cent of a row of a bar that are black: the rest may be a subtitle
+LIGHTLESS, INK = 10, 80  # per cent of a row of a bar between which they are compared: the rest may be a subtitle
 NUM_FRAMES = 32  # of a clip, in which edges are sought
 EDGE = 10.0  # levels a pixel, from which something is an edge
 OFTEN = 80  # per cent of the frames in which an edge must be there to stand still
@@ -40,7 +40,7 @@ def inside_bars(light: UInt8[np.ndarray, "K H W"]) -> Box:
 
 
 def _black(light: UInt8[np.ndarray, "K H W"], along: int) -> Bool[np.ndarray, " N"]:
-    darkest, most = np.percentile(light, [100 - 90, INK], axis=along)
+    darkest, most = np.percentile(light, [LIGHTLESS, INK], axis=along)
     return ((most <= BLACK) & (most - darkest <= FLAT)).all(0)
 
 

@@ -17,17 +17,14 @@ BLOCK = 8  # pixels, of JPEG's and the older codecs' transforms, which in the ne
 LONGEST = 512  # pixels, of what BRISQUE sees: its time grows with them
 
 
-def quality(large: UInt8[np.ndarray, "K H W 3"], *, natural: bool) -> dict[str, float]:
-    """In the median of frames; `natural` asks for BRISQUE, too.
+def quality(large: UInt8[np.ndarray, "K H W 3"]) -> dict[str, float]:
+    """In the median of frames.
 
     blur: 0 to 1 (Crete et al. 2007: how little changes if the picture is blurred again); dark, bright: shares of the pixels; contrast:
-    standard deviation of brightness; blocks: how much stronger edges are between blocks than inside; brisque: 0 to 100, the worst.
+    standard deviation of brightness; blocks: how much stronger edges are between blocks than inside.
     """
     found = [_of_frame(picture) for picture in grey(large)]
-    scores = {name: float(np.median([one[name] for one in found])) for name in found[0]}
-    if natural:
-        scores["brisque"] = brisque(large[len(large) // 2])
-    return scores
+    return {name: float(np.median([one[name] for one in found])) for name in found[0]}
 
 
 def _of_frame(light: UInt8[np.ndarray, "H W"]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from hunyuan_video.curation.start import Lengths
 
 Scores = dict[str, Any]
 T = TypeVar("T")
+ALWAYS = {"side": 16, "kept": 0.1}  # of less there is no clip
 
 OURS = Path(__file__).with_name("thresholds.toml")
 # Of each measure, in the order of the stages that take them, the reason by which a clip falls that has too little of it, or too much.
@@ -84,8 +85,8 @@ def read(path: Path = OURS) -> Thresholds:
         whole = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML ({error}); start from a copy of {OURS}.") from error
-    known = {"transitions", "lengths", "alike", "concepts", "tier"}
-    _only(path, "the file", whole, known)
+    _only(path, "the file", whole, {"transitions", "lengths", "alike", "concepts", "tier"})
+    _only(path, "tier", whole.get("tier", {}), whole.get("tier", {}))
     tiers = tuple(_tier(path, name, limits) for name, limits in whole.get("tier", {}).items())
     if not tiers:
         raise ValueError(f"{path} has no tier; it needs one such as [tier.256p], the lowest first.")
@@ -104,7 +105,7 @@ def _tier(path: Path, name: str, limits: Any) -> Tier:
     for side in ("least", "most"):
         _only(path, f"{side} of [tier.{name}]", limits.get(side, {}), REASONS)
         _numbers(path, f"{side} of [tier.{name}]", limits.get(side, {}))
-    return Tier(name, limits.get("least", {}), limits.get("most", {}))
+    return Tier(name, ALWAYS | limits.get("least", {}), limits.get("most", {}))
 
 
 def _part(path: Path, name: str, whole: Mapping[str, Any], kind: type[T], **unsaid: Any) -> T:
@@ -119,7 +120,7 @@ def _only(path: Path, where: str, given: Any, known: Any) -> None:
     if not isinstance(given, dict):
         raise ValueError(f"{path}: {where} is {given!r}; it must be a table.")
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"{path}: {where} says {', '.join(unknown)}, which nothing knows; it can say {', '.join(known)}.")
+        raise ValueError(f"{path}: {where} says {', '.join(unknown)}, which nothing knows; it can say {', '.join(sorted(known))}.")
 
 
 def _numbers(path: Path, where: str, given: Mapping[str, Any]) -> None:
