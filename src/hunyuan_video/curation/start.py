@@ -23,7 +23,7 @@ class Lengths:
     def __post_init__(self) -> None:
         if not 5 <= self.least <= self.most or self.least % 4 != 1 or self.most % 4 != 1:
             raise ValueError(
-                f"Clips of {self.least} to {self.most} frames cannot be: both must be 4n + 1, 5 or more, the former no more than the latter."
+                f"Clips of {self.least} to {self.most} frames cannot be: both must be 4n + 1 from 5 on, the former no more than the latter."
             )
         if self.look < 1:
             raise ValueError(f"look is {self.look}; it must be 1 or more frames.")
