@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hunyuan_video.video import save_video
+from hunyuan_video.files import replacing
+from hunyuan_video.recording import Recording
 
 HEIGHT, WIDTH = 400, 704
 MARGIN = 2.0  # sides of a picture that a scene has, for the camera to move in
@@ -248,5 +249,7 @@ def copied(film: Film, name: str) -> Film:
 
 def saved(film: Film, folder: Path, crf: int = 18) -> Path:
     path = folder / film.name
-    save_video(film.frames, path, fps=24, crf=crf, metadata=None)
+    with Recording(path.suffix, fps=24, crf=crf) as recording, replacing(path) as (temporary, _):
+        recording.add(film.frames)
+        recording.write(temporary, comment=None)
     return path

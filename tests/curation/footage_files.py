@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hunyuan_video.curation import tiers
-from hunyuan_video.video import save_video
+from hunyuan_video.recording import Recording
 
 HEIGHT, WIDTH = 96, 128
 
@@ -25,7 +25,9 @@ def moving(seed: int, num_frames: int, speed: int = 3, height: int = HEIGHT, wid
 
 
 def film(path: Path, *shots: np.ndarray, crf: int = 14) -> Path:
-    save_video(np.concatenate(shots), path, fps=24, crf=crf, metadata=None)
+    with Recording(path.suffix, fps=24, crf=crf) as recording:
+        recording.add(np.concatenate(shots))
+        recording.write(path, comment=None)
     return path
 
 

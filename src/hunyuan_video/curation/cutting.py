@@ -41,11 +41,5 @@ def cut(job: Cutting) -> Record:
             recording.add(np.ascontiguousarray(picture[None, top : top + height, left : left + width]))
         with replacing(job.to) as (temporary, _):
             recording.write(temporary, comment=None)
-    return {
-        "id": job.id,
-        "crop": list(job.crop),
-        "height": height,
-        "width": width,
-        "sha256": sha256(job.to),
-        "bytes": job.to.stat().st_size,
-    }
+    size = {"height": height, "width": width, "bytes": job.to.stat().st_size}
+    return {"id": job.id, "crop": list(job.crop), **size, "sha256": sha256(job.to)}
