@@ -14,6 +14,7 @@ from PIL import Image
 
 from hunyuan_video.curation import captions
 from hunyuan_video.curation.captions import Asking, beside, describe, with_camera
+from hunyuan_video.curation.footage import grey
 from hunyuan_video.rewriting.remote import Remote
 
 SAID = {"short": "Squares move.", "dense": "Many coloured squares move to the left.", "style": "Abstract."}
@@ -31,8 +32,8 @@ def test_a_model_is_shown_frames_and_its_fields_are_kept(job):
     words, *shown = llm.requests[0]["messages"][0]["content"]
     assert '"atmosphere"' in words["text"] and len(shown) == 4
     coded = shown[0]["image_url"]["url"].removeprefix("data:image/jpeg;base64,")
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(coded))))
-    assert np.abs(picture.astype(int) - moving(1, 17)[0]).mean() < 8
+    picture = grey(np.asarray(Image.open(io.BytesIO(base64.b64decode(coded)))))
+    assert np.abs(picture.astype(int) - grey(moving(1, 17)[0])).mean() < 8
     assert llm.headers[0]["Authorization"] == "Bearer secret"
 
 

@@ -53,14 +53,20 @@ def test_nothing_has_no_duplicates():
     assert originals([], Alike()) == []
 
 
+def test_what_lies_together_is_a_concept():
+    draw, centres = np.random.default_rng(0), np.eye(4, 8, dtype=np.float32).repeat(32, 0)
+    vectors = (centres + draw.normal(0, 0.01, centres.shape)).astype(np.float32)
+    found = balance.concepts(vectors, Concepts(most=4, clips=16)).reshape(4, 32)
+    assert (found == found[:, :1]).all() and len(np.unique(found)) == 4
+    assert len(np.unique(balance.concepts(vectors, Concepts(most=2)))) == 2
+
+
 def test_a_concept_that_drowns_the_others_is_cut_down_to_its_share():
-    draw = np.random.default_rng(0)
-    centres, sizes = np.eye(4, 8, dtype=np.float32), (100, 10, 10, 10)
-    vectors = np.concatenate([centre + draw.normal(0, 0.01, (size, 8)) for centre, size in zip(centres, sizes, strict=True)])
-    found = balance.concepts(vectors.astype(np.float32), Concepts(most=4, clips=16))
-    assert [len(np.unique(part)) for part in np.split(found, np.cumsum(sizes)[:-1])] == [1, 1, 1, 1] and len(np.unique(found)) == 4
-    keep = balance.kept(found, [f"{number:03d}" for number in range(130)], Concepts(share=1.0))
+    sizes, draw = (100, 10, 10, 10), np.random.default_rng(0)
+    found, order = np.arange(4).repeat(sizes), draw.permutation(130)
+    keep = balance.kept(found, [f"{number:03d}" for number in order], Concepts(share=1.0))
     assert [sum(part) for part in np.split(np.array(keep), np.cumsum(sizes)[:-1])] == [33, 10, 10, 10]
+    assert order[:100][np.array(keep[:100])].max() < order[:100][~np.array(keep[:100])].min()  # the first in that order
 
 
 def test_few_clips_are_one_concept_of_which_all_are_kept():

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from hunyuan_video.curation.extras import extra
 
-SEED, ROUNDS = 0, 25
+SEED, ROUNDS, STARTS = 0, 25, 5
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def concepts(vectors: Float[np.ndarray, "N D"], settings: Concepts) -> Int[np.nd
     if count == 1:
         return np.zeros(len(vectors), int)
     # Enough clips are there for each by `settings.clips`, below which faiss would warn of 39.
-    means = extra("faiss").Kmeans(vectors.shape[1], count, niter=ROUNDS, seed=SEED, min_points_per_centroid=1)
+    means = extra("faiss").Kmeans(vectors.shape[1], count, niter=ROUNDS, nredo=STARTS, seed=SEED, min_points_per_centroid=1)
     means.train(vectors)
     return means.index.search(vectors, 1)[1][:, 0]
 
