@@ -42,10 +42,10 @@ def test_a_view_has_all_frames_small_and_some_as_they_are(tmp_path):
 
 
 def test_motion_vectors_tell_how_fast_a_picture_moves(tmp_path):
-    slow, fast = (film(tmp_path / f"{speed}.mp4", moving(1, 24, speed)) for speed in (1, 4))
-    of_slow, of_fast = (view(Part(path, 0, 24), num_large=0).vectors for path in (slow, fast))
-    assert of_slow is not None and of_fast is not None
-    assert of_slow == pytest.approx(1 * 24 / 96, rel=0.4) and of_fast == pytest.approx(4 * 24 / 96, rel=0.4)
+    paths = [film(tmp_path / f"{speed}.mp4", moving(1, 24, speed)) for speed in (0, 1, 4)]
+    still, slow, fast = (view(Part(path, 0, 24), num_large=0).vectors for path in paths)
+    assert still is not None and slow is not None and fast is not None
+    assert still < 0.002 and slow > 0.2 and fast > 2 * slow
 
 
 def test_a_file_that_has_become_shorter_is_refused(tmp_path):

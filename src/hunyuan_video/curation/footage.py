@@ -172,7 +172,8 @@ class View:
     large: UInt8[np.ndarray, "K H W 3"]
     """some of them, evenly spread, as they are"""
     vectors: float | None
-    """how far the codec moved blocks, in heights of the picture a second; None where it says nothing"""
+    """how far the codec moved blocks, in heights of the picture a second, and some times that, as it often looks back several frames;
+    None where it says nothing"""
 
 
 def view(part: Part, num_large: int) -> View:

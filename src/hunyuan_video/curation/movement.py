@@ -28,13 +28,15 @@ def flow(light: UInt8[np.ndarray, "T h w"]) -> float:
     return float(np.linalg.norm(fields, axis=3).mean()) * FPS / STRIDE / light.shape[1] if len(fields) else 0.0
 
 
-def drift(light: UInt8[np.ndarray, "T h w"]) -> Float[np.ndarray, "h w"]:
-    """How far what is at each place moves in one direction, in pixels between two frames that are compared: what passes once does not
-    (median), and what swings does not (mean)."""
+def drift(light: UInt8[np.ndarray, "T h w"]) -> Float[np.ndarray, "h w 2"]:
+    """How far what is at each place moves in one direction, in pixels to the right and down between two frames that are compared: what
+    passes once does not (median), and what swings does not (mean)."""
     fields = _fields(light)
     if not len(fields):
-        return np.zeros(light.shape[1:])
-    return np.minimum(np.linalg.norm(np.median(fields, 0), axis=2), np.linalg.norm(fields.mean(0), axis=2))
+        return np.zeros((*light.shape[1:], 2), np.float32)
+    usual, mean = np.median(fields, 0), fields.mean(0)
+    lengths = np.linalg.norm(usual, axis=2), np.linalg.norm(mean, axis=2)
+    return np.where((lengths[0] < lengths[1])[..., None], usual, mean)
 
 
 def _fields(light: UInt8[np.ndarray, "T h w"]) -> Float[np.ndarray, "N h w 2"]:

@@ -26,6 +26,7 @@ LEAST_EDGES = 12  # small pixels
 LARGEST = 0.15  # of the picture: what is larger is scenery
 MOVES = 0.05  # of the surroundings of a logo have moving edges, at least
 DRIFTS = 1.0  # small pixels that they move in one direction between two frames that are compared
+ACROSS = 0.5  # cosine between that direction and the gradient of an edge, from which the edge would be seen to move
 MAIN = 0.5  # of a file, above which a shot is most of it: what stays in that one may be scenery
 MARGIN = 2  # small pixels, by which a logo's box is larger than its edges
 
@@ -61,9 +62,9 @@ def over_film(light: UInt8[np.ndarray, "N h w"], shots: Sequence[tuple[int, int]
     return _standing(light, None) if lengths and max(lengths) <= MAIN * sum(lengths) else []
 
 
-def _standing(light: UInt8[np.ndarray, "N h w"], drifts: Float[np.ndarray, "h w"] | None) -> list[Box]:
+def _standing(light: UInt8[np.ndarray, "N h w"], drifts: Float[np.ndarray, "h w 2"] | None) -> list[Box]:
     """Boxes around edges that stand still before others that move, or drift in one direction."""
-    stays, moves = _edges(light)
+    stays, moves, gradient = _edges(light)
     if stays.sum() > moves.sum():
         return []  # the camera stands still, and so does everything
     cv2 = opencv()
@@ -73,19 +74,30 @@ def _standing(light: UInt8[np.ndarray, "N h w"], drifts: Float[np.ndarray, "h w"
     height, width = stays.shape
     boxes = list[Box]()
     for number, (left, top, across, down, _) in enumerate(facts.tolist()):
-        part = labels == number
-        if number == 0 or (stays & part).sum() < LEAST_EDGES or across * down > LARGEST * height * width:
+        if number == 0 or across * down > LARGEST * height * width:
             continue
+        part = labels == number
         around = slice(max(0, top - NEAR), top + down + NEAR), slice(max(0, left - NEAR), left + across + NEAR)
         behind = ~part[around]
-        if moves[around][behind].mean() >= MOVES and (drifts is None or np.median(drifts[around][behind]) >= DRIFTS):
+        edges = gradient[stays & part]
+        if drifts is not None:
+            edges = _across(edges, np.median(drifts[around][behind], 0))
+        if len(edges) >= LEAST_EDGES and moves[around][behind].mean() >= MOVES:
             corner, end = (left - MARGIN, top - MARGIN), (left + across + MARGIN, top + down + MARGIN)
             boxes.append(Box(corner[0] / width, corner[1] / height, end[0] / width, end[1] / height).inside())
     return boxes
 
 
-def _edges(light: UInt8[np.ndarray, "N h w"]) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Where edges stay, and where there are others."""
+def _across(edges: Float[np.ndarray, "N 2"], way: Float[np.ndarray, "2"]) -> Float[np.ndarray, "M 2"]:
+    """Those that would be seen to move with what is behind them: one along its way looks as if it stood still."""
+    length = float(np.hypot(*way))
+    if length < DRIFTS:
+        return edges[:0]
+    return edges[np.abs(edges @ way) >= ACROSS * length * np.linalg.norm(edges, axis=1)]
+
+
+def _edges(light: UInt8[np.ndarray, "N h w"]) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"], Float[np.ndarray, "h w 2"]]:
+    """Where edges stay, where there are others, and the gradients that are usual."""
     cv2 = opencv()
     across: Float[np.ndarray, "N h w"] = np.stack([cv2.Sobel(one, cv2.CV_32F, 1, 0, scale=1 / 4) for one in light])
     down = np.stack([cv2.Sobel(one, cv2.CV_32F, 0, 1, scale=1 / 4) for one in light])
@@ -95,7 +107,7 @@ def _edges(light: UInt8[np.ndarray, "N h w"]) -> tuple[Bool[np.ndarray, "h w"], 
     stays = (length > EDGE) & (np.percentile(along, 100 - OFTEN, axis=0) > EDGE / 2)
     moves = (np.hypot(across, down).mean(0) > EDGE) & ~stays
     stays[:MARGIN], stays[-MARGIN:], stays[:, :MARGIN], stays[:, -MARGIN:] = False, False, False, False
-    return stays, moves
+    return stays, moves, np.stack(usual, axis=2)
 
 
 class Sample:
