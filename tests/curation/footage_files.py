@@ -9,18 +9,18 @@ import numpy as np
 from hunyuan_video.curation import tiers
 from hunyuan_video.recording import Recording
 
-HEIGHT, WIDTH = 96, 128
+HEIGHT, WIDTH, SQUARE = 96, 128, 16
 
 
 def texture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Squares of random colours, uint8 [H, W, 3]: edges everywhere, and no two alike."""
-    blocks = np.random.default_rng([seed, 31]).integers(20, 236, (height // 8, width // 8, 3), np.uint8)
-    return blocks.repeat(8, 0).repeat(8, 1)
+    squares = np.random.default_rng([seed, 31]).integers(20, 236, (height // SQUARE, width // SQUARE, 3), np.uint8)
+    return squares.repeat(SQUARE, 0).repeat(SQUARE, 1)
 
 
 def moving(seed: int, num_frames: int, speed: int = 3, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """A texture that moves to the left, so many pixels a frame; uint8 [T, H, W, 3]."""
-    wide = texture(seed, height, (width + num_frames * max(speed, 1) + 7) // 8 * 8)
+    wide = texture(seed, height, -(-(width + num_frames * speed) // SQUARE) * SQUARE)
     return np.stack([wide[:, number * speed : number * speed + width] for number in range(num_frames)])
 
 
