@@ -48,11 +48,12 @@ def logo_of(boxes: list[Box]) -> Box:
     return Box(min(left), min(top), max(right), max(bottom))
 
 
-def test_a_half_transparent_logo_over_a_moving_scene_is_found_whole():
+def test_a_half_transparent_logo_over_a_moving_scene_is_found_whole_and_little_else():
     found = logo_of(over_clip(grey(footage.with_logo(filmed("pan-left"), DRAW))))
     side, wide = HEIGHT // 8, WIDTH
     true = Box((WIDTH - 2 * side - side // 3) / wide, (side // 3) / HEIGHT, (WIDTH - side // 3) / wide, (side // 3 + side) / HEIGHT)
-    assert all(abs(one - other) < 0.03 for one, other in zip(found, true, strict=True))
+    assert found.left < true.left and found.top < true.top and found.right > true.right and found.bottom > true.bottom
+    assert found.area < 2.5 * true.area
 
 
 @pytest.mark.parametrize("camera", ["pan-left", "pan-up", "zoom-in", "zoom-out", "handheld", "static"])
