@@ -1,7 +1,7 @@
 """Clips as files: the frames at 24 a second, cropped, and coded again.
 
 Not by reference to the footage: `data prepare` and every other reader take them as they are, a person can look at them, they stay when the
-footage moves, and nobody decodes hours to reach a minute. It costs a second coding; docs/curation.md has how much that loses.
+footage moves, and nobody decodes hours to reach a minute. It costs a second coding, with little loss.
 """
 
 from __future__ import annotations
