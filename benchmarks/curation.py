@@ -59,7 +59,7 @@ def films() -> list[Film]:
         footage.joined("pictures.mp4", shots(*[f.blurred, f.dark, f.overexposed, f.flat, f.blocky] * 3)),
         footage.joined("movement.mp4", shots(*[f.still, f.frozen, f.soft_start] * 3)),
         footage.joined("titles.mp4", shots(*[f.subtitled, f.full_of_text] * 3)),
-        footage.joined("logo.mp4", [replace(shot, camera=CAMERAS[-1 - number]) for number, shot in enumerate(shots(*[f.with_logo] * 4))]),
+        footage.joined("logo.mp4", [replace(shot, camera=CAMERAS[-1 - number]) for number, shot in enumerate(shots(*[f.with_logo] * 6))]),
         footage.joined("marks.mp4", shots(*[f.with_watermark, None, f.with_logo, None] * 2, f.with_watermark)),
         footage.joined("bars.mp4", shots(*[f.letterboxed] * 4)),
         footage.copied(footage.joined("cuts.mp4", cuts[:4]), "copies.mp4"),

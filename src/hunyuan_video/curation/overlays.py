@@ -20,7 +20,8 @@ BLACK, FLAT = 24, 6  # levels, of 255, that a bar's pixels reach, and by which t
 LIGHTLESS, INK = 10, 80  # per cent of a row of a bar between which they are compared: the rest may be a subtitle
 NUM_FRAMES = 32  # of a clip, in which edges are sought
 EDGE = 10.0  # levels a pixel, from which something is an edge
-OFTEN = 80  # per cent of the frames in which an edge must be there to stand still
+OFTEN, NEARLY_ALWAYS = 80, 95  # per cent of the frames of a clip, and of a file, in which an edge must be there to stand still
+SHOTS = 6  # of a file, below which edges of several scenes lie on one another by chance
 NEAR = 7  # small pixels, between the parts of a logo, and around it
 LEAST_EDGES = 12  # small pixels
 LARGEST = 0.15  # of the picture: what is larger is scenery
@@ -53,18 +54,18 @@ def _within(black: Bool[np.ndarray, " N"]) -> tuple[int, int] | None:
 
 def over_clip(light: UInt8[np.ndarray, "T h w"]) -> list[Box]:
     """Boxes around what stands still while the camera moves, in small pictures without bars of one shot."""
-    return _standing(light[:: max(1, len(light) // NUM_FRAMES)], drift(light))
+    return _standing(light[:: max(1, len(light) // NUM_FRAMES)], OFTEN, drift(light))
 
 
 def over_film(light: UInt8[np.ndarray, "N h w"], shots: Sequence[tuple[int, int]]) -> list[Box]:
     """Boxes around what stays over the shots of a file, in small pictures without bars of all of it."""
     lengths = [stop - start for start, stop in shots]
-    return _standing(light, None) if lengths and max(lengths) <= MAIN * sum(lengths) else []
+    return _standing(light, NEARLY_ALWAYS, None) if len(lengths) >= SHOTS and max(lengths) <= MAIN * sum(lengths) else []
 
 
-def _standing(light: UInt8[np.ndarray, "N h w"], drifts: Float[np.ndarray, "h w 2"] | None) -> list[Box]:
+def _standing(light: UInt8[np.ndarray, "N h w"], often: int, drifts: Float[np.ndarray, "h w 2"] | None) -> list[Box]:
     """Boxes around edges that stand still before others that move, or drift in one direction."""
-    stays, moves, gradient = _edges(light)
+    stays, moves, gradient = _edges(light, often)
     if stays.sum() > moves.sum():
         return []  # the camera stands still, and so does everything
     cv2 = opencv()
@@ -96,7 +97,9 @@ def _across(edges: Float[np.ndarray, "N 2"], way: Float[np.ndarray, "2"]) -> Flo
     return edges[np.abs(edges @ way) >= ACROSS * length * np.linalg.norm(edges, axis=1)]
 
 
-def _edges(light: UInt8[np.ndarray, "N h w"]) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"], Float[np.ndarray, "h w 2"]]:
+def _edges(
+    light: UInt8[np.ndarray, "N h w"], often: int
+) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"], Float[np.ndarray, "h w 2"]]:
     """Where edges stay, where there are others, and the gradients that are usual."""
     cv2 = opencv()
     across: Float[np.ndarray, "N h w"] = np.stack([cv2.Sobel(one, cv2.CV_32F, 1, 0, scale=1 / 4) for one in light])
@@ -104,7 +107,7 @@ def _edges(light: UInt8[np.ndarray, "N h w"]) -> tuple[Bool[np.ndarray, "h w"], 
     usual = np.median(across, 0), np.median(down, 0)
     length = np.hypot(*usual)
     along = (across * usual[0] + down * usual[1]) / np.maximum(length, 1e-6)
-    stays = (length > EDGE) & (np.percentile(along, 100 - OFTEN, axis=0) > EDGE / 2)
+    stays = (length > EDGE) & (np.percentile(along, 100 - often, axis=0) > EDGE / 2)
     moves = (np.hypot(across, down).mean(0) > EDGE) & ~stays
     stays[:MARGIN], stays[-MARGIN:], stays[:, :MARGIN], stays[:, -MARGIN:] = False, False, False, False
     return stays, moves, np.stack(usual, axis=2)
