@@ -46,7 +46,7 @@ def test_a_fingerprint_is_kept_as_text(prints):
 def test_a_chain_of_copies_goes_back_to_one_that_is_kept():
     vector = np.array([1.0, 0.0], np.float32)
     chain = [fingerprints.Fingerprint(np.array([2**bits - 1], np.uint64), vector) for bits in (0, 10, 20)]
-    assert originals(chain, Alike(bits=12)) == [0, 0, 2]  # the third is like the second only, which is gone
+    assert originals(chain, Alike(bits=12.0)) == [0, 0, 2]  # the third is like the second only, which is gone
 
 
 def test_nothing_has_no_duplicates():

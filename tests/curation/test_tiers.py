@@ -52,6 +52,7 @@ def test_only_what_a_tier_limits_is_measured(tmp_path):
         ("[tiers]\n", "the file says tiers, which nothing knows; it can say"),
         ("[tier.a]\nleast = {sides = 3}\n", r"least of \[tier.a\] says sides, which nothing knows"),
         ("[tier.a]\nmost = {blur = 'much'}\n", r"blur in most of \[tier.a\] is 'much'; it must be a number"),
+        (QUICK.replace("look = 4", "look = 1.5"), r"look in \[lengths\] is 1.5; it must be a whole number"),
         (QUICK.replace("look = 4", "look = 0"), "look is 0; it must be 1 or more frames"),
         ("tier = 3", "tier"),
     ],

@@ -15,7 +15,7 @@ from hunyuan_video.curation.start import Lengths
 
 Scores = dict[str, Any]
 T = TypeVar("T")
-ALWAYS = {"side": 16, "kept": 0.1}  # of less there is no clip
+ALWAYS = {"side": 16.0, "kept": 0.1}  # of less there is no clip
 
 OURS = Path(__file__).with_name("thresholds.toml")
 # Of each measure, in the order of the stages that take them, the reason by which a clip falls that has too little of it, or too much.
@@ -102,17 +102,19 @@ def read(path: Path = OURS) -> Thresholds:
 
 def _tier(path: Path, name: str, limits: Any) -> Tier:
     _only(path, f"[tier.{name}]", limits, {"least", "most"})
-    for side in ("least", "most"):
-        _only(path, f"{side} of [tier.{name}]", limits.get(side, {}), REASONS)
-        _numbers(path, f"{side} of [tier.{name}]", limits.get(side, {}))
-    return Tier(name, ALWAYS | limits.get("least", {}), limits.get("most", {}))
+    least, most = (_numbers(path, f"{side} of [tier.{name}]", limits.get(side, {}), REASONS) for side in ("least", "most"))
+    return Tier(name, ALWAYS | least, most)
 
 
 def _part(path: Path, name: str, whole: Mapping[str, Any], kind: type[T], **unsaid: Any) -> T:
     """A table; what it does not say is as `unsaid`, or as the class has it."""
-    given = whole.get(name, {})
-    _only(path, f"[{name}]", given, {field.name for field in fields(kind)})  # pyright: ignore[reportArgumentType]
-    _numbers(path, f"[{name}]", given)
+    defaults = {field.name: field.default for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+    given: dict[str, Any] = _numbers(path, f"[{name}]", whole.get(name, {}), defaults)
+    for key in given:
+        if isinstance(defaults[key], int):
+            if not given[key].is_integer():
+                raise ValueError(f"{path}: {key} in [{name}] is {given[key]:g}; it must be a whole number.")
+            given[key] = int(given[key])
     return kind(**(unsaid | given))
 
 
@@ -123,7 +125,9 @@ def _only(path: Path, where: str, given: Any, known: Any) -> None:
         raise ValueError(f"{path}: {where} says {', '.join(unknown)}, which nothing knows; it can say {', '.join(sorted(known))}.")
 
 
-def _numbers(path: Path, where: str, given: Mapping[str, Any]) -> None:
+def _numbers(path: Path, where: str, given: Any, known: Any) -> dict[str, float]:
+    _only(path, where, given, known)
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{path}: {name} in {where} is {value!r}; it must be a number.")
+    return {name: float(value) for name, value in given.items()}
