@@ -32,7 +32,7 @@ def scene(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         axes = (max(1, int(radius)), max(1, int(radius * rng.uniform(0.3, 1))))
         colour = np.clip(prevailing + rng.normal(0, 55) + rng.normal(0, 22, 3), 5, 250).tolist()
         corners = cv2.ellipse2Poly(centre, axes, int(rng.integers(360)), 0, 360, int(rng.choice([10, 60, 90, 120])))
-        cv2.fillPoly(canvas, [corners], colour)
+        cv2.fillPoly(canvas, [np.array(corners)], colour)
     return np.clip(canvas + rng.normal(0, 5, (height, width, 1)), 0, 255).astype(np.uint8)
 
 
@@ -100,7 +100,8 @@ def flat(frames: Frames, rng: np.random.Generator) -> Frames:
 def blocky(frames: Frames, rng: np.random.Generator) -> Frames:
     """As a picture of few kilobytes."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(3, 7))]
-    return np.stack([cv2.imdecode(cv2.imencode(".jpg", frame, quality)[1], cv2.IMREAD_COLOR) for frame in frames])
+    coded = (cv2.imencode(".jpg", frame, quality)[1] for frame in frames)
+    return np.stack([picture for jpeg in coded if (picture := cv2.imdecode(jpeg, cv2.IMREAD_COLOR)) is not None])
 
 
 def still(frames: Frames, rng: np.random.Generator) -> Frames:

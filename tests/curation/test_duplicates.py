@@ -35,7 +35,7 @@ def test_a_copy_is_a_duplicate_of_what_came_first(prints):
 
 def test_hashes_of_a_copy_differ_in_few_bits_and_others_in_many(prints):
     first, other, copy = (one.hashes for one in prints)
-    assert differing(first, copy) <= 6 and differing(first, other) >= 20
+    assert differing(first, copy) < Alike().bits < 20 <= differing(first, other)
 
 
 def test_a_fingerprint_is_kept_as_text(prints):

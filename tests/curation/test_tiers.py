@@ -14,7 +14,7 @@ GOOD = {"frames": 129, "side": 720, "blur": 0.3, "contrast": 40.0, "flow": 0.1, 
 
 
 def test_a_tier_says_the_first_reason_in_the_order_of_the_stages():
-    tier = Tier("a", least={"side": 256, "flow": 0.01}, most={"blur": 0.5})
+    tier = Tier("a", least={"side": 256.0, "flow": 0.01}, most={"blur": 0.5})
     assert tier.refuses(GOOD) is None
     assert tier.refuses(GOOD | {"flow": 0.0, "blur": 0.9}) == "blurred"
     assert tier.refuses({"side": 200}) == "too small"
