@@ -87,7 +87,7 @@ def test_a_list_is_what_data_prepare_takes(curated):
     assert [item.problem for item in items] == ["", "", ""]
     assert items[0].caption == "Squares move." and json.loads(items[1].caption)["dense"] == "Squares move to the left."
     buckets = [Bucket(9, 64, 96), Bucket(17, 64, 96)]
-    assert [cut.bucket.num_frames for item in items for cut in media.plan(item, buckets, 24, 1)] == [17, 9, 17]
+    assert [cut.bucket.num_frames for item in items for cut in media.plan(item, buckets, 24.0, 1)] == [17, 9, 17]
 
 
 def test_the_report_is_a_funnel_with_pictures(curated):
