@@ -163,10 +163,10 @@ def with_logo(frames: Frames, rng: np.random.Generator) -> Frames:
 
 def with_watermark(frames: Frames, rng: np.random.Generator) -> Frames:
     """Across the middle, as agencies put it: nothing large is left without it."""
-    mark = np.zeros(frames.shape[1:3], np.float32)
+    mark = np.zeros(frames.shape[1:3], np.uint8)
     size = frames.shape[1] / 130
-    cv2.putText(mark, "STOCK", (frames.shape[2] // 12, int(frames.shape[1] * 0.62)), cv2.FONT_HERSHEY_SIMPLEX, size, 1.0, 12)
-    mark = 0.55 * mark[..., None]
+    cv2.putText(mark, "STOCK", (frames.shape[2] // 12, int(frames.shape[1] * 0.62)), cv2.FONT_HERSHEY_SIMPLEX, size, 255, 12)
+    mark = 0.55 / 255 * mark[..., None]
     return (frames * (1 - mark) + 255 * mark).astype(np.uint8)
 
 
