@@ -22,7 +22,7 @@ from adapters import random_lora
 from PIL import Image
 
 from hunyuan_video import checkpoint, cli, weights
-from hunyuan_video.apps import official, official_image, train
+from hunyuan_video.apps import curate, official, official_image, train
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
@@ -57,6 +57,9 @@ PARSED = {
     "hunyuan-video rewrite 三只猫 --rewrite-url": "needs a server; tests/apps/test_rewrite.py has one",
     "hunyuan-video generate 三只猫 --rewrite master": "needs a language model; tests/rewriting/test_local.py has one",
     "hunyuan-video plan --gpus": "a minute of counting; tests/test_plan.py plans for several GPUs",
+    "hunyuan-video data curate": "minutes; tests/apps/test_curate.py runs it",
+    "hunyuan-video data prepare curated": "of what that makes, as there",
+    "hunyuan-video train lora --data curated": "likewise",
     "hunyuan-video train vae": "days on a GPU",
     "python recipes/tiny/awake.py": "before one of these; tests/miniature/test_version2.py runs it",
     "hunyuan-video evaluate run prompts.txt --out study --systems exact=weights: quick=": "docs/evaluation.md has the same, and is run",
@@ -161,7 +164,8 @@ def parse_ours(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(command, "run", lambda self: None)
         for command in (cli.Generate, cli.Worker):
             patch.setattr(command, "launch", lambda self, arguments: None)
-        patch.setattr(train, "parse", lambda *given: (parse(*given), lambda: None)[1])
+        for app in (train, curate):
+            patch.setattr(app, "parse", lambda *given: (parse(*given), lambda: None)[1])
         assert cli.main(arguments) == 0
 
 
@@ -184,7 +188,7 @@ def parse_pip(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
 
     options, projects = create_command("install").parse_args(arguments[1:])
     assert all((ROOT / file).is_file() for file in options.constraints)
-    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray|evaluate)"
+    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray|evaluate|curate|curate-unsafe)"
     assert [re.fullmatch(rf"\.(\[{extras}(,{extras})*\])?", project) is not None for project in projects] == [True]
 
 

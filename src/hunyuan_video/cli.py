@@ -395,7 +395,7 @@ COMMANDS: dict[str, Any] = {
 TOGETHER = ("generate", "worker")  # with --gpus, in a process for each
 GROUPS = {
     "train": ("text", "vae", "cache", "transformer", "lora", "recipe"),
-    "data": ("prepare",),
+    "data": ("curate", "prepare"),
     "evaluate": tuple(name.removeprefix("evaluate ") for name in COMMANDS if name.startswith("evaluate ")),
 }
 
@@ -466,6 +466,10 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         return
     if name in GROUPS and f"{name} {arguments[0]}" in COMMANDS:
         name, arguments = f"{name} {arguments[0]}", arguments[1:]
+    if (name, arguments[:1]) == ("data", ["curate"]):  # which needs nothing that training does
+        from hunyuan_video.apps import curate
+
+        return curate.run(arguments[1:])
     if name in GROUPS and arguments[0] in GROUPS[name]:
         from hunyuan_video.apps import train
 
@@ -496,7 +500,7 @@ def _model_base() -> Path | None:
 def _usage() -> str:
     lines = [f"  {name:<17} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
     lines.append(f"  {'train':<17} Train all weights, a LoRA, the VAE or the miniature: {', '.join(GROUPS['train'])}.")
-    lines.append(f"  {'data':<17} Encode your own videos and images for training: {', '.join(GROUPS['data'])}.")
+    lines.append(f"  {'data':<17} Choose clips of long videos, and encode videos and images for training: {', '.join(GROUPS['data'])}.")
     return "\n".join(
         [
             "usage: hunyuan-video COMMAND [OPTIONS]",

@@ -60,6 +60,23 @@ def test_a_batch_gives_back_each_sample_with_its_own_text(folder, text):
     torch.testing.assert_close(batch.captions.pooled, expected.pooled, atol=2e-3, rtol=2e-3)
 
 
+def test_a_clip_of_several_texts_is_a_sample_with_each_and_counts_once(tmp_path, text):
+    first, second, *_ = samples()
+    said = [Sample(first.latents, CAPTIONS[0], others=(CAPTIONS[1], CAPTIONS[2])), second]
+    manifest = Manifest(tmp_path)
+    manifest.add_empty(text)
+    manifest.begin([0])
+    manifest.add(0, "all", write_shard(manifest.path(0), said, {}, text))
+    cache = LatentCache(tmp_path)
+    assert len(cache) == 4 and cache.buckets == {Bucket(5, 32, 32): [0, 1, 2, 3]} and manifest.buckets.total() == 2
+    expected = text.encode([CAPTIONS[0], CAPTIONS[1], CAPTIONS[2], CAPTIONS[1]])
+    for number in range(4):
+        batch, states = cache.batch([number]), expected.states[number][expected.mask[number]]
+        torch.testing.assert_close(batch.captions.states[0], states, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(batch.captions.pooled[0], expected.pooled[number], atol=2e-3, rtol=2e-3)
+        assert torch.equal(batch.latents[0], (first if number < 3 else second).latents.half().float())
+
+
 @pytest.mark.parametrize(("number", "kind"), [(0, "video"), (4, "image")])
 def test_the_empty_caption_is_that_of_its_kind(folder, text, number, kind):
     batch, expected = LatentCache(folder).batch([number]), text.encode([""], kind)

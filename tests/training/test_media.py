@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -66,6 +67,18 @@ def test_what_is_wrong_with_a_source_is_its_problem_not_an_error(tmp_path, name,
         (tmp_path / "a.txt").write_bytes(caption)
     (item,) = media.find_items(tmp_path)
     assert item.problem == refusal_of(item) == problem
+
+
+def test_a_caption_of_fields_is_one_in_a_list_and_in_a_text_file(tmp_path):
+    fields = {"short": "A dog.", "style": "Old."}
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.txt").write_text(json.dumps(fields))
+    (tmp_path / "a.jsonl").write_text(json.dumps({"file": "a.mp4", "caption": fields}) + "\n")
+    for source in (tmp_path, tmp_path / "a.jsonl"):
+        (item,) = media.find_items(source)
+        assert item.problem == "" and json.loads(item.caption) == fields
+    (tmp_path / "a.txt").write_text('{"title": "A dog."}')
+    assert media.find_items(tmp_path)[0].problem == "caption of other fields"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])

@@ -19,6 +19,7 @@ from small_disk import small_disk
 from hunyuan_video import HunyuanVideo, cli, weights
 from hunyuan_video.models.text import Kind
 from hunyuan_video.training import media, prepare, shards
+from hunyuan_video.training.captions import texts_of
 from hunyuan_video.training.dataset import Bucket, LatentCache
 from hunyuan_video.training.prepare import DataPreparation
 from hunyuan_video.training.run import lock
@@ -77,6 +78,19 @@ def test_the_cache_holds_what_the_pipeline_encodes(config, tmp_path):
         torch.testing.assert_close(batch.latents, pipe.encode(clip), atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(batch.captions.states, expected.states, atol=5e-3, rtol=5e-3)
         torch.testing.assert_close(batch.captions.pooled, expected.pooled, atol=5e-3, rtol=5e-3)
+
+
+def test_a_caption_of_fields_is_encoded_as_several_texts(config, tmp_path):
+    caption = json.dumps({"short": "A cat walks.", "style": "Realistic.", "lighting": "Night."})
+    (config.source / "b.txt").write_text(caption)
+    prepare.prepare(replace(config, texts=3), tmp_path / "cache")
+    cache, texts = LatentCache(tmp_path / "cache"), texts_of(caption, 3)
+    assert len(cache) == 4 + 2 and len(set(texts)) == 3
+    expected = HunyuanVideo.load(weights.EMBEDDED).text_encoder.encode(texts)
+    for number, way in zip((1, 2, 3), range(3), strict=True):  # in the order of a, b, image, z
+        torch.testing.assert_close(cache.batch([number]).captions.pooled[0], expected.pooled[way], atol=5e-3, rtol=5e-3)
+    again = prepare.prepare(replace(config, texts=2), tmp_path / "cache")  # what is made stays as it is
+    assert "4 samples" in again and len(LatentCache(tmp_path / "cache")) == 6
 
 
 def test_captions_that_are_no_text_are_skipped_and_cost_no_shard(tmp_path):

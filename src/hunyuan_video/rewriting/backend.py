@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-Messages = list[dict[str, str]]
-"""A conversation: of each message the `role` (system, user or assistant) and the `content`."""
+Messages = list[dict[str, Any]]
+"""A conversation: of each message the `role` (system, user or assistant) and the `content`: a text, or OpenAI's parts for one that sees."""
 
 MAX_ANSWER_BYTES = 2**20  # a thousand times what is asked for
 

@@ -26,21 +26,30 @@ class Remote:
     key: str | None = field(default=None, repr=False)
     timeout: float = 120.0
     """seconds, for a whole answer; a server may load its model first"""
+    purpose: str = "rewrite"
+    """what it is asked for, as settings and the key's variable name it"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/chat/completions"))
-        _check_url(self.url)
-        require(bool(self.model.strip()), f"rewrite_model is empty; give the model's name at the server ({self.url}/models lists them).")
+        _check_url(self.url, self.purpose, self.variable)
+        require(
+            bool(self.model.strip()), f"{self.purpose}_model is empty; give the model's name at the server ({self.url}/models lists them)."
+        )
         if self.key is not None:
             object.__setattr__(self, "key", self.key.strip())
             require(
                 self.key.isascii() and self.key.isprintable() and " " not in self.key,
-                "The key for rewriting has characters that no key has, such as a line break; set the variable again.",
+                f"The key in ${self.variable} has characters that no key has, such as a line break; set the variable again.",
             )
 
     @property
     def name(self) -> str:
         return f"remote {self.model}"
+
+    @property
+    def variable(self) -> str:
+        """Of the environment, from which the key is read."""
+        return f"HUNYUAN_VIDEO_{self.purpose.upper()}_KEY"
 
     def answer(self, messages: Messages) -> str:
         # Nothing but what every server knows: newer hosted models refuse max_tokens and a temperature.
@@ -70,7 +79,7 @@ class Remote:
                 f"{self.url} sends elsewhere ({error.code}), where the prompt and the key do not go; give the address that answers itself"
             )
         if error.code in (401, 403):  # whose words may hold the key
-            return f"{self.url} refuses the key ({error.code}); set $HUNYUAN_VIDEO_REWRITE_KEY to one that it knows"
+            return f"{self.url} refuses the key ({error.code}); set ${self.variable} to one that it knows"
         if error.code == 404:
             return f"{self.url} knows no chat/completions, or no model {self.model!r} (404)"
         return f"{self.url} failed with status {error.code}"
@@ -83,7 +92,7 @@ class _Stay(HTTPRedirectHandler):
         return None
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, purpose: str, variable: str) -> None:
     example = "such as http://localhost:11434/v1"
     try:
         parts = urlsplit(url)
@@ -92,9 +101,9 @@ def _check_url(url: str) -> None:
         _ = parts.port  # raises
     except ValueError:
         right = False
-    require(right, f"rewrite_url is {url[:200]!r}; it must be an http or https address, {example}.")
+    require(right, f"{purpose}_url is {url[:200]!r}; it must be an http or https address, {example}.")
     bare = not (parts.username or parts.password or parts.query or parts.fragment)  # pyright: ignore[reportPossiblyUnboundVariable]
-    require(bare, f"rewrite_url must be a plain address, {example}; a key goes into $HUNYUAN_VIDEO_REWRITE_KEY.")
+    require(bare, f"{purpose}_url must be a plain address, {example}; a key goes into ${variable}.")
 
 
 def _read(response: HTTPResponse, end: float) -> bytes:

@@ -2,16 +2,18 @@
 
     cache/
       config.json                what was asked for and what encoded it
-      shard-00000.safetensors    of sample i: "i.latents" [C, T, H, W], "i.states" [L, D], "i.pooled" [P], in float16; the header holds
-                                 {"captions": [of every sample], "skipped": {reason: [source names]}}
+      shard-00000.safetensors    of clip i: "i.latents" [C, T, H, W], "i.states" [L, D], "i.pooled" [P], in float16; "i.1.states" and
+                                 "i.1.pooled", "i.2.states" … of other texts that say it as well; the header holds
+                                 {"captions": [of every clip], "skipped": {reason: [source names]}}
       empty.safetensors          the empty caption: "video.states", "video.pooled", "image.states", "image.pooled"; the header holds
                                  {"told": how the weights are told of a picture}, if they begin every video with one
       manifest.json              sizes, hashes and counts of all shards (see `shards`)
       report.md                  the counts as tables
 
-Latents are scaled as the transformer knows them. A sample of one frame is an image, and its text states come from the image template.
-For weights that begin every video with a picture there are no images; the states are those of the caption beside the clip's first frame,
-of which "i.opening" [C, 1, H, W] are the latents, encoded alone, as pictures are; and those of the empty caption beside a black picture.
+With each of its texts a clip is a sample. Latents are scaled as the transformer knows them. A sample of one frame is an image, and its text
+states come from the image template. For weights that begin every video with a picture there are no images; the states are those of the
+caption beside the clip's first frame, of which "i.opening" [C, 1, H, W] are the latents, encoded alone, as pictures are; and those of the
+empty caption beside a black picture.
 
 Letters: B samples, C channels, T latent frames, H W latent height and width, L text tokens, D P widths of the text states and of the
 pooled vector.
@@ -27,7 +29,7 @@ from functools import lru_cache
 from itertools import islice
 from math import floor, log
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -133,16 +135,19 @@ class LatentCache:
             state = f"{damaged[0]} is gone or damaged" if damaged else f"{manifest['missing']} of its shards are still missing"
             raise ValueError(f"The latent cache in {folder} is incomplete ({state}); give {HOW_TO_MAKE} with its settings again.")
         self._shards = [safe_open(folder / name, framework="pt") for name in sorted(manifest["shards"])]
-        self._samples: list[tuple[int, int]] = []  # shard, and number in the shard
+        self._samples: list[tuple[int, int, int]] = []  # shard, clip in the shard, and which of its texts
         self.buckets: dict[Bucket, list[int]] = {}
         self.text_lengths: list[int] = []  # tokens of each sample's caption
         for shard, (_, entry) in enumerate(sorted(manifest["shards"].items())):
-            gone = set(entry.get("gone", ()))
+            gone, held = set(entry.get("gone", ())), set(self._shards[shard].keys())
             for i in (i for i in range(entry["samples"]) if i not in gone):
                 _, *size = self._shards[shard].get_slice(f"{i}.latents").get_shape()
-                self.buckets.setdefault(Bucket.of_latents(*size), []).append(len(self._samples))
-                self.text_lengths.append(self._shards[shard].get_slice(f"{i}.states").get_shape()[0])
-                self._samples.append((shard, i))
+                way = 0
+                while (states := f"{text_name(i, way)}.states") in held:
+                    self.buckets.setdefault(Bucket.of_latents(*size), []).append(len(self._samples))
+                    self.text_lengths.append(self._shards[shard].get_slice(states).get_shape()[0])
+                    self._samples.append((shard, i, way))
+                    way += 1
         if not self._samples:
             raise ValueError(f"The latent cache in {folder} holds no samples; its report.md says why.")
         self._empty = {name: tensor.float() for name, tensor in load_file(folder / EMPTY).items()}
@@ -162,9 +167,10 @@ class LatentCache:
         empty = len(self._empty["image.states" if bucket.num_frames == 1 else "video.states"])
         return max(empty, *(self.text_lengths[number] for number in self.buckets[bucket]))
 
-    def _tensor(self, number: int, name: str) -> Tensor:
-        shard, i = self._samples[number]
-        return self._shards[shard].get_tensor(f"{i}.{name}").float()
+    def _tensor(self, number: int, name: Literal["latents", "opening", "states", "pooled"]) -> Tensor:
+        shard, i, way = self._samples[number]
+        of = text_name(i, way) if name in ("states", "pooled") else i
+        return self._shards[shard].get_tensor(f"{of}.{name}").float()
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Latents and text of these samples, which must be of one bucket."""
@@ -198,6 +204,11 @@ class PlannedCache:
 
 
 AnyCache = LatentCache | PlannedCache  # for what asks for sizes and lengths only: a schedule, a plan of the memory
+
+
+def text_name(clip: int, way: int) -> str:
+    """How tensors are called of the first, the second … text that says a clip."""
+    return f"{clip}.{way}" if way else str(clip)
 
 
 def _size(path: Path) -> int | None:

@@ -1,7 +1,7 @@
 """Captioned videos and images on disk: a folder or a list of them, and the clips that are cut from each.
 
     folder/       clip.mp4 + clip.txt, photo.jpg + photo.txt, clip/0000.png … + clip.txt, subfolders too
-    list.jsonl    {"file": "clip.mp4", "caption": "A cat."}, one a line; other keys are ignored
+    list.jsonl    {"file": "clip.mp4", "caption": "A cat."}, one a line; other keys are ignored; a caption may be one of fields (`captions`)
     list.csv      file,caption in the first line
 
 A clip is frames on the grid of a target rate, resized until they cover a bucket, and cropped to it around the middle. What cannot be used
@@ -29,6 +29,7 @@ from jaxtyping import UInt8
 from hunyuan_video.clips import IMAGE_SUFFIXES, ROUNDING, VIDEO_SUFFIXES, NoClipError, frame_files, look, on_grid, pictures
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
 from hunyuan_video.pictures import DAMAGED, fill
+from hunyuan_video.training.captions import fields_of
 from hunyuan_video.training.dataset import Bucket, nearest
 
 SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
@@ -171,12 +172,22 @@ def _item(path: Path, name: str, caption: str, problem: str = "") -> Item:
         problem = "no caption"
     elif not _is_text(caption):
         problem = "caption is not text"
+    elif not _has_known_fields(caption):
+        problem = "caption of other fields"
     elif len(caption) > MAX_PROMPT_CHARACTERS:
         problem = "caption too long"
     elif not path.exists():
         problem = "missing file"
     # Names may have bytes that are no text, too, and are printed and stored.
     return Item(path, name.encode("utf-8", "backslashreplace").decode(), caption, problem)
+
+
+def _has_known_fields(caption: str) -> bool:
+    try:
+        fields_of(caption)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_text(words: str) -> bool:
@@ -186,8 +197,8 @@ def _is_text(words: str) -> bool:
 
 def _listed_item(source: Path, number: int, row: object) -> Item:
     match row:
-        case {"file": str(name), "caption": str(caption)} if name and "\0" not in name:
-            return _item(source.parent / name, name, caption)
+        case {"file": str(name), "caption": str() | dict() as caption} if name and "\0" not in name:
+            return _item(source.parent / name, name, caption if isinstance(caption, str) else json.dumps(caption, ensure_ascii=False))
     raise ValueError(f'{source}, line {number}: a row needs a "file" and a "caption", both text; this one is {str(row)[:200]}.')
 
 

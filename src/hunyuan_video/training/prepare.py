@@ -30,6 +30,7 @@ from hunyuan_video.models.text import TextEncoder
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.pipeline import encode
 from hunyuan_video.training import media
+from hunyuan_video.training.captions import fields_of, texts_of
 from hunyuan_video.training.dataset import MANIFEST, Bucket
 from hunyuan_video.training.run import keep_config, lock
 from hunyuan_video.training.shards import Manifest, Outcome, Sample, Skipped, recorded, write_shard
@@ -55,6 +56,8 @@ class DataPreparation:
     """frames per second of the clips; HunyuanVideo is trained at 24"""
     clips_per_video: int = 1
     """a video longer than its bucket gives its start, or with more than 1, up to this many clips one behind the other"""
+    texts: int = 4
+    """of a caption with fields (docs/curation.md), how many texts are made, each of some fields in some order; plain ones stay"""
     max_failures: float = 0.1
     """stop when more than this share of the sources (of at least 50) cannot be used"""
     shard_size: int = 64
@@ -72,7 +75,7 @@ class DataPreparation:
         Runtime(device=self.device, vae_dtype=self.dtype)  # which knows what these may be
         for bucket in self.buckets:
             Bucket.parse(bucket)
-        for name in ("clips_per_video", "shard_size"):
+        for name in ("clips_per_video", "texts", "shard_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         if not 0 < self.fps <= 240:
@@ -113,12 +116,14 @@ def prepare(config: DataPreparation, folder: str | Path, *, may_shrink: bool = F
         "dtype": config.dtype,
         "encoders_identity": identity.of_encoders(found),
     }
+    if any(fields_of(item.caption) for item in items.values() if not item.problem):
+        request["texts"] = config.texts
     if found.sees:
         request["conditioning"] = found.conditioning  # by which more or fewer of a picture's states are kept
     with lock(folder, "preparation"):
         if not config.discard and not may_shrink:
             _check_length(folder, len(items))
-        keep_config(folder, request | {"num_sources": len(items)}, ("num_sources",))
+        keep_config(folder, request | {"num_sources": len(items)}, ("num_sources", "texts"))  # what is made stays as it is
         manifest = _manifest_of(folder)
         manifest.count_only(items)
         if config.discard:
@@ -181,7 +186,7 @@ def as_before(config: DataPreparation, folder: Path) -> DataPreparation:
     """Into the cache that `folder` may hold, or of which it holds a part: cut and encoded as it was, where no buckets are given."""
     path = folder / "config.json"
     old = read_json(path) if path.exists() else {}
-    kept = {name: old[name] for name in ("fps", "clips_per_video", "shard_size", "dtype") if name in old}
+    kept = {name: old[name] for name in ("fps", "clips_per_video", "texts", "shard_size", "dtype") if name in old}
     return replace(config, buckets=config.buckets or tuple(old.get("buckets", ())), **kept)
 
 
@@ -330,7 +335,7 @@ def _encode_part(
         try:
             cuts = media.plan(item, buckets, config.fps, config.clips_per_video)
             # A list: of a source that proves damaged further on, nothing is kept.
-            samples += [_sample(vae, clip, item.caption, sees=sees) for clip in media.read_clips(item, cuts)]
+            samples += [_sample(vae, clip, texts_of(item.caption, config.texts), sees=sees) for clip in media.read_clips(item, cuts)]
             outcomes[digest] = [str(cut.bucket) for cut in cuts]
         except media.UnusableError as error:
             failure = error
@@ -341,11 +346,12 @@ def _encode_part(
     return samples, outcomes
 
 
-def _sample(vae: CausalVAE, clip: UInt8[np.ndarray, "F H W 3"], caption: str, *, sees: bool) -> Sample:
+def _sample(vae: CausalVAE, clip: UInt8[np.ndarray, "F H W 3"], texts: list[str], *, sees: bool) -> Sample:
+    caption, *others = texts
     if not sees:
-        return Sample(encode(vae, clip)[0], caption)
+        return Sample(encode(vae, clip)[0], caption, others=tuple(others))
     # Alone: beside others a frame has other latents, because normalisation looks at all of them.
-    return Sample(encode(vae, clip)[0], caption, encode(vae, clip[:1])[0], Image.fromarray(clip[0]))
+    return Sample(encode(vae, clip)[0], caption, encode(vae, clip[:1])[0], Image.fromarray(clip[0]), tuple(others))
 
 
 def _counts(skipped: Counter[str]) -> str:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from hunyuan_video.files import replacing, sha256
 from hunyuan_video.models.text import Kind, TextEncoder
 from hunyuan_video.models.vision import STRIDES, SeeingTextEncoder
-from hunyuan_video.training.dataset import EMPTY, HEADER, MANIFEST, Bucket
+from hunyuan_video.training.dataset import EMPTY, HEADER, MANIFEST, Bucket, text_name
 
 TEXT_BATCH = 32
 KINDS: tuple[Kind, ...] = ("video", "image")
@@ -43,12 +43,14 @@ Outcome = list[str] | str  # of one source: the sizes of the samples that it gav
 
 @dataclass(frozen=True)
 class Sample:
-    """One encoded clip and its words; and its first frame, encoded alone and as it is, for weights that begin with a picture."""
+    """One encoded clip and its words; its first frame, encoded alone and as it is, for weights that begin with a picture; and other words
+    that say it as well."""
 
     latents: Float[Tensor, "C T H W"]
     caption: str
     opening: Float[Tensor, "C 1 H W"] | None = None
     picture: Image.Image | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -60,11 +62,13 @@ def write_shard(path: Path, samples: Sequence[Sample], skipped: Skipped, text: T
     tensors = {f"{i}.latents": _stored(sample.latents) for i, sample in enumerate(samples)}
     tensors |= {f"{i}.opening": _stored(sample.opening) for i, sample in enumerate(samples) if sample.opening is not None}
     for kind in KINDS:
-        numbers = [i for i, sample in enumerate(samples) if sample.kind == kind]
-        for start in range(0, len(numbers), TEXT_BATCH):
-            batch = numbers[start : start + TEXT_BATCH]
-            tensors |= _encode_text(text, {str(i): samples[i].caption for i in batch}, kind, [samples[i].picture or BLACK for i in batch])
-    header = json.dumps({"captions": [sample.caption for sample in samples], "skipped": skipped})
+        ours = [(i, sample) for i, sample in enumerate(samples) if sample.kind == kind]
+        words = [(text_name(i, way), said, sample) for i, sample in ours for way, said in enumerate((sample.caption, *sample.others))]
+        for start in range(0, len(words), TEXT_BATCH):
+            batch = words[start : start + TEXT_BATCH]
+            tensors |= _encode_text(text, {name: said for name, said, _ in batch}, kind, [sample.picture or BLACK for *_, sample in batch])
+    captions = [[sample.caption, *sample.others] if sample.others else sample.caption for sample in samples]
+    header = json.dumps({"captions": captions, "skipped": skipped})
     entry = _write(path, tensors, header)
     buckets = Counter(str(Bucket.of_latents(*sample.latents.shape[1:])) for sample in samples)
     counts = {reason: len(names) for reason, names in sorted(skipped.items())}

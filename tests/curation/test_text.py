@@ -1,0 +1,28 @@
+"""Text is read where it is, and leaves are no text."""
+
+from __future__ import annotations
+
+import curation_footage as footage
+import numpy as np
+import pytest
+
+from hunyuan_video.curation import safety
+from hunyuan_video.curation.crop import Box
+from hunyuan_video.curation.text import area, texts
+
+
+def test_a_subtitle_is_found_and_a_scene_without_one_has_none():
+    scene = footage.filmed(5, 1, "pan-left", height=240, width=424)
+    plain, titled = texts(np.concatenate([scene, footage.subtitled(scene, np.random.default_rng(0))]))
+    assert plain == [] and len(titled) == 1
+    assert titled[0].top > 0.8 and titled[0].left < 0.3 and titled[0].right > 0.7
+
+
+def test_boxes_that_overlap_are_counted_once():
+    assert area([Box(0.0, 0.0, 0.5, 0.5), Box(0.25, 0.0, 0.75, 0.5)]) == pytest.approx(0.375)
+    assert area([]) == 0
+
+
+@pytest.mark.slow
+def test_a_scene_of_leaves_is_safe():
+    assert safety.unsafe(footage.filmed(5, 2, "pan-left", height=240, width=424)) < 0.5
