@@ -177,7 +177,7 @@ def test_nothing_is_overwritten(tmp_path, transformer, taken):
     assert [path.name for path in tmp_path.iterdir()] == [taken] and (tmp_path / taken).read_text() == "mine"
 
 
-@pytest.mark.parametrize("target", get_args(Target))
+@pytest.mark.parametrize("target", FILES)
 def test_a_failure_leaves_nothing(tmp_path, transformer, monkeypatch, target: Target):
     if target == "gguf":
         pytest.importorskip("gguf", reason="the extra gguf is not installed")
@@ -197,7 +197,7 @@ def test_a_failure_leaves_nothing(tmp_path, transformer, monkeypatch, target: Ta
     assert [path.name for path in tmp_path.iterdir()] == ["source.pt"]
 
 
-@pytest.mark.parametrize("target", get_args(Target))
+@pytest.mark.parametrize("target", FILES)
 def test_a_disk_that_is_full_is_said_with_the_path(tmp_path, transformer, target: Target):
     if target == "gguf":
         pytest.importorskip("gguf", reason="the extra gguf is not installed")

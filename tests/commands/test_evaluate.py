@@ -42,7 +42,7 @@ def run(prompts: Path, out: Path, *systems: str, seed: int = 3) -> int:
 def test_weights_make_one_clip_a_prompt_and_none_again(prompts, official_tree, tmp_path, monkeypatch):
     out, system = tmp_path / "study", f"tiny=weights:{official_tree},{SMALL}"
     assert run(prompts, out, system) == 0
-    study = Study.open(out)
+    study = Study.read(out)
     made = [Provenance.from_json(read_metadata(clip), clip) for clip in (study.clip("tiny", prompt.id) for prompt in study.prompts)]
     assert [(each.prompt, each.sampling.seed, each.sampling.num_steps) for each in made] == [
         ("A cat, the camera pans right.", 3, 1),

@@ -72,7 +72,7 @@ class FakeDesk:
 
 def test_another_address_needs_invitations_or_an_open_door(monkeypatch, capsys):
     served = []
-    monkeypatch.setattr("hunyuan_video.commands.rating.Study.open", lambda folder: type("Study", (), {"seed": 5}))
+    monkeypatch.setattr("hunyuan_video.commands.rating.Study.read", lambda folder: study)
     monkeypatch.setattr("hunyuan_video.rating.desk.Desk", FakeDesk)
     monkeypatch.setattr("hunyuan_video.rating.page.create_page", lambda desk, invitations, is_local: (desk.mode, invitations, is_local))
     monkeypatch.setattr("hunyuan_video.apps.serve.listen_and_serve", lambda address, app, path: served.append((address, *app)))

@@ -19,8 +19,8 @@ def study(tmp_path):
 
 
 def test_a_study_is_read_as_it_was_made(study):
-    assert Study.open(study.folder) == study
-    assert Study.open(study.folder).prompts == PROMPTS
+    assert Study.read(study.folder) == study
+    assert Study.read(study.folder).prompts == PROMPTS
 
 
 def test_the_file_is_the_agreed_one(study):
@@ -66,10 +66,10 @@ def test_a_name_that_is_no_folder_is_refused(name):
 
 def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no study; `hunyuan-video evaluate run"):
-        Study.open(tmp_path)
+        Study.read(tmp_path)
 
 
 def test_a_damaged_study_is_refused_in_one_sentence(study):
     (study.folder / "prompts.jsonl").unlink()
     with pytest.raises(ValueError, match="holds no study that can be read"):
-        Study.open(study.folder)
+        Study.read(study.folder)

@@ -55,7 +55,7 @@ def test_where_votes_hang_together_an_interval_that_does_not_know_it_deceives():
     covered = 0
     for _ in range(200):
         yes, _, _ = votes(rng, 0.3, 0.3, each=10, raters=15)
-        low, high = wilson(yes.sum(), len(yes))
+        low, high = wilson(int(yes.sum()), len(yes))
         covered += low < 0.6 < high
     assert covered / 200 < 0.75
 

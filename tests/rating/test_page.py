@@ -35,7 +35,7 @@ def fresh(study: Study, tmp_path: Path) -> Study:
     """The same, not rated yet."""
     for each in study.folder.iterdir():
         (tmp_path / each.name).symlink_to(each)
-    return Study.open(tmp_path)
+    return Study.read(tmp_path)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_rater_goes_through_all_and_what_was_said_is_reported(either):
     while "clips" in task:
         task = answer(client, task)
     assert task["next"] == task["total"] + 1
-    votes = votes_of(Study.open(either.material.folder.parents[1]))
+    votes = votes_of(Study.read(either.material.folder.parents[1]))
     assert len(votes) == 3 * task["total"] and {vote.latency_ms for vote in votes} == {2500}
     assert {vote.seed for vote in votes} == {7, 8, 9, 10} and ("camera:still",) in {vote.tags for vote in votes}
     made = {(vote.left, vote.left_made) for vote in votes if vote.left in SYSTEMS}

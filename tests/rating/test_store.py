@@ -36,7 +36,7 @@ def join(store: Store, now: float = 0.0, blocks: int = 3, seen: list | None = No
 
 @pytest.mark.parametrize("table", metadata.tables.values(), ids=lambda table: table.name)
 def test_the_database_itself_lets_nothing_be_changed_or_taken_away(store, table):
-    store.open("absolute", {})
+    store.begin("absolute", {})
     _, rater = join(store)
     store.vote(rater, 1, YES, 5, 1.0)
     column = next(column for column in table.c if not column.primary_key)
@@ -97,11 +97,11 @@ def test_a_stranger_is_nobody(store):
 
 
 def test_a_study_is_gone_on_with_by_the_same_terms_alone(store):
-    store.open("absolute", {"seed": 0, "clips": "abc"})
-    store.open("absolute", {"seed": 0, "clips": "abc"})
-    store.open("pairs", {"seed": 1, "clips": "abc"})
+    store.begin("absolute", {"seed": 0, "clips": "abc"})
+    store.begin("absolute", {"seed": 0, "clips": "abc"})
+    store.begin("pairs", {"seed": 1, "clips": "abc"})
     with pytest.raises(ValueError, match="rated with clips 'abc', and not 'def'"):
-        store.open("absolute", {"seed": 0, "clips": "def"})
+        store.begin("absolute", {"seed": 0, "clips": "def"})
 
 
 def test_a_file_of_a_newer_version_is_refused(store, tmp_path):

@@ -61,7 +61,7 @@ def report(source: Path, as_json: Path | None, as_csv: Path | None) -> str:
     else:
         with _server_there():
             from hunyuan_video.rating.desk import votes_of
-        votes = votes_of(Study.open(source))
+        votes = votes_of(Study.read(source))
     if as_csv is not None:
         write_csv(votes, as_csv)
     found = report_of(votes)

@@ -67,7 +67,7 @@ class Score:
     def run(self) -> None:
         from hunyuan_video.evaluation.study import Study
 
-        study = Study.open(self.study)
+        study = Study.read(self.study)
         pairs = [text.partition("=") for text in self.vbench]
         require(all(equals for _, equals, _ in pairs), "vbench is SYSTEM=FILE, such as embedded=results_eval_results.json.")
 

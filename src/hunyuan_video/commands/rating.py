@@ -50,7 +50,7 @@ class Rate:
         from hunyuan_video.apps.rate import serve_raters
         from hunyuan_video.rating.design import Design
 
-        study = Study.open(self.study)
+        study = Study.read(self.study)
         design = Design(self.mode, self.ratings, self.per_rater, study.seed)
         serve_raters((self.host, self.port), study, design, self.token, open_door=self.open_door)
 

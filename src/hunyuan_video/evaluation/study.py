@@ -85,7 +85,7 @@ class Study:
     systems: tuple[System, ...] = ()
 
     @classmethod
-    def open(cls, folder: Path) -> Study:
+    def read(cls, folder: Path) -> Study:
         """Raises a ValueError for a folder that holds none, or one of another version."""
         path = folder / "study.json"
         require(path.is_file(), f"{folder} holds no study; `hunyuan-video evaluate run PROMPTS --out {folder}` makes one.")
@@ -112,7 +112,7 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         with study._lock():
             if (folder / "study.json").exists():
-                there = cls.open(folder)
+                there = cls.read(folder)
                 same = (there.source.sha256, there.source.rewritten, there.seed) == (source.sha256, source.rewritten, seed)
                 require(
                     same,
@@ -132,7 +132,7 @@ class Study:
             ValueError: one is there under this name that is made otherwise.
         """
         with self._lock():
-            there = {system.name: system for system in Study.open(self.folder).systems}
+            there = {system.name: system for system in Study.read(self.folder).systems}
             for system in systems:
                 known = there.get(system.name, system)
                 require(

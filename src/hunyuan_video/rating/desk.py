@@ -38,7 +38,7 @@ class Desk:
         self.store = Store(study.folder / VOTES)
         terms = {"systems": self.systems, "clips": self.material.digest, "seed": design.seed}
         try:
-            self.store.open(design.mode, terms | {"ratings": design.ratings, "per_rater": design.per_rater})
+            self.store.begin(design.mode, terms | {"ratings": design.ratings, "per_rater": design.per_rater})
         except ValueError:
             self.close()
             raise

@@ -132,7 +132,7 @@ class Store:
     def close(self) -> None:
         self.engine.dispose()
 
-    def open(self, mode: str, terms: Mapping[str, Any]) -> None:
+    def begin(self, mode: str, terms: Mapping[str, Any]) -> None:
         """Begin to rate in this way, or go on.
 
         Raises:
