@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 # What takes a process six seconds, and what modules of tests import beside.
-IMPORTED = ["imported_first", "hunyuan_video.apps.generate", "hunyuan_video.apps.train", "hunyuan_video.distributed.sharding"]
-IMPORTED += ["pytest", "torch._dynamo", "torch.distributed.tensor", "torch.utils.flop_counter"]
+IMPORTED = ["torch.distributed.run", "torch.utils.tensorboard", "hunyuan_video.apps.generate", "hunyuan_video.apps.train"]
+IMPORTED += ["pytest", "beartype.claw", "tensorboard.backend.event_processing.event_accumulator", "hunyuan_video.distributed.sharding"]
+IMPORTED += [f"transformers.models.{name}" for name in ("clip.modeling_clip", "llama.modeling_llama", "llava.modeling_llava")]
+IMPORTED += ["transformers.models.auto.tokenization_auto", "torch._dynamo"]
 
 
 def server() -> str:

@@ -9,6 +9,7 @@ import pytest
 from rated import vote
 
 from hunyuan_video import cli
+from hunyuan_video.evaluation.study import Source, Study
 from hunyuan_video.rating.design import QUESTIONS, Design
 from hunyuan_video.rating.vote import read_csv, write_csv
 
@@ -71,7 +72,7 @@ class FakeDesk:
 
 
 def test_another_address_needs_invitations_or_an_open_door(monkeypatch, capsys):
-    served = []
+    served, study = [], Study(Path("s"), Source("own.txt", "0" * 64, rewritten=False, benchmark="own"), 5, ())
     monkeypatch.setattr("hunyuan_video.commands.rating.Study.read", lambda folder: study)
     monkeypatch.setattr("hunyuan_video.rating.desk.Desk", FakeDesk)
     monkeypatch.setattr("hunyuan_video.rating.page.create_page", lambda desk, invitations, is_local: (desk.mode, invitations, is_local))
