@@ -16,6 +16,7 @@ import imported_first  # noqa: F401
 import nudge
 import pytest
 import torch
+from chromium_here import chromium  # noqa: F401 (a fixture)
 from measure import randomize
 from safetensors.torch import load_file
 

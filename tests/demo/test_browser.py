@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from chromium_here import MARKS
 from desks import Kept, listening
 from served import picture
 
 from hunyuan_video.video import save_video
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-    # Playwright's loop is closed by its own thread, after pytest has looked.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what Gradio asks pandas for
-]
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [*MARKS, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # of what Gradio asks pandas for
 ROOT = Path(__file__).parents[2]
 SHOWN, VIDEO = "#stage .screen img", "#stage .screen video"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 class Visit:
     """Somebody at the page."""
 
-    def __init__(self, browser: playwright.Browser, address: str, width: int, height: int, patience: float = 30):
+    def __init__(self, browser: Browser, address: str, width: int, height: int, patience: float = 30):
         self.address, self.wrong, self.elsewhere = address, [], []
         self.page = browser.new_page(viewport={"width": width, "height": height})
         self.page.set_default_timeout(1000 * patience)
@@ -92,7 +76,7 @@ class Visit:
         return not self.wrong and not self.elsewhere
 
 
-def test_a_video_is_asked_for_seen_while_it_is_made_played_and_found_again(chromium: playwright.Browser, tmp_path: Path) -> None:
+def test_a_video_is_asked_for_seen_while_it_is_made_played_and_found_again(chromium: Browser, tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     with listening(kept.desk) as address:
         visit = Visit(chromium, address, 1280, 900)
@@ -141,7 +125,7 @@ def test_a_video_is_asked_for_seen_while_it_is_made_played_and_found_again(chrom
     kept.close()
 
 
-def test_pictures_a_clip_and_a_loop_are_given_by_hand(chromium: playwright.Browser, tmp_path: Path) -> None:
+def test_pictures_a_clip_and_a_loop_are_given_by_hand(chromium: Browser, tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     still, clip = tmp_path / "still.png", tmp_path / "clip.mp4"
     still.write_bytes(picture(64, 64, 90))
@@ -180,9 +164,7 @@ def test_pictures_a_clip_and_a_loop_are_given_by_hand(chromium: playwright.Brows
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desk", "phone"])
-def test_the_miniature_shows_its_videos_while_workers_make_them(
-    chromium: playwright.Browser, tmp_path: Path, width: int, height: int
-) -> None:
+def test_the_miniature_shows_its_videos_while_workers_make_them(chromium: Browser, tmp_path: Path, width: int, height: int) -> None:
     """By the official command: its page, its queue and its worker are the processes that a user has."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

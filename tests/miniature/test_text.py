@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, CLIPTextModel
 
 from hunyuan_video.checkpoint import load_text_encoder
 from hunyuan_video.miniature.text import (
@@ -20,8 +21,8 @@ from hunyuan_video.miniature.text import (
     scale_residual_stream,
     train,
 )
-from hunyuan_video.models.llama import RMSNorm
 from hunyuan_video.models.text import Kind, TextEncoder
+from hunyuan_video.models.transformer import RMSNorm
 
 SHORT = TextTraining(num_steps=5, batch_size=8, tokenizer_captions=200, fresh_captions=20, hidden_size=32, mlp_size=32)
 KINDS = ("video", "image")
@@ -113,3 +114,13 @@ def test_scaling_the_stream_scales_every_state_and_no_prediction(encoder: TextEn
 def test_too_few_layers_are_refused():
     with pytest.raises(ValueError, match="llm_layers is 2"):
         TextTraining(llm_layers=2)
+
+
+def test_what_is_saved_is_to_transformers_what_it_is_to_us(encoder: TextEncoder, folder: Path):
+    """Its tokenizers pad, and its CLIP finds the end of a text."""
+    prompts = ["a cat", "a much longer prompt"]
+    llm_words, clip_words = (AutoTokenizer.from_pretrained(folder / name) for name in ("text_encoder", "text_encoder_2"))
+    assert llm_words(prompts, padding=True)["attention_mask"][0][-1] == 0
+    clip = CLIPTextModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32)
+    pooled = clip(**clip_words(prompts, padding=True, return_tensors="pt")).pooler_output
+    torch.testing.assert_close(pooled, encoder.pooled(prompts), atol=1e-5, rtol=1e-4)

@@ -152,14 +152,15 @@ def test_another_llava_than_the_official_one_is_refused(change, message):
         LlavaConfig.from_json(change)
 
 
-def test_what_a_config_leaves_out_is_as_transformers_has_it():
+@pytest.mark.parametrize("vision", [{"projection_dim": 768}, {}, None])
+def test_what_a_config_leaves_out_is_as_transformers_has_it(vision):
     """The official config.json names little of its text and of its tower."""
     from transformers import LlavaConfig as Theirs
 
     given = {
         "model_type": "llava",
         "text_config": {"vocab_size": 128320, "num_key_value_heads": 8},
-        "vision_config": {"projection_dim": 768},
+        "vision_config": vision,
     }
     ours, theirs = LlavaConfig.from_json(given), Theirs.from_dict(given)
     for mine, other in ((ours.text, theirs.text_config), (ours.vision, theirs.vision_config)):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+from chromium_here import MARKS
 from rated import listening, study_of
 
 from hunyuan_video.evaluation.study import Study
@@ -13,24 +13,12 @@ from hunyuan_video.rating.design import Design
 from hunyuan_video.rating.desk import Desk
 from hunyuan_video.rating.page import create_page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-    # Playwright's loop is closed by its own thread, after pytest has looked.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"]
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = MARKS
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 SMALL = "[...document.querySelectorAll('button, a')].filter(e => e.checkVisibility() && (e.offsetHeight < 44 || e.offsetWidth < 44)).length"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +29,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 class Visit:
     """Somebody at the page, who has begun."""
 
-    def __init__(self, browser: playwright.Browser, address: str, size: dict[str, int], language: str = "en-GB"):
+    def __init__(self, browser: Browser, address: str, size: dict[str, int], language: str = "en-GB"):
         self.wrong: list[str] = []
         self.page = browser.new_context(viewport=size, locale=language, has_touch=size is PHONE).new_page()
         self.page.set_default_timeout(120_000)  # milliseconds; others may be at work here

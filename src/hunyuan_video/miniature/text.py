@@ -116,8 +116,8 @@ def train(config: TextTraining, folder: Path | str) -> dict[str, float]:
         scale_residual_stream(llm, 1 / size)
         for slot in llm_heads.slots:
             slot.get_parameter("weight").mul_(size)
-    save(llm, llm_tokenizer, folder / "text_encoder")
-    save(clip, clip_tokenizer, folder / "text_encoder_2")
+    save(llm, llm_tokenizer, folder / "text_encoder", (LLM_START, LLM_END))
+    save(clip, clip_tokenizer, folder / "text_encoder_2", (CLIP_START, CLIP_END))
 
     # Judged as it will be used: the saved folders, read by the pipeline's own loader.
     encoder = load_text_encoder(folder / "text_encoder", folder / "text_encoder_2", torch.float32)
@@ -301,13 +301,15 @@ def accuracy(encoder: TextEncoder, llm_heads: Heads, clip_heads: Heads, drawn: S
     }
 
 
-def save(model: Llama | CLIPText, tokenizer: Tokenizer, folder: Path) -> None:
-    """A Hugging Face folder with the weights in float16."""
+def save(model: Llama | CLIPText, tokenizer: Tokenizer, folder: Path, ends: tuple[str, str]) -> None:
+    """A Hugging Face folder with the weights in float16; of a text's first and last token transformers wants to know. The last one pads."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
     save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors makes it private; these weights are packaged for everybody
-    (folder / "config.json").write_text(json.dumps(model.config.to_json() | {"dtype": "float16"}, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    tokens = dict(zip(("bos_token", "eos_token", "pad_token"), (*ends, ends[1]), strict=True))
+    ids = {f"{name}_id": tokenizer.token_to_id(token) for name, token in tokens.items()}
+    config, settings = model.config.to_json() | ids | {"dtype": "float16"}, tokens | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, content in (("config.json", config), ("tokenizer_config.json", settings)):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hunyuan_video.config import check_types, require
+from hunyuan_video.models.transformer import RMSNorm
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,6 @@ class LlamaConfig:
         return asdict(self) | {"model_type": "llama", "architectures": ["LlamaModel"], "hidden_act": "silu", "rope_parameters": positions}
 
 
-class RMSNorm(nn.Module):
-    """Normalizes in float32, casts back, and only then applies the weight."""
-
-    def __init__(self, config: LlamaConfig):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(config.hidden_size))
-        self.eps = config.rms_norm_eps
-
-    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).type_as(x) * self.weight
-
-
 Turns = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]  # cosines and sines of a token's position
 
 
@@ -144,7 +133,7 @@ class Layer(nn.Module):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.self_attn, self.mlp = Attention(config), MLP(config)
-        self.input_layernorm, self.post_attention_layernorm = RMSNorm(config), RMSNorm(config)
+        self.input_layernorm, self.post_attention_layernorm = (RMSNorm(config.hidden_size, config.rms_norm_eps) for _ in range(2))
 
     def forward(self, x: Float[Tensor, "B N E"], by: Turns) -> Float[Tensor, "B N E"]:
         x = x + self.self_attn(self.input_layernorm(x), by)
@@ -165,7 +154,7 @@ class Llama(nn.Module):
         self.config = config
         self.embed_tokens = without_numbers(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm: nn.Module = RMSNorm(config)
+        self.norm: nn.Module = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N E"]:
         x = self.embed_tokens(ids)

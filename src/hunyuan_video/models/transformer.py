@@ -105,12 +105,13 @@ def gelu_tanh(x: Tensor) -> Tensor:
 class RMSNorm(nn.Module):
     """Normalizes in float32, casts back, and only then applies the weight, as the released weights were trained."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, eps: float = 1e-6):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
 
     def forward(self, x: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
-        return F.rms_norm(x.float(), (x.shape[-1],), eps=1e-6).type_as(x) * self.weight
+        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).type_as(x) * self.weight
 
 
 Stretches = tuple[tuple[int, int], ...]  # start and stop of each, in order and apart

@@ -66,8 +66,8 @@ class LlavaConfig:
         Raises:
             ValueError: it has another kind of tower, or one that is read elsewhere, than the official LLaVA's.
         """
-        vision = values.get("vision_config") or {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
-        kind = vision.get("model_type", "clip_vision_model")
+        vision = values.get("vision_config")
+        kind = "clip_vision_model" if vision is None else vision.get("model_type", "clip_vision_model")
         require(kind == "clip_vision_model", f"its tower is of type {kind!r}; the official LLaVA's is CLIP's")
         layer, strategy = values.get("vision_feature_layer", -2), values.get("vision_feature_select_strategy", "default")
         require(
@@ -78,7 +78,7 @@ class LlavaConfig:
         require(act == "gelu", f"its projector's activation is {act}; the official LLaVA's is gelu")
         return cls(
             LlamaConfig.from_json(values.get("text_config") or {}),
-            CLIPVisionConfig.from_json(vision),
+            CLIPVisionConfig() if vision is None else CLIPVisionConfig.from_json(vision),
             values.get("image_token_index", values.get("image_token_id", 32000)),
             values.get("multimodal_projector_bias", True),
         )

@@ -6,8 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from sqlalchemy import (
 
 from hunyuan_video.config import require
 from hunyuan_video.rating.design import Kind, Showing, Task
-from hunyuan_video.serving.store import connect
+from hunyuan_video.serving.database import connect, reading, writing
 
 VERSION = 1
 GONE = 3600.0  # seconds without a vote after which an unfinished rater counts as gone, and the block goes to another
@@ -120,7 +119,7 @@ class Store:
 
     def __init__(self, path: Path):
         self.engine = connect(f"sqlite:///{path}")
-        with self._writing() as db:
+        with writing(self.engine) as db:
             version = db.exec_driver_sql("PRAGMA user_version").scalar_one()
             if version == 0:
                 metadata.create_all(db)
@@ -138,7 +137,7 @@ class Store:
         Raises:
             ValueError: it has begun by other terms.
         """
-        with self._writing() as db:
+        with writing(self.engine) as db:
             stored = db.scalar(select(openings.c.terms).where(openings.c.mode == mode))
             if stored is None:
                 db.execute(insert(openings), {"mode": mode, "terms": json.dumps(terms)})
@@ -154,7 +153,7 @@ class Store:
     def join(self, mode: str, blocks: int, session: Callable[[int, int], Sequence[Task]], now: float) -> tuple[Rater, str]:
         """A new rater, and the secret by which they are known from now on. `session` gives the tasks of a block and a rater."""
         secret = secrets.token_urlsafe(24)
-        with self._writing() as db:
+        with writing(self.engine) as db:
             block = self._next_block(db, mode, blocks, now)
             row = {"digest": (digest := _digest(secret)), "mode": mode, "block": block, "at": now}
             made = db.execute(insert(raters).values(row)).inserted_primary_key
@@ -165,20 +164,20 @@ class Store:
 
     def rater(self, mode: str, secret: str) -> Rater | None:
         digest = _digest(secret)
-        with self._reading() as db:
+        with reading(self.engine) as db:
             number = db.scalar(select(raters.c.number).where(raters.c.digest == digest, raters.c.mode == mode))
         return None if number is None else Rater(number, _name(digest))
 
     def progress(self, rater: Rater) -> tuple[int, int]:
         """The first place without a vote, or the one after the last; and how many there are."""
         said = select(votes.c.number).where(votes.c.rater == rater.number)
-        with self._reading() as db:
+        with reading(self.engine) as db:
             total = db.scalar(select(func.count()).where(tasks.c.rater == rater.number)) or 0
             first = db.scalar(select(func.min(tasks.c.number)).where(tasks.c.rater == rater.number, tasks.c.number.not_in(said)))
         return total + 1 if first is None else first, total
 
     def shown(self, rater: Rater, number: int) -> Shown | None:
-        with self._reading() as db:
+        with reading(self.engine) as db:
             row = db.execute(select(tasks).where(tasks.c.rater == rater.number, tasks.c.number == number)).one_or_none()
             said = select(votes.c.question, votes.c.answer).where(votes.c.rater == rater.number, votes.c.number == number)
             answers = {row.question: row.answer for row in db.execute(said.order_by(votes.c.id))}
@@ -186,21 +185,21 @@ class Store:
 
     def clip(self, rater: Rater, name: str) -> tuple[str, str] | None:
         """The prompt and the system of which a rater's name of a clip is."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             named = (tasks.c.left_id == name) | (tasks.c.right_id == name)
             row = db.execute(select(tasks).where(named, tasks.c.rater == rater.number)).one_or_none()
         return None if row is None else (row.prompt, row.left if row.left_id == name else row.right)
 
     def vote(self, rater: Rater, number: int, answers: Mapping[str, str], latency_ms: int, now: float) -> None:
         more = {"rater": rater.number, "number": number, "latency_ms": latency_ms, "at": now}
-        with self._writing() as db:
+        with writing(self.engine) as db:
             db.execute(insert(votes), [{"question": question, "answer": answer, **more} for question, answer in answers.items()])
 
     def rows(self) -> list[Row]:
         """Every vote, in the order in which they came."""
         where = (votes.c.rater == tasks.c.rater) & (votes.c.number == tasks.c.number)
         asked = select(votes, tasks, raters.c.digest, raters.c.mode).join(tasks, where).join(raters, raters.c.number == votes.c.rater)
-        with self._reading() as db:
+        with reading(self.engine) as db:
             return [
                 Row(_name(row.digest), row.mode, row.number, _task(row), row.question, row.answer, row.latency_ms, row.at)
                 for row in db.execute(asked.order_by(votes.c.id))
@@ -216,16 +215,6 @@ class Store:
         for row in db.execute(query):
             taken[row.block] += bool(row.finished or now - (row.last or row.at) < GONE)
         return taken.index(min(taken))
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self.engine.connect().execution_options(writes=True) as db, db.begin():
-            yield db
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self.engine.connect() as db, db.begin():
-            yield db
 
 
 def _digest(secret: str) -> str:

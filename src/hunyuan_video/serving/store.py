@@ -7,15 +7,15 @@ if the job has another by now, so one that was thought dead and comes back can s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, and_, create_engine, delete, event, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from hunyuan_video.config import FullSampling
 from hunyuan_video.serving import tallies, turns
+from hunyuan_video.serving.database import connect, reading, writing
 from hunyuan_video.serving.jobs import (
     CANCELLED,
     CRASHED,
@@ -43,7 +43,6 @@ FIRST_GUESS = 60.0  # seconds a video takes, as long as none has been made
 FORGET_WORKER = 3600.0  # seconds after its last sign of life
 # Of PostgreSQL's advisory locks. Claims come one after the other, for each looks at all owners; an owner's jobs are counted one by one.
 _CLAIMING, _COUNTING = 0x4875_6E79, 0x4875_6E7A
-_PATIENCE = 30  # seconds for which SQLite waits for another's transaction
 
 
 class Store:
@@ -75,7 +74,7 @@ class Store:
             QueueFullError: `limit` jobs of this owner wait already.
             KeyReusedError: the key came with something else.
         """
-        with self._writing() as db:
+        with writing(self.engine) as db:
             if (made := self._made_before(db, new)) is not None:
                 return made
             if limit is not None:
@@ -98,7 +97,7 @@ class Store:
 
     def get(self, job_id: str, owner: str | None = None) -> Job | None:
         """None if there is none, or it is another owner's (None: anybody's)."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             row = db.execute(select(jobs).where(jobs.c.id == job_id, *_of(owner))).one_or_none()
             return None if row is None else _to_job(row)
 
@@ -109,7 +108,7 @@ class Store:
         is none of them."""
         direction = (lambda column: column.asc()) if order == "asc" else (lambda column: column.desc())
         query = select(jobs).where(*_of(owner)).order_by(direction(jobs.c.created_at), direction(jobs.c.id)).limit(limit + 1)
-        with self._reading() as db:
+        with reading(self.engine) as db:
             if after is not None:
                 row = db.execute(select(jobs.c.created_at, jobs.c.id).where(jobs.c.id == after, *_of(owner))).one_or_none()
                 if row is None:
@@ -122,12 +121,12 @@ class Store:
 
     def place(self, job: Job) -> int:
         """How many jobs are before it in the queue, as owners take turns: 0 is the next one."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             return turns.place(db, job)
 
     def cancel(self, job_id: str, owner: str | None = None) -> Job | None:
         """End a waiting job, or ask the worker of a running one to end it; of one that is over, nothing. None as for `get`."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             row = db.execute(self._locked(select(jobs).where(jobs.c.id == job_id, *_of(owner)))).one_or_none()
             if row is None:
                 return None
@@ -139,7 +138,7 @@ class Store:
 
     def delete(self, job_id: str, owner: str | None = None) -> bool:
         """Forget a job and its files, also one that waits or runs (its worker then finds its lease lost). False if there is none."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             if db.execute(delete(jobs).where(jobs.c.id == job_id, *_of(owner))).rowcount == 0:
                 return False
             self._forget(db, job_id)
@@ -148,17 +147,17 @@ class Store:
     def events(self, job_id: str, after: int = 0) -> list[Event]:
         """What happened to a job after the event with a number."""
         query = select(events).where(events.c.job == job_id, events.c.number > after).order_by(events.c.number)
-        with self._reading() as db:
+        with reading(self.engine) as db:
             return [Event(row.number, row.kind, row.at, row.data) for row in db.execute(query)]
 
     # What workers ask for.
 
     def claim(self, worker: str, model: str | None = None) -> Claim | None:
         """The job whose turn it is (see `turns`), of those for `model` (None: any); None if none waits. `worker` is then known to live."""
-        with self._reading() as db:  # most times nothing waits, and whoever asks twice a second should not write then
+        with reading(self.engine) as db:  # most times nothing waits, and whoever asks twice a second should not write then
             if not self._has_work(db, worker, model, self._now(db)):
                 return None
-        with self._writing() as db:
+        with writing(self.engine) as db:
             if not self._is_sqlite:
                 db.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
             now = self._now(db)
@@ -178,7 +177,7 @@ class Store:
 
     def renew(self, claim: Claim) -> bool:
         """Go on for another lease. Returns whether to stop, because the job is to be cancelled. Raises a LeaseLostError, as all below."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             now = self._now(db)
             row = self._held(db, claim)
             self._write(db, claim, lease_until=now + self.lease)
@@ -200,7 +199,7 @@ class Store:
         """Say that a piece of work is done, and what is kept of it: a `state` (of the denoising, after `state_step` of its steps, or else
         this one) and a `preview`, files of `Results`; and the most bytes that the worker has taken, if it knows. Renews the lease; returns
         what `renew` does."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             now = self._now(db)
             row = self._held(db, claim)
             changes: dict[str, Any] = {"stage": stage, "step": step, "total": total, "lease_until": now + self.lease}
@@ -220,7 +219,7 @@ class Store:
     def finish(self, claim: Claim, files: dict[str, str], provenance: dict[str, Any]) -> None:
         """The video is there, whole: `files` says where, by what they are. One that was to be cancelled meanwhile is done all the same. May
         be said again, if the answer was lost."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             said = (jobs.c.id == claim.job.id, jobs.c.attempt == claim.job.attempt, jobs.c.status == "completed")
             if db.scalar(select(jobs.c.id).where(*said)) is not None:
                 return
@@ -230,13 +229,13 @@ class Store:
 
     def fail(self, claim: Claim, code: str, message: str) -> None:
         """It cannot be made, and shall not be tried again."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             self._end(db, self._held(db, claim), "failed", error_code=code, error_message=message)
             self._seen(db, claim.worker, None, self._now(db))
 
     def release(self, claim: Claim) -> None:
         """Give a job back, to be gone on with by another worker: this one is asked to stop. One that was to be cancelled ends."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             row = self._held(db, claim)
             if row.cancelling:
                 self._end(db, row, "failed", error_code=CANCELLED, error_message="Cancelled.")
@@ -246,14 +245,14 @@ class Store:
 
     def lost(self, worker: str) -> None:
         """A worker has ended without a word, as whoever started it knows: its job is another's at once."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             db.execute(update(jobs).where(jobs.c.worker == worker, jobs.c.status == "in_progress").values(lease_until=0.0))
             db.execute(delete(workers).where(workers.c.id == worker))
             self._reap(db, self._now(db))
 
     def gone(self, worker: str) -> None:
         """Forget a worker that ends in order."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             db.execute(delete(workers).where(workers.c.id == worker))
 
     # What keeps the house.
@@ -261,17 +260,17 @@ class Store:
     def reap(self) -> None:
         """Give the jobs of dead workers back, or up after `MAX_CRASHES`, and forget such workers; give up what waited too long; forget what
         is over and expired."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             self._reap(db, self._now(db))
 
     def live_workers(self) -> list[Worker]:
-        with self._reading() as db:
+        with reading(self.engine) as db:
             alive = select(workers).where(workers.c.seen_at > self._now(db) - self.lease)
             return [Worker(row.id, row.model, row.seen_at, row.job, row.memory) for row in db.execute(alive.order_by(workers.c.id))]
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are, by status."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             found = {
                 row.status: row.number for row in db.execute(select(jobs.c.status, func.count().label("number")).group_by(jobs.c.status))
             }
@@ -279,22 +278,22 @@ class Store:
 
     def queue_age(self) -> float:
         """Seconds for which the job that came first waits; 0 if none does."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             oldest = db.scalar(select(func.min(jobs.c.created_at)).where(jobs.c.status == "queued"))
             return 0.0 if oldest is None else max(0.0, self._now(db) - oldest)
 
     def tallies(self) -> list[tallies.Tally]:
         """How long things took and what failed, since the database was made."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             return tallies.read(db)
 
     def unwanted(self) -> list[str]:
         """Files to remove, by the beginning of their names; say so with `removed` once they are."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             return [row.name for row in db.execute(select(garbage.c.name).order_by(garbage.c.name).limit(100))]
 
     def removed(self, name: str) -> None:
-        with self._writing() as db:
+        with writing(self.engine) as db:
             db.execute(delete(garbage).where(garbage.c.name == name))
 
     def wanted(self, folder: str) -> bool:
@@ -309,7 +308,7 @@ class Store:
 
     def due_delivery(self, pause: float) -> Delivery | None:
         """The next webhook to send; if nobody says with `delivered` that it was, it is due again after `pause` seconds."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             now = self._now(db)
             due = select(deliveries).where(deliveries.c.next_at <= now).order_by(deliveries.c.next_at).limit(1)
             row = db.execute(due if self._is_sqlite else due.with_for_update(skip_locked=True)).one_or_none()
@@ -321,7 +320,7 @@ class Store:
 
     def delivered(self, delivery: Delivery) -> None:
         """Or given up."""
-        with self._writing() as db:
+        with writing(self.engine) as db:
             db.execute(delete(deliveries).where(deliveries.c.number == delivery.number))
 
     # Inside a transaction.
@@ -450,36 +449,6 @@ class Store:
     def _locked(self, query: Any) -> Any:
         """A SQLite transaction that writes has the whole database."""
         return query if self._is_sqlite else query.with_for_update()
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self.engine.connect().execution_options(writes=True) as db, db.begin():
-            yield db
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self.engine.connect() as db, db.begin():
-            yield db
-
-
-def connect(url: str) -> Any:
-    """An engine for a database; SQLite with a log that is written ahead and on the disk before anybody is told."""
-    engine = create_engine(url, pool_pre_ping=True)
-    if engine.dialect.name != "sqlite":
-        return engine
-
-    @event.listens_for(engine, "connect")
-    def _opened(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # Python would begin transactions by itself, and late
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_PATIENCE * 1000}"):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @event.listens_for(engine, "begin")
-    def _begins(connection: Connection) -> None:
-        # One that writes says so at once: two that have read and then want to write can only fail.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
-
-    return engine
 
 
 def _of(owner: str | None) -> list[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
-from hunyuan_video.serving.store import connect
+from hunyuan_video.serving.database import connect
 
 
 def upgrade(url: str) -> None:
