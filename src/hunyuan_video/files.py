@@ -71,6 +71,11 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def printable(name: str) -> str:
+    """A file's name, in which bytes that are no text are written out: such names cannot be printed or stored."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def safe_name(prompt: str, seed: int, traits: Sequence[str] = ()) -> str:
     """A file name without suffix: letters and digits of any script from the prompt, then the seed, then what else tells a video from
     others; at most MAX_NAME_BYTES in UTF-8. Traits that are too long end in a number that stands for all of them.

@@ -146,6 +146,15 @@ def test_a_filter_that_is_new_is_measured_and_what_follows_from_it_again(films, 
     assert after["removed"] == {"low": None, "high": "too small"}
 
 
+def test_text_that_stands_still_counts_once(films, curated, tmp_path, monkeypatch):
+    """As the share of the picture that it takes in a frame, inside the title zones or not."""
+    out = shutil.copytree(curated, tmp_path / "out")
+    monkeypatch.setattr("hunyuan_video.curation.text.texts", lambda large: [[Box(0.3, 0.4, 0.5, 0.6)]] * len(large))
+    curate(Curation([films], quick(tmp_path, QUICK.replace("dark = 0.7", "dark = 0.7, text = 0.9"))), out, Here())
+    scores = rows(out)[0]["scores"]
+    assert scores["text"] == scores["text_area"] == pytest.approx(0.04)
+
+
 def test_a_limit_for_beauty_needs_a_judge(films, tmp_path):
     with pytest.raises(ValueError, match="give --embedder and --aesthetic"):
         curate(Curation([films], quick(tmp_path, QUICK.replace("dark", "aesthetic"))), tmp_path / "out", Here())

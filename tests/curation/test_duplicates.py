@@ -35,7 +35,7 @@ def test_a_copy_is_a_duplicate_of_what_came_first(prints):
 
 def test_hashes_of_a_copy_differ_in_few_bits_and_others_in_many(prints):
     first, other, copy = (one.hashes for one in prints)
-    assert differing(first, copy) < Alike().bits < 20 <= differing(first, other)
+    assert differing(first, copy) <= Alike().bits - 3 and differing(first, other) >= Alike().bits + 8  # room for other codecs
 
 
 def test_a_fingerprint_is_kept_as_text(prints):

@@ -46,3 +46,9 @@ def test_of_two_lines_the_last_counts(tmp_path):
 
 def test_numbers_are_rounded_wherever_they_are():
     assert rounded({"a": [1 / 3, (2, 1e-9 / 3)], "b": True}) == {"a": [0.333333, [2, 3.33333e-10]], "b": True}
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\u0085", "\n", "\r"])
+def test_whatever_ends_a_line_of_text_ends_no_record(tmp_path, end):
+    (record,) = Ledger(tmp_path / "a.jsonl").keep([{"id": "x", "caption": f"one{end}two"}])
+    assert Ledger(tmp_path / "a.jsonl")["x"] == record

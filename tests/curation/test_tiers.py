@@ -55,8 +55,16 @@ def test_only_what_a_tier_limits_is_measured(tmp_path):
         (QUICK.replace("look = 4", "look = 1.5"), r"look in \[lengths\] is 1.5; it must be a whole number"),
         (QUICK.replace("look = 4", "look = 0"), "look is 0; it must be 1 or more frames"),
         ("tier = 3", "tier"),
+        (QUICK.replace("[tier.low]", "[tier.clips]"), "a tier is called 'clips'"),
+        (QUICK.replace("[tier.low]", "[tier.'../low']"), r"a tier is called '\.\./low'"),
+        (QUICK + "[concepts]\nclips = 0\n", r"clips in \[concepts\] is 0; it must be above 0"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(tmp_path, text, sentence):
     with pytest.raises(ValueError, match=sentence):
         quick(tmp_path, text)
+
+
+def test_no_file_asks_for_less_than_makes_a_clip(tmp_path):
+    (tier,) = quick(tmp_path, QUICK[: QUICK.index("[tier.")] + "[tier.any]\nleast = {side = 0}\n").tiers
+    assert tier.least["side"] == tiers.ALWAYS["side"] > 0

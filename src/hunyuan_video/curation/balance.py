@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from hunyuan_video.config import require
 from hunyuan_video.curation.extras import extra
 
 SEED, ROUNDS, STARTS = 0, 25, 5
@@ -23,6 +24,10 @@ class Concepts:
     """fewer clusters, where these would hold fewer clips than this on average"""
     share: float = 4.0
     """how many times the average of a cluster is kept of one"""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(value > 0, f"{name} in [concepts] is {value:g}; it must be above 0.")
 
 
 def concepts(vectors: Float[np.ndarray, "N D"], settings: Concepts) -> Int[np.ndarray, " N"]:

@@ -88,14 +88,14 @@ def with_camera(caption: Caption, camera: str, sure: float) -> Caption:
     """With a field for the camera, if that was measured well enough, and nobody said it."""
     if isinstance(caption, str) or sure < SURE:
         return caption
-    return {**caption, "camera": WORDS[camera]} | caption
+    return {"camera": WORDS[camera]} | caption
 
 
 def describe(jobs: Iterable[Asking], model: Remote) -> Iterator[Record]:
     """What the model says of each clip, in their order; of one that it cannot describe, why not.
 
     Raises:
-        ValueError: the server does not answer.
+        ConnectionError: the server does not answer.
     """
     with ThreadPoolExecutor(TOGETHER, thread_name_prefix="captions") as pool:
         yield from in_order(pool, TOGETHER, partial(_describe, model=model), jobs)

@@ -182,13 +182,18 @@ class _Curating:
         return self.out / "clips" / f"{clip.id}.mp4"
 
     def _describe(self, clips: Sequence[Clip]) -> None:
-        if self.config.describer is None:
+        if (model := self.config.describer) is None:
             return
-        todo = [clip for clip in clips if clip.id not in self.captions and self._given(clip) is None]
+        todo = [clip for clip in clips if not self._is_described(clip, model) and self._given(clip) is None]
         jobs = [captions.Asking(clip.id, self._path(clip), clip.part.num_frames) for clip in todo]
-        found = self.captions.keep(captions.describe(jobs, self.config.describer))
+        found = self.captions.keep(captions.describe(jobs, model))
         for _ in tqdm(found, desc="captions", total=len(clips), initial=len(clips) - len(jobs), disable=None):
             pass
+
+    def _is_described(self, clip: Clip, model: Remote) -> bool:
+        """Or this model has been tried."""
+        known = self.captions.records.get(clip.id)
+        return known is not None and ("caption" in known or known["by"] == model.name)
 
     def _given(self, clip: Clip) -> captions.Caption | None:
         return captions.beside(self._path(clip), clip.footage.path)

@@ -44,5 +44,6 @@ def originals(found: Sequence[Fingerprint], settings: Alike) -> list[int]:
 
 def differing(one: UInt64[np.ndarray, " N"], other: UInt64[np.ndarray, " M"]) -> float:
     """Bits by which frames differ from the nearest of the other clip: the median, of the clip that is found in the other."""
-    bits = np.bitwise_count(one[:, None] ^ other[None])
+    apart = (one[:, None] ^ other[None])[..., None]
+    bits = np.unpackbits(apart.view(np.uint8), axis=-1).sum(-1)
     return float(min(np.median(bits.min(axis)) for axis in (0, 1)))

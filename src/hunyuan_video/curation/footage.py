@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from hunyuan_video.clips import FPS, ROUNDING, VIDEO_SUFFIXES
 from hunyuan_video.containers import open_container, rgb, video_stream
 from hunyuan_video.curation.extras import opencv
+from hunyuan_video.files import printable
 
 if TYPE_CHECKING:
     import av
@@ -61,7 +62,7 @@ def find(sources: Sequence[Path]) -> list[Footage]:
         paths |= inside
     found = dict[str, Footage]()
     for name, path in sorted(paths.items()):
-        footage = Footage(path, name, content_of(path))
+        footage = Footage(path, printable(name), content_of(path))
         found.setdefault(footage.content, footage)
     if not found:
         raise ValueError(f"{', '.join(map(str, sources))}: no {' '.join(VIDEO_SUFFIXES)} is there; give videos, or folders of them.")
@@ -116,7 +117,8 @@ def shown(path: Path, start: int = 0, stop: int | None = None, *, seek: bool = T
             while last is not None and position < stopped and position / FPS <= time + ROUNDING:
                 yield last
                 position += 1
-            return
+            if last is not None or not sought:
+                return  # else it led behind the end
     yield from shown(path, start, stop, seek=False)
 
 

@@ -48,11 +48,12 @@ def report(rows: Sequence[Row], files: Sequence[Row], tiers: Sequence[str], num_
         f"{_many(len(files), 'file')}, {seconds / 60:.1f} minutes, {_many(shots, 'shot')}, of which {num_short:,} are too short for a clip."
     )
     lines += ["", funnel(rows, tiers), "", "| file | seconds | shots | clips | kept |", "|---|---:|---:|---:|---:|"]
+    clips, kept = Counter(row["file"] for row in rows), Counter(row["file"] for row in rows if None in row["removed"].values())
     for file in files:
-        own = [row for row in rows if row["file"] == file["name"]]
-        kept = sum(None in row["removed"].values() for row in own)
+        name = file["name"]
         problem = f" ({file['problem']})" if "problem" in file else ""
-        lines.append(f"| {file['name']}{problem} | {file.get('seconds', 0):.1f} | {len(file.get('shots', ()))} | {len(own)} | {kept} |")
+        cells = (f"{file.get('seconds', 0):.1f}", len(file.get("shots", ())), clips[name], kept[name])
+        lines.append(f"| {name.replace('|', chr(92) + '|')}{problem} | {' | '.join(map(str, cells))} |")
     groups = [(f"Kept for {tier}", [row for row in rows if row["removed"][tier] is None]) for tier in tiers]
     by_reason = dict[str, list[Row]]()
     for row in rows:

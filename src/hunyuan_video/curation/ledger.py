@@ -29,7 +29,7 @@ class Ledger:
             if len(whole) < len(content):
                 with path.open("r+b") as file:
                     file.truncate(len(whole))
-            for line in whole.decode().splitlines():
+            for line in whole.splitlines():  # bytes: text has other ends of lines, which a caption may hold
                 record = json.loads(line)
                 self.records[record["id"]] = record
 

@@ -115,7 +115,7 @@ def _movement(looking: _Looking, scores: Scores) -> Scores:
 
 def _text(looking: _Looking, _scores: Scores) -> Scores:
     boxes = text.texts(_few(looking.view.large))
-    return {"text_area": float(np.mean([text.area(found) for found in boxes])), "titles": [list(box) for found in boxes for box in found]}
+    return {"text_area": float(np.mean([text.area(found) for found in boxes])), "titles": [[list(box) for box in found] for found in boxes]}
 
 
 def _overlays(looking: _Looking, scores: Scores) -> Scores:
@@ -123,15 +123,15 @@ def _overlays(looking: _Looking, scores: Scores) -> Scores:
     frame = Box(*scores["picture"])
     frames = looking.inside(scores).frames
     logos = [box.of(frame) for box in overlays.over_clip(grey(frames))]
-    words = [Box(*box) for box in scores.get("titles", ())]
-    titles = [box for box in words if box.top >= LOWER or box.bottom <= UPPER]
+    words = [[Box(*box) for box in found] for found in scores.get("titles", ())]
+    titles = [box for found in words for box in found if box.top >= LOWER or box.bottom <= UPPER]
     crop = largest_without(frame, [*logos, *looking.job.logos, *titles])
-    left = [box.within(crop) for box in words if box not in titles and box.overlaps(crop)]
+    left = [text.area([box.within(crop) for box in found if box not in titles and box.overlaps(crop)]) for found in words]
     return {
         "logos": [list(box) for box in (*logos, *looking.job.logos)],
         "crop": list(crop),
         "kept": crop.area,
-        "text": text.area(left) / NUM_READ,
+        "text": float(np.mean(left or [0.0])),
         "side": _side(looking.view, crop),
     }
 

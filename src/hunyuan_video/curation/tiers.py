@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -101,9 +102,11 @@ def read(path: Path = OURS) -> Thresholds:
 
 
 def _tier(path: Path, name: str, limits: Any) -> Tier:
+    if not re.fullmatch(r"[\w-]+", name) or name == "clips":
+        raise ValueError(f"{path}: a tier is called {name!r}; letters, digits, '_' and '-' make its file's name, which is not clips.")
     _only(path, f"[tier.{name}]", limits, {"least", "most"})
     least, most = (_numbers(path, f"{side} of [tier.{name}]", limits.get(side, {}), REASONS) for side in ("least", "most"))
-    return Tier(name, ALWAYS | least, most)
+    return Tier(name, least | {measure: max(value, least.get(measure, value)) for measure, value in ALWAYS.items()}, most)
 
 
 def _part(path: Path, name: str, whole: Mapping[str, Any], kind: type[T], **unsaid: Any) -> T:

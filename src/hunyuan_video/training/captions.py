@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping
 
 DESCRIPTIONS = ("short", "dense")  # of which one is always there
@@ -40,10 +41,15 @@ def check(found: Mapping[str, object]) -> dict[str, str]:
     """The fields that say something. Raises a ValueError for any other field, one that is no text, or without a description."""
     if unknown := sorted(set(found) - set(FIELDS)):
         raise ValueError(f"a caption has the fields {', '.join(unknown)}; it can have {', '.join(FIELDS)}.")
-    said = {name: text.strip() for name, text in found.items() if isinstance(text, str)}
+    said = {name: text.strip() for name, text in found.items() if isinstance(text, str) and is_text(text)}
     if len(said) < len(found) or not any(said.get(name) for name in DESCRIPTIONS):
         raise ValueError("the fields of a caption must be texts, one of them short or dense.")
     return {name: said[name] for name in FIELDS if said.get(name)}
+
+
+def is_text(words: str) -> bool:
+    """Whether it has no NUL, as UTF-16 taken for UTF-8 has, and no half of a character."""
+    return not re.search("[\0\ud800-\udfff]", words)
 
 
 def texts_of(caption: str, most: int) -> list[str]:

@@ -17,7 +17,6 @@ import contextlib
 import csv
 import hashlib
 import json
-import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,9 @@ from jaxtyping import UInt8
 
 from hunyuan_video.clips import IMAGE_SUFFIXES, ROUNDING, VIDEO_SUFFIXES, NoClipError, frame_files, look, on_grid, pictures
 from hunyuan_video.config import MAX_PROMPT_CHARACTERS
+from hunyuan_video.files import printable
 from hunyuan_video.pictures import DAMAGED, fill
-from hunyuan_video.training.captions import fields_of
+from hunyuan_video.training.captions import fields_of, is_text
 from hunyuan_video.training.dataset import Bucket, nearest
 
 SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES
@@ -170,7 +170,7 @@ def _item(path: Path, name: str, caption: str, problem: str = "") -> Item:
         pass
     elif not caption:
         problem = "no caption"
-    elif not _is_text(caption):
+    elif not is_text(caption):
         problem = "caption is not text"
     elif not _has_known_fields(caption):
         problem = "caption of other fields"
@@ -178,8 +178,7 @@ def _item(path: Path, name: str, caption: str, problem: str = "") -> Item:
         problem = "caption too long"
     elif not path.exists():
         problem = "missing file"
-    # Names may have bytes that are no text, too, and are printed and stored.
-    return Item(path, name.encode("utf-8", "backslashreplace").decode(), caption, problem)
+    return Item(path, printable(name), caption, problem)
 
 
 def _has_known_fields(caption: str) -> bool:
@@ -188,11 +187,6 @@ def _has_known_fields(caption: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_text(words: str) -> bool:
-    """Whether it has no NUL, as UTF-16 taken for UTF-8 has, and no half of a character."""
-    return not re.search("[\0\ud800-\udfff]", words)
 
 
 def _listed_item(source: Path, number: int, row: object) -> Item:
