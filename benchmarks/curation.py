@@ -1,5 +1,5 @@
 """How well `data curate` finds what was spoiled on purpose: renders footage, curates it with the thresholds as they are, and compares with
-the truth. Prints the tables of docs/curation.md.
+the truth. Prints a table with a line for each filter.
 
     python benchmarks/curation.py --out runs/curation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -33,10 +34,13 @@ def weights_folders() -> dict[str, Path]:
 
 
 def transformers() -> dict[str, Path]:
-    """The files among ComfyUI's diffusion models that may be a transformer, by the name that ComfyUI shows."""
+    """The files among ComfyUI's diffusion models that may be a transformer, by the name that ComfyUI shows; also in folders that are linked
+    there, as it does."""
     places = [Path(place) for place in folder_paths.get_folder_paths("diffusion_models")]
-    files = ((place, file) for place in places if place.is_dir() for file in sorted(place.rglob("*")))
-    return {str(file.relative_to(place)): file for place, file in files if file.suffix in _TRANSFORMERS and file.is_file()}
+    files = sorted(
+        (place, Path(folder, name)) for place in places for folder, _, names in os.walk(place, followlinks=True) for name in names
+    )
+    return {str(file.relative_to(place)): file for place, file in files if file.suffix.lower() in _TRANSFORMERS}
 
 
 def loras() -> dict[str, Path]:

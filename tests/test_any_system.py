@@ -52,7 +52,7 @@ import pkgutil, importlib, math, re
 import hunyuan_video
 for module in pkgutil.walk_packages(hunyuan_video.__path__, "hunyuan_video."):
     # What only runs; what Alembic runs; what needs Ray, which is for clusters.
-    if not re.search(r"__main__|\\.migrations\\.|ray_workers|ray_data", module.name):
+    if not re.search(r"__main__|\\.migrations\\.|ray_workers", module.name):
         importlib.import_module(module.name)
 from hunyuan_video import cli, memory
 from hunyuan_video.training.run import peak_memory

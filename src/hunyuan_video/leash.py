@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from multiprocessing import parent_process
 
 _APART = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # on Windows
 LEASH = "HUNYUAN_VIDEO_LEASH"  # set where the standard input is one
@@ -43,3 +44,15 @@ def end_with_holder() -> None:
     """If this process is held, the end of that is a SIGTERM, as long as it is there."""
     if is_held():
         when_let_go(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def end_with_parent() -> None:
+    """In a process of multiprocessing's: end when the one does that started it, also if that is killed, and so cannot say so."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -56,7 +56,7 @@ def curate(
 def _workers(count: int, ray: bool) -> AbstractContextManager[Workers]:
     if not ray:
         return Processes(count)
-    from hunyuan_video.apps.ray_data import Cluster
+    from hunyuan_video.curation.cluster import Cluster
 
     return Cluster()
 

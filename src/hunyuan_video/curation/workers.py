@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -13,11 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Protocol, TypeVar, runtime_checkable
 
+from hunyuan_video.leash import end_with_parent
+
 J = TypeVar("J")
 R = TypeVar("R")
 
 AHEAD = 4  # jobs of each worker that wait, so that none is idle while the slowest is waited for
-LOOK = 1.0  # seconds between two looks for the process that started this one
 
 
 @runtime_checkable
@@ -40,7 +38,7 @@ class Processes:
     def __init__(self, count: int):
         self._count = count
         context = multiprocessing.get_context("spawn")  # threads of PyTorch and ONNX do not survive a fork
-        self._pool = ProcessPoolExecutor(count, context, initializer=end_with, initargs=(os.getpid(),))
+        self._pool = ProcessPoolExecutor(count, context, initializer=end_with_parent)
 
     def map(self, work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
         """Raises a ChildProcessError if a process was killed, such as for its memory."""
@@ -68,14 +66,3 @@ def in_order(pool: Executor, count: int, work: Callable[[J], R], jobs: Iterable[
     finally:
         for future in waiting:
             future.cancel()
-
-
-def end_with(parent: int) -> None:
-    """In a new process: see that it ends with the one that started it, also where that is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

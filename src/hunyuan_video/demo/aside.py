@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from typing import Any, TypeVar
+
+from hunyuan_video.leash import end_with_parent
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class Aside:
     async def __call__(self, work: Callable[..., T], *arguments: Any) -> T:
         """What `work` returns or raises there."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
         try:
             return await asyncio.wrap_future(self._pool.submit(work, *arguments))
         except BrokenProcessPool:
@@ -34,15 +34,3 @@ class Aside:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-
-
-def _end_with_parent() -> None:
-    """Also if that is killed, and so cannot say so."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
