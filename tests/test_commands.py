@@ -188,7 +188,7 @@ def parse_pip(arguments: list[str], _monkeypatch: pytest.MonkeyPatch) -> None:
 
     options, projects = create_command("install").parse_args(arguments[1:])
     assert all((ROOT / file).is_file() for file in options.constraints)
-    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray|evaluate|curate|curate-unsafe)"
+    extras = "(train|wandb|gguf|docs|test|serve|demo|postgres|s3|ray|evaluate|curate|curate-unsafe|brisque)"
     assert [re.fullmatch(rf"\.(\[{extras}(,{extras})*\])?", project) is not None for project in projects] == [True]
 
 

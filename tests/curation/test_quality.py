@@ -40,10 +40,18 @@ def test_a_grid_of_blocks_is_found_wherever_it_lies(good):
     assert quality(blocks[:, 3:, 5:])["blocks"] > 2.5
 
 
-def test_brisque_calls_noise_worse_than_a_good_picture(good):
+@pytest.fixture
+def of_naturalness() -> None:
+    pytest.importorskip("brisque", reason="the extra brisque is not installed", exc_type=ImportError)
+
+
+def test_brisque_calls_noise_worse_than_a_good_picture(good, of_naturalness):
     noise = np.random.default_rng(0).normal(0, 40, good[0].shape)
     assert brisque(good[0]) + 20 < brisque(np.clip(good[0] + noise, 0, 255).astype(np.uint8))
 
 
-def test_a_picture_of_nothing_is_the_worst():
-    assert brisque(np.full((64, 64, 3), 128, np.uint8)) == 100.0
+@pytest.mark.parametrize("right", [128, 0])
+def test_a_picture_of_nothing_on_a_side_is_the_worst(right, of_naturalness):
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    picture[:, 32:] = right
+    assert brisque(picture) == 100.0

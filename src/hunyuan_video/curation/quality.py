@@ -1,14 +1,11 @@
-"""Quality of the picture: blur, light, blocks that a codec left, and BRISQUE (Mittal, Moorthy and Bovik 2012), by which distortion is seen
-in the statistics of natural pictures."""
+"""Quality of the picture: blur, light, blocks that a codec left, and how natural it is."""
 
 from __future__ import annotations
-
-import functools
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from hunyuan_video import naturalness
 from hunyuan_video.curation.extras import extra
 from hunyuan_video.curation.footage import grey, small
 
@@ -46,16 +43,6 @@ def _blocks(light: UInt8[np.ndarray, "H W"]) -> float:
 
 
 def brisque(picture: UInt8[np.ndarray, "H W 3"]) -> float:
-    """0 to 100, and a little beyond; 100 for a picture of nothing, of which it cannot be computed."""
-    if picture.std() < 1:
-        return 100.0
-    return float(_brisque()(small(picture, LONGEST)))
-
-
-@functools.cache
-def _brisque() -> Any:
-    """The package's score of a picture, mended for NumPy 2.4: its features are arrays of a number each, which are no numbers any more."""
-    scorer = extra("brisque").BRISQUE()
-    scale = scorer.scale_features
-    scorer.scale_features = lambda features: scale([np.asarray(feature).item() for feature in features])
-    return scorer.score
+    """0 to 100, and a little beyond; 100 for a picture with flat parts, of which it cannot be computed."""
+    found = naturalness.brisque(small(picture, LONGEST))
+    return 100.0 if found is None else found
