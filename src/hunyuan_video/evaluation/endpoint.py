@@ -28,6 +28,7 @@ TRIES = 3
 TIMEOUT = 60.0  # seconds without a byte
 PATIENCE = 6 * 3600.0  # seconds for one video
 BUSY = (408, 409, 429, 500, 502, 503, 504)  # who says one of these may be asked again
+GONE = (404, 410)  # who says one of these of a video has it no more
 
 
 class FailedError(Exception):
@@ -99,24 +100,23 @@ class _Making:
         """Raises a FailedError, or an httpx.HTTPError where the server cannot be reached."""
         asked = self.study.folder / "asked" / self.name / f"{prompt.id}.json"
         video = json.loads(asked.read_text(encoding="utf-8")) if asked.is_file() else self._ask(prompt, asked)
+        try:
+            self._wait(video)
+            self._download(video["id"], self.study.clip(self.name, prompt.id))
+        except _GoneError:
+            asked.unlink(missing_ok=True)  # only another order can make the clip; after all else this one is still to be had
+            raise
+        asked.unlink(missing_ok=True)
+
+    def _wait(self, video: Mapping[str, Any]) -> None:
+        """Until it can be fetched."""
         deadline = time.monotonic() + PATIENCE
         while video["status"] not in ("completed", "failed"):
             if self.stop.wait(self.endpoint.pause) or time.monotonic() > deadline:
                 raise FailedError(f"video {video['id']} was {video['status']} when it was waited for no longer")
-            try:
-                video = self._json(self.client.get(f"videos/{video['id']}"))
-            except _RefusedError as error:
-                asked.unlink(missing_ok=True)  # nobody knows it any more
-                raise FailedError(f"video {video['id']} is gone ({error})") from error
+            video = self._json(self.client.get(f"videos/{video['id']}"))
         if video["status"] == "failed":
-            asked.unlink(missing_ok=True)
-            raise FailedError((video.get("error") or {}).get("message") or "the server says no more than that it failed")
-        try:
-            self._download(video["id"], self.study.clip(self.name, prompt.id))
-        except FailedError:
-            asked.unlink(missing_ok=True)  # it will not become another one
-            raise
-        asked.unlink(missing_ok=True)
+            raise _GoneError((video.get("error") or {}).get("message") or "the server says no more than that it failed")
 
     def _ask(self, prompt: Prompt, asked: Path) -> dict[str, Any]:
         seed = {"seed": self.study.seed_of(prompt.id)} if self.endpoint.seeds else {}
@@ -138,7 +138,7 @@ class _Making:
                 with open_container(temporary) as container:
                     video_stream(container)
             except ValueError as error:
-                raise FailedError(f"what came as video {id} is none ({error})") from error
+                raise _GoneError(f"what came as video {id} is none ({error})") from error
 
     def _json(self, response: httpx.Response) -> dict[str, Any]:
         _check(response)
@@ -159,6 +159,10 @@ class _RefusedError(FailedError):
     """The server will say the same again."""
 
 
+class _GoneError(FailedError):
+    """No video will ever come of this order."""
+
+
 def _check(response: httpx.Response) -> None:
     """Raises a FailedError for an answer that is none of success."""
     if response.is_success:
@@ -168,5 +172,8 @@ def _check(response: httpx.Response) -> None:
         told = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         told = response.text[:200]
-    kind = FailedError if response.status_code in BUSY else _RefusedError
+    if response.status_code in BUSY:
+        kind = FailedError
+    else:
+        kind = _GoneError if response.request.method == "GET" and response.status_code in GONE else _RefusedError
     raise kind(f"{response.status_code}: {told}")
