@@ -217,3 +217,22 @@ def test_what_a_server_has_no_more_is_asked_for_anew(one, fetched, content, kind
 def test_a_video_that_is_none_is_asked_for_anew(one, fetched, content):
     server = Scripted(contents=[httpx.Response(200, content=b"<html>"), content])
     assert fetched(server) is None and server.asked.count("order") == 2
+
+
+def test_half_an_answer_is_a_failure_and_keeps_the_order(one, fetched, content):
+    half = httpx.Response(200, headers={"content-type": "application/json"}, content=b'{"id": "video_1", "sta')
+    server = Scripted(looks=[half, video("completed")], contents=[content])
+    assert fetched(server) is None and server.asked.count("order") == 1
+    assert "no video with id and status" in reasons(one)[0]
+
+
+def test_half_an_answer_to_every_order_ends_no_study(fetched):
+    why = fetched(Scripted(orders=[httpx.Response(200, headers={"content-type": "application/json"}, content=b'{"id"')]))
+    assert "no video with id and status" in str(why)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])
+def test_what_ends_without_a_video_is_not_waited_for(one, fetched, content, status):
+    server = Scripted(looks=[video("in_progress"), video(status, error=None), video("completed")], contents=[content])
+    assert fetched(server) is None and server.asked.count("order") == 2
+    assert reasons(one) == [f"the server says no more than that it is {status}"]

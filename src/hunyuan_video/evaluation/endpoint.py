@@ -28,6 +28,7 @@ TRIES = 3
 TIMEOUT = 60.0  # seconds without a byte
 PATIENCE = 6 * 3600.0  # seconds for one video
 BUSY = (408, 409, 429, 500, 502, 503, 504)  # who says one of these may be asked again
+UNFINISHED = ("queued", "in_progress")  # states of a video that may still be completed
 GONE = (404, 410)  # who says one of these of a video has it no more
 
 
@@ -111,12 +112,14 @@ class _Making:
     def _wait(self, video: Mapping[str, Any]) -> None:
         """Until it can be fetched."""
         deadline = time.monotonic() + PATIENCE
-        while video["status"] not in ("completed", "failed"):
+        while video["status"] in UNFINISHED:
             if self.stop.wait(self.endpoint.pause) or time.monotonic() > deadline:
                 raise FailedError(f"video {video['id']} was {video['status']} when it was waited for no longer")
             video = self._json(self.client.get(f"videos/{video['id']}"))
-        if video["status"] == "failed":
-            raise _GoneError((video.get("error") or {}).get("message") or "the server says no more than that it failed")
+        if video["status"] != "completed":  # failed, cancelled, expired, or whatever else a server has
+            error = video.get("error")
+            told = error.get("message") if isinstance(error, dict) else error
+            raise _GoneError(str(told or f"the server says no more than that it is {video['status']}"))
 
     def _ask(self, prompt: Prompt, asked: Path) -> dict[str, Any]:
         seed = {"seed": self.study.seed_of(prompt.id)} if self.endpoint.seeds else {}
@@ -142,7 +145,10 @@ class _Making:
 
     def _json(self, response: httpx.Response) -> dict[str, Any]:
         _check(response)
-        found = response.json() if "json" in response.headers.get("content-type", "") else None
+        try:
+            found = response.json()
+        except ValueError:  # no JSON, or not all of it
+            found = None
         if not isinstance(found, dict) or not {"id", "status"} <= found.keys():
             raise FailedError("the server's answer is no video with id and status; is it an address of the videos API?")
         return found
