@@ -214,6 +214,8 @@ def test_with_invitations_nobody_else_comes_in(desk):
     client = visit(desk, invitations=(INVITATION,), is_local=False)
     assert client.post("/api/join", json={"invitation": "another-invitation-24-ch"}).status_code == 403
     assert client.post("/api/join", json={}).json()["error"]["code"] == "not_invited"
+    half = client.post("/api/join", content=rb'{"invitation": "\ud800"}', headers={"content-type": "application/json"})
+    assert half.status_code == 403
     assert client.post("/api/join", json={"invitation": INVITATION}).status_code == 200 and "clips" in client.get("/api/task").json()
 
 

@@ -74,7 +74,8 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
         rater = desk.rater(secret)
         if rater is not None:
             return JSONResponse(seen(rater, secret))
-        if invitations and not any(compare_digest(given.invitation.encode(), known.encode()) for known in invitations):
+        invitation = given.invitation.encode("utf-8", "replace")  # JSON can hold half a character, which is nobody's
+        if invitations and not any(compare_digest(invitation, known.encode()) for known in invitations):
             raise ApiError(403, "This needs a link of invitation; ask whoever has sent you here for one.", code="not_invited")
         rater, secret = desk.join()
         return _known(request, JSONResponse(seen(rater, secret)), secret)
