@@ -12,6 +12,7 @@ from rated import SYSTEMS, study_of
 
 from hunyuan_video.containers import open_container
 from hunyuan_video.evaluation.study import Study
+from hunyuan_video.rating import design as designs
 from hunyuan_video.rating.design import Design, planted
 from hunyuan_video.rating.desk import Desk, votes_of
 from hunyuan_video.rating.material import prepare
@@ -240,6 +241,15 @@ def test_a_study_whose_clips_have_changed_is_not_gone_on_with(tmp_path):
     study.clip(SYSTEMS[0], "prompt-0000").write_bytes(study.clip(SYSTEMS[1], "prompt-0000").read_bytes())
     with pytest.raises(ValueError, match="has been rated with clips"):
         Desk(study, Design())
+
+
+def test_a_study_whose_blocks_are_drawn_otherwise_is_not_gone_on_with(fresh, monkeypatch):
+    Desk(fresh, Design(seed=fresh.seed)).close()
+    Desk(fresh, Design(seed=fresh.seed)).close()
+    drawn = designs.blocks
+    monkeypatch.setattr(designs, "blocks", lambda *given: drawn(*given)[::-1])
+    with pytest.raises(ValueError, match="has been rated with blocks"):
+        Desk(fresh, Design(seed=fresh.seed))
 
 
 def test_a_study_that_lacks_a_clip_says_whose(tmp_path):

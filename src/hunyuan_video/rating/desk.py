@@ -37,8 +37,11 @@ class Desk:
         self.material: Material = prepare(study, plants)
         self.store = Store(study.folder / VOTES)
         terms = {"systems": self.systems, "clips": self.material.digest, "seed": design.seed}
+        terms |= {"ratings": design.ratings, "per_rater": design.per_rater}
+        # Raters' blocks are kept by their numbers alone, and another NumPy may draw others from the same seed.
+        terms["blocks"] = hashlib.sha256(repr(self.blocks).encode()).hexdigest()[:16]
         try:
-            self.store.begin(design.mode, terms | {"ratings": design.ratings, "per_rater": design.per_rater})
+            self.store.begin(design.mode, terms)
         except ValueError:
             self.close()
             raise
