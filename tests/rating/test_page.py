@@ -252,6 +252,18 @@ def test_a_study_whose_blocks_are_drawn_otherwise_is_not_gone_on_with(fresh, mon
         Desk(fresh, Design(seed=fresh.seed))
 
 
+def test_clips_for_raters_are_the_same_after_an_interruption(tmp_path):
+    study = study_of(tmp_path / "study", num_prompts=3)
+    plants = planted(Design(seed=study.seed), [prompt.id for prompt in study.prompts])
+    folder = prepare(study, plants).folder
+    made = {path: path.read_bytes() for path in folder.rglob("*.mp4")}
+    for count in (1, 2):
+        for prompt in list(plants)[-count:]:
+            (folder / "spoiled" / f"{prompt}.mp4").unlink()
+        prepare(study, plants)
+        assert {path: path.read_bytes() for path in folder.rglob("*.mp4")} == made
+
+
 def test_a_study_that_lacks_a_clip_says_whose(tmp_path):
     study = study_of(tmp_path / "study", num_prompts=2)
     study.clip(SYSTEMS[1], "prompt-0001").unlink()
