@@ -163,6 +163,22 @@ def test_a_rater_goes_on_where_they_were_after_a_restart(fresh):
     second.close()
 
 
+def test_two_pages_of_one_host_know_their_rater_each(fresh):
+    """A browser has one jar of cookies for all ports of a host."""
+    desks = [Desk(fresh, Design(mode, seed=fresh.seed)) for mode in ("absolute", "pairs")]
+    first, second = (visit(desk) for desk in desks)
+    first.post("/api/join", json={})
+    seen = answer(first, first.get("/api/task").json())
+    second.cookies = first.cookies
+    second.post("/api/join", json={})
+    other = second.get("/api/task").json()
+    first.cookies = second.cookies
+    assert first.get("/api/task").json() == seen and second.get("/api/task").json() == other != seen
+    assert len(first.cookies) == 2
+    for desk in desks:
+        desk.close()
+
+
 def test_a_link_of_ones_own_goes_on_on_another_device(desk):
     client = joined(desk)
     before = answer(client, client.get("/api/task").json())
