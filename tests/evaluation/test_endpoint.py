@@ -143,7 +143,7 @@ def test_settings_are_part_of_the_study_and_the_key_is_not(study, served, addres
 
 
 class Scripted:
-    """A server that makes one answer after the other: to orders, to looks at a video, and to who fetches it; the last one again and again."""
+    """A server that makes one answer after the other to orders, to looks and to who fetches; the last one again and again."""
 
     def __init__(
         self, orders: Iterable[httpx.Response] = (), looks: Iterable[httpx.Response] = (), contents: Iterable[httpx.Response] = ()
