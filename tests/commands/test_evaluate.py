@@ -108,6 +108,21 @@ def test_a_reference_and_networks_stand_beside(prompts, filmed, tmp_path, capsys
     )
 
 
+def test_each_network_has_its_own_numbers_however_often_they_change(prompts, filmed, tmp_path):
+    out = tmp_path / "study"
+    assert run(prompts, out, f"a=folder:{filmed}") == 0
+    for name, value in (("one", 3), ("two", 8)):
+        (tmp_path / f"{name}.py").write_text(f"def net(x):\n    return x.flatten(1).mean(dim=1) * 0 + {value}\n", encoding="utf-8")
+        (tmp_path / f"{name}.toml").write_text(f'[aesthetic_quality]\nnetwork = "{name}.py:net"\n', encoding="utf-8")
+    found = []
+    for more in (["--backbones", str(tmp_path / f"{name}.toml")] if name else [] for name in ("one", "two", "one", None)):
+        assert cli.main(["evaluate", "score", str(out), *more]) == 0
+        (row,) = json.loads((out / "scores.json").read_text(encoding="utf-8"))[0]["rows"]
+        found.append(row.get("aesthetic_quality"))
+    assert found == [pytest.approx(0.3), pytest.approx(0.8), pytest.approx(0.3), None]
+    assert (out / "scores.jsonl").read_text(encoding="utf-8").count('"aesthetic_quality": ') == 4  # of two clips, by each once
+
+
 def test_a_system_that_is_not_in_the_study_is_refused(prompts, filmed, tmp_path, capsys):
     assert run(prompts, tmp_path / "study", f"a=folder:{filmed}") == 0
     assert cli.main(["evaluate", "score", str(tmp_path / "study"), "--system", "c"]) == 2

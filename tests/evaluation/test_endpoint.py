@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
+import httpx
 import pytest
 from media_files import at, write_video
 from served import ANN, Served
@@ -19,6 +22,7 @@ from hunyuan_video.serving.jobs import INTERNAL, Order
 
 PROMPTS = tuple(Prompt(f"{number:04}", f"cat number {number}") for number in range(3))
 SOURCE = Source("own.txt", "00", rewritten=False, benchmark="own")
+CLIENT = httpx.Client  # as it is without a script
 
 
 @pytest.fixture
@@ -123,12 +127,12 @@ def test_a_video_that_was_asked_for_before_is_not_paid_for_twice(study, served, 
 def test_what_comes_and_is_no_video_is_a_failure(study, served, address):
     with working(served, lambda order: b"<html>"):
         found = {why for _, why in fetch(study, "api", asked_of(address))}
-    assert all("is none" in str(why) for why in found) and len(study.missing("api")) == 3
+    assert found and all("is none" in str(why) for why in found) and len(study.missing("api")) == 3
 
 
 def test_an_address_of_something_else_is_said_so(study, address):
     found = {why for _, why in fetch(study, "api", asked_of(address.removesuffix("/v1")))}
-    assert all(str(why).startswith("404") for why in found)
+    assert found and all(str(why).startswith("404") for why in found)
 
 
 def test_settings_are_part_of_the_study_and_the_key_is_not(study, served, address, filmed):
@@ -136,3 +140,99 @@ def test_settings_are_part_of_the_study_and_the_key_is_not(study, served, addres
         made = run(study.folder, SOURCE, PROMPTS, 5, {"other": ByEndpoint(asked_of(address))})
     assert made.system("other").made_with == {"url": address, "num_steps": 1, "seeds": True}
     assert ANN not in (study.folder / "study.json").read_text(encoding="utf-8")
+
+
+class Scripted:
+    """A server that makes one answer after the other to orders, to looks and to who fetches; the last one again and again."""
+
+    def __init__(
+        self, orders: Iterable[httpx.Response] = (), looks: Iterable[httpx.Response] = (), contents: Iterable[httpx.Response] = ()
+    ):
+        self.answers = {"order": list(orders) or [video("queued")], "look": list(looks) or [video("completed")], "content": list(contents)}
+        self.asked: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        kind = "order" if request.method == "POST" else "content" if request.url.path.endswith("/content") else "look"
+        self.asked.append(kind)
+        left = self.answers[kind]
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+def video(status: str, **more: object) -> httpx.Response:
+    return httpx.Response(200, json={"id": "video_1", "status": status} | more)
+
+
+@pytest.fixture
+def one(study) -> Study:
+    """A study of one prompt."""
+    return Study.create(study.folder.parent / "one", SOURCE, PROMPTS[:1], seed=5).with_systems([System("api", "endpoint")])
+
+
+@pytest.fixture
+def content(tmp_path) -> httpx.Response:
+    return httpx.Response(200, content=write_video(tmp_path / "made.mp4", at(24, 5)).read_bytes())
+
+
+@pytest.fixture
+def fetched(one, monkeypatch) -> Callable[[Scripted], str | None]:
+    """Fetches the one clip from such a server, and gives why there is none."""
+
+    def fetch_it(server: Scripted) -> str | None:
+        monkeypatch.setattr(httpx, "Client", partial(CLIENT, transport=httpx.MockTransport(server)))
+        ((_, why),) = fetch(one, "api", asked_of("http://test/v1"))
+        return why
+
+    return fetch_it
+
+
+def orders_of(study: Study) -> list[Path]:
+    """What has been asked for and not come."""
+    return list((study.folder / "asked" / "api").glob("*.json"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_who_is_busy_while_a_video_is_fetched_is_not_paid_again(one, fetched, content, status):
+    server = Scripted(contents=[httpx.Response(status), content])
+    assert fetched(server) is None and one.missing("api") == () and orders_of(one) == []
+    assert server.asked.count("order") == 1 and server.asked.count("content") == 2
+
+
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_an_order_is_kept_when_a_look_at_it_is_refused(one, fetched, content, status):
+    why = fetched(Scripted(looks=[httpx.Response(status)]))
+    assert why is not None and why.startswith(str(status)) and len(orders_of(one)) == 1
+    server = Scripted(contents=[content])
+    assert fetched(server) is None and "order" not in server.asked
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("kind", ["looks", "contents"])
+def test_what_a_server_has_no_more_is_asked_for_anew(one, fetched, content, kind, status):
+    gone = httpx.Response(status)
+    server = Scripted(**{"contents": [content]} | {kind: [gone, {"looks": video("completed"), "contents": content}[kind]]})
+    assert fetched(server) is None and server.asked.count("order") == 2 and orders_of(one) == []
+
+
+def test_a_video_that_is_none_is_asked_for_anew(one, fetched, content):
+    server = Scripted(contents=[httpx.Response(200, content=b"<html>"), content])
+    assert fetched(server) is None and server.asked.count("order") == 2
+
+
+def test_half_an_answer_is_a_failure_and_keeps_the_order(one, fetched, content):
+    half = httpx.Response(200, headers={"content-type": "application/json"}, content=b'{"id": "video_1", "sta')
+    server = Scripted(looks=[half, video("completed")], contents=[content])
+    assert fetched(server) is None and server.asked.count("order") == 1
+    assert "no video with id and status" in reasons(one)[0]
+
+
+def test_half_an_answer_to_every_order_ends_no_study(fetched):
+    why = fetched(Scripted(orders=[httpx.Response(200, headers={"content-type": "application/json"}, content=b'{"id"')]))
+    assert "no video with id and status" in str(why)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])
+def test_what_ends_without_a_video_is_not_waited_for(one, fetched, content, status):
+    server = Scripted(looks=[video("in_progress"), video(status, error=None), video("completed")], contents=[content])
+    assert fetched(server) is None and server.asked.count("order") == 2
+    assert reasons(one) == [f"the server says no more than that it is {status}"]

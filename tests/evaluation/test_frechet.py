@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +37,36 @@ def test_more_noise_is_farther_and_the_same_clips_are_nowhere():
     assert found[0] == pytest.approx(0, abs=1e-6) and found == sorted(found) and found[1] > 1e-6
 
 
-def test_one_clip_is_no_distribution():
-    with pytest.raises(ValueError, match="needs 2 or more"):
-        random_feature_frechet([np.zeros((1, 8, 8, 3), np.uint8)], [np.zeros((1, 8, 8, 3), np.uint8)] * 2)
+@pytest.mark.parametrize("number", [0, 1])
+def test_fewer_than_two_clips_are_no_distribution(number):
+    clip = np.zeros((1, 8, 8, 3), np.uint8)
+    for sets in ([clip] * number, [clip] * 2), ([clip] * 2, [clip] * number):
+        with pytest.raises(ValueError, match=f"A set has {number} clips, and a distribution needs 2 or more"):
+            random_feature_frechet(*sets)
+
+
+def test_one_clip_at_a_time_is_held():
+    made: list[weakref.ref[np.ndarray]] = []
+    alive = []
+
+    def clips() -> Iterator[np.ndarray]:
+        for seed in range(3):
+            yield one_clip(seed)
+
+    def one_clip(seed: int) -> np.ndarray:
+        gc.collect()
+        alive.append(sum(clip() is not None for clip in made))
+        clip = np.random.default_rng(seed).integers(0, 255, (2, 8, 8, 3), np.uint8)
+        made.append(weakref.ref(clip))
+        return clip
+
+    random_feature_frechet(clips(), clips())
+    assert alive == [0] * 6  # before the next is read
+
+
+def test_rounding_makes_no_distance_less_than_nothing():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        x = torch.randn(3, 16, generator=generator, dtype=torch.float64)
+        covariance = x.T @ x * 1e6
+        assert distance(x[0], covariance, x[0], covariance) >= 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from media_files import at, write_video
+from media_files import at, numbers, write_video
 from rendered_cameras import film, path
 
-from hunyuan_video.evaluation import pixels
+from hunyuan_video.evaluation import pixels, seen
 from hunyuan_video.evaluation.seen import Film, flicker, read, see
 from hunyuan_video.motion.flow import is_dynamic, moved
 
@@ -17,8 +17,21 @@ GREY = pixels.grey(SCENE[0])
 
 
 def test_a_clip_is_read_with_its_own_frames_and_rate(tmp_path):
-    seen = read(write_video(tmp_path / "clip.mp4", at(10, 7)))
-    assert len(seen.frames) == 7 and seen.fps == pytest.approx(10)
+    film_of = read(write_video(tmp_path / "clip.mp4", at(10, 7)))
+    assert len(film_of.frames) == 7 and film_of.fps == pytest.approx(10)
+
+
+def test_of_a_clip_with_very_many_frames_the_first_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(seen, "MOST_FRAMES", 4)
+    film_of = read(write_video(tmp_path / "clip.mp4", at(10, 7)))
+    assert numbers(film_of.frames) == [0, 1, 2, 3] and film_of.fps == pytest.approx(10)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_frames_that_all_have_one_time_have_our_rate(tmp_path, monkeypatch, number):
+    path_of = write_video(tmp_path / "clip.mp4", at(10, number))
+    monkeypatch.setattr(seen, "look", lambda *given: (np.zeros(number), 48, 64))
+    assert read(path_of).fps == 24
 
 
 def test_flicker_is_vbenchs():

@@ -12,6 +12,7 @@ from rated import SYSTEMS, study_of
 
 from hunyuan_video.containers import open_container
 from hunyuan_video.evaluation.study import Study
+from hunyuan_video.rating import design as designs
 from hunyuan_video.rating.design import Design, planted
 from hunyuan_video.rating.desk import Desk, votes_of
 from hunyuan_video.rating.material import prepare
@@ -162,6 +163,22 @@ def test_a_rater_goes_on_where_they_were_after_a_restart(fresh):
     second.close()
 
 
+def test_two_pages_of_one_host_know_their_rater_each(fresh):
+    """A browser has one jar of cookies for all ports of a host."""
+    desks = [Desk(fresh, Design(mode, seed=fresh.seed)) for mode in ("absolute", "pairs")]
+    first, second = (visit(desk) for desk in desks)
+    first.post("/api/join", json={})
+    seen = answer(first, first.get("/api/task").json())
+    second.cookies = first.cookies
+    second.post("/api/join", json={})
+    other = second.get("/api/task").json()
+    first.cookies = second.cookies
+    assert first.get("/api/task").json() == seen and second.get("/api/task").json() == other != seen
+    assert len(first.cookies) == 2
+    for desk in desks:
+        desk.close()
+
+
 def test_a_link_of_ones_own_goes_on_on_another_device(desk):
     client = joined(desk)
     before = answer(client, client.get("/api/task").json())
@@ -214,6 +231,8 @@ def test_with_invitations_nobody_else_comes_in(desk):
     client = visit(desk, invitations=(INVITATION,), is_local=False)
     assert client.post("/api/join", json={"invitation": "another-invitation-24-ch"}).status_code == 403
     assert client.post("/api/join", json={}).json()["error"]["code"] == "not_invited"
+    half = client.post("/api/join", content=rb'{"invitation": "\ud800"}', headers={"content-type": "application/json"})
+    assert half.status_code == 403
     assert client.post("/api/join", json={"invitation": INVITATION}).status_code == 200 and "clips" in client.get("/api/task").json()
 
 
@@ -238,6 +257,27 @@ def test_a_study_whose_clips_have_changed_is_not_gone_on_with(tmp_path):
     study.clip(SYSTEMS[0], "prompt-0000").write_bytes(study.clip(SYSTEMS[1], "prompt-0000").read_bytes())
     with pytest.raises(ValueError, match="has been rated with clips"):
         Desk(study, Design())
+
+
+def test_a_study_whose_blocks_are_drawn_otherwise_is_not_gone_on_with(fresh, monkeypatch):
+    Desk(fresh, Design(seed=fresh.seed)).close()
+    Desk(fresh, Design(seed=fresh.seed)).close()
+    drawn = designs.blocks
+    monkeypatch.setattr(designs, "blocks", lambda *given: drawn(*given)[::-1])
+    with pytest.raises(ValueError, match="has been rated with blocks"):
+        Desk(fresh, Design(seed=fresh.seed))
+
+
+def test_clips_for_raters_are_the_same_after_an_interruption(tmp_path):
+    study = study_of(tmp_path / "study", num_prompts=3)
+    plants = planted(Design(seed=study.seed), [prompt.id for prompt in study.prompts])
+    folder = prepare(study, plants).folder
+    made = {path: path.read_bytes() for path in folder.rglob("*.mp4")}
+    for count in (1, 2):
+        for prompt in list(plants)[-count:]:
+            (folder / "spoiled" / f"{prompt}.mp4").unlink()
+        prepare(study, plants)
+        assert {path: path.read_bytes() for path in folder.rglob("*.mp4")} == made
 
 
 def test_a_study_that_lacks_a_clip_says_whose(tmp_path):

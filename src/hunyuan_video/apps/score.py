@@ -50,10 +50,11 @@ def score(
     imported = {name: scores.of_vbench(path) for name, path in (vbench or {}).items()}
     lines = scores.read(path := study.folder / "scores.jsonl")
     scores.write(path, lines)  # without half a line that an end in the middle has left
-    for line in _missing(study, systems, _measures(study, backbones, reference), lines):
+    measures = _measures(study, backbones, reference)
+    for line in _missing(study, systems, measures, lines):
         lines.append(line)
         scores.append(path, line)
-    current = _current(study, lines)
+    current = _current(study, measures, lines)
     require(bool(current), f"{study.folder} has no clips of {', '.join(systems)} yet.")
     whole = {name: imported.get(name, {}) | _far(study, name, reference) for name in systems}
     tables = [scores.by_system(study, current, whole), scores.by_tag(study, current)]
@@ -119,11 +120,13 @@ def _missing(study: Study, systems: Sequence[str], measures: Sequence[Measure], 
             yield Line(name, prompt.id, each.set, by, digest, dict(each.of(film, prompt)))
 
 
-def _current(study: Study, lines: Sequence[Line]) -> list[Line]:
-    """Of each clip and set the last line, if it is of the file that is there."""
-    last = {(line.system, line.id, line.set): line for line in lines}
-    digests = {path: sha256(path) for line in last.values() if (path := study.clip(line.system, line.id)).is_file()}
-    return [line for line in last.values() if digests.get(study.clip(line.system, line.id)) == line.clip]
+def _current(study: Study, measures: Sequence[Measure], lines: Sequence[Line]) -> list[Line]:
+    """Of each clip and set the line of the file that is there, made by what is asked for now."""
+    by = {(each.set, prompt.id): each.by(prompt) for each in measures for prompt in study.prompts}
+    clips = {(line.system, line.id) for line in lines}
+    digests = {key: sha256(path) for key in clips if (path := study.clip(*key)).is_file()}
+    wanted = (line for line in lines if by.get((line.set, line.id)) == line.by and digests.get((line.system, line.id)) == line.clip)
+    return list({(line.system, line.id, line.set): line for line in wanted}.values())
 
 
 def _far(study: Study, name: str, reference: str | None) -> scores.Row:

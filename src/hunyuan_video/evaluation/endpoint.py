@@ -28,6 +28,8 @@ TRIES = 3
 TIMEOUT = 60.0  # seconds without a byte
 PATIENCE = 6 * 3600.0  # seconds for one video
 BUSY = (408, 409, 429, 500, 502, 503, 504)  # who says one of these may be asked again
+UNFINISHED = ("queued", "in_progress")  # states of a video that may still be completed
+GONE = (404, 410)  # who says one of these of a video has it no more
 
 
 class FailedError(Exception):
@@ -99,24 +101,25 @@ class _Making:
         """Raises a FailedError, or an httpx.HTTPError where the server cannot be reached."""
         asked = self.study.folder / "asked" / self.name / f"{prompt.id}.json"
         video = json.loads(asked.read_text(encoding="utf-8")) if asked.is_file() else self._ask(prompt, asked)
-        deadline = time.monotonic() + PATIENCE
-        while video["status"] not in ("completed", "failed"):
-            if self.stop.wait(self.endpoint.pause) or time.monotonic() > deadline:
-                raise FailedError(f"video {video['id']} was {video['status']} when it was waited for no longer")
-            try:
-                video = self._json(self.client.get(f"videos/{video['id']}"))
-            except _RefusedError as error:
-                asked.unlink(missing_ok=True)  # nobody knows it any more
-                raise FailedError(f"video {video['id']} is gone ({error})") from error
-        if video["status"] == "failed":
-            asked.unlink(missing_ok=True)
-            raise FailedError((video.get("error") or {}).get("message") or "the server says no more than that it failed")
         try:
+            self._wait(video)
             self._download(video["id"], self.study.clip(self.name, prompt.id))
-        except FailedError:
-            asked.unlink(missing_ok=True)  # it will not become another one
+        except _GoneError:
+            asked.unlink(missing_ok=True)  # only another order can make the clip; after all else this one is still to be had
             raise
         asked.unlink(missing_ok=True)
+
+    def _wait(self, video: Mapping[str, Any]) -> None:
+        """Until it can be fetched."""
+        deadline = time.monotonic() + PATIENCE
+        while video["status"] in UNFINISHED:
+            if self.stop.wait(self.endpoint.pause) or time.monotonic() > deadline:
+                raise FailedError(f"video {video['id']} was {video['status']} when it was waited for no longer")
+            video = self._json(self.client.get(f"videos/{video['id']}"))
+        if video["status"] != "completed":  # failed, cancelled, expired, or whatever else a server has
+            error = video.get("error")
+            told = error.get("message") if isinstance(error, dict) else error
+            raise _GoneError(str(told or f"the server says no more than that it is {video['status']}"))
 
     def _ask(self, prompt: Prompt, asked: Path) -> dict[str, Any]:
         seed = {"seed": self.study.seed_of(prompt.id)} if self.endpoint.seeds else {}
@@ -138,11 +141,14 @@ class _Making:
                 with open_container(temporary) as container:
                     video_stream(container)
             except ValueError as error:
-                raise FailedError(f"what came as video {id} is none ({error})") from error
+                raise _GoneError(f"what came as video {id} is none ({error})") from error
 
     def _json(self, response: httpx.Response) -> dict[str, Any]:
         _check(response)
-        found = response.json() if "json" in response.headers.get("content-type", "") else None
+        try:
+            found = response.json()
+        except ValueError:  # no JSON, or not all of it
+            found = None
         if not isinstance(found, dict) or not {"id", "status"} <= found.keys():
             raise FailedError("the server's answer is no video with id and status; is it an address of the videos API?")
         return found
@@ -159,6 +165,10 @@ class _RefusedError(FailedError):
     """The server will say the same again."""
 
 
+class _GoneError(FailedError):
+    """No video will ever come of this order."""
+
+
 def _check(response: httpx.Response) -> None:
     """Raises a FailedError for an answer that is none of success."""
     if response.is_success:
@@ -168,5 +178,8 @@ def _check(response: httpx.Response) -> None:
         told = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         told = response.text[:200]
-    kind = FailedError if response.status_code in BUSY else _RefusedError
+    if response.status_code in BUSY:
+        kind = FailedError
+    else:
+        kind = _GoneError if response.request.method == "GET" and response.status_code in GONE else _RefusedError
     raise kind(f"{response.status_code}: {told}")

@@ -1,7 +1,7 @@
 """The Fréchet distance between two sets of clips, by features of a network that has learnt nothing: called random-feature Fréchet, and
 never FVD, whose features are learnt. It tells sets apart that differ much; only distances of this file are comparable with each other.
 
-Letters: N clips, C features, T frames, H height, W width.
+Letters: C features, T frames, H height, W width.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ def distance(
     root = _root(covariance.double())
     both = _root(root @ covariance_2.double() @ root)
     apart = (mean.double() - mean_2.double()).square().sum()
-    return float(apart + covariance.double().trace() + covariance_2.double().trace() - 2 * both.trace())
+    found = apart + covariance.double().trace() + covariance_2.double().trace() - 2 * both.trace()
+    return float(found.clamp(min=0))  # rounding may leave less than nothing
 
 
 def random_feature_frechet(clips: Iterable[Frames], others: Iterable[Frames]) -> float:
-    """Between two sets of clips, of each of which two or more. Raises a ValueError for fewer."""
-    moments = [_moments(torch.stack([features(clip) for clip in each])) for each in (list(clips), list(others))]
-    (mean, covariance), (mean_2, covariance_2) = moments
-    return distance(mean, covariance, mean_2, covariance_2)
+    """Between two sets of clips, of each of which two or more. Raises a ValueError for fewer. One clip at a time is held."""
+    return distance(*_moments(clips), *_moments(others))
 
 
 @torch.no_grad()
@@ -50,9 +49,11 @@ def features(frames: Frames) -> Float[Tensor, " C"]:
     return torch.cat([x.mean(dim=1), x.std(dim=1)])
 
 
-def _moments(x: Float[Tensor, "N C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, "C C"]]:
-    if len(x) < FEWEST:
-        raise ValueError(f"There is {len(x)} clip, and a distribution needs {FEWEST} or more.")
+def _moments(clips: Iterable[Frames]) -> tuple[Float[Tensor, " C"], Float[Tensor, "C C"]]:
+    each = list(map(features, clips))  # a variable of a loop would keep a clip while the next one is read
+    if len(each) < FEWEST:
+        raise ValueError(f"A set has {len(each)} clips, and a distribution needs {FEWEST} or more.")
+    x = torch.stack(each)
     centred = x - x.mean(dim=0)
     return x.mean(dim=0), centred.T @ centred / (len(x) - 1)
 

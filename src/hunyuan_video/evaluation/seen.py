@@ -25,6 +25,7 @@ Frames = UInt8[np.ndarray, "T H W 3"]
 
 LOOKS = 8  # frames that are looked at one by one
 MOST_SECONDS = 60.0
+MOST_FRAMES = 3600  # of a clip that are held at once: a minute at 60 a second
 PRESENT = 0.01  # of a frame, in which a colour is there
 COLOURLESS = 8.0  # levels of chroma, below which a frame is black and white
 
@@ -38,11 +39,13 @@ class Film:
 
 
 def read(path: Path) -> Film:
-    """Of the first minute. Raises a ValueError for a file that is damaged or no clip."""
+    """Of the first minute, `MOST_FRAMES` at most. Raises a ValueError for a file that is damaged or no clip."""
     with reading(path):
         times, *_ = look(path, MOST_SECONDS, FPS)
+        times = times[:MOST_FRAMES]
         frames = np.stack([np.asarray(picture) for picture in pictures(path, range(len(times)))])
-    return Film(frames, (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 else FPS)
+    seconds = float(times[-1] - times[0])
+    return Film(frames, (len(times) - 1) / seconds if seconds > 0 else FPS)  # one frame has no rate, nor have several at one time
 
 
 @dataclass(frozen=True)

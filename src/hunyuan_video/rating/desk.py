@@ -37,8 +37,12 @@ class Desk:
         self.material: Material = prepare(study, plants)
         self.store = Store(study.folder / VOTES)
         terms = {"systems": self.systems, "clips": self.material.digest, "seed": design.seed}
+        terms |= {"ratings": design.ratings, "per_rater": design.per_rater}
+        # Raters' blocks are kept by their numbers alone, and another NumPy may draw others from the same seed.
+        terms["blocks"] = hashlib.sha256(repr(self.blocks).encode()).hexdigest()[:16]
+        self.digest = hashlib.sha256(json.dumps([design.mode, terms]).encode()).hexdigest()[:16]  # another study or mode has another
         try:
-            self.store.begin(design.mode, terms | {"ratings": design.ratings, "per_rater": design.per_rater})
+            self.store.begin(design.mode, terms)
         except ValueError:
             self.close()
             raise

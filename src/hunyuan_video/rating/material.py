@@ -73,9 +73,11 @@ def prepare(study: Study, plants: dict[str, str]) -> Material:
     lacking = [key for key in wanted if not material.path(*key).exists()]
     if lacking:
         log.info("Encoding %d clips for raters …", len(lacking))
-    for number, (prompt, system) in enumerate(lacking):
+    # By the place among all plants, so that whoever goes on after an interruption makes the same clips.
+    spoiled_of = {prompt: sources[other, systems[place % len(systems)]] for place, (prompt, other) in enumerate(plants.items())}
+    for prompt, system in lacking:
         spoiled = system == SPOILED
-        source = sources[plants[prompt], systems[number % len(systems)]] if spoiled else sources[prompt, system]
+        source = spoiled_of[prompt] if spoiled else sources[prompt, system]
         frames = _frames(source.path, material)
         _encode(spoil(frames) if spoiled else frames, material.path(prompt, system))
     return material

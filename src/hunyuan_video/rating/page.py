@@ -16,7 +16,7 @@ from hunyuan_video.rating.store import Rater
 from hunyuan_video.serving import security
 from hunyuan_video.serving.errors import ApiError
 
-COOKIE, LASTS = "rater", 180 * 24 * 3600  # seconds
+LASTS = 180 * 24 * 3600  # seconds
 MAX_BODY = 4096  # bytes
 NEVER = "Thu, 01 Jan 1970 00:00:00 GMT"  # for all clips, of which the real times would say which were made together
 STATIC = Path(__file__).with_name("static")
@@ -46,13 +46,14 @@ class Answers(BaseModel):
 def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool = True) -> FastAPI:
     """The application of a desk. Who has one of the `invitations` may rate, or anybody if there are none; `is_local` says that only this
     machine reaches it, and no other name of it is then answered to."""
+    cookie = f"rater-{desk.digest}"  # browsers send a host's cookies to all its ports, where other studies' pages may be
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(ApiError, lambda _, error: error.response())  # pyright: ignore[reportAttributeAccessIssue]
     for path, (name, kind) in FILES.items():
         app.add_api_route(f"/{path}", _static(name, kind), methods=["GET"])
 
     def whose(request: Request) -> Rater:
-        rater = desk.rater(request.cookies.get(COOKIE, ""))
+        rater = desk.rater(request.cookies.get(cookie, ""))
         if rater is None:
             raise ApiError(401, "You are not known here; open the page anew, and begin.", code="join_first")
         return rater
@@ -70,31 +71,32 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
     @app.post("/api/join")
     def join(request: Request, given: Invitation) -> Response:
         """Answers with the first task; whoever has joined goes on."""
-        secret = request.cookies.get(COOKIE, "")
+        secret = request.cookies.get(cookie, "")
         rater = desk.rater(secret)
         if rater is not None:
             return JSONResponse(seen(rater, secret))
-        if invitations and not any(compare_digest(given.invitation.encode(), known.encode()) for known in invitations):
+        invitation = given.invitation.encode("utf-8", "replace")  # JSON can hold half a character, which is nobody's
+        if invitations and not any(compare_digest(invitation, known.encode()) for known in invitations):
             raise ApiError(403, "This needs a link of invitation; ask whoever has sent you here for one.", code="not_invited")
         rater, secret = desk.join()
-        return _known(request, JSONResponse(seen(rater, secret)), secret)
+        return _known(request, JSONResponse(seen(rater, secret)), cookie, secret)
 
     @app.get("/r/{secret}")
     def come_back(request: Request, secret: str) -> Response:
         """On another device, say."""
         response = RedirectResponse("../", 303)
-        return response if desk.rater(secret) is None else _known(request, response, secret)
+        return response if desk.rater(secret) is None else _known(request, response, cookie, secret)
 
     @app.get("/api/task")
     def following(request: Request) -> dict[str, Any]:
         """Of who has not joined yet, only what it will be about."""
-        secret = request.cookies.get(COOKIE, "")
+        secret = request.cookies.get(cookie, "")
         rater = desk.rater(secret)
         return {"mode": desk.design.mode} if rater is None else seen(rater, secret)
 
     @app.get("/api/task/{number}")
     def task(request: Request, number: int) -> dict[str, Any]:
-        return seen(whose(request), request.cookies[COOKIE], number)
+        return seen(whose(request), request.cookies[cookie], number)
 
     @app.post("/api/task/{number}")
     def vote(request: Request, number: int, given: Answers) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
             raise ApiError(400, str(error)) from error
         except LookupError as error:
             raise _not_there(number) from error
-        return seen(rater, request.cookies[COOKIE])
+        return seen(rater, request.cookies[cookie])
 
     @app.get("/media/{name}.mp4")
     def media(request: Request, name: str) -> Response:
@@ -129,9 +131,9 @@ def _static(name: str, kind: str) -> Any:
     return send
 
 
-def _known(request: Request, response: Response, secret: str) -> Response:
+def _known(request: Request, response: Response, cookie: str, secret: str) -> Response:
     secure = request.url.scheme == "https"  # behind a proxy, what it says
-    response.set_cookie(COOKIE, secret, LASTS, httponly=True, samesite="lax", secure=secure)
+    response.set_cookie(cookie, secret, LASTS, httponly=True, samesite="lax", secure=secure)
     return response
 
 
