@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
+from hunyuan_video.apps import score
 from hunyuan_video.evaluation import scores
 from hunyuan_video.evaluation.scores import Line, by_system, by_tag
 from hunyuan_video.evaluation.study import Prompt, Source, Study, System
@@ -79,3 +81,12 @@ def test_vbenchs_own_results_are_read(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="holds no results of VBench"):
         scores.of_vbench(path)
+
+
+def test_without_its_package_brisque_is_left_out_and_the_log_says_so(monkeypatch, caplog):
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(score, "version", missing)
+    assert [measure.set for measure in score._measures(STUDY, (), None)] == [scores.SEEN]
+    assert "pip install 'hunyuan-video[brisque]'" in caplog.text

@@ -245,6 +245,8 @@ def _record(
             _keep(whole, output, pipe, recording)
         elif denoised is not None:
             _keep(denoised, replace(output, format="latents", crf=None), pipe, None)
+        elif last is not None and last.provenance.continued is not None:
+            log.warning("Stopped before anything came after the clip.")
         elif isinstance(error, KeyboardInterrupt | EndedError) or is_lost(error):
             say_what_is_kept(save_state if is_ours else None)
         raise

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from hunyuan_video import __version__
 from hunyuan_video.config import require
 from hunyuan_video.evaluation import metrics, scores
 from hunyuan_video.evaluation.backbones import Backbone
-from hunyuan_video.evaluation.brisque import brisque
 from hunyuan_video.evaluation.frechet import random_feature_frechet
 from hunyuan_video.evaluation.scores import Line
-from hunyuan_video.evaluation.seen import Film, read, see
+from hunyuan_video.evaluation.seen import LOOKS, Film, read, see
 from hunyuan_video.evaluation.study import Prompt, Study
 from hunyuan_video.files import replacing, sha256
+from hunyuan_video.naturalness import brisque
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def score(
 def _measures(study: Study, backbones: Sequence[Backbone], reference: str | None) -> list[Measure]:
     measures = [
         Measure(scores.SEEN, _always(__version__), lambda film, prompt: asdict(see(film, prompt.tags))),
-        Measure("brisque", _always(__version__), lambda film, prompt: {"BRISQUE": brisque(film.frames)}),
+        *_naturalness(),
         *(Measure(each.dimension, _always(each.identity()), _by(each)) for each in backbones),
     ]
     if reference is not None:
@@ -79,6 +84,22 @@ def _measures(study: Study, backbones: Sequence[Backbone], reference: str | None
             )
         )
     return measures
+
+
+def _naturalness() -> list[Measure]:
+    try:
+        by = f"{__version__}, brisque {version('brisque')}"
+    except PackageNotFoundError:
+        log.warning("BRISQUE is left out, for its package is not installed: pip install 'hunyuan-video[brisque]'.")
+        return []
+    return [Measure("brisque", _always(by), lambda film, prompt: _natural(film))]
+
+
+def _natural(film: Film) -> Mapping[str, float | None]:
+    """The median of frames, spread over the clip."""
+    each = [brisque(frame) for frame in film.frames[np.unique(np.linspace(0, len(film.frames) - 1, LOOKS).round().astype(int))]]
+    known = [one for one in each if one is not None]
+    return {"BRISQUE": float(np.median(known)) if len(known) == len(each) else None}
 
 
 def _always(by: str) -> Callable[[Prompt], str]:
