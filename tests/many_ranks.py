@@ -20,13 +20,14 @@ from adapters import random_lora
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from hunyuan_video import continuing
 from hunyuan_video.checkpoint import fitting_sizes
 from hunyuan_video.checkpoint.convert import convert
 from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.config import Runtime, Sampling
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.pipeline import HunyuanVideo, Video
-from hunyuan_video.request import Adapter, Strengths
+from hunyuan_video.request import Adapter, Clip, Continued, Request, Strengths
 from hunyuan_video.weights import EMBEDDED, find, locate
 
 PROMPT = "A red circle moves to the right on a blue background."
@@ -45,6 +46,8 @@ class Case:
     image: bool = False
     adapter: bool = False
     file_in_8_bits: bool = False
+    times: int = 0
+    """how often it goes on from a clip"""
 
 
 TWO_BRANCHES = replace(SMALL, cfg_scale=3.0)
@@ -68,6 +71,7 @@ CASES = {
         {"attention_density": 0.5, "sparse_pattern": "tiles"},
         sampling=Sampling(height=96, width=96, num_frames=33, num_steps=3, seed=7),
     ),
+    "gone on with": Case([2], times=2),
     "no seed": Case([2], sampling=replace(SMALL, seed=None)),
 }
 
@@ -91,7 +95,13 @@ def load(folder: Path, case: Case, shared: dict[str, Any]) -> HunyuanVideo:
 
 
 def video(pipe: HunyuanVideo, case: Case) -> Video:
-    picture = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8) if case.image else None
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 64, 48, 3), dtype=np.uint8)
+    if case.times:
+        clip = Clip(pictures)
+        *_, last = continuing.steps(pipe, Request(PROMPT, case.sampling), clip, Continued(clip.sha256, case.times, overlap=5))
+        assert last.frames is not None and last.latents is not None
+        return Video(last.frames, last.latents, last.provenance)
+    picture = pictures[0] if case.image else None
     return pipe(PROMPT, case.sampling, image=picture)
 
 

@@ -392,7 +392,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate embedded": evaluate.Embedded,
     "serve": Serve, "worker": Worker, "demo": Demo,
 }  # fmt: skip
-TOGETHER = ("generate", "worker")  # with --gpus, in a process for each
+TOGETHER = ("generate", "continue", "worker")  # with --gpus, in a process for each
 GROUPS = {
     "train": ("text", "vae", "cache", "transformer", "lora", "recipe"),
     "data": ("curate", "prepare"),
@@ -483,9 +483,9 @@ def _dispatch(name: str, arguments: list[str]) -> None:
         given = replace(given, which=replace(given.which, weights=given.which.weights or _model_base()))
     elif hasattr(given, "weights"):
         given = replace(given, weights=given.weights or _model_base())  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(given, Generate | Worker) and given.gpus != 1 and world_size() == 1:
+    if isinstance(given, Generate | Continue | Worker) and given.gpus != 1 and world_size() == 1:
         return given.launch([name, *arguments])
-    if isinstance(given, Generate | Worker) and given.gpus not in (1, world_size()):
+    if isinstance(given, Generate | Continue | Worker) and given.gpus not in (1, world_size()):
         raise ValueError(f"--gpus is {given.gpus}, but torchrun has started {world_size()} processes; leave --gpus out.")
     if name not in TOGETHER and world_size() > 1:
         raise ValueError(f"`hunyuan-video {name}` works in one process, but torchrun has started {world_size()}; leave torchrun out.")

@@ -201,3 +201,8 @@ def _open_image(path: Path) -> Iterator[Image.Image]:
 def _orientation(image: Image.Image) -> int | None:
     """1 to 8 in a sound file."""
     return image.getexif().get(ExifTags.Base.Orientation)
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """Places of so many frames, evenly spread from the first to the last of `length`; each once, so fewer of a short clip."""
+    return np.unique(np.linspace(0, length - 1, count).round().astype(int)).tolist()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from forked import Forked, python
+from media_files import at, write_video
 
 from hunyuan_video import cli
 from hunyuan_video.apps import launch
@@ -284,6 +285,22 @@ def test_what_ranks_would_refuse_is_refused_before_they_start(tmp_path, monkeypa
     monkeypatch.setattr(launch, "elastic_launch", None)
     assert cli.main([*OWN[2:], *SMALL, *wrong]) == 2
     assert sentence in capsys.readouterr().err and files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["--ulysses-degree", "3", "--gpus", "2"], "The Ulysses degree 3 and the ring degree 1 are for 3 ranks, but there are 2"),
+        (["--gpus", "0"], "gpus is 0; it must be 1 or more"),
+        (["--gpus", "2", "--times", "0"], "times is 0; it must be between 1 and 1000."),
+    ],
+)
+def test_what_ranks_would_refuse_to_go_on_with_is_refused_before_they_start(tmp_path, monkeypatch, capsys, wrong, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "elastic_launch", None)
+    write_video(tmp_path / "clip.mp4", at(24, 9))
+    assert cli.main(["continue", "clip.mp4", "--prompt", "a cat", "--weights", str(EMBEDDED), "--device", "cpu", *wrong]) == 2
+    assert sentence in capsys.readouterr().err and not (tmp_path / "results").exists()
 
 
 def test_gpus_that_torchrun_has_not_started_are_refused(monkeypatch, capsys):

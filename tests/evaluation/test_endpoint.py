@@ -150,10 +150,13 @@ class Scripted:
     ):
         self.answers = {"order": list(orders) or [video("queued")], "look": list(looks) or [video("completed")], "content": list(contents)}
         self.asked: list[str] = []
+        self.keys: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         kind = "order" if request.method == "POST" else "content" if request.url.path.endswith("/content") else "look"
         self.asked.append(kind)
+        if kind == "order":
+            self.keys.append(request.headers["idempotency-key"])
         left = self.answers[kind]
         answer = left.pop(0) if len(left) > 1 else left[0]
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
@@ -212,6 +215,17 @@ def test_what_a_server_has_no_more_is_asked_for_anew(one, fetched, content, kind
     gone = httpx.Response(status)
     server = Scripted(**{"contents": [content]} | {kind: [gone, {"looks": video("completed"), "contents": content}[kind]]})
     assert fetched(server) is None and server.asked.count("order") == 2 and orders_of(one) == []
+    assert len(set(server.keys)) == 2
+
+
+def test_an_order_whose_answer_is_lost_is_the_same_order_when_sent_again(one, fetched, content):
+    lost = httpx.Response(200, headers={"content-type": "application/json"}, content=b'{"id"')
+    assert fetched(Scripted(orders=[lost])) is not None  # and is so in another run
+    (kept,) = orders_of(one)
+    server = Scripted(orders=[lost, video("queued")], contents=[content])
+    nonce = json.loads(kept.read_text())["nonce"]
+    assert fetched(server) is None and len(server.keys) == 2 and len(set(server.keys)) == 1
+    assert nonce not in server.keys[0] and orders_of(one) == []
 
 
 def test_a_video_that_is_none_is_asked_for_anew(one, fetched, content):

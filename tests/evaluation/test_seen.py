@@ -10,10 +10,11 @@ from rendered_cameras import film, path
 
 from hunyuan_video.evaluation import pixels, seen
 from hunyuan_video.evaluation.seen import Film, flicker, read, see
+from hunyuan_video.motion.brightness import grey
 from hunyuan_video.motion.flow import is_dynamic, moved
 
 SCENE = film(path("pan-right", 4, 5), 4, flat=True)
-GREY = pixels.grey(SCENE[0])
+GREY = grey(SCENE[0])
 
 
 def test_a_clip_is_read_with_its_own_frames_and_rate(tmp_path):

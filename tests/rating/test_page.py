@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from rated import SYSTEMS, study_of
 from hunyuan_video.containers import open_container
 from hunyuan_video.evaluation.study import Study
 from hunyuan_video.rating import design as designs
+from hunyuan_video.rating import store
 from hunyuan_video.rating.design import Design, planted
 from hunyuan_video.rating.desk import Desk, votes_of
 from hunyuan_video.rating.material import prepare
@@ -205,12 +207,26 @@ def test_who_goes_back_sees_what_they_said_and_may_change_it(either):
         {"answers": {"text": "yes"}, "latency_ms": 1},
         {"answers": {"text": "yes", "motion": "yes", "visual": "perhaps"}, "latency_ms": 1},
         {"answers": {"text": "left", "motion": "yes", "visual": "yes"}, "latency_ms": -1},
+        {"answers": {"text": "yes", "motion": "yes", "visual": "yes"}},
+        {"answers": {"text": "yes", "motion": "yes", "visual": "yes"}, "latency_ms": "\ud800"},
+        {"answers": {"text": "\ud800", "motion": "yes", "visual": "yes"}, "latency_ms": 1},
+        {"answers": {}, "latency_ms": 1, "\ud800": 1},
     ],
 )
 def test_what_answers_nothing_is_refused_and_not_kept(desk, body):
     client = joined(desk)
-    assert client.post("/api/task/1", json=body).status_code == 400
+    refused = client.post("/api/task/1", content=json.dumps(body), headers={"content-type": "application/json"})
+    assert refused.status_code == 400 and refused.json()["error"]["message"].endswith(".")
     assert desk.store.rows() == []
+
+
+def test_of_a_crowd_that_rates_nothing_nobody_else_is_let_in(desk, monkeypatch):
+    monkeypatch.setattr(store, "MOST_IDLE", 2)
+    one, _ = joined(desk), joined(desk)
+    refused = visit(desk).post("/api/join", json={})
+    assert refused.status_code == 429 and refused.json()["error"]["code"] == "too_many_raters"
+    answer(one, one.get("/api/task").json())
+    joined(desk)
 
 
 def test_nobody_answers_or_sees_what_they_have_not_come_to(desk):

@@ -169,10 +169,12 @@ def make_videos(
 
 
 def continue_clip(found: weights.Weights, runtime: Runtime, request: Request, clip: Clip, continued: Continued, output: Output) -> Path:
-    """Go on from a clip, and write it with all that comes after it. As `make_video`; of an interrupted run, the videos that were finished
-    are written after the clip."""
-    pipe = HunyuanVideo.load(found, runtime, request.sampling, request.adapters)
-    return _make(pipe, continuing.steps(pipe, request, clip, continued), output.of(len(clip.pixels) + 1))[0]
+    """Go on from a clip, and write it with all that comes after it; on all ranks that torchrun has started, if it has. As `make_video`; of
+    an interrupted run, the videos that were finished are written after the clip."""
+    with process_group(runtime.device):
+        doing("loading weights")
+        pipe = HunyuanVideo.load(found, runtime, request.sampling, request.adapters)
+        return _make(pipe, continuing.steps(pipe, request, clip, continued), output.of(len(clip.pixels) + 1))[0]
 
 
 def make_video(

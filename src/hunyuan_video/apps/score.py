@@ -24,6 +24,7 @@ from hunyuan_video.evaluation.seen import LOOKS, Film, read, see
 from hunyuan_video.evaluation.study import Prompt, Study
 from hunyuan_video.files import replacing, sha256
 from hunyuan_video.naturalness import brisque
+from hunyuan_video.pictures import evenly
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _naturalness() -> list[Measure]:
 
 def _natural(film: Film) -> Mapping[str, float | None]:
     """The median of frames, spread over the clip."""
-    each = [brisque(frame) for frame in film.frames[np.unique(np.linspace(0, len(film.frames) - 1, LOOKS).round().astype(int))]]
+    each = [brisque(frame) for frame in film.frames[evenly(len(film.frames), LOOKS)]]
     known = [one for one in each if one is not None]
     return {"BRISQUE": float(np.median(known)) if len(known) == len(each) else None}
 

@@ -13,6 +13,7 @@ import tyro
 from hunyuan_video.clips import read_clip
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which
 from hunyuan_video.config import SIZE_MULTIPLE, LoadKey, Output, Runtime, Sampling, check_solver, require
+from hunyuan_video.distributed.started import is_main_process
 from hunyuan_video.files import check_output
 from hunyuan_video.request import Adapter, Clip, Continued, Request
 from hunyuan_video.weights import Weights, lora_file
@@ -43,7 +44,8 @@ class Continue(Computes):
     runtime: Annotated[Runtime, Flat] = field(default_factory=Runtime.open)
     which: Loads = field(default_factory=Which)
     load_key: LoadKey = "module"
-    """as for `generate`"""
+    gpus: int = 1
+    """these two as for `generate`"""
 
     def run(self) -> None:
         found = self.which.find(self.load_key)
@@ -54,6 +56,17 @@ class Continue(Computes):
 
         print(continue_clip(found, self.runtime, request, clip, continued, self.output))
 
+    def launch(self, arguments: list[str]) -> None:
+        """The same in a process for each GPU, where `arguments` were the command's."""
+        found = self.which.find(self.load_key)
+        request, *_ = self.check(found)
+        log.info("Starting %d processes …", self.gpus)  # now: what follows takes seconds before the first sign of life
+
+        from hunyuan_video.apps.launch import check_shared, launch
+
+        check_shared(self.gpus, self.runtime, found, request)
+        launch(self.gpus, self.runtime.device, arguments)
+
     def check(self, found: Weights) -> tuple[Request, Clip, Continued]:
         """What is asked for; refuses what can be refused before anything is loaded."""
         adapters = tuple(map(Adapter.parse, self.lora))
@@ -61,7 +74,8 @@ class Continue(Computes):
             adapter.check_file()
             lora_file(adapter.path)
         require(self.output.format != "latents", "format is 'latents', but the clip is frames; choose a video format.")
-        check_output(self.output)
+        if is_main_process():  # who writes
+            check_output(self.output)
         given = self.sampling.height, self.sampling.width
         require((given[0] is None) == (given[1] is None), "height and width belong together; give both, or leave out both.")
         clip = read_clip(self.clip, size=None if given[0] is None or given[1] is None else (given[0], given[1]))

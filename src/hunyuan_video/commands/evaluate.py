@@ -1,5 +1,4 @@
-"""The commands of `evaluate`: the clips of a study, what is measured of them, and the judge of the embedded miniature. They import no torch
-before all is checked."""
+"""The commands of `evaluate`: the clips of a study, what is measured of them, and the judge of the embedded miniature."""
 
 from __future__ import annotations
 

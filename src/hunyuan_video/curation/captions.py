@@ -25,6 +25,7 @@ from hunyuan_video.curation.extras import opencv
 from hunyuan_video.curation.footage import small
 from hunyuan_video.curation.ledger import Record
 from hunyuan_video.curation.workers import in_order
+from hunyuan_video.pictures import evenly
 from hunyuan_video.rewriting.backend import BackendError, Messages
 from hunyuan_video.rewriting.remote import Remote
 from hunyuan_video.training.captions import check, fields_of
@@ -131,8 +132,7 @@ def _fields(answer: str) -> dict[str, str]:
 
 
 def _frames(job: Asking) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    numbers = np.linspace(0, job.num_frames - 1, SHOWN).round().astype(int).tolist()
-    return (small(np.asarray(picture), LONGEST) for picture in pictures(job.path, numbers))
+    return (small(np.asarray(picture), LONGEST) for picture in pictures(job.path, evenly(job.num_frames, SHOWN)))
 
 
 def _part(picture: UInt8[np.ndarray, "h w 3"]) -> dict[str, Any]:

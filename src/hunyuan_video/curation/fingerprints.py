@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8, UInt64
 from hunyuan_video.curation.extras import opencv
 from hunyuan_video.curation.footage import Part, grey, view
 from hunyuan_video.curation.networks import embed, unit
+from hunyuan_video.pictures import evenly
 
 NUM_FRAMES = 8
 SIDE, FIELDS, DIRECTIONS, LOWEST = 64, 4, 8, 8
@@ -35,7 +36,7 @@ class Fingerprint:
 def fingerprint(part: Part, embedder: Path | None) -> Fingerprint:
     """Raises a ValueError where the file is damaged."""
     frames = view(part, num_large=0).frames
-    chosen = frames[np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int)]
+    chosen = frames[evenly(len(frames), NUM_FRAMES)]
     vectors = np.stack([_looks(picture) for picture in chosen]) if embedder is None else embed(embedder, chosen)
     return Fingerprint(np.array([picture_hash(picture) for picture in chosen], np.uint64), unit(vectors.mean(0, keepdims=True))[0])
 

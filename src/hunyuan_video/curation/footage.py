@@ -22,6 +22,7 @@ from hunyuan_video.clips import FPS, ROUNDING, VIDEO_SUFFIXES
 from hunyuan_video.containers import open_container, rgb, video_stream
 from hunyuan_video.curation.extras import opencv
 from hunyuan_video.files import printable
+from hunyuan_video.pictures import evenly
 
 if TYPE_CHECKING:
     import av
@@ -180,7 +181,7 @@ class View:
 
 def view(part: Part, num_large: int) -> View:
     """Raises a ValueError where the file ends early or is damaged."""
-    wanted = set(np.linspace(0, part.num_frames - 1, num_large).round().astype(int).tolist())
+    wanted = set(evenly(part.num_frames, num_large))
     smalls, larges, moved = [], [], list[float]()
     before: tuple[float, Picture] | None = None
     for number, frame in enumerate(shown(part.path, part.start, part.start + part.num_frames)):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from hunyuan_video import markdown
 from hunyuan_video.curation.footage import shown, upright
 from hunyuan_video.curation.tiers import REASONS
 from hunyuan_video.files import replacing, words_of
@@ -27,16 +28,10 @@ def funnel(rows: Sequence[Row], tiers: Sequence[str]) -> str:
     """A Markdown table: one column for each tier, one line for each reason in the order of the stages, and how many are left."""
     reasons = [*EARLY, *(reason for pair in REASONS.values() for reason in pair), SPEECHLESS]
     counts = {tier: Counter(row["removed"].get(tier) for row in rows) for tier in tiers}
-    lines = [f"| | {' | '.join(tiers)} |", f"|---|{'---:|' * len(tiers)}"]
-    lines.append(_line("clips", [len(rows)] * len(tiers)))
     met = [reason for reason in reasons if any(counts[tier][reason] for tier in tiers)]
-    lines += [_line(f"− {reason}", [counts[tier][reason] for tier in tiers]) for reason in met]
-    lines.append(_line("**kept**", [counts[tier][None] for tier in tiers]))
-    return "\n".join(lines)
-
-
-def _line(name: str, numbers: Sequence[int]) -> str:
-    return f"| {name} | {' | '.join(f'{number:,}' for number in numbers)} |"
+    lines = [("clips", [len(rows)] * len(tiers)), *((f"− {reason}", [counts[tier][reason] for tier in tiers]) for reason in met)]
+    lines.append(("**kept**", [counts[tier][None] for tier in tiers]))
+    return markdown.table(["", *tiers], ([name, *(f"{number:,}" for number in numbers)] for name, numbers in lines))
 
 
 def report(rows: Sequence[Row], files: Sequence[Row], tiers: Sequence[str], num_short: int, folder: Path, paths: Mapping[str, Path]) -> str:
@@ -47,13 +42,14 @@ def report(rows: Sequence[Row], files: Sequence[Row], tiers: Sequence[str], num_
     lines.append(
         f"{_many(len(files), 'file')}, {seconds / 60:.1f} minutes, {_many(shots, 'shot')}, of which {num_short:,} are too short for a clip."
     )
-    lines += ["", funnel(rows, tiers), "", "| file | seconds | shots | clips | kept |", "|---|---:|---:|---:|---:|"]
+    lines += ["", funnel(rows, tiers), ""]
     clips, kept = Counter(row["file"] for row in rows), Counter(row["file"] for row in rows if None in row["removed"].values())
+    each = []
     for file in files:
         name = file["name"]
         problem = f" ({file['problem']})" if "problem" in file else ""
-        cells = (f"{file.get('seconds', 0):.1f}", len(file.get("shots", ())), clips[name], kept[name])
-        lines.append(f"| {name.replace('|', chr(92) + '|')}{problem} | {' | '.join(map(str, cells))} |")
+        each.append([name + problem, f"{file.get('seconds', 0):.1f}", len(file.get("shots", ())), clips[name], kept[name]])
+    lines.append(markdown.table(["file", "seconds", "shots", "clips", "kept"], each))
     groups = [(f"Kept for {tier}", [row for row in rows if row["removed"][tier] is None]) for tier in tiers]
     by_reason = dict[str, list[Row]]()
     for row in rows:

@@ -1,1 +1,2 @@
-"""What a faster way to make a video costs: how far it is from the exact one, and what it computed. Knows no drawn world."""
+"""What clips are worth: studies of several systems, what is measured of their clips, and what a faster way to make one costs. Knows no
+drawn world."""

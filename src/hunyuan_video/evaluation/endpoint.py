@@ -1,12 +1,15 @@
 """Clips from any server with OpenAI's videos API: asked for, waited for and fetched, several at a time. Imports no torch.
 
-Which video was asked for is written down before it is waited for, so an interrupted run pays for none twice; and so is each failure.
+Which video was asked for is written down before it is waited for, so an interrupted run pays for none twice; and so is each failure. An
+order whose answer is lost is sent again under the same Idempotency-Key, by which a server that knows such keys makes one video of both.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -100,7 +103,8 @@ class _Making:
     def _try(self, prompt: Prompt) -> None:
         """Raises a FailedError, or an httpx.HTTPError where the server cannot be reached."""
         asked = self.study.folder / "asked" / self.name / f"{prompt.id}.json"
-        video = json.loads(asked.read_text(encoding="utf-8")) if asked.is_file() else self._ask(prompt, asked)
+        known = json.loads(asked.read_text(encoding="utf-8")) if asked.is_file() else {}
+        video = known if "id" in known else self._ask(prompt, asked, known.get("nonce") or secrets.token_hex(16))
         try:
             self._wait(video)
             self._download(video["id"], self.study.clip(self.name, prompt.id))
@@ -121,12 +125,13 @@ class _Making:
             told = error.get("message") if isinstance(error, dict) else error
             raise _GoneError(str(told or f"the server says no more than that it is {video['status']}"))
 
-    def _ask(self, prompt: Prompt, asked: Path) -> dict[str, Any]:
+    def _ask(self, prompt: Prompt, asked: Path, nonce: str) -> dict[str, Any]:
         seed = {"seed": self.study.seed_of(prompt.id)} if self.endpoint.seeds else {}
-        video = self._json(self.client.post("videos", json={"prompt": prompt.prompt, **self.endpoint.body, **seed}))
-        asked.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(asked) as (temporary, _):
-            temporary.write_text(json.dumps(video), encoding="utf-8")
+        body = {"prompt": prompt.prompt, **self.endpoint.body, **seed}
+        _keep(asked, {"nonce": nonce})
+        key = hashlib.sha256(json.dumps([nonce, body]).encode()).hexdigest()  # another order of the same clip has another
+        video = self._json(self.client.post("videos", json=body, headers={"Idempotency-Key": key}))
+        _keep(asked, video)
         return video
 
     def _download(self, id: str, to: Path) -> None:
@@ -159,6 +164,12 @@ class _Making:
         with (self.study.folder / "failures.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         log.warning("%s, prompt %s: %s", self.name, prompt.id, reason)
+
+
+def _keep(path: Path, what: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as (temporary, _):
+        temporary.write_text(json.dumps(what), encoding="utf-8")
 
 
 class _RefusedError(FailedError):

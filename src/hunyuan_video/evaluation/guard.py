@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from hunyuan_video.motion.brightness import grey
+
 Frames = UInt8[np.ndarray, "T H W 3"]
 Fault = Literal["black", "blank", "stripes", "noise", "frozen", "flashing"]
 
@@ -31,7 +33,7 @@ AFAR, REACH = 32, 4  # pixels of a side that frames are shrunk to for that, and 
 def faults(frames: Frames) -> tuple[Fault, ...]:
     """All that is found, nothing in a sound clip. A single frame is frozen."""
     found: list[Fault] = []
-    light = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    light = [grey(frame) for frame in frames]
     if _often([np.quantile(frame, 0.99) < DARK for frame in light]):
         found.append("black")
     elif _often([frame.std() < FLAT for frame in light]):

@@ -17,10 +17,6 @@ STEP = (3, 16)  # levels of an edge that is a band's and no object's
 RUN = 3  # pixels beside it that are flat
 
 
-def grey(frame: Frame) -> UInt8[np.ndarray, "H W"]:
-    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-
-
 def sharpness(frame: Grey) -> float:
     """Variance of the Laplacian, in squared levels: less in a blurred frame of the same content and size."""
     return float(cv2.Laplacian(frame, cv2.CV_64F).var())

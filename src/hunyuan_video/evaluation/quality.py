@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from hunyuan_video import __version__
+from hunyuan_video import __version__, markdown
 from hunyuan_video.config import FullSampling
 from hunyuan_video.evaluation.clock import clock
 from hunyuan_video.evaluation.computed import Computed, counting
@@ -187,8 +187,7 @@ def table(rows: Sequence[Row]) -> str:
     slots = [*dict.fromkeys(slot for row in rows for slot in row.reading or ())]
     heads = ["settings", "clips", "passes", "attention", "operations", "denoising", "whole video", "PSNR", "SSIM", *slots, "broken"]
     of_each = {settings: [row for row in rows if row.settings == settings] for settings in dict.fromkeys(row.settings for row in rows)}
-    cells = [heads, ["---"] * len(heads), *(_cells(settings, mine, slots) for settings, mine in of_each.items())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    return markdown.table(heads, (_cells(settings, mine, slots) for settings, mine in of_each.items()))
 
 
 def _cells(settings: str, rows: list[Row], slots: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hunyuan_video import markdown
 from hunyuan_video.config import require
 from hunyuan_video.evaluation.study import Study
 from hunyuan_video.files import replacing
@@ -78,8 +79,7 @@ class Table:
     def __str__(self) -> str:
         """Markdown."""
         heads = list(dict.fromkeys(head for row in self.rows for head in row))
-        cells = [heads, ["---"] * len(heads), *([_said(row.get(head)) for head in heads] for row in self.rows)]
-        return "\n".join([f"{self.title}:", "", *(f"| {' | '.join(line)} |" for line in cells)])
+        return f"{self.title}:\n\n{markdown.table(heads, ([_said(row.get(head)) for head in heads] for row in self.rows))}"
 
 
 def by_system(study: Study, lines: Sequence[Line], whole: Mapping[str, Row]) -> Table:

@@ -17,15 +17,17 @@ from hunyuan_video.clips import FPS, look, pictures
 from hunyuan_video.evaluation import pixels
 from hunyuan_video.evaluation.guard import Fault, faults
 from hunyuan_video.evaluation.tags import values
+from hunyuan_video.motion.brightness import grey
 from hunyuan_video.motion.camera import CameraMotion, camera_motion
 from hunyuan_video.motion.flow import Moved, moved
-from hunyuan_video.pictures import reading
+from hunyuan_video.pictures import evenly, reading
 
 Frames = UInt8[np.ndarray, "T H W 3"]
 
 LOOKS = 8  # frames that are looked at one by one
 MOST_SECONDS = 60.0
 MOST_FRAMES = 3600  # of a clip that are held at once: a minute at 60 a second
+MOST_BYTES = 2**31  # of these; 26 seconds at 720p
 PRESENT = 0.01  # of a frame, in which a colour is there
 COLOURLESS = 8.0  # levels of chroma, below which a frame is black and white
 
@@ -39,10 +41,10 @@ class Film:
 
 
 def read(path: Path) -> Film:
-    """Of the first minute, `MOST_FRAMES` at most. Raises a ValueError for a file that is damaged or no clip."""
+    """Of the first minute, `MOST_FRAMES` and `MOST_BYTES` at most. Raises a ValueError for a file that is damaged or no clip."""
     with reading(path):
-        times, *_ = look(path, MOST_SECONDS, FPS)
-        times = times[:MOST_FRAMES]
+        times, height, width = look(path, MOST_SECONDS, FPS)
+        times = times[: max(1, min(MOST_FRAMES, MOST_BYTES // (3 * height * width)))]
         frames = np.stack([np.asarray(picture) for picture in pictures(path, range(len(times)))])
     seconds = float(times[-1] - times[0])
     return Film(frames, (len(times) - 1) / seconds if seconds > 0 else FPS)  # one frame has no rate, nor have several at one time
@@ -76,8 +78,8 @@ class Seen:
 def see(film: Film, tags: Sequence[str]) -> Seen:
     """What a clip is like, and whether it has what is asked for: nothing is there in a clip with a fault."""
     frames, found = film.frames, faults(film.frames)
-    looks = frames[np.unique(np.linspace(0, len(frames) - 1, LOOKS).round().astype(int))]
-    grey = [pixels.grey(frame) for frame in looks]
+    looks = frames[evenly(len(frames), LOOKS)]
+    light = [grey(frame) for frame in looks]
     motion = moved(frames, film.fps) if len(frames) > 1 else Moved(0.0, 0.0, dynamic=False)
     camera = camera_motion(frames)
     return Seen(
@@ -92,9 +94,9 @@ def see(film: Film, tags: Sequence[str]) -> Seen:
         dynamic=motion.dynamic,
         camera=camera.label,
         camera_confidence=camera.confidence,
-        sharpness=float(np.median([pixels.sharpness(frame) for frame in grey])),
-        blockiness=float(np.median([pixels.blockiness(frame) for frame in grey])),
-        banding=float(np.median([pixels.banding(frame) for frame in grey])),
+        sharpness=float(np.median([pixels.sharpness(frame) for frame in light])),
+        blockiness=float(np.median([pixels.blockiness(frame) for frame in light])),
+        banding=float(np.median([pixels.banding(frame) for frame in light])),
         asked={tag: right and not found for tag, right in answers(looks, camera, tags).items()},
     )
 

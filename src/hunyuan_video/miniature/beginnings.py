@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from hunyuan_video import markdown
 from hunyuan_video.evaluation.metrics import psnr
 from hunyuan_video.miniature import drawing
 from hunyuan_video.miniature.judge import Frames, Judge, Score
@@ -87,12 +88,17 @@ def evaluate(begin: Begin, judge: Judge, kind: Kind, num_clips: int, size: tuple
 
 def markdown_table(beginnings: list[Begun]) -> str:
     """What became of each kind."""
-    lines = [
-        "| a video of held-out words from | clips | subject kept, % | motion, % | PSNR of what was given, dB | of the last picture, dB |",
-        "|---" * 6 + "|",
+    heads = [
+        "a video of held-out words from",
+        "clips",
+        "subject kept, %",
+        "motion, %",
+        "PSNR of what was given, dB",
+        "of the last picture, dB",
     ]
+    rows = []
     for each in beginnings:
         motion = "" if each.motion is None else f"{100 * each.motion.rate:.1f}"
         last = "" if each.psnr_last is None else f"{each.psnr_last:.2f}"
-        lines.append(f"| {each.kind} | {each.subject.total} | {100 * each.subject.rate:.1f} | {motion} | {each.psnr_given:.2f} | {last} |")
-    return "\n".join(lines) + "\n"
+        rows.append([each.kind, each.subject.total, f"{100 * each.subject.rate:.1f}", motion, f"{each.psnr_given:.2f}", last])
+    return markdown.table(heads, rows) + "\n"

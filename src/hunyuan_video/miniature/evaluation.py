@@ -18,6 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hunyuan_video import markdown
 from hunyuan_video.evaluation.metrics import psnr
 from hunyuan_video.miniature import beginnings, drawing, goals, world
 from hunyuan_video.miniature.judge import (
@@ -137,10 +138,11 @@ def markdown_table(reports: Sequence[Report], psnr_db: tuple[float, float], judg
         "pair": "two subjects never seen in this order",
     }
     columns = ("subject", "motion", "background", "size", "colour", "style")
-    lines = [f"| prompts | clips | {' | '.join(columns)} | subjects, motion and background |", "|---" * 9 + "|"]
+    rows = []
     for report in reports:
         cells = [_cell(report.scores[column]) if column in report.scores else "" for column in columns] + [_cell(report.everything)]
-        lines.append(f"| {names[report.group]} | {report.everything.total} | {' | '.join(cells)} |")
+        rows.append([names[report.group], report.everything.total, *cells])
+    lines = [markdown.table(["prompts", "clips", *columns, "subjects, motion and background"], rows)]
     lines += ["", f"Percent right by the judge, with 95 % Wilson intervals. The judge itself: {judge_score} on unseen rendered clips."]
     mean, half_width = psnr_db
     lines += ["", f"VAE reconstruction of rendered clips of held-out combinations: {mean:.2f} ± {half_width:.2f} dB PSNR per clip."]

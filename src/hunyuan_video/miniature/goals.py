@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hunyuan_video import markdown
 from hunyuan_video.config import require
 
 POINT = 1.0  # of percent
@@ -67,5 +68,5 @@ def _percent(score: Mapping[str, int]) -> float:
 
 def markdown_table(goals: list[Goal]) -> str:
     """Goals, what was found, and whether that is enough."""
-    rows = [f"| {each.name} | {each.wanted:.1f} | {each.found:.1f} | {'' if each.is_reached else 'missed'} |" for each in goals]
-    return "\n".join(["| goal | at least | found | |", "|---|---|---|---|", *rows]) + "\n"
+    rows = ([each.name, f"{each.wanted:.1f}", f"{each.found:.1f}", "" if each.is_reached else "missed"] for each in goals)
+    return markdown.table(["goal", "at least", "found", ""], rows) + "\n"

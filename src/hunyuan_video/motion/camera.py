@@ -29,6 +29,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from hunyuan_video.motion.brightness import grey
+from hunyuan_video.pictures import evenly
+
 Frames = UInt8[np.ndarray, "T H W 3"]
 Label = Literal[
     "zoom-in", "zoom-out",
@@ -95,14 +98,13 @@ class _Step:
 
 def camera_motion(frames: Frames) -> CameraMotion:
     """Of a clip of one shot; `static` with no confidence where nothing can be tracked."""
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MOST_PAIRS + 1)).round().astype(int))
-    grey = [_grey(frames[number]) for number in chosen]
-    steps = [step for one, two in pairwise(grey) if (step := _step(one, two)) is not None]
+    light = [_grey(frames[number]) for number in evenly(len(frames), MOST_PAIRS + 1)]
+    steps = [step for one, two in pairwise(light) if (step := _step(one, two)) is not None]
     if not steps:
         return CameraMotion("static", 0.0, None, Measured())
     measured = _sum(steps)
     label, confidence, direction = _named(measured)
-    seen = sum(step.cover for step in steps) / (len(grey) - 1)
+    seen = sum(step.cover for step in steps) / (len(light) - 1)
     return CameraMotion(label, confidence * seen, direction, measured)
 
 
@@ -176,9 +178,7 @@ def _pair(values: Float[np.ndarray, " 2"]) -> tuple[float, float]:
 
 
 def _grey(frame: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _"]:
-    scale = LONG_SIDE / max(frame.shape[:2])
-    size = (max(16, round(frame.shape[1] * scale)), max(16, round(frame.shape[0] * scale)))
-    return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return grey(frame, LONG_SIDE / max(frame.shape[:2]))
 
 
 def _step(one: UInt8[np.ndarray, "H W"], two: UInt8[np.ndarray, "H W"]) -> _Step | None:

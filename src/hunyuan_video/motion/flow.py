@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from hunyuan_video.motion.brightness import grey
+
 Frames = UInt8[np.ndarray, "T H W 3"]
 Flow = Float[np.ndarray, "H W 2"]
 Grey = UInt8[np.ndarray, "H W"]
@@ -37,11 +39,11 @@ class Moved:
 
 def moved(frames: Frames, fps: float) -> Moved:
     """Of a clip of two frames or more."""
-    grey = [_grey(frame) for frame in frames]
-    flows = [flow(one, two) for one, two in pairwise(grey)]
+    light = [_grey(frame) for frame in frames]
+    flows = [flow(one, two) for one, two in pairwise(light)]
     speed = float(np.mean([np.linalg.norm(each, axis=-1).mean() for each in flows])) * fps / SHORT_SIDE
-    errors = [_warp_error(one, two, each) for (one, two), each in zip(pairwise(grey), flows, strict=True)]
-    return Moved(speed, float(np.mean(errors)), is_dynamic(grey, fps, flow))
+    errors = [_warp_error(one, two, each) for (one, two), each in zip(pairwise(light), flows, strict=True)]
+    return Moved(speed, float(np.mean(errors)), is_dynamic(light, fps, flow))
 
 
 def flow(one: Grey, two: UInt8[np.ndarray, "H W"]) -> Flow:
@@ -65,9 +67,7 @@ def _fastest(flow: Flow) -> float:
 
 
 def _grey(frame: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _"]:
-    scale = SHORT_SIDE / min(frame.shape[:2])
-    size = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
-    return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return grey(frame, SHORT_SIDE / min(frame.shape[:2]))
 
 
 def _warp_error(one: Grey, two: UInt8[np.ndarray, "H W"], flow: Float[np.ndarray, "H W 2"]) -> float:

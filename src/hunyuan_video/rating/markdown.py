@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from hunyuan_video import markdown
 from hunyuan_video.rating.intervals import LEVEL
 from hunyuan_video.rating.judged import ASKED, OVERALL
 from hunyuan_video.rating.report import DRAWS, Estimate, Pairs, Rate, Report, Table
@@ -28,7 +29,7 @@ def _of(table: Table) -> list[str]:
         f"{table.judgements} judgements of {what} for {table.prompts} prompts by {table.raters} raters, each {what[:-1]} by "
         f"{table.raters_each} or more. The share {share} in %, with its {LEVEL:.0%} interval.",
         "",
-        *_rows(
+        markdown.table(
             ["System", *(_HEADS[question] for question in ASKED), "Rank"],
             ([system, *(_rate(table.rates[question][system]) for question in ASKED), _rank(table.ranks[system])] for system in systems),
         ),
@@ -47,12 +48,13 @@ def _of(table: Table) -> list[str]:
         "",
         "### Agreement",
         "",
-        *_rows([_HEADS[question] for question in ASKED], [[_alpha(table.alpha[question]) for question in ASKED]]),
+        markdown.table([_HEADS[question] for question in ASKED], [[_alpha(table.alpha[question]) for question in ASKED]]),
     ]
     lines += ["", "Krippendorff's α between raters: 1 is always, 0 is no more than chance."]
     if table.tags:
         rows = ([tag, *(_rate(rates[system]) if system in rates else "–" for system in systems)] for tag, rates in table.tags.items())
-        lines += ["", "### Overall by what prompts ask for", "", *_rows(["Tag", *systems], rows), "", "These intervals are Wilson's alone."]
+        lines += ["", "### Overall by what prompts ask for", "", markdown.table(["Tag", *systems], rows)]
+        lines += ["", "These intervals are Wilson's alone."]
     return [*lines, ""]
 
 
@@ -68,7 +70,7 @@ def _strengths(pairs: Pairs, systems: Sequence[str]) -> list[str]:
         [name, *(_logit(found[question]) for question in ASKED)] for name, found in (("*ties*", pairs.ties), ("*left side*", pairs.left))
     ]
     return [
-        "", "### Strengths", "", *_rows(["System", *(_HEADS[question] for question in ASKED)], rows), "",
+        "", "### Strengths", "", markdown.table(["System", *(_HEADS[question] for question in ASKED)], rows), "",
         "Bradley and Terry's model, in logits, with ties as Davidson has them: of two systems that are 1 apart, the stronger one wins "
         "e = 2.7 times as often as it loses. *Ties*: how much likelier one is than that a given one of two equals wins. *Left side*: how "
         "much it is favoured.",
@@ -87,7 +89,7 @@ def _comparisons(table: Table) -> list[str]:
     )  # fmt: skip
     head = ["", "", "Difference, points" if percent else "Difference, logits", "p", "p, Holm", "Better"]
     return [
-        "", "### Every two systems", "", *_rows(head, rows), "",
+        "", "### Every two systems", "", markdown.table(head, rows), "",
         f"Tie: their intervals overlap, or the difference may be chance (p by Holm is {1 - LEVEL:.2f} or more).",
     ]  # fmt: skip
 
@@ -103,11 +105,6 @@ def _trust(trust: Trust) -> list[str]:
     if trust.seconds is not None:
         said.append(f"A judgement took {trust.seconds:.1f} s in the median.")
     return ["## Raters", "", " ".join(said)]
-
-
-def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _rate(rate: Rate) -> str:

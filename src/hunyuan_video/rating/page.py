@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from hunyuan_video.rating.desk import Desk
-from hunyuan_video.rating.store import Rater
+from hunyuan_video.rating.store import CrowdedError, Rater
 from hunyuan_video.serving import security
-from hunyuan_video.serving.errors import ApiError
+from hunyuan_video.serving.errors import ApiError, of_parameters
 
 LASTS = 180 * 24 * 3600  # seconds
 MAX_BODY = 4096  # bytes
@@ -49,6 +50,7 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
     cookie = f"rater-{desk.digest}"  # browsers send a host's cookies to all its ports, where other studies' pages may be
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(ApiError, lambda _, error: error.response())  # pyright: ignore[reportAttributeAccessIssue]
+    app.add_exception_handler(RequestValidationError, of_parameters)
     for path, (name, kind) in FILES.items():
         app.add_api_route(f"/{path}", _static(name, kind), methods=["GET"])
 
@@ -78,7 +80,10 @@ def create_page(desk: Desk, invitations: Collection[str] = (), *, is_local: bool
         invitation = given.invitation.encode("utf-8", "replace")  # JSON can hold half a character, which is nobody's
         if invitations and not any(compare_digest(invitation, known.encode()) for known in invitations):
             raise ApiError(403, "This needs a link of invitation; ask whoever has sent you here for one.", code="not_invited")
-        rater, secret = desk.join()
+        try:
+            rater, secret = desk.join()
+        except CrowdedError as error:
+            raise ApiError(429, str(error), code="too_many_raters", headers={"retry-after": "600"}) from error
         return _known(request, JSONResponse(seen(rater, secret)), cookie, secret)
 
     @app.get("/r/{secret}")

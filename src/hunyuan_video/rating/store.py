@@ -34,6 +34,7 @@ from hunyuan_video.rating.design import Kind, Showing, Task
 from hunyuan_video.serving.database import connect, reading, writing
 
 VERSION = 1
+MOST_IDLE = 500  # raters who have come in the last hour and not voted; more are no people
 GONE = 3600.0  # seconds without a vote after which an unfinished rater counts as gone, and the block goes to another
 metadata = MetaData()
 
@@ -114,6 +115,10 @@ class Row:
     at: float
 
 
+class CrowdedError(Exception):
+    """Nobody else is let in for now."""
+
+
 class Store:
     """Raises a ValueError for a file that a newer version of this program has written."""
 
@@ -151,9 +156,16 @@ class Store:
         )
 
     def join(self, mode: str, blocks: int, session: Callable[[int, int], Sequence[Task]], now: float) -> tuple[Rater, str]:
-        """A new rater, and the secret by which they are known from now on. `session` gives the tasks of a block and a rater."""
+        """A new rater, and the secret by which they are known from now on. `session` gives the tasks of a block and a rater.
+
+        Raises:
+            CrowdedError: too many have come lately and done nothing.
+        """
         secret = secrets.token_urlsafe(24)
         with writing(self.engine) as db:
+            voted = select(votes.c.id).where(votes.c.rater == raters.c.number).exists()
+            if (db.scalar(select(func.count()).where(raters.c.at > now - GONE, ~voted)) or 0) >= MOST_IDLE:
+                raise CrowdedError("Too many have come within an hour and rated nothing; try again later.")
             block = self._next_block(db, mode, blocks, now)
             row = {"digest": (digest := _digest(secret)), "mode": mode, "block": block, "at": now}
             made = db.execute(insert(raters).values(row)).inserted_primary_key

@@ -50,14 +50,19 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, headers: Mapping[str, str] = {}):
         super().__init__(message)
-        self.status, self.message, self.headers = status, message, headers
-        self.param = None if param is None else param.encode(errors="backslashreplace").decode()  # a name may hold half a character
+        self.status, self.message, self.headers = status, _whole(message), headers
+        self.param = None if param is None else _whole(param)
         self.code = code or _CODES[status]
 
     def response(self) -> JSONResponse:
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         detail = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return JSONResponse({"error": detail}, self.status, dict(self.headers))
+
+
+def _whole(text: str) -> str:
+    """JSON can hold half a character, in names too, and answers cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def refused(error: ValueError, fields: Mapping[str, str]) -> ApiError:
@@ -72,6 +77,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ApiError:
     near = difflib.get_close_matches(name, known := list(known), 1, 0.5)
     said = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}."
     return ApiError(400, f"There is no {kind} {name[:100]!r}; {said}", param=name[:100], code="unknown_parameter")
+
+
+def of_parameters(_: Request, error: Any) -> JSONResponse:
+    """The answer to a parameter, or a field of a body, that is of another kind."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    said = "missing" if first["type"] == "missing" else f"{first['input']!r:.100}; {first['msg'].lower()}"
+    return ApiError(400, f"{name} is {said}.", param=name).response()
 
 
 def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
@@ -89,11 +102,6 @@ def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         status = error.status_code if error.status_code in _CODES else 400
         headers = {"allow": allowed(request)} if status == 405 else error.headers or {}
         return ApiError(status, _SENTENCES.get(status, f"{error.detail}."), headers=headers).response()
-
-    def of_parameters(_: Request, error: Any) -> JSONResponse:
-        first = error.errors()[0]
-        name = str(first["loc"][-1])
-        return ApiError(400, f"{name} is {first['input']!r:.100}; {first['msg'].lower()}.", param=name).response()
 
     def queue_full(_: Request, error: Any) -> JSONResponse:
         return ApiError(429, str(error), headers={"retry-after": str(error.retry_after)}).response()

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from hunyuan_video import markdown
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.checkpoint import identity, load_vae, read_json, stays_in_file
 from hunyuan_video.checkpoint.seeing import load_encoders
@@ -270,12 +271,12 @@ def _numbers(skipped: Skipped) -> Counter[str]:
 
 def report(title: str, buckets: Counter[str], skipped: Skipped, num_sources: int) -> str:
     """Two Markdown tables: samples by bucket, and sources that could not be used by reason."""
-    lines = [f"# {title}", "", f"{buckets.total():,} samples of {num_sources:,} sources.", "", "| bucket | samples |", "|---|---:|"]
-    lines += [f"| {bucket} | {buckets[bucket]:,} |" for bucket in sorted(buckets, key=Bucket.parse)]
+    lines = [f"# {title}", "", f"{buckets.total():,} samples of {num_sources:,} sources.", ""]
+    lines.append(markdown.table(["bucket", "samples"], ([bucket, f"{buckets[bucket]:,}"] for bucket in sorted(buckets, key=Bucket.parse))))
     if skipped:
-        lines += ["", "| skipped because | sources | such as |", "|---|---:|---|"]
-        for reason, names in sorted(skipped.items(), key=lambda entry: -len(entry[1])):
-            lines.append(f"| {reason} | {len(names):,} | {', '.join(names[:NAMES_SHOWN])} |")
+        most = sorted(skipped.items(), key=lambda entry: -len(entry[1]))
+        rows = ([reason, f"{len(names):,}", ", ".join(names[:NAMES_SHOWN])] for reason, names in most)
+        lines += ["", markdown.table(["skipped because", "sources", "such as"], rows)]
     return "\n".join(lines) + "\n"
 
 
