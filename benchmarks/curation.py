@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,35 +35,32 @@ EXPECTED = {
     "still": {"static", "static (motion vectors)"},
     "frozen": {"frozen"},
     "full_of_text": {"much text", "overlays"},
-    "with_watermark": {"overlays"},
+    "with_watermark": {"overlays", "much text", "text"},
 }
 # What must be cropped away, and by which side of the picture.
 CROPPED = ("letterboxed", "subtitled", "with_logo")
 
 
-def films() -> list[Film]:
-    """Everything, each shot of another scene."""
+def films() -> Iterator[Film]:
+    """Everything, each shot of another scene, and of each kind ten."""
     seeds = iter(range(1, 1000))
 
     def shots(*kinds: Any, **more: Any) -> list[Shot]:
         return [Shot(next(seeds), CAMERAS[number % 6], kind, **more) for number, kind in enumerate(kinds)]
 
     cuts = [Shot(next(seeds), camera) for camera in CAMERAS]
-    ways = ("cut", "dissolve", "fade", "dissolve", "fade", "dissolve")
-    joins = [Shot(next(seeds), CAMERAS[number], None, 112, way) for number, way in enumerate(ways)]
-    f = footage
-    whole = footage.joined("cuts.mp4", cuts)
-    return [
-        whole,
-        footage.joined("joins.mp4", joins),
-        footage.joined("pictures.mp4", shots(*[f.blurred, f.dark, f.overexposed, f.flat, f.blocky] * 3)),
-        footage.joined("movement.mp4", shots(*[f.still, f.frozen, f.soft_start] * 3)),
-        footage.joined("titles.mp4", shots(*[f.subtitled, f.full_of_text] * 3)),
-        footage.joined("logo.mp4", [replace(shot, camera=CAMERAS[-1 - number]) for number, shot in enumerate(shots(*[f.with_logo] * 6))]),
-        footage.joined("marks.mp4", shots(*[f.with_watermark, None, f.with_logo, None] * 2, f.with_watermark)),
-        footage.joined("bars.mp4", shots(*[f.letterboxed] * 4)),
-        footage.copied(footage.joined("cuts.mp4", cuts[:4]), "copies.mp4"),
-    ]
+    joins = [Shot(next(seeds), CAMERAS[number % 6], None, 112, way) for number, way in enumerate(("cut", *("dissolve", "fade") * 10))]
+    f, joined = footage, footage.joined
+    yield joined("cuts.mp4", cuts)
+    yield footage.copied(joined("cuts.mp4", cuts), "copies.mp4")
+    yield joined("joins.mp4", joins)
+    yield joined("pictures.mp4", shots(*[f.blurred, f.dark, f.overexposed, f.flat, f.blocky] * 10))
+    yield joined("movement.mp4", shots(*[f.still, f.frozen, f.soft_start] * 10))
+    yield joined("titles.mp4", shots(*[f.subtitled, f.full_of_text] * 10))
+    yield joined("logo.mp4", [replace(shot, camera=CAMERAS[-1 - number % 8]) for number, shot in enumerate(shots(*[f.with_logo] * 10))])
+    for name in ("marks.mp4", "more_marks.mp4"):
+        yield joined(name, shots(*[f.with_watermark, None, f.with_logo, None] * 5))
+    yield joined("bars.mp4", shots(*[f.letterboxed] * 10))
 
 
 @dataclass(frozen=True)
@@ -181,10 +178,11 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     (given.out / "films").mkdir(parents=True, exist_ok=True)
-    made = films()
-    for film in made:
+    made = list[Film]()
+    for film in films():
         if not (given.out / "films" / film.name).exists():
             footage.saved(film, given.out / "films", crf=30 if film.name == "copies.mp4" else 18)
+        made.append(replace(film, frames=film.frames[:0]))  # gigabytes, all of them
     with Processes(given.workers) as workers:
         report = command.curate(command.Curation((given.out / "films",), tiers.read()), given.out / "curated", workers)
     print("\n".join(tables(made, given.out / "curated")))

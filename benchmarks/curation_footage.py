@@ -110,10 +110,9 @@ def still(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def frozen(frames: Frames, rng: np.random.Generator) -> Frames:
-    """For a second in the middle."""
-    spoiled, start = frames.copy(), len(frames) // 3
-    spoiled[start : start + 26] = frames[start]
-    return spoiled
+    """For a second in the middle, and then it goes on from there."""
+    start = len(frames) // 3
+    return np.concatenate([frames[:start], np.repeat(frames[start : start + 1], HELD, axis=0), frames[start:-HELD]])
 
 
 def soft_start(frames: Frames, rng: np.random.Generator) -> Frames:
@@ -123,7 +122,7 @@ def soft_start(frames: Frames, rng: np.random.Generator) -> Frames:
     return spoiled
 
 
-SOFT = 6  # frames
+SOFT, HELD = 6, 26  # frames
 LINES = ("Where have you been all night?", "I never said that to anyone.", "We should leave before dawn.", "Look at the stars, my friend.")
 
 

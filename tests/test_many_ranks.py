@@ -13,6 +13,7 @@ from spawn import on_ranks
 # Everything is float32: what is added in another order differs by some roundings of 2^-24 in each layer and step.
 BOUND = 1e-5
 FEW, ALL = (2, 3, 4), tuple(CASES["whole"].ranks)
+OTHERS = "no seed", "gone on with"  # of which more, or less, is claimed
 
 
 def made_on(numbers: Sequence[int], names: Sequence[str], folder: Path) -> list[dict[str, Any]]:
@@ -39,7 +40,8 @@ def check_same(ranks: list[dict[str, Any]], video: str, number: int, bound: floa
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and name not in ("no seed", "whole", "gone on with")]
+    ("name", "number"),
+    [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and name not in ("no seed", "whole", "gone on with")],
 )
 def test_the_same_seed_gives_the_same_video(few, name, number):
     check_same(few, f"{name} on {number}", number)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import curation_footage as footage
 import numpy as np
 import pytest
 
-from hunyuan_video.curation import safety
+from hunyuan_video.curation import safety, text
 from hunyuan_video.curation.crop import Box
 from hunyuan_video.curation.text import area, texts
 
@@ -16,6 +18,15 @@ def test_a_subtitle_is_found_and_a_scene_without_one_has_none():
     plain, titled = texts(np.concatenate([scene, footage.subtitled(scene, np.random.default_rng(0))]))
     assert plain == [] and len(titled) == 1
     assert titled[0].top > 0.8 and titled[0].left < 0.3 and titled[0].right > 0.7
+
+
+@pytest.mark.parametrize(("words", "sure", "found"), [("XX", 0.7, 0), ("I", 0.99, 0), ("STOCK", 0.9, 1)])
+def test_what_is_hardly_read_is_no_text(monkeypatch, words, sure, found):
+    corners = np.array([[[0.0, 0.0], [9.0, 0.0], [9.0, 9.0], [0.0, 9.0]]])
+    read = SimpleNamespace(boxes=corners, txts=[words], scores=[sure])
+    monkeypatch.setattr(text, "_reader", lambda: lambda *_, **__: read)
+    (boxes,) = texts(np.zeros((1, 20, 20, 3), np.uint8))
+    assert len(boxes) == found
 
 
 def test_boxes_that_overlap_are_counted_once():

@@ -13,7 +13,7 @@ from hunyuan_video.curation.extras import extra
 from hunyuan_video.curation.footage import small
 
 LONGEST = 960  # pixels, of what is read
-SURE, LEAST = 0.6, 2  # how sure it must be of what it read, and how many characters: leaves and windows are taken for an "I"
+SURE, LEAST = 0.8, 2  # how sure it must be of what it read, and how many characters: leaves are taken for an "I", or at 0.7 for "XX"
 FINE = 200  # cells across and down in which areas are counted
 
 
