@@ -24,9 +24,9 @@ from hunyuan_video.evaluation.study import Prompt, Source, Study, System
 from hunyuan_video.leash import hold
 from hunyuan_video.miniature.drawing import render
 from hunyuan_video.miniature.world import sample_scene, write_caption
+from hunyuan_video.rating.design import QUESTIONS
 from hunyuan_video.recording import Recording
 
-QUESTIONS = ("text", "motion", "visual")
 PROMPTS, FRAMES = 20, 33
 
 
