@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,8 @@ from hunyuan_video import weights
 from hunyuan_video.config import LoadKey, Place, Runtime
 from hunyuan_video.distributed.started import LAUNCHED
 from hunyuan_video.leash import is_held
+from hunyuan_video.pictures import read_picture
+from hunyuan_video.request import Adapter, Picture
 
 log = logging.getLogger("hunyuan_video")
 
@@ -61,3 +64,27 @@ Places = Annotated[Place, Flat]
 def rewrite_key() -> str | None:
     """Of a server that rewrites prompts."""
     return os.environ.get("HUNYUAN_VIDEO_REWRITE_KEY")
+
+
+def model_base() -> Path | None:
+    """The root of the weights that the environment names, if it does."""
+    base = os.environ.get("MODEL_BASE")
+    return Path(base) if base else None
+
+
+def adapters_of(lora: Iterable[str]) -> tuple[Adapter, ...]:
+    """Adapters that a user named. Raises an error for one that is not there, or is none."""
+    adapters = tuple(map(Adapter.parse, lora))
+    for adapter in adapters:
+        adapter.check_file()
+        weights.lora_file(adapter.path)
+    return adapters
+
+
+def picture_of(file: Path | None) -> Picture | None:
+    """A picture that a user named, if they did."""
+    return None if file is None else read_picture(file)
+
+
+def say_what_is_read(file: Path) -> None:
+    log.info("Reading %s …", file)  # now: what follows takes seconds before the next sign of life

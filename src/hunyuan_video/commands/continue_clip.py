@@ -11,12 +11,12 @@ from typing import Annotated
 import tyro
 
 from hunyuan_video.clips import read_clip
-from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which
+from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, adapters_of
 from hunyuan_video.config import SIZE_MULTIPLE, LoadKey, Output, Runtime, Sampling, check_solver, require
 from hunyuan_video.distributed.started import is_main_process
 from hunyuan_video.files import check_output
-from hunyuan_video.request import Adapter, Clip, Continued, Request
-from hunyuan_video.weights import Weights, lora_file
+from hunyuan_video.request import Clip, Continued, Request
+from hunyuan_video.weights import Weights
 
 log = logging.getLogger("hunyuan_video")
 
@@ -69,10 +69,7 @@ class Continue(Computes):
 
     def check(self, found: Weights) -> tuple[Request, Clip, Continued]:
         """What is asked for; refuses what can be refused before anything is loaded."""
-        adapters = tuple(map(Adapter.parse, self.lora))
-        for adapter in adapters:
-            adapter.check_file()
-            lora_file(adapter.path)
+        adapters = adapters_of(self.lora)
         require(self.output.format != "latents", "format is 'latents', but the clip is frames; choose a video format.")
         if is_main_process():  # who writes
             check_output(self.output)

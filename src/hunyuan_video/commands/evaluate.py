@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from hunyuan_video.apps.parse import parse
-from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which
+from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, adapters_of
 from hunyuan_video.config import LoadKey, Runtime, Sampling, require
 from hunyuan_video.evaluation import prompts, systems
-from hunyuan_video.request import Adapter
 from hunyuan_video.weights import EMBEDDED
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def _by_weights(asked: systems.Asked, usual: Path | None) -> Maker:
     require(how.sampling.seed is None, "seed is given; a study has one for all systems (--seed).")
     root = {"": usual, "embedded": EMBEDDED}.get(asked.place, Path(asked.place))
     found = Which(root, how.transformer).find(how.load_key)
-    return ByWeights(found, how.runtime, how.sampling, how.negative_prompt, tuple(map(Adapter.parse, how.lora)))
+    return ByWeights(found, how.runtime, how.sampling, how.negative_prompt, adapters_of(how.lora))
 
 
 def _by_folder(asked: systems.Asked, _usual: Path | None) -> Maker:
