@@ -17,6 +17,7 @@ from hunyuan_video import checkpoint, memory, pipeline, plan, weights
 from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.memory import LiveBytes
+from hunyuan_video.models.text import PREFIX_TOKENS
 from hunyuan_video.pipeline import HunyuanVideo
 from hunyuan_video.plan import Parts
 from hunyuan_video.request import Adapter
@@ -86,7 +87,7 @@ def test_each_stage_takes_what_was_planned_on_a_cpu(official_tree, all_are_large
     found, video = locate(official_tree), replace(SMALL, height=64, width=96, num_frames=33)
     runtime = replace(IN_FLOAT32, fp8=in_8_bits, text_fp8=in_8_bits)
     pipe = HunyuanVideo.load(found, runtime)
-    monkeypatch.setitem(plan.PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
+    monkeypatch.setitem(PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
     predicted = plan.on_cpu(Parts.of(found), video, runtime)
     models = nn.ModuleList([pipe.text_encoder, pipe.transformer, pipe.vae])
     made = sum(module.weight.nbytes for module in models.modules() if isinstance(module, Fp8Linear))

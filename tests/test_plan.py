@@ -25,9 +25,12 @@ from hunyuan_video.kernels.choice import attention_of
 from hunyuan_video.kernels.triton.by_name import BY_NAME
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.llama import LlamaConfig
-from hunyuan_video.models.transformer import TransformerConfig
+from hunyuan_video.models.text import MAX_TEXT_TOKENS, PREFIX_TOKENS
+from hunyuan_video.models.transformer import HunyuanVideoTransformer, TransformerConfig
 from hunyuan_video.pipeline import HunyuanVideo
-from hunyuan_video.plan import Parts, Prediction
+from hunyuan_video.plan import Parts, Prediction, choice
+from hunyuan_video.plan.parts import CUDA, build, bytes_of, steps_of
+from hunyuan_video.plan.prediction import spread as spread_bytes
 from hunyuan_video.transforms.ahead import early_tensors
 from hunyuan_video.transforms.lora import in_attention_and_mlp
 from hunyuan_video.weights import locate
@@ -69,7 +72,7 @@ def test_each_stage_takes_what_was_planned(official_tree, monkeypatch, offload, 
     found = locate(official_tree)
     runtime = replace(IN_FLOAT32, offload=offload, fp8=in_8_bits, text_fp8=in_8_bits)
     pipe = HunyuanVideo.load(found, runtime)
-    monkeypatch.setitem(plan.PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
+    monkeypatch.setitem(PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
     (predicted,) = plan.predict(Parts.of(found), VIDEO, [runtime])
     if offload != "none":
         pipe.device = torch.device("cpu:0")
@@ -101,7 +104,7 @@ def test_stages_share_weights_keys_and_time():
 def test_fewer_pairs_and_smaller_steps_take_less_time():
     video, exact = FullSampling(), Runtime()
     whole, sparse, growing = (
-        plan.steps_of(Parts(), video, runtime)
+        steps_of(Parts(), video, runtime)
         for runtime in (exact, Runtime(attention_density=0.3), Runtime(progressive="space-time", progressive_until=0.5))
     )
     assert [(n, step.image) for n, step in whole] == [(50, 118_800)]
@@ -116,7 +119,7 @@ def test_denoising_takes_what_was_planned_from_the_allocator_itself(official_tre
         pytest.skip("--nudge takes memory of its own")
     found, video = locate(official_tree), replace(VIDEO, height=128, width=192)
     pipe = HunyuanVideo.load(found, IN_FLOAT32)
-    monkeypatch.setitem(plan.PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))
+    monkeypatch.setitem(PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))
     (predicted,) = plan.predict(Parts.of(found), video, [IN_FLOAT32])
     choose_kernels(pipe, video)
     steps = pipe.steps("A cat. " * 60, video)
@@ -126,7 +129,7 @@ def test_denoising_takes_what_was_planned_from_the_allocator_itself(official_tre
     assert record.profiler is not None and record.profiler.kineto_results is not None
     events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
     live = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    resident = sum(map(plan._bytes, (pipe.text_encoder, pipe.transformer, pipe.vae)))
+    resident = sum(map(bytes_of, (pipe.text_encoder, pipe.transformer, pipe.vae)))
     assert predicted.stages["denoise"] == pytest.approx(resident + max(live), rel=0.1)
 
 
@@ -138,9 +141,9 @@ def test_whole_decoding_takes_what_was_planned(official_tree):
 
 def test_operations_of_a_small_transformer_are_those_of_the_formula(tiny_transformer):
     """24 D^2 for each token and 4 S^2 D in each block, and little else."""
-    model = plan.HunyuanVideoTransformer(replace(tiny_transformer.config, num_double_blocks=8, num_single_blocks=16)).to("meta")
+    model = HunyuanVideoTransformer(replace(tiny_transformer.config, num_double_blocks=8, num_single_blocks=16)).to("meta")
     counted = plan.count(model, lambda: plan.denoise(model, (1, 4, 9, 32, 32))).operations
-    tokens, width = 9 * 16 * 16 + plan.MAX_TEXT_TOKENS, 32
+    tokens, width = 9 * 16 * 16 + MAX_TEXT_TOKENS, 32
     assert counted == pytest.approx(24 * (24 * width**2 * tokens + 4 * tokens**2 * width), rel=0.05)
 
 
@@ -208,7 +211,7 @@ def test_the_scores_of_an_attention_that_keeps_them_are_planned(official_tree):
 @pytest.mark.parametrize("name", ["int8", "fp8"])
 def test_an_attention_in_8_bits_counts_itself_also_without_triton(monkeypatch, name):
     monkeypatch.setattr(triton, "is_here", lambda: False)
-    _, transformer, *_ = plan._build(SHALLOW, Runtime(attention=name), plan.CUDA, ())
+    _, transformer, *_ = build(SHALLOW, Runtime(attention=name), CUDA, ())
     assert attention_of(transformer) == {BY_NAME[name]}
 
 
@@ -258,18 +261,18 @@ def test_four_gpus_of_24_gb_hold_what_one_does_not():
 
 def test_spread_weights_take_their_share_and_what_is_gathered(official_tree):
     parts = Parts.of(locate(official_tree))
-    text, transformer, vae, _ = plan._build(parts, IN_FLOAT32, plan.CUDA)
-    one, three = (plan._spread(text, transformer, vae, gpus) for gpus in (1, 3))
-    whole, (clip, others) = sum(map(plan._bytes, (text, transformer, vae))), map(plan._bytes, (text.get_submodule("clip"), vae))
+    text, transformer, vae, _ = build(parts, IN_FLOAT32, CUDA)
+    one, three = (spread_bytes(text, transformer, vae, gpus) for gpus in (1, 3))
+    whole, (clip, others) = sum(map(bytes_of, (text, transformer, vae))), map(bytes_of, (text.get_submodule("clip"), vae))
     assert one[2] == whole and three[2] == pytest.approx((whole - clip - others) / 3 + clip + others, abs=3)
-    blocks = sorted(map(plan._bytes, transformer.blocks))
-    assert three[1] - three[2] == plan._bytes(transformer) - sum(blocks[:-2])
+    blocks = sorted(map(bytes_of, transformer.blocks))
+    assert three[1] - three[2] == bytes_of(transformer) - sum(blocks[:-2])
 
 
 def test_two_branches_of_guidance_on_two_gpus_take_half_the_time(official_tree):
     parts, video = Parts.of(locate(official_tree)), replace(VIDEO, cfg_scale=6.0, num_steps=50)
     one, two = (plan.predict(parts, video, [IN_FLOAT32], gpus=gpus)[0].seconds for gpus in (1, 2))
-    assert (one - plan.OURS.alone) / (two - plan.OURS.alone) > 1.5
+    assert (one - cost.OURS.alone) / (two - cost.OURS.alone) > 1.5
 
 
 def test_why_nothing_fits_is_said():
@@ -281,21 +284,21 @@ def test_why_nothing_fits_is_said():
 
 def test_auto_takes_what_fits_and_nothing_else_changes(monkeypatch):
     needs = {"none": 40, "models": 20, "blocks": 8}
-    monkeypatch.setattr(plan, "predict", lambda _parts, _video, runtimes, _adapters, _gpus: [
+    monkeypatch.setattr(choice, "predict", lambda _parts, _video, runtimes, _adapters, _gpus: [
         replace(prediction(runtime.offload, needs[runtime.offload], 40.0 / needs[runtime.offload]), runtime=runtime) for runtime in runtimes
     ])  # fmt: skip
     runtime, gpu = Runtime(offload="auto", fp8=True, attention="sdpa"), torch.device("cuda")
     for offload, free in (("none", 80), ("models", 24), ("blocks", 12)):
-        monkeypatch.setattr(plan, "available_memory", lambda device, free=free: (free if device.type == "cuda" else 64) * GB)
+        monkeypatch.setattr(choice, "available_memory", lambda device, free=free: (free if device.type == "cuda" else 64) * GB)
         assert plan.choose(Parts(), VIDEO, runtime, gpu) == replace(runtime, offload=offload)
-    monkeypatch.setattr(plan, "available_memory", lambda device: 6 * GB)
+    monkeypatch.setattr(choice, "available_memory", lambda device: 6 * GB)
     with pytest.raises(ValueError, match=r"9\.2 GB of GPU memory to decode, and 6\.0 GB are free"):
         plan.choose(Parts(), VIDEO, runtime, gpu)
 
 
 def test_auto_counts_what_each_of_several_gpus_holds_and_shares_the_host(monkeypatch):
     free = {"cuda": 16 * GB, "cpu": 40 * GB}
-    monkeypatch.setattr(plan, "available_memory", lambda device: free[device.type])
+    monkeypatch.setattr(choice, "available_memory", lambda device: free[device.type])
     runtime, gpu = Runtime(offload="auto", ulysses_degree=4, ring_degree=1, attention="sdpa"), torch.device("cuda")
     video = FullSampling(height=544, width=960)
     assert plan.choose(SHALLOW, video, replace(runtime, ulysses_degree=1), gpu).offload != "none"
@@ -314,7 +317,7 @@ def test_without_a_gpu_auto_moves_nothing(official_tree):
 
 
 def test_the_released_model_needs_what_its_tensors_say():
-    text, transformer, *_ = plan._build(Parts(), Runtime(), torch.device("cuda"))
+    text, transformer, *_ = build(Parts(), Runtime(), torch.device("cuda"))
     count = [sum(parameter.numel() for parameter in model.parameters()) for model in (text.get_submodule("llm"), transformer)]
     assert count == [128320 * 4096 + 30 * 218_112_000, 12_821_012_544]
 
