@@ -64,8 +64,11 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in wanted:
         found = [] if args.json is None else read(args.json)
-        machine = this_machine()
-        if any(each.row.item == name and each.machine.code == machine.code for each in found):
+        machine = this_machine(args.device)
+        if other := {each.machine.device for each in found} - {args.device}:
+            parser.error(f"{args.json} has rows of {', '.join(other)}; give another file for those of {args.device}")
+        is_known = not machine.commit.endswith("+")  # changed since that commit, and who knows how
+        if is_known and any(each.row.item == name and each.machine.code == machine.code for each in found):
             print(f"{name} is in {args.json} already", file=sys.stderr)
             continue
         rows = []

@@ -39,11 +39,12 @@ class Machine:
     date: str
     load: float
     """of the machine over the last minute, by all"""
+    device: str = "cpu"
 
     @property
     def code(self) -> tuple[object, ...]:
         """What has to be the same for a row to be still true."""
-        return self.cpu, self.threads, self.versions["torch"], self.commit
+        return self.cpu, self.threads, self.versions["torch"], self.commit, self.device
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Found:
     machine: Machine
 
 
-def this_machine() -> Machine:
+def this_machine(device: str = "cpu") -> Machine:
     info = Path("/proc/cpuinfo")
     fields = dict(line.split("\t:", 1) for line in info.read_text(encoding="utf-8").splitlines() if "\t:" in line) if info.exists() else {}
     fields = {name.strip(): value.strip() for name, value in fields.items()}
@@ -81,6 +82,7 @@ def this_machine() -> Machine:
         commit=commit(),
         date=date.today().isoformat(),
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0,
+        device=device,
     )
 
 

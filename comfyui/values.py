@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hunyuan_video.clips import FPS, on_grid
-from hunyuan_video.config import require
+from hunyuan_video.config import Limits, require
 from hunyuan_video.models.vae import VAEConfig
 from hunyuan_video.request import Clip, Picture, Provenance
 
@@ -61,7 +61,7 @@ def shown_frames(shown: Any) -> np.ndarray:
         return frames_of(shown)
     parts = shown.get_components()
     times = np.arange(len(parts.images)) / float(parts.frame_rate)
-    return frames_of(parts.images[on_grid(times, FPS)])
+    return frames_of(parts.images[on_grid(times, FPS, Limits().max_frames)])
 
 
 def to_latent(latents: Tensor, vae: VAEConfig) -> dict[str, Tensor]:

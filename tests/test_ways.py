@@ -438,6 +438,15 @@ def test_an_interrupted_continuation_is_that_of_as_many_videos_as_were_finished(
     assert "The frames are identical." in capsys.readouterr().out
 
 
+def test_a_picture_is_gone_on_from_by_its_one_frame(here, official_tree):
+    assert weights.locate(official_tree).overlap == 9
+    Image.fromarray(DRAWN[0]).save("one.png")
+    line = ["continue", "one.png", "--prompt", "a dog", "--num-frames", "9", *SIZE, "--weights", str(official_tree)]
+    assert cli.main(line) == 0
+    (file,) = here.glob("results/*.mp4")
+    assert read_metadata(file)["continued"]["overlap"] == 1 and len(read_clip(file).pixels) == 9
+
+
 def test_a_clip_goes_on_with_its_own_prompt_for_so_many_seconds(here, official_tree):
     save_video(DRAWN[:9], "told.mp4", metadata={"prompt": "a dog"})
     line = ["continue", "told.mp4", "--seconds", "0.5", "--num-frames", "9", *SIZE, "--weights", str(official_tree)]
@@ -456,6 +465,11 @@ def test_a_clip_goes_on_with_its_own_prompt_for_so_many_seconds(here, official_t
         (["continue", "clip.mp4"], "clip.mp4 does not say what it was made from; say what happens in it by --prompt."),
         (["continue", "clip.mp4", "--prompt", "a", "--times", "2", "--seconds", "3"], "--times and --seconds say the same; give one"),
         (["continue", "clip.mp4", "--prompt", "a", "--height", "32"], "height and width belong together"),
+        (
+            ["continue", "clip.mp4", "--prompt", "a", "--overlap", "17", "--num-frames", "33"],
+            "The clip has 9 frames, fewer than the overlap of",
+        ),
+        (["continue", "clip.mp4", "--prompt", "a", "--overlap", "9", "--num-frames", "9"], "overlap is 9, but each video has 9 frames; it"),
         (["continue", "clip.mp4", "--prompt", "a", "--format", "latents"], "format is 'latents', but the clip is frames"),
     ],
 )

@@ -42,7 +42,7 @@ def read_clip(path: str | Path, num_frames: int | None = None, at_most: int | No
     most = num_frames or at_most or Limits().max_frames
     with reading(Path(path)) as path:
         times, height, width = look(path, most / FPS, FPS)
-        shown = on_grid(times, FPS)[:most]
+        shown = on_grid(times, FPS, most)
         size = size or (height, width)
         if len(shown) >= (num_frames or 1):
             return Clip(np.stack([fill(picture, *size) for picture in pictures(path, shown)]))
@@ -57,10 +57,10 @@ def frame_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: [(int(number or 0), word) for word, number in re.findall(r"(\D*)(\d*)", path.stem)])
 
 
-def on_grid(times: np.ndarray, fps: float) -> list[int]:
-    """Which frames, by their `times` in seconds, are shown at 0, 1 / fps, 2 / fps …, up to the last of them."""
+def on_grid(times: np.ndarray, fps: float, most: int) -> list[int]:
+    """Which frames, by their `times` in seconds, are shown at 0, 1 / fps, 2 / fps …, up to the last of them, but no more than `most`."""
     times = times - times[0]
-    grid = np.arange(int((times[-1] + ROUNDING) * fps) + 1) / fps
+    grid = np.arange(min(most, int((times[-1] + ROUNDING) * fps) + 1)) / fps  # a damaged time may be years later
     return (np.searchsorted(times, grid + ROUNDING, side="right") - 1).tolist()
 
 

@@ -29,15 +29,8 @@ def steps(pipe: HunyuanVideo, request: Request, clip: Clip, continued: Continued
     overlap = continued.overlap
     sampling = request.complete(pipe.defaults)
     require(not request.held and request.video is None and not sampling.loop, "A video that goes on from a clip begins with nothing else.")
-    require(
-        overlap < sampling.num_frames,
-        f"overlap is {overlap}, but each video has {sampling.num_frames} frames; it must be fewer.",
-    )
+    continued.check(len(clip.pixels), sampling.num_frames)
     frames = sized(clip, sampling.height, sampling.width)
-    require(
-        len(frames) >= overlap,
-        f"The clip has {len(frames)} frames, fewer than the overlap of {overlap}; give a longer one, or a smaller overlap.",
-    )
     digest, new, first = hashlib.sha256(frames.tobytes()), frames, None
     for number in range(continued.times):
         end = frames[-overlap:]

@@ -30,6 +30,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Of red, green and blue between 0 and 1, by which CLIP and most encoders of pictures normalise.
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # What the parsers of media files raise on damaged bytes (found by fuzzing); of containers, `containers.open_container` makes a ValueError.
 DAMAGED = (
     *(SafetensorError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),

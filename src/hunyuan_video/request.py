@@ -368,6 +368,14 @@ class Continued:
         right = self.overlap >= 1 and self.overlap % 4 == 1
         require(right, f"overlap is {self.overlap}; it must be 4n + 1 frames, such as {max(0, self.overlap - 1) // 4 * 4 + 1}.")
 
+    def check(self, clip_frames: int, num_frames: int) -> None:
+        """Raises a ValueError if a clip of so many frames cannot be gone on from by videos of `num_frames`."""
+        require(self.overlap < num_frames, f"overlap is {self.overlap}, but each video has {num_frames} frames; it must be fewer.")
+        require(
+            clip_frames >= self.overlap,
+            f"The clip has {clip_frames} frames, fewer than the overlap of {self.overlap}; give a longer one, or a smaller overlap.",
+        )
+
 
 @dataclass(frozen=True)
 class Provenance:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from media_files import read_video
 from rendered_cameras import film, path
 
 from hunyuan_video import cli, pipeline
-from hunyuan_video.evaluation.study import Study
+from hunyuan_video.evaluation.endpoint import Endpoint
+from hunyuan_video.evaluation.study import Prompt, Study
 from hunyuan_video.request import Provenance
 from hunyuan_video.video import read_metadata, save_video
 
@@ -91,6 +94,34 @@ def test_a_folder_of_clips_is_brought_and_measured_once(prompts, filmed, tmp_pat
     lines = (out / "scores.jsonl").read_text(encoding="utf-8")
     monkeypatch.setattr("hunyuan_video.apps.score.read", lambda path: pytest.fail("measured again"))
     assert cli.main(["evaluate", "score", str(out)]) == 0 and (out / "scores.jsonl").read_text(encoding="utf-8") == lines
+
+
+def test_a_damaged_clip_is_a_fault_and_ends_nothing(prompts, filmed, tmp_path, capsys, caplog):
+    out = tmp_path / "study"
+    assert run(prompts, out, f"filmed=folder:{filmed}", f"again=folder:{filmed}") == 0
+    clip = Study.read(out).clip("filmed", "0000")
+    clip.write_bytes(clip.read_bytes()[:400])
+    assert cli.main(["evaluate", "score", str(out), "--reference", "again"]) == 0
+    table = capsys.readouterr().out
+    assert "| filmed | 2 | 1 | 0 of 1 | 1 unreadable |" in table and "| again | 2 | 2 | 1 of 1 | none |" in table
+    assert f"{clip} cannot be read" in caplog.text
+
+
+def test_what_one_system_lacks_keeps_no_other_waiting(prompts, filmed, tmp_path, capsys, monkeypatch):
+    def refused(self: Endpoint, study: Study, name: str, server: object) -> Iterator[tuple[Prompt, str]]:
+        yield from ((prompt, "it is forbidden") for prompt in study.missing(name))
+
+    monkeypatch.setattr("hunyuan_video.evaluation.endpoint.fetch", partial(refused, None))
+    out = tmp_path / "study"
+    assert run(prompts, out, "paid=endpoint:http://127.0.0.1:1", f"filmed=folder:{filmed}") == 2
+    assert "2 of 2 clips of paid were not made" in capsys.readouterr().err
+    assert Study.read(out).missing("filmed") == ()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63 - 1])
+def test_a_seed_that_some_prompt_cannot_have_is_refused_before_the_study_is_there(prompts, filmed, tmp_path, capsys, seed):
+    assert run(prompts, tmp_path / "study", f"a=folder:{filmed}", seed=seed) == 2
+    assert f"seed is {seed}; it must be 0 to {2**63 - 2}" in capsys.readouterr().err and not (tmp_path / "study").exists()
 
 
 def test_a_reference_and_networks_stand_beside(prompts, filmed, tmp_path, capsys):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
-from rated import vote
+from ports import free_port
+from rated import study_of, vote
 
 from hunyuan_video import cli
 from hunyuan_video.evaluation.study import Source, Study
@@ -60,6 +67,23 @@ def test_what_cannot_be_is_refused_in_a_sentence(words, says, tmp_path, monkeypa
     assert cli.main(words) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+def test_the_page_is_there_until_it_is_told_to_end(tmp_path):
+    study, port = study_of(tmp_path / "study", num_prompts=2), free_port()
+    command = [sys.executable, "-m", "hunyuan_video", "evaluate", "rate", str(study.folder), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline, answer = time.monotonic() + 60, None
+            while answer is None and process.poll() is None and time.monotonic() < deadline:
+                try:
+                    answer = httpx.get(f"http://127.0.0.1:{port}/api/task", timeout=5)
+                except httpx.TransportError:
+                    time.sleep(0.1)
+            assert answer is not None and answer.json() == {"mode": "absolute"}
+        finally:
+            process.send_signal(signal.SIGINT if os.name != "nt" else signal.CTRL_C_EVENT)
+        assert process.wait(30) in (0, 130)
 
 
 class FakeDesk:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import curation_footage as footage
@@ -14,6 +17,7 @@ from footage_files import QUICK, film, moving, quick
 from onnx_files import linear, mean_colour
 
 from hunyuan_video.clips import read_clip
+from hunyuan_video.curation import looking
 from hunyuan_video.curation.command import Curation, curate
 from hunyuan_video.curation.crop import Box
 from hunyuan_video.curation.extras import opencv
@@ -54,6 +58,28 @@ def rows(out: Path) -> list[dict]:
 
 def tree(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name[0] != "."}
+
+
+def test_a_package_that_thresholds_need_is_asked_for_before_anything_is_watched(films, tmp_path, monkeypatch):
+    thresholds = quick(tmp_path)
+    (tier, *others) = thresholds.tiers
+    thresholds = replace(thresholds, tiers=(replace(tier, most={**tier.most, "unsafe": 0.5}), *others))
+    monkeypatch.setitem(sys.modules, "nudenet", None)
+    with pytest.raises(ImportError, match=r"needs nudenet, .*hunyuan-video\[curate-unsafe\]"):
+        curate(Curation([films], thresholds), tmp_path / "out", Here())
+    assert not (tmp_path / "out" / "ledger" / "files.jsonl").exists()
+
+
+def test_a_disk_that_fails_is_no_verdict_on_a_film(films, tmp_path, monkeypatch):
+    def failing(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(looking, "sha256", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            curate(Curation([films / "b.mp4"], quick(tmp_path)), tmp_path / "out", Here())
+    curate(Curation([films / "b.mp4"], quick(tmp_path)), tmp_path / "out", Here())
+    assert "problem" not in (tmp_path / "out" / "ledger" / "files.jsonl").read_text(encoding="utf-8")
 
 
 def test_each_clip_is_kept_or_falls_for_its_fault(curated):

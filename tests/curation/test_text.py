@@ -34,6 +34,17 @@ def test_boxes_that_overlap_are_counted_once():
     assert area([]) == 0
 
 
+def test_the_surest_exposed_part_of_any_frame_counts(monkeypatch):
+    parts = [{"class": "FACE_FEMALE", "score": 0.9}, {"class": safety.EXPOSED[0], "score": 0.6}, {"class": safety.EXPOSED[1], "score": 0.7}]
+    monkeypatch.setattr(safety, "_detector", lambda: SimpleNamespace(detect=lambda _: [parts.pop()]))
+    assert safety.unsafe(np.zeros((3, 8, 8, 3), np.uint8)) == 0.7
+
+
+@pytest.mark.slow
+def test_what_is_called_exposed_is_so_called_by_nudenet():
+    assert set(safety.EXPOSED) <= set(pytest.importorskip("nudenet.nudenet").__labels)
+
+
 @pytest.mark.slow
 def test_a_scene_of_leaves_is_safe():
     assert safety.unsafe(footage.filmed(5, 2, "pan-left", height=240, width=424)) < 0.5

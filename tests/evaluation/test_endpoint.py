@@ -151,10 +151,12 @@ class Scripted:
         self.answers = {"order": list(orders) or [video("queued")], "look": list(looks) or [video("completed")], "content": list(contents)}
         self.asked: list[str] = []
         self.keys: list[str] = []
+        self.paths: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         kind = "order" if request.method == "POST" else "content" if request.url.path.endswith("/content") else "look"
         self.asked.append(kind)
+        self.paths.append(request.url.raw_path.decode())
         if kind == "order":
             self.keys.append(request.headers["idempotency-key"])
         left = self.answers[kind]
@@ -243,6 +245,17 @@ def test_half_an_answer_is_a_failure_and_keeps_the_order(one, fetched, content):
 def test_half_an_answer_to_every_order_ends_no_study(fetched):
     why = fetched(Scripted(orders=[httpx.Response(200, headers={"content-type": "application/json"}, content=b'{"id"')]))
     assert "no video with id and status" in str(why)
+
+
+def test_a_videos_id_is_no_path(one, fetched, content):
+    odd = httpx.Response(200, json={"id": "../\n?#1", "status": "queued"})
+    server = Scripted(orders=[odd], contents=[content])
+    assert fetched(server) is None and server.paths[1] == "/v1/videos/..%2F%0A%3F%231"
+
+
+def test_looks_without_a_pause_are_refused():
+    with pytest.raises(ValueError, match="pause is 0.0; it must be above 0 seconds"):
+        Endpoint("http://127.0.0.1:1", {}, pause=0.0)
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])

@@ -44,6 +44,20 @@ def test_a_prompt_that_ends_in_a_number_is_no_take_of_another(tmp_path):
     assert [path.stem for path in folder.match(tmp_path, prompts).values()] == ["apollo", "apollo-11"]
 
 
+@pytest.mark.parametrize("names", [["long-0"], ["long-0", "LONG-0"], ["long"]])
+def test_names_that_may_be_of_two_prompts_are_of_none(tmp_path, names):
+    prompts = tuple(Prompt(f"{number:04}", "so " * 40 + end) for number, end in enumerate(("left", "right")))
+    for name in names:
+        (tmp_path / f"{name.replace('long', 'so ' * 30)}.mp4").touch()
+    with pytest.raises(ValueError, match="2 of 2 prompts have no clip"):
+        folder.match(tmp_path, prompts)
+
+
+def test_two_first_takes_are_two_clips(tmp_path):
+    with pytest.raises(ValueError, match=r"1 of 3 prompts have more than one clip in .*, such as 0001 \(a dog\)"):
+        matched(tmp_path, ["A cat red big-0", "a dog-0", "A dog-0", "A very " + "long " * 40 + "-0"])
+
+
 def test_missing_clips_are_counted_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"2 of 3 prompts have no clip in .*, such as 0000 \(A cat red big\); call each clip by"):
         matched(tmp_path, ["a dog"])

@@ -64,6 +64,14 @@ def test_a_name_that_is_no_folder_is_refused(name):
         System(name, "weights")
 
 
+@pytest.mark.parametrize("id", ["../a", "/etc/a", "", "a b"])
+def test_a_prompt_whose_id_is_no_file_of_the_study_is_refused(study, id):
+    file = study.folder / "prompts.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace(json.dumps(study.prompts[0].id), json.dumps(id)), encoding="utf-8")
+    with pytest.raises(ValueError, match="A prompt's id is"):
+        Study.read(study.folder)
+
+
 def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no study; `hunyuan-video evaluate run"):
         Study.read(tmp_path)

@@ -135,6 +135,14 @@ def test_pixels_are_those_of_transformers(height, width):
     torch.testing.assert_close(normalized(picture(height=height, width=width), 24), expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 100)])
+def test_of_a_narrow_picture_only_the_middle_is_enlarged(size, monkeypatch):
+    narrow, sizes, resize = Image.new("RGB", size, (255, 0, 0)), [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, to, *more: sizes.append(to) or resize(self, to, *more))
+    assert normalized(narrow, 24).shape == (3, 24, 24)
+    assert max(sizes[0]) <= 8 * 24
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

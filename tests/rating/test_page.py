@@ -17,7 +17,7 @@ from hunyuan_video.rating import design as designs
 from hunyuan_video.rating import store
 from hunyuan_video.rating.design import Design, planted
 from hunyuan_video.rating.desk import Desk, votes_of
-from hunyuan_video.rating.material import prepare
+from hunyuan_video.rating.material import material_of
 from hunyuan_video.rating.page import STATIC, create_page
 from hunyuan_video.rating.report import report_of
 
@@ -29,7 +29,7 @@ ANSWERS = {"absolute": "yes", "pairs": "tie"}
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Whose clips tests must not change, encoded for raters already."""
     study = study_of(tmp_path_factory.mktemp("study") / "study-secretfolder")
-    prepare(study, planted(Design(seed=study.seed), [prompt.id for prompt in study.prompts]))
+    material_of(study).encode(planted(Design(seed=study.seed), [prompt.id for prompt in study.prompts]))
     return study
 
 
@@ -220,12 +220,14 @@ def test_what_answers_nothing_is_refused_and_not_kept(desk, body):
     assert desk.store.rows() == []
 
 
-def test_of_a_crowd_that_rates_nothing_nobody_else_is_let_in(desk, monkeypatch):
-    monkeypatch.setattr(store, "MOST_IDLE", 2)
+def test_of_a_crowd_that_does_not_finish_nobody_else_is_let_in(desk, monkeypatch):
+    monkeypatch.setattr(store, "MOST_UNFINISHED", 2)
     one, _ = joined(desk), joined(desk)
     refused = visit(desk).post("/api/join", json={})
     assert refused.status_code == 429 and refused.json()["error"]["code"] == "too_many_raters"
-    answer(one, one.get("/api/task").json())
+    task = one.get("/api/task").json()
+    while "clips" in task:
+        task = answer(one, task)
     joined(desk)
 
 
@@ -287,13 +289,51 @@ def test_a_study_whose_blocks_are_drawn_otherwise_is_not_gone_on_with(fresh, mon
 def test_clips_for_raters_are_the_same_after_an_interruption(tmp_path):
     study = study_of(tmp_path / "study", num_prompts=3)
     plants = planted(Design(seed=study.seed), [prompt.id for prompt in study.prompts])
-    folder = prepare(study, plants).folder
+    (material := material_of(study)).encode(plants)
+    folder = material.folder
     made = {path: path.read_bytes() for path in folder.rglob("*.mp4")}
     for count in (1, 2):
         for prompt in list(plants)[-count:]:
             (folder / "spoiled" / f"{prompt}.mp4").unlink()
-        prepare(study, plants)
+        material_of(study).encode(plants)
         assert {path: path.read_bytes() for path in folder.rglob("*.mp4")} == made
+
+
+def test_a_study_that_is_refused_has_encoded_nothing(fresh):
+    Desk(fresh, Design(seed=fresh.seed)).close()
+    before = set((fresh.folder / "rating").rglob("*"))
+    path = fresh.clip(SYSTEMS[0], fresh.prompts[0].id)
+    content = path.resolve().read_bytes()
+    try:
+        path.write_bytes(fresh.clip(SYSTEMS[0], fresh.prompts[1].id).read_bytes())
+        with pytest.raises(ValueError, match="has been rated with clips"):
+            Desk(fresh, Design(seed=fresh.seed))
+    finally:
+        path.write_bytes(content)
+    assert set((fresh.folder / "rating").rglob("*")) == before
+
+
+def test_saying_the_same_again_adds_nothing_and_minds_are_not_changed_for_ever(desk, monkeypatch):
+    client = joined(desk)
+    task = client.get("/api/task").json()
+    answer(client, task)
+    answer(client, task)
+    assert len(desk.store.rows()) == 3
+    monkeypatch.setattr(store, "MOST_CHANGES", 2)
+    for said in ("no", "yes"):
+        answer(client, task, said)
+    body = {"answers": dict.fromkeys(("text", "motion", "visual"), "no"), "latency_ms": 1}
+    refused = client.post("/api/task/1", json=body)
+    assert refused.status_code == 400 and "changed your mind 2 times" in refused.json()["error"]["message"]
+    assert len(desk.store.rows()) == 9
+
+
+def test_prompts_without_a_clip_are_left_out_if_asked(tmp_path):
+    study = study_of(tmp_path / "study", num_prompts=3)
+    study.clip(SYSTEMS[1], study.prompts[1].id).unlink()
+    with pytest.raises(ValueError, match="or --leave-out-missing does without these prompts"):
+        material_of(study)
+    assert {prompt for prompt, _ in material_of(study.complete()).sources} == {study.prompts[0].id, study.prompts[2].id}
 
 
 def test_a_study_that_lacks_a_clip_says_whose(tmp_path):

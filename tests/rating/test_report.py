@@ -193,6 +193,15 @@ def test_who_cannot_tell_a_spoiled_clip_is_left_out_and_the_report_says_so():
     assert "83.3% of 18 answers on planted clips were right" in to_markdown(report)
 
 
+def test_the_report_says_who_met_no_planted_clip_and_who_has_one_answer_for_everything():
+    votes = [said for prompt in range(20) for said in judgement("A", prompt, (False,) * 3, rater="always no")]
+    votes += judgement("(spoiled)", 30, (False,) * 3, kind="plant", truth="no", rater="always no")
+    votes += judgement("A", 0, (True, False, True), rater="left early")
+    report = report_of(votes)
+    assert report.trust.left_out == () and (report.trust.untested, report.trust.monotonous) == (1, 1)
+    assert "1 of those who are counted left before they met a planted clip. 1 of them had one answer" in to_markdown(report)
+
+
 def test_a_changed_mind_counts_as_it_was_last():
     votes = judgement("A", 0, (True, True, True)) + judgement("A", 0, (True, False, True))
     report = report_of(votes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from hunyuan_video.evaluation import metrics, scores
 from hunyuan_video.evaluation.backbones import Backbone
 from hunyuan_video.evaluation.frechet import random_feature_frechet
 from hunyuan_video.evaluation.scores import Line
-from hunyuan_video.evaluation.seen import LOOKS, Film, read, see
+from hunyuan_video.evaluation.seen import LOOKS, Film, read, see, unreadable
 from hunyuan_video.evaluation.study import Prompt, Study
 from hunyuan_video.files import replacing, sha256
 from hunyuan_video.naturalness import brisque
@@ -49,7 +50,7 @@ def score(
     """Tables, also in `scores.md` and `scores.json` of the study; what was measured before is not measured again.
 
     Raises:
-        ValueError: there is no such system, or no clip of these; or a clip that is damaged.
+        ValueError: there is no such system, or no clip of these.
     """
     for name in (*systems, *(vbench or {}), *([] if reference is None else [reference])):
         study.system(name)
@@ -136,10 +137,16 @@ def _missing(study: Study, systems: Sequence[str], measures: Sequence[Measure], 
         digest = sha256(path)
         asked = [(each, each.by(prompt)) for each in measures if each.set != f"near {name}"]
         todo = [(each, by) for each, by in asked if (name, prompt.id, each.set, by, digest) not in have]
-        film = read(path) if todo else None
+        try:
+            film = read(path) if todo else None
+        except ValueError as error:
+            log.warning("%s", error)
+            film = None
         for each, by in todo:
-            assert film is not None
-            yield Line(name, prompt.id, each.set, by, digest, dict(each.of(film, prompt)))
+            if film is not None:
+                yield Line(name, prompt.id, each.set, by, digest, dict(each.of(film, prompt)))
+            elif each.set == scores.SEEN:
+                yield Line(name, prompt.id, each.set, by, digest, unreadable(prompt.tags))
 
 
 def _current(study: Study, measures: Sequence[Measure], lines: Sequence[Line]) -> list[Line]:
@@ -157,10 +164,16 @@ def _far(study: Study, name: str, reference: str | None) -> scores.Row:
         return {}
     assert reference is not None
     sets = [[path for prompt in study.prompts if (path := study.clip(each, prompt.id)).is_file()] for each in (name, reference)]
-    if min(map(len, sets)) < 2:
-        return {}
-    mine, other = ((read(path).frames for path in each) for each in sets)
-    return {f"random-feature Fréchet to {reference}": random_feature_frechet(mine, other)}
+    mine, other = (_readable(each) for each in sets)
+    with contextlib.suppress(ValueError):  # of fewer than two that can be read
+        return {f"random-feature Fréchet to {reference}": random_feature_frechet(mine, other)}
+    return {}
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    for path in paths:
+        with contextlib.suppress(ValueError):  # which has been said
+            yield read(path).frames
 
 
 def _write(path: Path, text: str) -> None:

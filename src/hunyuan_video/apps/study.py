@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 CRF = 10  # so little is lost in the file that nobody judges that
 
 
+class IncompleteError(OSError):
+    """Some clips could not be made."""
+
+
 @runtime_checkable
 class Maker(Protocol):
     """What makes the clips of one system."""
@@ -38,7 +42,7 @@ class Maker(Protocol):
         ...
 
     def make(self, study: Study, name: str) -> None:
-        """Those that are missing. Raises an OSError if some could not be made."""
+        """Those that are missing. Raises a IncompleteError if some could not be made."""
         ...
 
 
@@ -47,16 +51,22 @@ def run(into: Path, source: Source, prompts: tuple[Prompt, ...], seed: int, make
 
     Raises:
         ValueError: the folder has another study, or other systems of these names.
-        OSError: clips could not be made; the same call tries again.
+        IncompleteError: clips could not be made; the same call tries again.
     """
     check_writable(into / "clips" / "clip.mp4")
     systems = [System(name, maker.kind, maker.made_with(prompts)) for name, maker in makers.items()]  # all are checked before one works
     study = Study.create(into, source, prompts, seed).with_systems(systems)
+    failures: list[IncompleteError] = []
     for name, maker in makers.items():
         there = len(prompts) - len(study.missing(name))
         log.info("%s: %d of %d clips are there.", name, there, len(prompts))
-        if there < len(prompts):
-            maker.make(study, name)
+        try:
+            if there < len(prompts):
+                maker.make(study, name)
+        except IncompleteError as error:  # what one server refuses to make, and will refuse again, keeps no other system waiting
+            failures.append(error)
+    if failures:
+        raise IncompleteError(" ".join(map(str, failures)))
     return study
 
 
@@ -140,7 +150,7 @@ class ByEndpoint:
                 failed += reason is not None
                 bar.update()
         if failed:
-            raise OSError(
+            raise IncompleteError(
                 f"{failed} of {len(study.prompts)} clips of {name} were not made; {study.folder / 'failures.jsonl'} says why, and the same "
                 "command tries again."
             )

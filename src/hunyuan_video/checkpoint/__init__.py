@@ -336,7 +336,7 @@ def from_config(build: Callable[[Path], Model], folder: Path) -> Model:
     """`build(folder)`, where the many ways to stumble over a config are one."""
     try:
         return build(folder)
-    except (ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{folder / 'config.json'} describes no model that can be built ({reason(error)}); fetch it again.") from error
 
 

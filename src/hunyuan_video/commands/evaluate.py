@@ -11,7 +11,7 @@ import tyro
 
 from hunyuan_video.apps.parse import parse
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, adapters_of
-from hunyuan_video.config import LoadKey, Runtime, Sampling, require
+from hunyuan_video.config import MAX_SEED, LoadKey, Runtime, Sampling, require
 from hunyuan_video.evaluation import prompts, systems
 from hunyuan_video.weights import EMBEDDED
 
@@ -40,6 +40,8 @@ class Run:
     def run(self) -> None:
         asked = systems.read_all(self.systems)
         source, found = prompts.read(self.prompts, rewritten=self.rewritten)
+        last = MAX_SEED + 1 - len(found)
+        require(0 <= self.seed <= last, f"seed is {self.seed}; it must be 0 to {last}, for the prompts' seeds count up from it.")
 
         from hunyuan_video.apps import study
 

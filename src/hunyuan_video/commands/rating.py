@@ -28,6 +28,8 @@ class Rate:
     """raters of each clip or pair, at least"""
     per_rater: int = 40
     """clips or pairs of each rater; a tenth more are repeated or planted, and say how far the rater can be trusted"""
+    leave_out_missing: bool = False
+    """rate those prompts alone of which every system has a clip, for good: of some, a server may refuse to make any"""
     host: str = "127.0.0.1"
     """any other address than this machine's own needs invitations, or an open door"""
     port: int = 8082
@@ -51,6 +53,8 @@ class Rate:
         from hunyuan_video.rating.design import Design
 
         study = Study.read(self.study)
+        if self.leave_out_missing:
+            study = study.complete()
         design = Design(self.mode, self.ratings, self.per_rater, study.seed)
         serve_raters((self.host, self.port), study, design, self.token, open_door=self.open_door)
 

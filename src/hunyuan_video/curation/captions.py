@@ -108,7 +108,7 @@ def _describe(job: Asking, model: Remote) -> Record:
     for _ in range(ASKED):
         try:
             return {"id": job.id, "caption": _fields(_answer(messages, model)), "by": model.name}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # of JSON that is nested too deep
             problem = str(error)
     log.warning("%s has no caption: %s", job.id, problem)
     return {"id": job.id, "problem": problem, "by": model.name}

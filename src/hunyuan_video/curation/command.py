@@ -32,7 +32,7 @@ from hunyuan_video.curation.extras import tools
 from hunyuan_video.curation.footage import Footage, Part, find
 from hunyuan_video.curation.ledger import Ledger, Record, rounded, to_line
 from hunyuan_video.curation.looking import Looking, look
-from hunyuan_video.curation.measures import Measuring, is_finished, measure
+from hunyuan_video.curation.measures import MEASURES, Measuring, check_packages, is_finished, measure
 from hunyuan_video.curation.networks import Networks
 from hunyuan_video.curation.workers import Workers
 from hunyuan_video.files import replacing
@@ -87,6 +87,7 @@ class _Curating:
             "aesthetic" not in self.thresholds.measured or config.networks.aesthetic is not None,
             "A tier limits `aesthetic`, which only a network of yours can judge; give --embedder and --aesthetic.",
         )
+        check_packages(self.thresholds)
         self._check_config()
         self.footage = find(config.sources)
         self.files, self.prints, self.scores, self.cuts, self.captions = (
@@ -116,7 +117,8 @@ class _Curating:
         """What was measured is only comparable if it was measured so."""
         path = self.out / "config.json"
         lengths, transitions = asdict(self.thresholds.lengths), asdict(self.thresholds.transitions)
-        asked = {"lengths": lengths, "transitions": transitions, "networks": self.config.networks.identity, "tools": self.tools}
+        asked = {"lengths": lengths, "transitions": transitions, "networks": self.config.networks.identity}
+        asked |= {"measures": MEASURES, "tools": self.tools}
         if path.exists() and (old := json.loads(path.read_text(encoding="utf-8"))) != asked:
             changed = ", ".join(name for name in asked if asked[name] != old.get(name))
             raise ValueError(f"{self.out} was made with other {changed} (its config.json has them); use these, or another folder.")

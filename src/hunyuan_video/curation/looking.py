@@ -16,7 +16,6 @@ from hunyuan_video.curation.overlays import Sample, inside_bars, over_film
 from hunyuan_video.curation.shots import Transitions, watch
 from hunyuan_video.curation.start import Lengths, clips_of
 from hunyuan_video.files import sha256
-from hunyuan_video.pictures import DAMAGED
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +41,9 @@ def look(job: Looking) -> Record:
     try:
         seen = watch(pictures(), job.transitions)
         digest = sha256(job.footage.path)
-    except DAMAGED as error:
-        problem = getattr(error, "strerror", None) or str(error)
-        log.warning("%s cannot be used: %s", job.footage.name, problem)
-        return {"id": job.footage.content, "problem": problem}
+    except ValueError as error:  # what FFmpeg finds is one; a disk or a network that fails says nothing of the file, and ends the run
+        log.warning("%s cannot be used: %s", job.footage.name, error)
+        return {"id": job.footage.content, "problem": str(error)}
     frame = inside_bars(sample.pictures)
     top, left, height, width = frame.pixels(*sample.pictures.shape[1:])
     logos = [box.of(frame) for box in over_film(sample.pictures[:, top : top + height, left : left + width], seen.shots)]

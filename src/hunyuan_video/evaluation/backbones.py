@@ -35,12 +35,13 @@ from torch import Tensor
 
 from hunyuan_video.config import require
 from hunyuan_video.motion.flow import is_dynamic
+from hunyuan_video.pictures import CLIP_DEVIATION, CLIP_MEAN
 
 Frames = UInt8[np.ndarray, "T H W 3"]
 Network = Callable[..., Any]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP = CLIP_MEAN, CLIP_DEVIATION
 WITH_TEXT = ("overall_consistency", "temporal_style")
 DIMENSIONS = (
     *("subject_consistency", "background_consistency", "aesthetic_quality", "imaging_quality", "dynamic_degree"),
@@ -88,8 +89,11 @@ class Backbone:
 
     def pictures(self, frames: Frames) -> Float[Tensor, "N 3 _ _"]:
         """Each frame as the network was trained to see it: the short side of its size, and but for DINO the middle square of that."""
+        return torch.cat([self._picture(frame) for frame in frames])  # one by one: a large clip is gigabytes
+
+    def _picture(self, frame: UInt8[np.ndarray, "H W 3"]) -> Float[Tensor, "1 3 _ _"]:
         crops = self.dimension != "subject_consistency"
-        x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+        x = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
         scale = self.size / min(x.shape[-2:])
         x = _resized(x, [max(self.size, int(side * scale)) for side in x.shape[-2:]], "bicubic" if crops else "bilinear")
         if crops:
@@ -196,8 +200,11 @@ def _dynamic(network: Network, frames: Frames, fps: float) -> float:
 
 def _imaging(network: Network, frames: Frames) -> float:
     """The mean of a quality from 0 to 100 over all frames, as a share (vbench/imaging_quality.py); of large frames, made small enough."""
-    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    longest = max(x.shape[-2:])
-    sizes = [int(side * LONGEST_SIDE / longest) for side in x.shape[-2:]]
-    pictures = (_resized(x, sizes, "bilinear") if longest > LONGEST_SIDE else x.float()) / 255
-    return float(torch.cat([_call(network, frame[None]).reshape(1) for frame in pictures]).mean()) / 100
+    longest = max(frames.shape[1:3])
+    sizes = [int(side * LONGEST_SIDE / longest) for side in frames.shape[1:3]]
+
+    def picture(frame: np.ndarray) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
+        return (_resized(x, sizes, "bilinear") if longest > LONGEST_SIDE else x.float()) / 255
+
+    return float(torch.cat([_call(network, picture(frame)).reshape(1) for frame in frames]).mean()) / 100

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -55,6 +56,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         require(self.url.startswith(("http://", "https://")), f"{self.url!r} is no address; give one such as http://127.0.0.1:8000/v1.")
         require(self.in_flight >= 1, f"in_flight is {self.in_flight}; it must be 1 or more.")
+        require(self.pause > 0, f"pause is {self.pause}; it must be above 0 seconds.")
 
 
 def fetch(study: Study, name: str, endpoint: Endpoint) -> Iterator[tuple[Prompt, str | None]]:
@@ -119,7 +121,7 @@ class _Making:
         while video["status"] in UNFINISHED:
             if self.stop.wait(self.endpoint.pause) or time.monotonic() > deadline:
                 raise FailedError(f"video {video['id']} was {video['status']} when it was waited for no longer")
-            video = self._json(self.client.get(f"videos/{video['id']}"))
+            video = self._json(self.client.get(_path(video["id"])))
         if video["status"] != "completed":  # failed, cancelled, expired, or whatever else a server has
             error = video.get("error")
             told = error.get("message") if isinstance(error, dict) else error
@@ -137,7 +139,7 @@ class _Making:
     def _download(self, id: str, to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         with replacing(to) as (temporary, _):
-            with self.client.stream("GET", f"videos/{id}/content") as response:
+            with self.client.stream("GET", f"{_path(id)}/content") as response:
                 _check(response)
                 with temporary.open("wb") as file:
                     for piece in response.iter_bytes():
@@ -154,7 +156,7 @@ class _Making:
             found = response.json()
         except ValueError:  # no JSON, or not all of it
             found = None
-        if not isinstance(found, dict) or not {"id", "status"} <= found.keys():
+        if not isinstance(found, dict) or not isinstance(found.get("id"), str) or "status" not in found:
             raise FailedError("the server's answer is no video with id and status; is it an address of the videos API?")
         return found
 
@@ -164,6 +166,11 @@ class _Making:
         with (self.study.folder / "failures.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         log.warning("%s, prompt %s: %s", self.name, prompt.id, reason)
+
+
+def _path(id: str) -> str:
+    """Whatever a server calls a video."""
+    return f"videos/{quote(id, safe='')}"
 
 
 def _keep(path: Path, what: Mapping[str, Any]) -> None:

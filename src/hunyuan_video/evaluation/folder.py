@@ -69,8 +69,11 @@ def _by_number(files: Iterable[Path], prompts: Sequence[Prompt]) -> dict[str, li
 
 
 def _by_words(files: Iterable[Path], prompts: Sequence[Prompt]) -> dict[str, list[Path]]:
-    """Equal prompts share a clip."""
-    asked = {_words(prompt.prompt) for prompt in prompts}
+    """Equal prompts share a clip. Others that are cut to the same words have none, for these do not say whose it is."""
+    meant = defaultdict[str, set[str]](set)
+    for prompt in prompts:
+        meant[_words(prompt.prompt)].add(prompt.prompt)
+    asked = {words for words, texts in meant.items() if len(texts) == 1}
     whole, takes = defaultdict[str, list[Path]](list), defaultdict[str, list[tuple[int, Path]]](list)
     for path in files:
         stem = _OURS.sub("", path.stem)
@@ -80,11 +83,14 @@ def _by_words(files: Iterable[Path], prompts: Sequence[Prompt]) -> dict[str, lis
             takes[first].append((int(take[1]), path))
         else:
             whole[words].append(path)
-    return {prompt.id: whole.get(_words(prompt.prompt)) or _first_take(takes[_words(prompt.prompt)]) for prompt in prompts}
+    named = {words: whole.get(words) or _first_take(takes[words]) for words in asked}
+    return {prompt.id: named.get(_words(prompt.prompt), []) for prompt in prompts}
 
 
 def _first_take(takes: list[tuple[int, Path]]) -> list[Path]:
-    return [min(takes)[1]] if takes else []
+    """All of that number, of which there should be one."""
+    first = min((number for number, _ in takes), default=0)
+    return [path for number, path in takes if number == first]
 
 
 def _words(text: str) -> str:

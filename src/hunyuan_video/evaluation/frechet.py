@@ -39,8 +39,9 @@ def random_feature_frechet(clips: Iterable[Frames], others: Iterable[Frames]) ->
 @torch.no_grad()
 def features(frames: Frames) -> Float[Tensor, " C"]:
     """Mean and deviation over a clip of what three random convolutions in space and time see, at a size and length that all clips get."""
-    x = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "T H W C -> 1 C T H W").double() / 127.5 - 1
-    x = F.interpolate(x, (TIME, SIDE, SIDE), mode="trilinear")
+    each = (rearrange(torch.from_numpy(np.ascontiguousarray(frame)), "H W C -> 1 C H W").double() / 127.5 - 1 for frame in frames)
+    small = torch.cat([F.interpolate(frame, (SIDE, SIDE), mode="bilinear") for frame in each])  # one by one: a large clip is gigabytes
+    x = F.interpolate(rearrange(small, "T C H W -> 1 C T H W"), (TIME, SIDE, SIDE), mode="trilinear")
     generator = torch.Generator().manual_seed(SEED)
     for width, wider in ((3, 16), (16, 32), (32, WIDTH)):
         weight = torch.randn(wider, width, 3, 3, 3, generator=generator, dtype=torch.float64) * (2 / (27 * width)) ** 0.5

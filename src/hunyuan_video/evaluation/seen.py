@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -101,6 +102,11 @@ def see(film: Film, tags: Sequence[str]) -> Seen:
     )
 
 
+def unreadable(tags: Sequence[str]) -> dict[str, Any]:
+    """What is said of a clip whose file is damaged: it is no video, and nothing that was asked for is there."""
+    return {"faults": ["unreadable"], "asked": dict.fromkeys(_looked_for(tags), False)}
+
+
 def flicker(frames: Frames) -> float:
     """VBench's temporal flickering: 1 less the mean difference of frames from those before them, of 255 levels; meant for still scenes."""
     differences = [np.abs(two.astype(np.int16) - one).mean() for one, two in pairwise(frames)]
@@ -110,11 +116,19 @@ def flicker(frames: Frames) -> float:
 def answers(looks: Frames, camera: CameraMotion, tags: Sequence[str]) -> dict[str, bool]:
     """Of the tags that can be looked for: one movement of the camera, colours, black and white."""
     found: dict[str, bool] = {}
-    moves = [value for value in values(tags, "camera") if value not in ("follow", "cut")]
-    if len(moves) == 1:  # one after another would have to be found in time
-        found[f"camera:{moves[0]}"] = moves[0] in (camera.direction, camera.label, camera.label.partition("-")[0])
-    for colour in values(tags, "colour"):
-        found[f"colour:{colour}"] = bool(np.median([pixels.colour_share(frame, colour) for frame in looks]) >= PRESENT)
-    if "style:black-and-white" in tags:
-        found["style:black-and-white"] = bool(np.median([pixels.chroma(frame) for frame in looks]) < COLOURLESS)
+    for tag in _looked_for(tags):
+        kind, _, value = tag.partition(":")
+        if kind == "camera":
+            found[tag] = value in (camera.direction, camera.label, camera.label.partition("-")[0])
+        elif kind == "colour":
+            found[tag] = bool(np.median([pixels.colour_share(frame, value) for frame in looks]) >= PRESENT)
+        else:
+            found[tag] = bool(np.median([pixels.chroma(frame) for frame in looks]) < COLOURLESS)
     return found
+
+
+def _looked_for(tags: Sequence[str]) -> list[str]:
+    moves = [value for value in values(tags, "camera") if value not in ("follow", "cut")]
+    wanted = [f"camera:{move}" for move in moves if len(moves) == 1]  # one after another would have to be found in time
+    wanted += [f"colour:{colour}" for colour in values(tags, "colour")]
+    return wanted + ["style:black-and-white"] * ("style:black-and-white" in tags)

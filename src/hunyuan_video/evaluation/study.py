@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,7 +24,7 @@ from hunyuan_video.files import replacing
 VERSION = 1
 Kind = Literal["weights", "folder", "endpoint"]
 Benchmark = Literal["penguin", "vbench", "own"]
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a system, which names a folder, too
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a system, which names a folder, and of a prompt, which names a file
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Prompt:
     """what it asks for, such as `camera:pan-left` (see `tags`)"""
     dimensions: tuple[str, ...] = ()
     """what its benchmark asks it for"""
+
+    def __post_init__(self) -> None:
+        require(
+            NAME.fullmatch(self.id) is not None, f"A prompt's id is {self.id!r}; it names a file, of letters, digits, '.', '_' and '-'."
+        )
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,11 @@ class Study:
     def missing(self, system: str) -> tuple[Prompt, ...]:
         """Of which there is no clip yet. What is there is whole: clips appear under their names when they are."""
         return tuple(prompt for prompt in self.prompts if not self.clip(system, prompt.id).is_file())
+
+    def complete(self) -> Study:
+        """With those prompts alone of which every system has a clip."""
+        lacking = {prompt.id for system in self.systems for prompt in self.missing(system.name)}
+        return replace(self, prompts=tuple(prompt for prompt in self.prompts if prompt.id not in lacking))
 
     def seed_of(self, id: str) -> int:
         """With which every system makes the clip of a prompt that can be told one."""

@@ -27,6 +27,7 @@ from hunyuan_video.config import Conditioning, check_types, require
 from hunyuan_video.models.clip import CLIPVision, CLIPVisionConfig
 from hunyuan_video.models.llama import LlamaConfig
 from hunyuan_video.models.text import MAX_TEXT_TOKENS, TextEncoder, TextFeatures, llm_states, pad
+from hunyuan_video.pictures import CLIP_DEVIATION, CLIP_MEAN
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ PREFIX_TOKENS = 103  # what the official tokenizer makes of it before the prompt
 HEADER_TOKENS = 4  # the end of the prompt's turn and the assistant's header, which are cut out; what stands behind them stays
 STRIDES: dict[Conditioning, int] = {"first_frame": 4, "latent_concat": 2}  # of a picture's tokens the transformer is given every so manieth
 SKIPPED_VISION_LAYERS = 1  # the projector reads hidden_states[-2], without the class token
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of red, green and blue, CLIP's
+WIDEST = 8  # times its shorter side, of which a picture is looked at
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,15 @@ class VisionTower(nn.Module):
 def normalized(picture: Image.Image, side: int) -> Float[Tensor, "3 side side"]:
     """A square from the middle, after its shorter side became `side` pixels, in CLIP's mean and deviation."""
     width, height = picture.size
+    if max(width, height) > WIDEST * min(width, height):  # of which nothing so far from the middle is seen, but all would be enlarged
+        wide, high = min(width, WIDEST * height), min(height, WIDEST * width)
+        left, top = (width - wide) // 2, (height - high) // 2
+        picture, width, height = picture.crop((left, top, left + wide, top + high)), wide, high
     size = (side, side * height // width) if width <= height else (side * width // height, side)
     small = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     pixels = torch.tensor(np.asarray(small.crop((left, top, left + side, top + side))))
-    return ((pixels / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)).permute(2, 0, 1)
+    return ((pixels / 255 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_DEVIATION)).permute(2, 0, 1)
 
 
 @contextmanager

@@ -40,9 +40,12 @@ class Moved:
 def moved(frames: Frames, fps: float) -> Moved:
     """Of a clip of two frames or more."""
     light = [_grey(frame) for frame in frames]
-    flows = [flow(one, two) for one, two in pairwise(light)]
-    speed = float(np.mean([np.linalg.norm(each, axis=-1).mean() for each in flows])) * fps / SHORT_SIDE
-    errors = [_warp_error(one, two, each) for (one, two), each in zip(pairwise(light), flows, strict=True)]
+    lengths, errors = [], []
+    for one, two in pairwise(light):
+        each = flow(one, two)
+        lengths.append(np.linalg.norm(each, axis=-1).mean())
+        errors.append(_warp_error(one, two, each))
+    speed = float(np.mean(lengths)) * fps / min(light[0].shape)
     return Moved(speed, float(np.mean(errors)), is_dynamic(light, fps, flow))
 
 

@@ -13,7 +13,7 @@ from hunyuan_video.config import require
 from hunyuan_video.evaluation.study import Prompt, Study, System
 from hunyuan_video.rating import design as designs
 from hunyuan_video.rating.design import ANSWERS, QUESTIONS, Design
-from hunyuan_video.rating.material import Material, prepare
+from hunyuan_video.rating.material import Material, material_of
 from hunyuan_video.rating.store import Rater, Row, Store
 from hunyuan_video.rating.vote import Vote
 
@@ -34,7 +34,7 @@ class Desk:
         self.blocks = designs.blocks(design, list(self.prompts), self.systems)
         plants = designs.planted(design, list(self.prompts))
         self.plants = list(plants)
-        self.material: Material = prepare(study, plants)
+        self.material: Material = material_of(study)
         self.store = Store(study.folder / VOTES)
         terms = {"systems": self.systems, "clips": self.material.digest, "seed": design.seed}
         terms |= {"ratings": design.ratings, "per_rater": design.per_rater}
@@ -43,7 +43,8 @@ class Desk:
         self.digest = hashlib.sha256(json.dumps([design.mode, terms]).encode()).hexdigest()[:16]  # another study or mode has another
         try:
             self.store.begin(design.mode, terms)
-        except ValueError:
+            self.material.encode(plants)
+        except BaseException:
             self.close()
             raise
 

@@ -8,7 +8,7 @@ from hunyuan_video import markdown
 from hunyuan_video.rating.intervals import LEVEL
 from hunyuan_video.rating.judged import ASKED, OVERALL
 from hunyuan_video.rating.report import DRAWS, Estimate, Pairs, Rate, Report, Table
-from hunyuan_video.rating.trust import ENOUGH, Trust
+from hunyuan_video.rating.trust import ENOUGH, MANY, Trust
 
 _HEADS = {"text": "Text alignment", "motion": "Motion quality", "visual": "Visual quality", "overall": "Overall"}
 _MODES = {"absolute": "Each clip by itself", "pairs": "Pairs"}
@@ -26,8 +26,8 @@ def _of(table: Table) -> list[str]:
     lines = [
         f"## {_MODES[table.mode]}",
         "",
-        f"{table.judgements} judgements of {what} for {table.prompts} prompts by {table.raters} raters, each {what[:-1]} by "
-        f"{table.raters_each} or more. The share {share} in %, with its {LEVEL:.0%} interval.",
+        f"{table.judgements} judgements of {what} for {table.prompts} prompts by {table.raters} raters; each of these {what} "
+        f"was judged by {table.raters_each} or more. The share {share} in %, with its {LEVEL:.0%} interval.",
         "",
         markdown.table(
             ["System", *(_HEADS[question] for question in ASKED), "Rank"],
@@ -97,6 +97,10 @@ def _comparisons(table: Table) -> list[str]:
 def _trust(trust: Trust) -> list[str]:
     rule = f"under {ENOUGH:.0%} right on planted clips, a rule from before the first vote"
     said = [f"{trust.raters} raters, of whom {len(trust.left_out)} left out: {rule}."]
+    if trust.untested:
+        said.append(f"{trust.untested} of those who are counted left before they met a planted clip.")
+    if trust.monotonous:
+        said.append(f"{trust.monotonous} of them had one answer to every question of {MANY} clips or more.")
     if trust.planted_right is not None:
         said.append(f"{trust.planted_right:.1%} of {trust.planted} answers on planted clips were right.")
     if trust.repeated_same is not None:

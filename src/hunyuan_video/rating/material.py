@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,21 +26,9 @@ MOST = Limits().max_frames
 
 
 @dataclass(frozen=True)
-class Material:
-    """Clips for raters, in a folder; their shape; and what they were made of, in hexadecimal."""
+class Source:
+    """A clip as its system made it."""
 
-    folder: Path
-    num_frames: int
-    height: int
-    width: int
-    digest: str
-
-    def path(self, prompt: str, system: str) -> Path:
-        return self.folder / ("spoiled" if system == SPOILED else f"of/{system}") / f"{prompt}.mp4"
-
-
-@dataclass(frozen=True)
-class _Source:
     path: Path
     num_frames: int
     height: int
@@ -47,53 +36,84 @@ class _Source:
     sha256: str
 
 
-def prepare(study: Study, plants: dict[str, str]) -> Material:
-    """Encode what has not been yet. `plants` are prompts that get a spoiled clip, each with the one whose clip is spoiled. All have the
-    size of the smallest and the length of the shortest clip; of larger ones the middle is shown.
+@dataclass(frozen=True)
+class Material:
+    """Clips for raters, in a folder, where they are when they are `encoded`; and what they are made of, in hexadecimal. All have the size
+    of the smallest and the length of the shortest; of larger ones the middle is shown."""
+
+    folder: Path
+    sources: Mapping[tuple[str, str], Source]
+    """by prompt and system"""
+    digest: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height and width."""
+        each = self.sources.values()
+        height, width = (min(getattr(source, side) for source in each) // 2 * 2 for side in ("height", "width"))
+        return min(source.num_frames for source in each), height, width
+
+    def path(self, prompt: str, system: str) -> Path:
+        return self.folder / ("spoiled" if system == SPOILED else f"of/{system}") / f"{prompt}.mp4"
+
+    def encode(self, plants: Mapping[str, str]) -> None:
+        """What has not been yet. `plants` are prompts that get a spoiled clip, each with the one whose clip is spoiled.
+
+        Raises:
+            ValueError: a clip cannot be read.
+        """
+        lacking = [key for key in [*self.sources, *((prompt, SPOILED) for prompt in plants)] if not self.path(*key).exists()]
+        if not lacking:
+            return
+        log.info("Encoding %d clips for raters …", len(lacking))
+        if len(shapes := {(source.num_frames, source.height, source.width) for source in self.sources.values()}) > 1:
+            num_frames, height, width = self.shape
+            log.warning(
+                "The clips have %d different sizes and lengths; all are shown at %dx%d with %d frames.",
+                len(shapes),
+                width,
+                height,
+                num_frames,
+            )
+        systems = list(dict.fromkeys(system for _, system in self.sources))
+        # By the place among all plants, so that whoever goes on after an interruption makes the same clips.
+        spoiled_of = {prompt: (other, systems[place % len(systems)]) for place, (prompt, other) in enumerate(plants.items())}
+        for prompt, system in lacking:
+            spoiled = system == SPOILED
+            frames = _frames(self.sources[spoiled_of[prompt] if spoiled else (prompt, system)].path, self.shape)
+            _encode(spoil(frames) if spoiled else frames, self.path(prompt, system))
+
+
+def material_of(study: Study) -> Material:
+    """What raters will see of a study.
 
     Raises:
         ValueError: a clip is missing, or cannot be read.
     """
     for system in study.systems:
         missing = len(study.missing(system.name))
-        require(missing == 0, f"{system.name} has no clip of {missing} of {len(study.prompts)} prompts; `evaluate run` makes them.")
+        require(
+            missing == 0,
+            f"{system.name} has no clip of {missing} of {len(study.prompts)} prompts; `evaluate run` makes them, or --leave-out-missing "
+            "does without these prompts.",
+        )
     keys = [(prompt.id, system.name) for prompt in study.prompts for system in study.systems]
     sources = {(prompt, system): _look(study.clip(system, prompt)) for prompt, system in keys}
     digest = hashlib.sha256(json.dumps([[*key, source.sha256] for key, source in sources.items()]).encode()).hexdigest()
-    each = sources.values()
-    height, width = (min(getattr(source, side) for source in each) // 2 * 2 for side in ("height", "width"))
-    num_frames = min(source.num_frames for source in each)
-    if len(shapes := {(source.num_frames, source.height, source.width) for source in each}) > 1:
-        log.warning(
-            "The clips have %d different sizes and lengths; all are shown at %dx%d with %d frames.", len(shapes), width, height, num_frames
-        )
-    material = Material(study.folder / "rating" / digest[:16], num_frames, height, width, digest)
-    systems = [system.name for system in study.systems]
-    wanted = [*sources, *((prompt, SPOILED) for prompt in plants)]
-    lacking = [key for key in wanted if not material.path(*key).exists()]
-    if lacking:
-        log.info("Encoding %d clips for raters …", len(lacking))
-    # By the place among all plants, so that whoever goes on after an interruption makes the same clips.
-    spoiled_of = {prompt: sources[other, systems[place % len(systems)]] for place, (prompt, other) in enumerate(plants.items())}
-    for prompt, system in lacking:
-        spoiled = system == SPOILED
-        source = spoiled_of[prompt] if spoiled else sources[prompt, system]
-        frames = _frames(source.path, material)
-        _encode(spoil(frames) if spoiled else frames, material.path(prompt, system))
-    return material
+    return Material(study.folder / "rating" / digest[:16], sources, digest)
 
 
-def _look(path: Path) -> _Source:
+def _look(path: Path) -> Source:
     with reading(path):
         times, height, width = look(path, MOST / FPS, FPS)
-    return _Source(path, min(MOST, len(on_grid(times, FPS))), height, width, sha256(path))
+    return Source(path, len(on_grid(times, FPS, MOST)), height, width, sha256(path))
 
 
-def _frames(path: Path, material: Material) -> Frames:
+def _frames(path: Path, shape: tuple[int, int, int]) -> Frames:
+    num_frames, height, width = shape
     with reading(path):
-        times, *_ = look(path, material.num_frames / FPS, FPS)
-        shown = on_grid(times, FPS)[: material.num_frames]
-        return np.stack([fill(picture, material.height, material.width) for picture in pictures(path, shown)])
+        times, *_ = look(path, num_frames / FPS, FPS)
+        return np.stack([fill(picture, height, width) for picture in pictures(path, on_grid(times, FPS, num_frames))])
 
 
 def _encode(frames: Frames, path: Path) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    ScalarSelect,
     String,
     Table,
     Text,
@@ -34,7 +35,8 @@ from hunyuan_video.rating.design import Kind, Showing, Task
 from hunyuan_video.serving.database import connect, reading, writing
 
 VERSION = 1
-MOST_IDLE = 500  # raters who have come in the last hour and not voted; more are no people
+MOST_UNFINISHED = 500  # raters who have come in the last hour and not finished; more are no people
+MOST_CHANGES = 20  # of one's mind, at one place
 GONE = 3600.0  # seconds without a vote after which an unfinished rater counts as gone, and the block goes to another
 metadata = MetaData()
 
@@ -163,9 +165,8 @@ class Store:
         """
         secret = secrets.token_urlsafe(24)
         with writing(self.engine) as db:
-            voted = select(votes.c.id).where(votes.c.rater == raters.c.number).exists()
-            if (db.scalar(select(func.count()).where(raters.c.at > now - GONE, ~voted)) or 0) >= MOST_IDLE:
-                raise CrowdedError("Too many have come within an hour and rated nothing; try again later.")
+            if (db.scalar(select(func.count()).where(raters.c.at > now - GONE, _said() < _asked())) or 0) >= MOST_UNFINISHED:
+                raise CrowdedError("Too many have come within an hour and not finished; try again later.")
             block = self._next_block(db, mode, blocks, now)
             row = {"digest": (digest := _digest(secret)), "mode": mode, "block": block, "at": now}
             made = db.execute(insert(raters).values(row)).inserted_primary_key
@@ -203,8 +204,18 @@ class Store:
         return None if row is None else (row.prompt, row.left if row.left_id == name else row.right)
 
     def vote(self, rater: Rater, number: int, answers: Mapping[str, str], latency_ms: int, now: float) -> None:
+        """Add what a rater says at a place, if it is something else than before.
+
+        Raises:
+            ValueError: they have changed their mind too often there.
+        """
         more = {"rater": rater.number, "number": number, "latency_ms": latency_ms, "at": now}
+        here = select(votes).where(votes.c.rater == rater.number, votes.c.number == number).order_by(votes.c.id)
         with writing(self.engine) as db:
+            before = db.execute(here).all()
+            if {row.question: row.answer for row in before} == dict(answers):
+                return
+            require(len(before) <= MOST_CHANGES * len(answers), f"You have changed your mind {MOST_CHANGES} times here; that is enough.")
             db.execute(insert(votes), [{"question": question, "answer": answer, **more} for question, answer in answers.items()])
 
     def rows(self) -> list[Row]:
@@ -220,13 +231,23 @@ class Store:
     def _next_block(self, db: Connection, mode: str, blocks: int, now: float) -> int:
         """The first of those that fewest raters have finished or are at."""
         last = select(func.max(votes.c.at)).where(votes.c.rater == raters.c.number).scalar_subquery()
-        said = select(func.count(votes.c.number.distinct())).where(votes.c.rater == raters.c.number).scalar_subquery()
-        asked = select(func.count()).where(tasks.c.rater == raters.c.number).scalar_subquery()
         taken = [0] * blocks
-        query = select(raters.c.block, raters.c.at, last.label("last"), (said == asked).label("finished")).where(raters.c.mode == mode)
+        query = select(raters.c.block, raters.c.at, last.label("last"), (_said() == _asked()).label("finished")).where(
+            raters.c.mode == mode
+        )
         for row in db.execute(query):
             taken[row.block] += bool(row.finished or now - (row.last or row.at) < GONE)
         return taken.index(min(taken))
+
+
+def _said() -> ScalarSelect[int]:
+    """At how many places a rater has voted."""
+    return select(func.count(votes.c.number.distinct())).where(votes.c.rater == raters.c.number).scalar_subquery()
+
+
+def _asked() -> ScalarSelect[int]:
+    """How many places a rater has."""
+    return select(func.count()).where(tasks.c.rater == raters.c.number).scalar_subquery()
 
 
 def _digest(secret: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hunyuan_video.rating.vote import Vote
 
 ENOUGH = 0.8  # of the questions on planted clips, which a rater must answer right to be counted; a rule from before any vote
+MANY = 20  # clips or pairs, after which it is odd to have had one answer to every question
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
 
@@ -17,6 +18,10 @@ class Trust:
     raters: int
     left_out: tuple[str, ...]
     """those who saw too few of the planted clips for what they are"""
+    untested: int
+    """those who are counted and left before they met a planted clip"""
+    monotonous: int
+    """those who are counted and said one thing of all of many clips: who refuses everything refuses the planted ones, too"""
     planted: int
     planted_right: float | None
     """of all raters' answers on planted clips; None if there are none"""
@@ -37,13 +42,22 @@ def trust_of(said: Sequence[Vote], votes: Sequence[Vote]) -> Trust:
         right[vote.rater].append(vote.answer == vote.truth)
     left_out = tuple(sorted(rater for rater, each in right.items() if sum(each) < ENOUGH * len(each)))
     same = _repeats([vote for vote in votes if vote.rater not in left_out])
+    raters = {vote.rater for vote in votes}
     seconds = sorted(vote.latency_ms / 1000 for vote in {(vote.rater, vote.mode, vote.number): vote for vote in votes}.values())
     return Trust(
-        len({vote.rater for vote in votes}), left_out,
+        len(raters), left_out, len(raters - right.keys()), len(_monotonous(votes) - set(left_out)),
         len(plants), _share([answer for each in right.values() for answer in each]),
         len(same), _share(same),
         _changes(said), seconds[len(seconds) // 2] if seconds else None,
     )  # fmt: skip
+
+
+def _monotonous(votes: Sequence[Vote]) -> set[str]:
+    said, places = defaultdict(set), defaultdict(set)
+    for vote in votes:
+        said[vote.rater].add(vote.answer)
+        places[vote.rater].add((vote.mode, vote.number))
+    return {rater for rater, answers in said.items() if len(answers) == 1 and len(places[rater]) >= MANY}
 
 
 def _changes(said: Sequence[Vote]) -> int:

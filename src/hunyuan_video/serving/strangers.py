@@ -78,7 +78,7 @@ def main() -> None:
     times, own_height, own_width = look(path, Limits().max_frames / FPS if end == "last" else count / FPS, FPS)
     if own_height * own_width > max_pixels:
         sys.exit(1)
-    size, shown = (height or own_height, width or own_width), on_grid(times, FPS)
+    size, shown = (height or own_height, width or own_width), on_grid(times, FPS, Limits().max_frames)
     wanted = shown[-count:] if end == "last" else shown[:count]
     frames = np.stack([fill(picture, *size) for picture in pictures(path, wanted)])
     sys.stdout.buffer.write(content_of(Clip(frames)))

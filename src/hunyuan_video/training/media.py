@@ -247,7 +247,7 @@ def plan(item: Item, buckets: Sequence[Bucket], fps: float, max_clips: int) -> l
         return [Cut(bucket, [0])]
     if longest == 1:
         raise UnusableError("no bucket for videos")
-    shown = on_grid(times, fps)[: int((seconds + ROUNDING) * fps) + 1]
+    shown = on_grid(times, fps, int((seconds + ROUNDING) * fps) + 1)
     cuts: list[Cut] = []
     start = 0
     while len(cuts) < max_clips and len(shown) - start > 1 and (bucket := nearest(buckets, len(shown) - start, height, width)):
