@@ -72,7 +72,7 @@ def run(tmp_path, monkeypatch):
         yield replace(STEP, value=float(len(measured)))
 
     monkeypatch.setattr(bench, "item", lambda name, folder: quick)
-    monkeypatch.setattr(bench, "this_machine", lambda: AMX)
+    monkeypatch.setattr(bench, "this_machine", lambda device: replace(AMX, device=device))
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
 
     def command(*arguments: str) -> list[Found]:
@@ -91,9 +91,23 @@ def test_what_is_in_the_file_is_not_measured_again(run, capsys):
 
 def test_what_other_code_measured_is_measured_again(run, monkeypatch):
     run("a1")
-    monkeypatch.setattr(bench, "this_machine", lambda: replace(AMX, commit="def"))
+    monkeypatch.setattr(bench, "this_machine", lambda device: replace(AMX, commit="def"))
     (found,) = run("a1")
     assert found.row.value == 2 and found.machine.commit == "def"
+
+
+def test_what_code_without_a_commit_measured_is_measured_again(run, monkeypatch):
+    monkeypatch.setattr(bench, "this_machine", lambda device: replace(AMX, commit="abc+"))
+    run("a1")
+    (found,) = run("a1")
+    assert found.row.value == 2
+
+
+def test_rows_of_two_devices_are_not_in_one_file(run, capsys):
+    run("a1")
+    with pytest.raises(SystemExit):
+        run("a1", "--device", "cuda")
+    assert "has rows of cpu; give another file for those of cuda" in capsys.readouterr().err
 
 
 def test_rows_of_other_items_stay(run, tmp_path):
