@@ -48,28 +48,30 @@ class Case:
     file_in_8_bits: bool = False
     times: int = 0
     """how often it goes on from a clip"""
+    slow: bool = False
 
 
 TWO_BRANCHES = replace(SMALL, cfg_scale=3.0)
 CASES = {
-    "whole": Case(range(2, 9), sampling=Sampling(seed=7)),  # at the model's own size, in as many steps as it has
+    "whole": Case(range(2, 9), sampling=Sampling(seed=7), slow=True),  # at the model's own size, in as many steps as it has
     "plain": Case([2, 3, 4]),
     "Ulysses and ring": Case([4], shared={"ulysses_degree": 2, "ring_degree": 2}),
     "image": Case([3], image=True),
-    "adapter": Case([2], adapter=True),
-    "8 bits": Case([2], {"fp8": True, "text_fp8": True}),
-    "adapter beside a file in 8 bits": Case([3], adapter=True, file_in_8_bits=True),
+    "adapter": Case([2], adapter=True, slow=True),
+    "8 bits": Case([2], {"fp8": True, "text_fp8": True}, slow=True),
+    "adapter beside a file in 8 bits": Case([3], adapter=True, file_in_8_bits=True, slow=True),
     "two branches": Case([2, 4], sampling=TWO_BRANCHES),
-    "offload by blocks": Case([2], {"offload": "blocks"}),
-    "VAE whole": Case([2], {"vae_tiling": False}, image=True),
+    "offload by blocks": Case([2], {"offload": "blocks"}, slow=True),
+    "VAE whole": Case([2], {"vae_tiling": False}, image=True, slow=True),
     "sharded": Case([4], shared={"shard": True}),
-    "sharded in 8 bits beside an adapter": Case([3], {"text_fp8": True}, {"shard": True}, adapter=True, file_in_8_bits=True),
-    "sharded for two branches, with an adapter in 8 bits": Case([4], {"fp8": True}, {"shard": True}, TWO_BRANCHES, adapter=True),
+    "sharded in 8 bits beside an adapter": Case([3], {"text_fp8": True}, {"shard": True}, adapter=True, file_in_8_bits=True, slow=True),
+    "sharded for two branches, with an adapter in 8 bits": Case([4], {"fp8": True}, {"shard": True}, TWO_BRANCHES, adapter=True, slow=True),
     "progressive": Case([2], {"progressive": "space-time"}, sampling=replace(SMALL, num_steps=4)),
     "block-sparse": Case(
         [2],
         {"attention_density": 0.5, "sparse_pattern": "tiles"},
         sampling=Sampling(height=96, width=96, num_frames=33, num_steps=3, seed=7),
+        slow=True,
     ),
     "gone on with": Case([2], times=2),
     "no seed": Case([2], sampling=replace(SMALL, seed=None)),

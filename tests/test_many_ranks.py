@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,30 @@ def made_on(numbers: Sequence[int], names: Sequence[str], folder: Path) -> list[
     return on_ranks(work, max(numbers), folder, numbers, names, patience=480)
 
 
+def of_few(wanted: Callable[[str], bool]) -> list[Any]:
+    """Names of cases and numbers of ranks."""
+    return [
+        pytest.param(name, number, marks=[pytest.mark.slow] if case.slow else [])
+        for name, case in CASES.items()
+        for number in FEW
+        if number in case.ranks and name != "whole" and wanted(name)
+    ]
+
+
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two to four ranks made, run once for all claims."""
-    return made_on(FEW, [name for name in CASES if name != "whole"], tmp_path_factory.mktemp("few"))
+    return made_on(FEW, [name for name in CASES if not CASES[name].slow], tmp_path_factory.mktemp("few"))
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return made_on(FEW, [name for name in CASES if CASES[name].slow and name != "whole"], tmp_path_factory.mktemp("more"))
+
+
+@pytest.fixture
+def made(request: pytest.FixtureRequest, name: str) -> list[dict[str, Any]]:
+    return request.getfixturevalue("more" if CASES[name].slow else "few")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +59,9 @@ def check_same(ranks: list[dict[str, Any]], video: str, number: int, bound: floa
     assert found[0]["apart"] <= bound and found[0]["levels"] <= 1, found[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and name not in ("whole", *OTHERS)],
-)
-def test_the_same_seed_gives_the_same_video(few, name, number):
-    check_same(few, f"{name} on {number}", number)
+@pytest.mark.parametrize(("name", "number"), of_few(lambda name: name not in OTHERS))
+def test_the_same_seed_gives_the_same_video(made, name, number):
+    check_same(made, f"{name} on {number}", number)
 
 
 def test_a_clip_is_gone_on_with_by_all_ranks(few):
@@ -63,11 +80,9 @@ def test_a_seed_that_was_left_open_is_drawn_once(few):
     assert (first["seed"], first["latents"]) == (second["seed"], second["latents"]) and first["apart"] > 0.1
 
 
-@pytest.mark.parametrize(
-    ("name", "number"), [(name, n) for name, case in CASES.items() for n in FEW if n in case.ranks and "shard" in case.shared]
-)
-def test_a_rank_of_sharded_weights_has_its_share_and_nothing_else(few, name, number):
+@pytest.mark.parametrize(("name", "number"), of_few(lambda name: "shard" in CASES[name].shared))
+def test_a_rank_of_sharded_weights_has_its_share_and_nothing_else(made, name, number):
     """Also the first one, which has read them all, and after a video, for which all have been gathered."""
-    for made in few[:number]:
-        found = made[f"{name} on {number}"]
+    for rank in made[:number]:
+        found = rank[f"{name} on {number}"]
         assert found["bytes"] == pytest.approx(found["share"], rel=0.02), found
