@@ -100,7 +100,11 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        advice = {FileNotFoundError: "; check the name", IsADirectoryError: "; give a file"}.get(type(error), "")
+        advice = {
+            FileNotFoundError: "; check the name",
+            IsADirectoryError: "; give a file",
+            FileExistsError: "; choose another name",
+        }.get(type(error), "")
         return f"{error.filename}: {error.strerror.lower()}{advice}."
     return " ".join(str(error).split()) or type(error).__name__
 

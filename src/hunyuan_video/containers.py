@@ -92,7 +92,10 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     """A video file, opened. What FFmpeg finds wrong with it, there or later inside the block, is a ValueError."""
     av = pyav()
     with open(path, "rb") as file:  # not the path, in which FFmpeg takes "12:30.mp4" for a protocol
-        if _stated_size(file) > path.stat().st_size:
+        size = path.stat().st_size
+        if size == 0:
+            raise ValueError("it is empty")
+        if _stated_size(file) > size:
             raise ValueError("the end is missing")
         file.seek(0)
         # Other programs' text that is no UTF-8 comes as surrogates: in PyAV 19 always, in 18, which else refuses the file, only if told so.

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -50,6 +50,16 @@ def enter(work: Callable[[], int]) -> NoReturn:
             raise
         code = 0
     sys.exit(128 + asked[0] if asked else code)
+
+
+@contextlib.contextmanager
+def goes_on() -> Iterator[None]:
+    """Inside, whoever stops is told that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.info("Stopped; the same command goes on from here.")
+        raise
 
 
 def heard() -> dict[signal.Signals, Any]:

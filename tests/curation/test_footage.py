@@ -63,6 +63,13 @@ def test_each_content_is_found_once_whatever_its_name(tmp_path):
     assert [footage.name for footage in find([tmp_path / "in"])] == ["in/a.mp4", "in/c.mkv.mp4"]
 
 
+def test_a_copy_stands_with_its_original(tmp_path):
+    one, two = (film(tmp_path / name, moving(1, 9)) for name in ("a.mp4", "b.mp4"))
+    two.write_bytes(one.read_bytes())
+    (found,) = find([tmp_path])
+    assert (found.path, found.same) == (one, (two,))
+
+
 def test_two_videos_of_one_name_are_refused(tmp_path):
     for place in ("a/in", "b/in"):
         (tmp_path / place).mkdir(parents=True)

@@ -64,6 +64,12 @@ def test_every_coloured_thing_of_vbench_is_tagged_with_its_colour():
     assert [prompt.prompt for prompt in asked if not any(tag == f"colour:{prompt.prompt.split()[1]}" for tag in prompt.tags)] == []
 
 
+def test_a_csv_with_half_a_field_is_refused(tmp_path):
+    (tmp_path / "p.csv").write_text('prompt\n"a cat', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"p\.csv is no CSV that can be read .*; a quotation mark"):
+        prompts.read(tmp_path / "p.csv")
+
+
 def test_a_text_file_is_the_users_and_so_is_what_it_says_of_it(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("A cat.\n\nA dog.\n", encoding="utf-8")

@@ -62,7 +62,7 @@ def test_the_table_prints_the_published_numbers_and_the_published_lead_is_a_tie(
     assert [cell.split(" ")[0] for cell in rows["HunyuanVideo"][1:5]] == ["61.8", "66.5", "95.7", "41.3"]
     assert [rows[system][5] for system in PUBLISHED] == ["1–2 (tie) |", "1–2 (tie) |", "3 |"]
     lines = [line for line in text.splitlines() if line.startswith("| CNTopA – HunyuanVideo | Overall")]
-    assert len(lines) == 1 and lines[0].endswith("| tie |")
+    assert len(lines) == 1 and lines[0].endswith("| tie (intervals overlap) |")
 
 
 def sampled(rng: np.random.Generator, chance: dict[str, float], prompts: int = 60, raters: int = 12, each: int = 3) -> list[Vote]:
@@ -200,6 +200,28 @@ def test_the_report_says_who_met_no_planted_clip_and_who_has_one_answer_for_ever
     report = report_of(votes)
     assert report.trust.left_out == () and (report.trust.untested, report.trust.monotonous) == (1, 1)
     assert "1 of those who are counted left before they met a planted clip. 1 of them had one answer" in to_markdown(report)
+
+
+def test_one_wrong_answer_on_a_planted_clip_leaves_nobody_out():
+    votes = judgement("(spoiled)", 0, (True, False, False), kind="plant", truth="no", rater="r") + judgement("A", 1, (True,) * 3, rater="r")
+    assert report_of(votes).trust.left_out == ()
+
+
+def test_who_has_always_won_is_the_better_one():
+    both = {"mode": "pairs", "left": "A", "right": "B", "answer": "left"}, {"mode": "pairs", "left": "B", "right": "A", "answer": "right"}
+    pairs = [
+        vote(**said, prompt=f"p{prompt}", number=prompt, rater=f"r{rater}", question=question)
+        for prompt in range(10)
+        for rater, said in enumerate(both)
+        for question in QUESTIONS
+    ]
+    report = report_of(pairs)
+    found = next(each for each in report.tables[0].comparisons if each.question == "motion")
+    assert found.verdict == "A" and 0 < found.p < 0.01 and 2 < found.difference.value < 5
+
+
+def test_a_tie_says_why():
+    assert "tie (may be chance)" in to_markdown(report_of(sampled(np.random.default_rng(0), {"A": 0.5, "B": 0.5}, prompts=6)))
 
 
 def test_a_changed_mind_counts_as_it_was_last():

@@ -100,8 +100,14 @@ def test_a_study_is_gone_on_with_by_the_same_terms_alone(store):
     store.begin("absolute", {"seed": 0, "clips": "abc"})
     store.begin("absolute", {"seed": 0, "clips": "abc"})
     store.begin("pairs", {"seed": 1, "clips": "abc"})
-    with pytest.raises(ValueError, match="rated with clips 'abc', and not 'def'"):
+    with pytest.raises(ValueError, match="rated with clips that have changed since"):
         store.begin("absolute", {"seed": 0, "clips": "def"})
+
+
+def test_a_file_that_is_no_database_is_a_sentence(tmp_path):
+    (tmp_path / "other.sqlite").write_text("garbage " * 100)
+    with pytest.raises(ValueError, match=r"other\.sqlite is no database of votes \(file is not a database\); bring it back from a copy"):
+        Store(tmp_path / "other.sqlite")
 
 
 def test_a_file_of_a_newer_version_is_refused(store, tmp_path):

@@ -36,16 +36,17 @@ def test_chances_are_those_of_davidson_and_beaver():
 
 
 def test_two_systems_are_as_strong_as_the_formula_says():
-    """Which is closed for two of them without ties: half of what the sides say apart is strength, half of what they say alike the side."""
+    """Which is closed for two of them without ties: half of what the sides say apart is strength, half of what they say alike the side.
+    Beside so many votes one more is nothing."""
     table = np.zeros((2, 2, 3))
-    table[0, 1], table[1, 0] = (600, 200, 0), (300, 500, 0)
+    table[0, 1], table[1, 0] = (600_000, 200_000, 0), (300_000, 500_000, 0)
     found, by_side = fit(table), (np.log(600 / 200), np.log(300 / 500))
     assert found[0] - found[1] == pytest.approx((by_side[0] - by_side[1]) / 2, abs=1e-4)
     assert found[3] == pytest.approx((by_side[0] + by_side[1]) / 2, abs=1e-4)
 
 
 def test_without_ties_and_sides_it_is_what_the_library_choix_finds():
-    wins = np.array([[0, 30, 40, 45], [20, 0, 35, 40], [10, 15, 0, 28], [5, 10, 22, 0]])
+    wins = 100 * np.array([[0, 30, 40, 45], [20, 0, 35, 40], [10, 15, 0, 28], [5, 10, 22, 0]])
     table = np.zeros((4, 4, 3))
     table[..., LEFT], table[..., RIGHT] = wins / 2, wins.T / 2
     won = [(i, j) for i in range(4) for j in range(4) for _ in range(wins[i, j])]

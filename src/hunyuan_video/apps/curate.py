@@ -16,6 +16,7 @@ from hunyuan_video.curation import command, tiers
 from hunyuan_video.curation.networks import Networks
 from hunyuan_video.curation.workers import Processes, Workers
 from hunyuan_video.rewriting.remote import Remote
+from hunyuan_video.signals import goes_on
 
 Flat = tyro.conf.arg(name="")
 
@@ -49,7 +50,7 @@ def curate(
     if caption_url is not None and caption_model is not None:
         describer = Remote(caption_url, caption_model, os.environ.get("HUNYUAN_VIDEO_CAPTION_KEY"), purpose="caption")
     config = command.Curation(footage, tiers.read(thresholds or tiers.OURS), networks, describer)
-    with _workers(workers, ray) as pool:
+    with goes_on(), _workers(workers, ray) as pool:
         print(command.curate(config, out, pool), end="")
 
 

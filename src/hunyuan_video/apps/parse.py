@@ -146,6 +146,8 @@ def _sentence(box: str, prog: str) -> str:
         return f"`{prog}` needs {', '.join(names) or found[1]}; `{prog} --help` says what that is."
     if found := re.match(r"(?:Unrecognized options|Unrecognized or misplaced options): (.*)", text):
         return _unknown(found[1].split(", "), re.findall(r"(?<!\S)--[\w-]+", more.partition("For full helptext")[0]), prog)
+    if found := re.match(r"Error parsing \w+: (.*\.)$", text):
+        return found[1]  # of settings that have refused a value themselves
     return f"{text.rstrip('.')}; `{prog} --help` says more."
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hunyuan_video.config import require
-from hunyuan_video.evaluation.study import Study
+from hunyuan_video.evaluation.study import Study, described
 from hunyuan_video.files import replacing
 from hunyuan_video.rating.design import Design
 from hunyuan_video.rating.markdown import to_markdown
@@ -56,19 +56,23 @@ def report(source: Path, as_json: Path | None, as_csv: Path | None) -> str:
         ValueError: there are none, or none that count.
         ImportError: of a folder, if the server's packages are not installed.
     """
+    head = ""
     if source.suffix.lower() == ".csv":
         votes = read_csv(source)
     else:
         with _server_there():
-            from hunyuan_video.rating.desk import votes_of
-        votes = votes_of(Study.read(source))
+            from hunyuan_video.rating.desk import are_as_rated, votes_of
+        study = Study.read(source)
+        votes, head = votes_of(study), f"# What raters say\n\n{described(study)}\n\n"
+        if not are_as_rated(study):
+            log.warning("Clips of %s have been changed or deleted since they were rated; what is said is of those that were there.", source)
     if as_csv is not None:
         write_csv(votes, as_csv)
     found = report_of(votes)
     if as_json is not None:
         with replacing(as_json) as (temporary, _):
             temporary.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
-    return to_markdown(found)
+    return head + to_markdown(found)
 
 
 @contextlib.contextmanager

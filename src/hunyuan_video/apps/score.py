@@ -132,6 +132,7 @@ def _missing(study: Study, systems: Sequence[str], measures: Sequence[Measure], 
     """A line for each clip and measure that is not known of the file that is there."""
     have = {line.key for line in known}
     clips = [(name, prompt) for name in systems for prompt in study.prompts if study.clip(name, prompt.id).is_file()]
+    log.info("Looking at %d clips …", len(clips))
     for name, prompt in tqdm(clips, desc="measuring", unit="clip", disable=None):
         path = study.clip(name, prompt.id)
         digest = sha256(path)

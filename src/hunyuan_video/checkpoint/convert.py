@@ -68,8 +68,8 @@ def convert(source: Path, out: Path, to: Target, load_key: LoadKey = "module") -
     root = whole_model(source, load_key)
     if to == "comfyui" and root is None:
         raise ValueError(
-            f"{source} is a transformer alone, but comfyui is a whole model; give the root of one, or write a single-file, which goes into "
-            "ComfyUI's models/diffusion_models as it is."
+            f"{source} is no whole model, which comfyui is; give the root of one, or of a transformer alone write a single-file, which "
+            "goes into ComfyUI's models/diffusion_models as it is."
         )
     is_folder = to in ("diffusers", "comfyui") or (to == "official" and root is not None)
     if not is_folder and out.suffix != _SUFFIX[to]:

@@ -13,6 +13,7 @@ from hunyuan_video.apps.parse import parse
 from hunyuan_video.commands.common import Computes, Flat, Loads, Repeatable, Which, adapters_of
 from hunyuan_video.config import MAX_SEED, LoadKey, Runtime, Sampling, require
 from hunyuan_video.evaluation import prompts, systems
+from hunyuan_video.signals import goes_on
 from hunyuan_video.weights import EMBEDDED
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Run:
 
         from hunyuan_video.apps import study
 
-        made = study.run(self.out, source, found, self.seed, {each.name: maker_of(each, self.weights) for each in asked})
+        with goes_on():
+            made = study.run(self.out, source, found, self.seed, {each.name: maker_of(each, self.weights) for each in asked})
         print(made.folder)
 
 
@@ -76,7 +78,9 @@ class Score:
 
         networks = () if self.backbones is None else backbones.read(self.backbones)
         systems = self.system or tuple(system.name for system in study.systems)
-        for table in score(study, systems, networks, self.reference, {name: Path(path) for name, _, path in pairs}):
+        with goes_on():
+            tables = score(study, systems, networks, self.reference, {name: Path(path) for name, _, path in pairs})
+        for table in tables:
             print(table, end="\n\n")
 
 

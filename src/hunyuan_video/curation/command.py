@@ -103,6 +103,9 @@ class _Curating:
             for footage in self.footage
             for start, num_frames in self.files[footage.content].get("clips", ())
         ]
+        if all("problem" in self.files[footage.content] for footage in self.footage):
+            self._write((), {})
+            raise ValueError(f"No file of {len(self.footage)} can be used; {self.out / 'report.md'} says why.")
         removed = self._repeated(clips)
         left = [clip for clip in clips if clip.id not in removed]
         removed |= self._too_common(left)
@@ -127,6 +130,7 @@ class _Curating:
 
     def _keep(self, ledger: Ledger, doing: str, work: Callable[[Any], Record], jobs: Sequence[Any], total: int) -> None:
         """The work of jobs, of `total` with those that were done before."""
+        log.info("%s: %d to do of %d", doing, len(jobs), total)
         found: Iterable[Record] = self.workers.map(work, jobs)
         for _ in tqdm(ledger.keep(found), desc=doing, total=total, initial=total - len(jobs), disable=None):
             pass
@@ -198,7 +202,7 @@ class _Curating:
         return known is not None and ("caption" in known or known["by"] == model.name)
 
     def _given(self, clip: Clip) -> captions.Caption | None:
-        return captions.beside(self._path(clip), clip.footage.path)
+        return captions.beside(self._path(clip), clip.footage.path, *clip.footage.same)
 
     def _caption(self, clip: Clip, scores: tiers.Scores) -> captions.Caption | None:
         found = self._given(clip)
@@ -213,7 +217,7 @@ class _Curating:
         for name in names:
             taken = (row for row in rows if row["removed"][name] is None)
             _write_lines(self.out / f"{name}.jsonl", ({"file": f"clips/{row['id']}.mp4", "caption": row["caption"]} for row in taken))
-        files = [{"name": footage.name} | self.files[footage.content] for footage in self.footage]
+        files = [{"name": footage.name, "same": len(footage.same)} | self.files[footage.content] for footage in self.footage]
         least = self.thresholds.lengths.least
         num_short = sum(stop - start < least for file in files for start, stop in file.get("shots", ()))
         paths = {footage.name: footage.path for footage in self.footage}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class Footage:
     path: Path
     name: str
     content: str
+    same: tuple[Path, ...] = ()
+    """files with the same content"""
 
 
 def find(sources: Sequence[Path]) -> list[Footage]:
@@ -64,7 +66,8 @@ def find(sources: Sequence[Path]) -> list[Footage]:
     found = dict[str, Footage]()
     for name, path in sorted(paths.items()):
         footage = Footage(path, printable(name), content_of(path))
-        found.setdefault(footage.content, footage)
+        known = found.get(footage.content)
+        found[footage.content] = footage if known is None else replace(known, same=(*known.same, path))
     if not found:
         raise ValueError(f"{', '.join(map(str, sources))}: no {' '.join(VIDEO_SUFFIXES)} is there; give videos, or folders of them.")
     return list(found.values())

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from hunyuan_video import markdown
+from hunyuan_video.curation.crop import WHOLE, Box
 from hunyuan_video.curation.footage import shown, upright
 from hunyuan_video.curation.tiers import REASONS
 from hunyuan_video.files import replacing, words_of
@@ -48,7 +49,8 @@ def report(rows: Sequence[Row], files: Sequence[Row], tiers: Sequence[str], num_
     for file in files:
         name = file["name"]
         problem = f" ({file['problem']})" if "problem" in file else ""
-        each.append([name + problem, f"{file.get('seconds', 0):.1f}", len(file.get("shots", ())), clips[name], kept[name]])
+        copies = f", and {_many(file['same'], 'copy', 'copies')} of it" if file.get("same") else ""
+        each.append([name + copies + problem, f"{file.get('seconds', 0):.1f}", len(file.get("shots", ())), clips[name], kept[name]])
     lines.append(markdown.table(["file", "seconds", "shots", "clips", "kept"], each))
     groups = [(f"Kept for {tier}", [row for row in rows if row["removed"][tier] is None]) for tier in tiers]
     by_reason = dict[str, list[Row]]()
@@ -60,17 +62,22 @@ def report(rows: Sequence[Row], files: Sequence[Row], tiers: Sequence[str], num_
         if found:
             name = f"{PICTURES}/{words_of(title, 60)}.jpg"
             _save(sheet([_first_frame(row, paths) for row in found[: ACROSS * DOWN]]), folder / name)
-            lines += ["", f"## {title}", "", f"![{title}]({name})", "", ", ".join(f"`{row['id']}`" for row in found[: ACROSS * DOWN])]
+            some = f", {ACROSS * DOWN} of {len(found)}" if len(found) > ACROSS * DOWN else ""
+            names = ", ".join(f"`{row['id']}`" for row in found[: ACROSS * DOWN])
+            lines += ["", f"## {title}{some}", "", f"![{title}]({name})", "", names]
     return "\n".join(lines) + "\n"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _many(count: int, what: str, several: str = "") -> str:
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"
 
 
 def _first_frame(row: Row, paths: Mapping[str, Path]) -> Image.Image:
-    frame = next(shown(paths[row["file"]], row["start"], row["start"] + 1))
-    return Image.fromarray(upright(frame))
+    """As it is in the clip, or of one that is removed as it is in the footage."""
+    picture = upright(next(shown(paths[row["file"]], row["start"], row["start"] + 1)))
+    box = Box(*row["scores"]["crop"]) if None in row["removed"].values() else WHOLE
+    top, left, height, width = box.pixels(*picture.shape[:2])
+    return Image.fromarray(picture[top : top + height, left : left + width])
 
 
 def sheet(pictures: Sequence[Image.Image]) -> UInt8[np.ndarray, "h w 3"]:

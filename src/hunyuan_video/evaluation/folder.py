@@ -7,6 +7,7 @@ the one with the smallest number counts, for nothing is picked), or as `hunyuan-
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import shutil
 from collections import defaultdict
@@ -16,6 +17,8 @@ from pathlib import Path
 from hunyuan_video.config import require
 from hunyuan_video.evaluation.study import Prompt, Study
 from hunyuan_video.files import MAX_NAME_BYTES, replacing, sha256, words_of
+
+log = logging.getLogger(__name__)
 
 _OURS = re.compile(r"_seed\d+(?:_.*)?$")  # what our own names end in
 _TAKE = re.compile(r"-(\d+)$")
@@ -41,7 +44,29 @@ def match(folder: Path, prompts: Sequence[Prompt]) -> dict[str, Path]:
             name = words_of(wrong[0].prompt, MAX_NAME_BYTES).replace("_", " ")
             example = f"such as {wrong[0].id} ({name})"
             raise ValueError(f"{len(wrong)} of {len(prompts)} prompts {what} in {folder}, {example}; {HOW_TO_CALL}.")
-    return {id: paths[0] for id, paths in found.items()}
+    clips = {id: paths[0] for id, paths in found.items()}
+    _warn_of_others(clips, prompts)
+    return clips
+
+
+def _warn_of_others(clips: Mapping[str, Path], prompts: Sequence[Prompt]) -> None:
+    """Of our own files, which say what they were made from: numbers may be another list's."""
+    wrong = [(clips[prompt.id], said) for prompt in prompts if (said := _said(clips[prompt.id])) and prompt.prompt not in said]
+    if wrong:
+        path, said = wrong[0]
+        log.warning("%d clips were made from other prompts than theirs, such as %s, from %r.", len(wrong), path, said[0])
+
+
+def _said(path: Path) -> tuple[str, ...]:
+    """The prompt that a file says it was made from, and what that was before it was rewritten."""
+    from hunyuan_video.video import read_metadata  # with torch
+
+    try:
+        metadata = read_metadata(path)
+        rewriting = metadata.get("rewriting") or {}
+        return tuple(filter(None, (metadata["prompt"], rewriting.get("original"))))
+    except (ValueError, KeyError, AttributeError):
+        return ()
 
 
 HOW_TO_CALL = "call each clip by its prompt's number from 0 (0000.mp4), or by its prompt"

@@ -62,9 +62,11 @@ def _numbered(texts: Sequence[str], dimensions: Sequence[tuple[str, ...]]) -> tu
 def _column(path: Path) -> list[str]:
     """Of a CSV with a column `prompt`; a prompt in it may have several lines."""
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8; save it so.") from error
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV that can be read ({error}); a quotation mark that begins a field must end it, too.") from error
     require(bool(rows) and "prompt" in rows[0], f"{path} has no column called `prompt` with prompts in it.")
     texts = [row["prompt"] for row in rows]
     for number, text in enumerate(texts, start=1):

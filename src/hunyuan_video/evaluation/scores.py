@@ -148,6 +148,7 @@ def of_vbench(path: Path) -> Row:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         require(isinstance(stored, dict) and bool(stored), "it has no dimensions")
+        require(all(isinstance(value, list) and value for value in stored.values()), "a dimension is no list that begins with its score")
         return {f"VBench {name}": float(value[0]) for name, value in stored.items()}
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no results of VBench ({error}).") from error

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock
 
+from hunyuan_video import markdown
 from hunyuan_video.config import require
 from hunyuan_video.files import replacing
 
@@ -185,6 +186,20 @@ class Study:
     def _write(self) -> None:
         stored = {"version": VERSION, "prompts": asdict(self.source), "systems": [s.to_json() for s in self.systems], "seed": self.seed}
         _write(self.folder / "study.json", json.dumps(stored, indent=2, ensure_ascii=False) + "\n")
+
+
+def described(study: Study) -> str:
+    """Markdown: what is compared, and how it is made."""
+    source, rows = study.source, [[each.name, each.kind, _in_words(each.made_with)] for each in study.systems]
+    words = "rewritten" if source.rewritten else "not rewritten"
+    said = f"{len(study.prompts)} prompts of {source.source} ({source.benchmark}, {words}), with seeds from {study.seed} on."
+    return f"{said}\n\n{markdown.table(['System', 'kind', 'made with'], rows)}"
+
+
+def _in_words(made_with: Mapping[str, Any]) -> str:
+    """All of it but what only a computer compares."""
+    told = {key: value for key, value in _flat(made_with).items() if value not in (None, []) and key not in ("model", "sha256")}
+    return ", ".join(f"{key} {value}" for key, value in told.items())
 
 
 def _prompt(values: dict[str, Any]) -> Prompt:

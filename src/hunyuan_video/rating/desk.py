@@ -112,6 +112,19 @@ def votes_of(study: Study) -> list[Vote]:
     return [_vote(row, study, prompts[row.task.showing.prompt], made) for row in rows]
 
 
+def are_as_rated(study: Study) -> bool:
+    """Whether the clips are still those that raters have seen, of all prompts or of those that every system had a clip of."""
+    store = Store(study.folder / VOTES)
+    try:
+        rated = {terms.get("clips") for terms in store.terms()}
+    finally:
+        store.close()
+    try:
+        return rated == {material_of(study.complete()).digest}
+    except ValueError:  # damaged
+        return False
+
+
 def _vote(row: Row, study: Study, prompt: Prompt, made: Mapping[str, str]) -> Vote:
     left, right = row.task.showing.left, row.task.showing.right
     return Vote(

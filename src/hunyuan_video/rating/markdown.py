@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hunyuan_video import markdown
 from hunyuan_video.rating.intervals import LEVEL
 from hunyuan_video.rating.judged import ASKED, OVERALL
-from hunyuan_video.rating.report import DRAWS, Estimate, Pairs, Rate, Report, Table
+from hunyuan_video.rating.report import DRAWS, Comparison, Estimate, Pairs, Rate, Report, Table
 from hunyuan_video.rating.trust import ENOUGH, MANY, Trust
 
 _HEADS = {"text": "Text alignment", "motion": "Motion quality", "visual": "Visual quality", "overall": "Overall"}
@@ -83,7 +83,7 @@ def _comparisons(table: Table) -> list[str]:
         [
             f"{found.first} – {found.second}", _HEADS[found.question],
             _points(found.difference) if percent else _logit(found.difference), _p(found.p), _p(found.p_holm),
-            "tie" if found.verdict == "tie" else f"**{found.verdict}**",
+            _verdict(found),
         ]
         for found in table.comparisons
     )  # fmt: skip
@@ -92,6 +92,12 @@ def _comparisons(table: Table) -> list[str]:
         "", "### Every two systems", "", markdown.table(head, rows), "",
         f"Tie: their intervals overlap, or the difference may be chance (p by Holm is {1 - LEVEL:.2f} or more).",
     ]  # fmt: skip
+
+
+def _verdict(found: Comparison) -> str:
+    if found.verdict != "tie":
+        return f"**{found.verdict}**"
+    return "tie (intervals overlap)" if found.p_holm < 1 - LEVEL else "tie (may be chance)"
 
 
 def _trust(trust: Trust) -> list[str]:

@@ -29,6 +29,7 @@ from sqlalchemy import (
     insert,
     select,
 )
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from hunyuan_video.config import require
 from hunyuan_video.rating.design import Kind, Showing, Task
@@ -122,15 +123,21 @@ class CrowdedError(Exception):
 
 
 class Store:
-    """Raises a ValueError for a file that a newer version of this program has written."""
+    """Raises a ValueError for a file that is damaged, or that a newer version of this program has written."""
 
     def __init__(self, path: Path):
         self.engine = connect(f"sqlite:///{path}")
-        with writing(self.engine) as db:
-            version = db.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if version == 0:
-                metadata.create_all(db)
-                db.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+        try:
+            with writing(self.engine) as db:
+                version = db.exec_driver_sql("PRAGMA user_version").scalar_one()
+                if version == 0:
+                    metadata.create_all(db)
+                    db.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+        except DatabaseError as error:
+            self.close()
+            if isinstance(error, OperationalError):  # a full disk, or somebody else's lock
+                raise OSError(f"{path} cannot be written ({error.orig}).") from error
+            raise ValueError(f"{path} is no database of votes ({error.orig}); bring it back from a copy, or move it away.") from error
         if version not in (0, VERSION):
             self.close()
             raise ValueError(f"{path} is of version {version}, and this program knows {VERSION}; update it.")
@@ -151,11 +158,14 @@ class Store:
                 return
         before = json.loads(stored)
         other = next((name for name in terms if terms[name] != before.get(name)), None)
-        require(
-            other is None,
-            f"This study has been rated with {other} {before.get(other)!r}, and not {terms.get(other or '')!r}; go on with that, or make "
-            "another study, for the votes would not add up.",
-        )
+        whole = "go on with that, or make another study, for the votes would not add up."
+        require(other != "clips", "This study has been rated with clips that have changed since, or of which some are gone; " + whole)
+        require(other is None, f"This study has been rated with {other} {before.get(other)!r}, and not {terms.get(other or '')!r}; {whole}")
+
+    def terms(self) -> list[dict[str, Any]]:
+        """By which it has begun, in each way to rate."""
+        with reading(self.engine) as db:
+            return [json.loads(terms) for terms in db.scalars(select(openings.c.terms))]
 
     def join(self, mode: str, blocks: int, session: Callable[[int, int], Sequence[Task]], now: float) -> tuple[Rater, str]:
         """A new rater, and the secret by which they are known from now on. `session` gives the tasks of a block and a rater.

@@ -6,6 +6,9 @@ R. A. Bradley, M. E. Terry, Biometrika 39, 1952; R. R. Davidson, On extending th
 R. R. Davidson, R. J. Beaver, Biometrics 33, 1977, of the order in a pair. Here all is in logarithms, so that the model is a multinomial
 regression, and its likelihood has one maximum.
 
+Each system wins, loses and ties once more than it did, spread over all others and both sides: who has always won is strong, and not without
+end (as D. Firth, Biometrika 80, 1993, has it of a single comparison).
+
 S: systems. K = S + 2 parameters: strengths (whose mean is 0), how likely ties are, and how much the left side is favoured.
 """
 
@@ -17,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 LEFT, RIGHT, TIE = range(3)
-_PRIOR = 0.01  # 1 / variance of every parameter: nothing beside votes, and keeps finite who has won always
+_PRIOR = 0.01  # 1 / variance of every parameter: nothing beside votes, and says what all strengths are on average
 _LONGEST, _CLOSE, _MOST = 2.0, 1e-6, 100  # a step's largest change, the change that is none, and how many steps
 
 
@@ -25,7 +28,7 @@ def fit(votes: Float[np.ndarray, "*B S S 3"], start: Float[np.ndarray, " K"] | N
     """The parameters that are most likely. `votes[i, j]` says how often i on the left was better than j on the right, j better, and
     neither; of many such tables, each has its own. By Newton's method, from `start` on."""
     systems, batch = votes.shape[-2], votes.shape[:-3]
-    counts = votes.reshape(-1, systems**2, 3)
+    counts = (votes + _once_more(systems)).reshape(-1, systems**2, 3)
     x = np.tile(np.zeros(systems + 2) if start is None else start, (len(counts), 1))
     for _ in range(_MOST):
         slope, curve = _derivatives(counts, x, systems)
@@ -41,8 +44,13 @@ def covariance(votes: Float[np.ndarray, "S S 3"], parameters: Float[np.ndarray, 
     """Of the parameters that were fitted to these votes, as if each vote stood alone: the inverse of Fisher's information.
     Of strengths only differences are known; their mean is as unsure as the prior has it."""
     systems = len(votes)
-    _, (curve,) = _derivatives(votes.reshape(1, systems**2, 3), parameters[None], systems)
+    _, (curve,) = _derivatives((votes + _once_more(systems)).reshape(1, systems**2, 3), parameters[None], systems)
     return np.linalg.inv(curve)
+
+
+def _once_more(systems: int) -> Float[np.ndarray, "S S 3"]:
+    """A win, a loss and a tie of each system, in equal parts."""
+    return np.repeat((1 - np.eye(systems))[..., None] / (2 * (systems - 1)), 3, axis=-1)
 
 
 def _derivatives(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from hunyuan_video.rating.vote import Vote
 
-ENOUGH = 0.8  # of the questions on planted clips, which a rater must answer right to be counted; a rule from before any vote
+# Of the questions on planted clips, which a rater must answer right to be counted; but one wrong answer leaves nobody out. A rule from
+# before any vote.
+ENOUGH = 0.8
 MANY = 20  # clips or pairs, after which it is odd to have had one answer to every question
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
@@ -40,7 +42,7 @@ def trust_of(said: Sequence[Vote], votes: Sequence[Vote]) -> Trust:
     right = defaultdict(list)
     for vote in plants:
         right[vote.rater].append(vote.answer == vote.truth)
-    left_out = tuple(sorted(rater for rater, each in right.items() if sum(each) < ENOUGH * len(each)))
+    left_out = tuple(sorted(rater for rater, each in right.items() if sum(each) < min(ENOUGH * len(each), len(each) - 1)))
     same = _repeats([vote for vote in votes if vote.rater not in left_out])
     raters = {vote.rater for vote in votes}
     seconds = sorted(vote.latency_ms / 1000 for vote in {(vote.rater, vote.mode, vote.number): vote for vote in votes}.values())

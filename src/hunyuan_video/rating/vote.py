@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from hunyuan_video.config import require
 from hunyuan_video.files import replacing
@@ -68,7 +69,7 @@ def read_csv(path: Path) -> list[Vote]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         lacking = set(COLUMNS) - set(rows.fieldnames or ())
-        require(not lacking, f"{path} lacks the columns {', '.join(sorted(lacking))}; give what `evaluate report --votes` has written.")
+        require(not lacking, f"{path} lacks the columns {', '.join(sorted(lacking))}; give what `evaluate report --csv` has written.")
         votes = []
         for row in rows:
             try:
@@ -79,9 +80,17 @@ def read_csv(path: Path) -> list[Vote]:
 
 
 def _vote(row: dict[str, str]) -> Vote:
-    numbers = {"number": int(row["number"]), "latency_ms": int(row["latency_ms"]), "at": float(row["at"]), "seed": int(row["seed"])}
+    kinds = {"number": int, "latency_ms": int, "at": float, "seed": int}
+    numbers: dict[str, Any] = {name: _number(row, name, kind) for name, kind in kinds.items()}
     words = {name: row[name] for name in COLUMNS if name not in numbers and name != "tags"}
     return Vote(**words, **numbers, tags=tuple(filter(None, row["tags"].split(";"))))
+
+
+def _number(row: dict[str, str], name: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        return kind(row[name])
+    except ValueError as error:
+        raise ValueError(f"{name} is {row[name]!r}, and not a number") from error
 
 
 def last_words(votes: Sequence[Vote]) -> list[Vote]:

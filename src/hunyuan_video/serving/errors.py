@@ -82,6 +82,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ApiError:
 def of_parameters(_: Request, error: Any) -> JSONResponse:
     """The answer to a parameter, or a field of a body, that is of another kind."""
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, "The body is not valid JSON.", code="invalid_json").response()
     name = str(first["loc"][-1])
     said = "missing" if first["type"] == "missing" else f"{first['input']!r:.100}; {first['msg'].lower()}"
     return ApiError(400, f"{name} is {said}.", param=name).response()

@@ -96,7 +96,7 @@ def refuse_other_names(host: str) -> None:
     with contextlib.suppress(ValueError):
         if is_own(urlsplit(f"//{host}").hostname or ""):
             return
-    raise ApiError(421, "Without keys this server answers to http://localhost and http://127.0.0.1 alone; start it with keys.")
+    raise ApiError(421, "Without keys or invitations this server answers to http://localhost and http://127.0.0.1 alone.")
 
 
 class Guard:
@@ -162,5 +162,5 @@ class Guard:
         return counting
 
     def _too_large(self) -> ApiError:
-        said = f"The body has more than {self.max_body} bytes, which is the limit; send a smaller picture."
+        said = f"The body has more than {self.max_body} bytes, which is the limit; send less."
         return ApiError(413, said, headers={"connection": "close"})

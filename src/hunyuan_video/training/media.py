@@ -109,7 +109,8 @@ def find_items(source: Path) -> list[Item]:
     else:
         raise ValueError(f"{source} is no folder, .jsonl or .csv; give one of these, of captioned videos and images.")
     if not items:
-        raise ValueError(f"{source} holds no {' '.join(SUFFIXES)}; each needs its caption beside it, as clip.mp4 and clip.txt.")
+        what = "each needs its caption beside it, as clip.mp4 and clip.txt" if source.is_dir() else "the list has no rows"
+        raise ValueError(f"{source} holds no {' '.join(SUFFIXES)}; {what}.")
     return items
 
 

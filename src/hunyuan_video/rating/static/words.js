@@ -5,7 +5,7 @@ export const WORDS = {
     other: "中文", title: "Rating clips", welcome: "What do you see?",
     begin: "Begin", back: "Back", next: "Next", thanks: "Thank you.", refused: "This door is closed.", why: "It takes a link of invitation. Ask whoever has sent you here for one.",
     finished: "That was the last one. What you have said is kept; you may go back and change it.",
-    kept: "Each answer is kept at once. You can stop at any time and go on later where you were.",
+    kept: "What you answered is kept when you press Next. You can stop at any time and go on later where you were.",
     elsewhere: "To go on on another device:", link: "your own link", lost: "That did not reach the server. Check the connection, then try again.",
     absolute: {
       how: "You will see one short clip at a time, made by a computer from a text, and answer three questions about it.",
@@ -28,7 +28,7 @@ export const WORDS = {
     other: "English", title: "视频评价", welcome: "您看到了什么？",
     begin: "开始", back: "上一个", next: "下一个", thanks: "谢谢！", refused: "无法进入", why: "需要邀请链接才能参加，请向邀请您的人索取。",
     finished: "全部完成。您的回答都已保存；如想修改，可以返回。",
-    kept: "每个回答都会立即保存。您可以随时停下，以后从原处继续。",
+    kept: "按“下一个”时保存您的回答。您可以随时停下，以后从原处继续。",
     elsewhere: "换一台设备继续：", link: "您的专属链接", lost: "没有连上服务器，请检查网络后重试。",
     absolute: {
       how: "每次您会看到一段由计算机根据文字生成的短视频，请回答三个问题。",
