@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from fastapi.testclient import TestClient
 from rated import SYSTEMS, study_of
 
+from hunyuan_video.apps.rate import report
 from hunyuan_video.containers import open_container
 from hunyuan_video.evaluation.study import Study
 from hunyuan_video.rating import design as designs
@@ -150,6 +153,26 @@ def test_a_rater_goes_through_all_and_what_was_said_is_reported(either):
     assert len({digest for _, digest in made}) == len(made) == 2
     with pytest.raises(ValueError, match="1 are left out"):  # who said yes to what is spoiled, or could not tell it
         report_of(votes)
+
+
+def test_a_studys_report_says_what_was_compared_and_whether_that_is_still_there(desk, fresh, caplog):
+    client = joined(desk)
+    task = client.get("/api/task").json()
+    while "clips" in task:
+        task = answer(client, task, "yes" if task["number"] % 7 else "no")
+    votes = [replace(vote, truth=vote.answer) if vote.kind == "plant" else vote for vote in votes_of(fresh)]
+    with patch("hunyuan_video.rating.desk.votes_of", lambda study: votes):
+        said = report(fresh.folder, None, None)
+        assert "4 prompts of prompts.txt (own, not rewritten), with seeds from 7 on." in said and caplog.text == ""
+        assert f"| {SYSTEMS[0]} | weights |" in said and "## Each clip by itself" in said
+        path = fresh.clip(SYSTEMS[0], fresh.prompts[0].id)
+        clip = path.read_bytes()
+        try:
+            path.unlink()
+            report(fresh.folder, None, None)
+        finally:
+            path.write_bytes(clip)
+    assert "have been changed or deleted since they were rated" in caplog.text
 
 
 def test_a_rater_goes_on_where_they_were_after_a_restart(fresh):
