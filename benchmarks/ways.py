@@ -85,6 +85,7 @@ class Ways:
         """A clip, and what comes after it."""
         yield "held", "seam", "worst inside", "anchor, dB"
         kinds: dict[str, tuple[int, tuple[Given, ...]]] = {
+            "9 frames, clean": (9, ("first", "continuation")),
             "1 frame, clean": (1, ("first",)),
             "9 frames, the first one clean": (9, ("first",)),
             "9 frames, none clean": (9, ()),
@@ -108,7 +109,7 @@ class Ways:
         """Pictures at both ends, of the prompt's own video."""
         yield "how", "first, dB", "last, dB", "worst step"
         shown = [self.plain[0]]
-        kinds: dict[str, tuple[Given, ...]] = {"none clean": (), "the first one clean": ("first",)}
+        kinds: dict[str, tuple[Given, ...]] = {"none clean": (), "the first one clean": ("first",), "both clean": ("first", "last")}
         for name, given in kinds.items():
             self.knowing(*given)
             ends = [(Keyframe(0, Picture(frames[0])), Keyframe(-1, Picture(frames[-1]))) for frames in self.plain]

@@ -342,7 +342,7 @@ def test_each_next_video_begins_with_the_end_of_the_last_and_has_the_next_seed(p
 
 @pytest.mark.parametrize(
     ("stated", "overlap"),
-    [({"image_to_video": False}, 9), ({}, 1), ({"given": ["first", "last"]}, 1), ({"given": ["first", "continuation"]}, 9)],
+    [({"image_to_video": False}, 9), ({"given": ["first"]}, 1), ({"given": ["first", "last"]}, 1), ({"given": ["first", "continuation"]}, 9)],
 )
 def test_how_much_is_held_is_what_weights_know(tmp_path, stated, overlap):
     root = tmp_path / "tiny"
@@ -479,7 +479,7 @@ def test_commands_say_in_a_sentence_what_cannot_be(here, official_tree, capsys, 
 
 
 def test_weights_say_what_they_were_trained_to_be_given(official_tree, tmp_path):
-    assert weights.locate(weights.EMBEDDED).given == ("first",)
+    assert weights.locate(weights.EMBEDDED).given == ("first", "last", "continuation")
     assert weights.locate(official_tree).given == ()
 
 
