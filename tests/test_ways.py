@@ -342,7 +342,12 @@ def test_each_next_video_begins_with_the_end_of_the_last_and_has_the_next_seed(p
 
 @pytest.mark.parametrize(
     ("stated", "overlap"),
-    [({"image_to_video": False}, 9), ({"given": ["first"]}, 1), ({"given": ["first", "last"]}, 1), ({"given": ["first", "continuation"]}, 9)],
+    [
+        ({"image_to_video": False}, 9),
+        ({"given": ["first"]}, 1),
+        ({"given": ["first", "last"]}, 1),
+        ({"given": ["first", "continuation"]}, 9),
+    ],
 )
 def test_how_much_is_held_is_what_weights_know(tmp_path, stated, overlap):
     root = tmp_path / "tiny"

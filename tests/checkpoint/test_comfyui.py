@@ -130,6 +130,6 @@ def test_sizes_that_comfyui_does_not_know_are_said(official_tree, tmp_path, capl
 
 
 def test_a_transformer_alone_is_refused(official_tree, tmp_path):
-    with pytest.raises(ValueError, match="is a transformer alone, but comfyui is a whole model"):
+    with pytest.raises(ValueError, match="is no whole model, which comfyui is; give the root of one"):
         convert(locate(official_tree).transformer, tmp_path / "models", "comfyui")
     assert not (tmp_path / "models").exists()

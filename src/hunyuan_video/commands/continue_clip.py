@@ -82,8 +82,9 @@ class Continue(Computes):
             clip = read_clip(self.clip, size=(height, width))
         sampling = replace(self.sampling, height=height, width=width)
         request = Request(self.prompt or _prompt_of(self.clip), sampling, self.negative_prompt, adapters=adapters)
-        complete, most = request.complete(found.sampling()), (len(clip.pixels) - 1) // 4 * 4 + 1  # a picture has one frame
-        overlap = min(found.overlap, most) if self.overlap is None else self.overlap
+        complete = request.complete(found.sampling())
+        most = min(len(clip.pixels), max(1, complete.num_frames - 1))  # a picture has one frame
+        overlap = min(found.overlap, (most - 1) // 4 * 4 + 1) if self.overlap is None else self.overlap
         continued = Continued(clip.sha256, self._times(complete.num_frames - overlap), overlap)
         continued.check(len(clip.pixels), complete.num_frames)
         found.check(request.after(Clip(clip.pixels[-overlap:]).trimmed(), found.given))
