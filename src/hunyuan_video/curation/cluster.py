@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,6 +17,10 @@ R = TypeVar("R")
 TOGETHER = 16  # jobs whose results come together, and are lost together
 
 
+def _row(work: Callable[[Any], Any], item: dict[str, Any]) -> dict[str, Any]:
+    return {"found": pickle.dumps(work(pickle.loads(item["job"])))}
+
+
 class Cluster:
     """The cluster of $RAY_ADDRESS or of this machine, or else one that is started here."""
 
@@ -24,12 +30,9 @@ class Cluster:
         if not items:
             return
         data = extra("ray.data")
-        data.DataContext.get_current().execution_options.preserve_order = True
-
-        def row(item: dict[str, Any]) -> dict[str, Any]:
-            return {"found": pickle.dumps(work(pickle.loads(item["job"])))}
-
-        for item in data.from_items(items, override_num_blocks=-(-len(items) // TOGETHER)).map(row).iter_rows():
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of settings that it makes itself
+            data.DataContext.get_current().execution_options.preserve_order = True
+        for item in data.from_items(items, override_num_blocks=-(-len(items) // TOGETHER)).map(partial(_row, work)).iter_rows():
             yield pickle.loads(item["found"])
 
     def __enter__(self) -> Cluster:
