@@ -86,8 +86,7 @@ def blurred(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def dark(frames: Frames, rng: np.random.Generator) -> Frames:
-    """All of it, whatever the scene."""
-    return (frames * 0.06).astype(np.uint8)
+    return (frames * 0.1).astype(np.uint8)
 
 
 def overexposed(frames: Frames, rng: np.random.Generator) -> Frames:
