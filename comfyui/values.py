@@ -7,6 +7,7 @@ LATENT   {"samples": [B, C, T, H/8, W/8]} as the VAE decodes it, not scaled as t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hunyuan_video.clips import FPS, on_grid
-from hunyuan_video.config import Limits, require
+from hunyuan_video.config import require
 from hunyuan_video.models.vae import VAEConfig
 from hunyuan_video.request import Clip, Picture, Provenance
 
@@ -60,8 +61,9 @@ def shown_frames(shown: Any) -> np.ndarray:
     if isinstance(shown, Tensor):
         return frames_of(shown)
     parts = shown.get_components()
-    times = np.arange(len(parts.images)) / float(parts.frame_rate)
-    return frames_of(parts.images[on_grid(times, FPS, Limits().max_frames)])
+    rate = float(parts.frame_rate)
+    times, most = np.arange(len(parts.images)) / rate, math.ceil(len(parts.images) / rate * FPS)  # all: what goes on does so from the end
+    return frames_of(parts.images[on_grid(times, FPS, most)])
 
 
 def to_latent(latents: Tensor, vae: VAEConfig) -> dict[str, Tensor]:

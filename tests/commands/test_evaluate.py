@@ -105,6 +105,8 @@ def test_a_damaged_clip_is_a_fault_and_ends_nothing(prompts, filmed, tmp_path, c
     table = capsys.readouterr().out
     assert "| filmed | 2 | 1 | 0 of 1 | 1 unreadable |" in table and "| again | 2 | 2 | 1 of 1 | none |" in table
     assert f"{clip} cannot be read" in caplog.text
+    assert cli.main(["evaluate", "score", str(out), "--reference", "filmed"]) == 0  # beside what cannot be read nothing is near or far
+    assert "| again | 2 | 2 | 1 of 1 | none |" in capsys.readouterr().out
 
 
 def test_what_one_system_lacks_keeps_no_other_waiting(prompts, filmed, tmp_path, capsys, monkeypatch):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = MARKS
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+IS_FREE = "e => { const r = e.getBoundingClientRect(); return e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2)) }"
 SMALL = "[...document.querySelectorAll('button, a')].filter(e => e.checkVisibility() && (e.offsetHeight < 44 || e.offsetWidth < 44)).length"
 
 
@@ -76,6 +77,27 @@ def test_on_a_phone_a_rater_sees_all_clips_answers_by_thumb_and_is_thanked(chrom
             visit.page.locator("#next").click()
         visit.page.locator("#finished").wait_for()
         assert visit.fits() and len(desk.store.rows()) - before == 3 * total and visit.wrong == []
+        visit.page.context.close()
+    desk.close()
+
+
+@pytest.mark.parametrize("size", [PHONE, {"width": 320, "height": 568}])
+def test_what_went_wrong_is_said_beside_what_is_to_be_pressed(chromium, study, size):
+    desk = Desk(study, Design())
+    with listening(create_page(desk)) as address:
+        visit = Visit(chromium, address, size)
+        visit.answer("Yes")
+        visit.page.route("**/api/task/*", lambda route: route.abort())
+        visit.page.locator("#next").click()
+        visit.page.locator("#trouble").wait_for()
+        for control in ("#next", "[data-question=visual] button"):
+            spot = visit.page.locator(control).first
+            spot.scroll_into_view_if_needed()
+            assert spot.evaluate(IS_FREE)
+        visit.page.unroute("**/api/task/*")
+        visit.page.locator("#next").click()
+        visit.at(2)
+        assert visit.page.locator("#trouble").is_hidden()
         visit.page.context.close()
     desk.close()
 

@@ -121,7 +121,7 @@ def _by(backbone: Backbone) -> Callable[[Film, Prompt], Mapping[str, Any]]:
 
 def _near(film: Film, reference: Path | None) -> Mapping[str, Any]:
     """None where there is nothing to compare with, or identical clips have no PSNR."""
-    other = None if reference is None else read(reference).frames
+    other = None if reference is None else next(_readable([reference]), None)
     if other is None or other.shape != film.frames.shape:
         return {"PSNR": None, "SSIM": None}
     psnr = metrics.psnr(film.frames, other)

@@ -126,7 +126,9 @@ class ByFolder:
     kind: Kind = "folder"
 
     def made_with(self, prompts: tuple[Prompt, ...]) -> Mapping[str, Any]:
-        return {"folder": self.path.name, "sha256": folder.digest(folder.match(self.path, prompts))}
+        clips = folder.match(self.path, prompts)
+        folder.warn_of_others(clips, prompts)
+        return {"folder": self.path.name, "sha256": folder.digest(clips)}
 
     def make(self, study: Study, name: str) -> None:
         folder.bring(study, name, folder.match(self.path, study.prompts))

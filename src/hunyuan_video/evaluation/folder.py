@@ -44,13 +44,11 @@ def match(folder: Path, prompts: Sequence[Prompt]) -> dict[str, Path]:
             name = words_of(wrong[0].prompt, MAX_NAME_BYTES).replace("_", " ")
             example = f"such as {wrong[0].id} ({name})"
             raise ValueError(f"{len(wrong)} of {len(prompts)} prompts {what} in {folder}, {example}; {HOW_TO_CALL}.")
-    clips = {id: paths[0] for id, paths in found.items()}
-    _warn_of_others(clips, prompts)
-    return clips
+    return {id: paths[0] for id, paths in found.items()}
 
 
-def _warn_of_others(clips: Mapping[str, Path], prompts: Sequence[Prompt]) -> None:
-    """Of our own files, which say what they were made from: numbers may be another list's."""
+def warn_of_others(clips: Mapping[str, Path], prompts: Sequence[Prompt]) -> None:
+    """Of our own files, which say what they were made from, whether that is another prompt: numbers may be another list's."""
     wrong = [(clips[prompt.id], said) for prompt in prompts if (said := _said(clips[prompt.id])) and prompt.prompt not in said]
     if wrong:
         path, said = wrong[0]

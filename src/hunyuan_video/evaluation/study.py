@@ -168,7 +168,7 @@ class Study:
         return tuple(prompt for prompt in self.prompts if not self.clip(system, prompt.id).is_file())
 
     def complete(self) -> Study:
-        """With those prompts alone of which every system has a clip."""
+        """With those prompts alone of which every system has a clip; for who looks at clips, as seeds count by all prompts."""
         lacking = {prompt.id for system in self.systems for prompt in self.missing(system.name)}
         return replace(self, prompts=tuple(prompt for prompt in self.prompts if prompt.id not in lacking))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +114,20 @@ def votes_of(study: Study) -> list[Vote]:
 
 
 def are_as_rated(study: Study) -> bool:
-    """Whether the clips are still those that raters have seen, of all prompts or of those that every system had a clip of."""
+    """Whether the clips are still those that raters have seen: of the systems that there were then, and what each of them has a clip of."""
     store = Store(study.folder / VOTES)
     try:
-        rated = {terms.get("clips") for terms in store.terms()}
+        begun = store.terms()
     finally:
         store.close()
     try:
-        return rated == {material_of(study.complete()).digest}
+        return all(_digest(study, terms["systems"]) == terms["clips"] for terms in begun)
     except ValueError:  # damaged
         return False
+
+
+def _digest(study: Study, systems: Sequence[str]) -> str:
+    return material_of(replace(study, systems=tuple(map(study.system, systems))).complete()).digest
 
 
 def _vote(row: Row, study: Study, prompt: Prompt, made: Mapping[str, str]) -> Vote:
