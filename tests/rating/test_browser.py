@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = MARKS
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-IS_FREE = "e => { const r = e.getBoundingClientRect(); return e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2)) }"
+IS_FREE = "e => { const r = e.getBoundingClientRect(); return e.contains(document.elementFromPoint(r.x + 9, r.y + 9)); }"
 SMALL = "[...document.querySelectorAll('button, a')].filter(e => e.checkVisibility() && (e.offsetHeight < 44 || e.offsetWidth < 44)).length"
 
 
