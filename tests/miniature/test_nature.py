@@ -39,3 +39,11 @@ def test_after_a_cut_there_is_another_scene(monkeypatch: pytest.MonkeyPatch):
     whole, cut = (monkeypatch.setattr(nature, "CUTS", share) or nature.render(2, 32, 33) for share in (0.0, 1.0))
     differs = [not np.array_equal(*frames) for frames in zip(whole, cut, strict=True)]
     assert not differs[0] and differs[-1] and differs == sorted(differs)
+
+
+def test_cuts_are_where_a_short_clip_has_them_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nature, "CUTS", 1.0)
+    for seed in range(4):
+        assert np.array_equal(nature.render(seed, 16, 17), nature.render(seed, 16, 33)[:17])
+        steps = np.abs(np.diff(nature.render(seed, 16, 33).astype(int), axis=0)).mean(axis=(1, 2, 3))
+        assert steps[:16].max() > 5 and steps[16:].max() > 5

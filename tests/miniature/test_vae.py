@@ -186,7 +186,7 @@ def test_latents_of_the_world_stay_where_they_are_anchored(finished: Path, tmp_p
             return model.encode(clip).mean
 
     train(config, tmp_path / "free")
-    train(replace(config, anchor=finished / "vae", anchor_weight=10.0), tmp_path / "anchored")
+    train(replace(config, anchor=finished / "pca.safetensors", anchor_weight=10.0), tmp_path / "anchored")
     free, anchored = ((latents(tmp_path / name) - latents(finished)).square().mean() for name in ("free", "anchored"))
     assert anchored < free / 3
     assert [config_of(tmp_path / name).scaling_factor == 1 for name in ("free", "anchored")] == [False, True]
@@ -197,7 +197,8 @@ def test_latents_of_the_world_stay_where_they_are_anchored(finished: Path, tmp_p
     [
         ({"nature": 1.5}, "nature is 1.5; it must be a share"),
         ({"nature": 0.5, "data": Path("clips")}, "nature is a share of rendered clips"),
-        ({"anchor": Path("ckpts")}, "--anchor holds an encoder, but --part miniature trains none"),
+        ({"anchor": Path("pca.safetensors")}, "--anchor holds an encoder, but --part miniature trains none"),
+        ({"anchor": Path("pca.safetensors"), "part": "full", "data": Path("clips")}, "of which --data has none"),
         ({"anchor_weight": 0.0}, "anchor_weight is 0.0; it must be above 0"),
     ],
 )

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from hunyuan_video.checkpoint import load_transformer, load_vae
 from hunyuan_video.checkpoint.convert import official_vae_json
-from hunyuan_video.miniature import drawing, pca, world
-from hunyuan_video.miniature.vae import MINIATURE
+from hunyuan_video.miniature import drawing, nature, pca, world
+from hunyuan_video.miniature.vae import MINIATURE, keep_encoders_trunk
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.training.vae_clips import to_pixels
@@ -25,7 +25,7 @@ def recipe(name: str) -> dict[str, Any]:
     return runpy.run_path(str(Path(__file__).parents[2] / "recipes/tiny" / name))
 
 
-unguided, awake, basis_of = recipe("unguided.py")["unguided"], recipe("awake.py")["awake"], recipe("basis.py")["basis_of"]
+unguided, wider, basis_of = recipe("unguided.py")["unguided"], recipe("wider.py")["wider"], recipe("basis.py")["basis_of"]
 
 
 @torch.no_grad()
@@ -84,13 +84,60 @@ def test_an_encoder_that_is_no_projection_is_refused(constructed: Path, tmp_path
         basis_of(saved(vae, tmp_path))
 
 
-def test_an_awake_encoder_computes_what_it_did_and_can_learn(constructed: Path, tmp_path: Path):
-    awake(constructed, tmp_path)
-    before, after = loaded(constructed), loaded(tmp_path).requires_grad_(True)
+# --- The wider VAE ---
+
+
+@pytest.fixture(scope="module")
+def widened(basis: pca.PcaBasis, constructed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wider")
+    clips = [torch.from_numpy(nature.render(seed, 32, 17))[None] for seed in range(12)]
+    wider(constructed, basis, [*clips, CLIP], folder)
+    return folder
+
+
+@torch.no_grad()
+def test_a_wider_vae_computes_what_it_did(basis: pca.PcaBasis, constructed: Path, widened: Path):
+    before, after = loaded(constructed), loaded(widened)
     latents = after.encode(to_pixels(CLIP)).mean
-    torch.testing.assert_close(latents, before.encode(to_pixels(CLIP)).mean)
-    latents.square().mean().backward()
-    assert after.encoder.conv_in.conv.weight.flatten(1).any(dim=1).all()
-    constants = ~after.encoder.conv_out.conv.weight[:16].any(dim=(0, 2, 3, 4))
-    gradient = after.encoder.conv_out.conv.weight.grad
-    assert gradient is not None and constants.sum() == 32 and not gradient[:, constants].any() and gradient[:, ~constants].any()
+    expected = pca.encode(basis, CLIP)
+    assert (latents - expected).square().mean() < 0.01**2 * expected.square().mean()
+    torch.testing.assert_close(after.decode(expected), before.decode(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_beside_a_wider_encoders_trunk_sees_all_at_one_scale(widened: Path):
+    encoder = loaded(widened).encoder
+    keep_encoders_trunk(encoder)
+    learning = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    assert all(name.startswith(("down_blocks.2.resnets", "down_blocks.3.resnets", "mid_block")) for name in learning)
+    assert not any("shortcut" in name or "downsamplers" in name for name in learning) and any("to_out" in name for name in learning)
+    seen: list[torch.Tensor] = []
+    encoder.mid_block.resnets[0].norm1.register_forward_hook(lambda _module, _given, found: seen.append(found.detach()))
+    for seed in range(20, 24):
+        encoder(to_pixels(torch.from_numpy(nature.render(seed, 32, 17))[None]))
+    scale = torch.cat(seen).square().mean(dim=(0, 2, 3, 4)).sqrt().view(4, 32)
+    assert scale[:, :4].min() > 0.1 and scale[:, :4].max() < 4  # latents
+    assert scale[:, 8:20].min() > 0.1 and scale[:, 8:20].max() < 4  # what else there is
+    assert not scale[:, 24:].any()  # constants
+
+
+def test_a_wider_encoder_learns_to_hold_what_the_projection_does_not(basis: pca.PcaBasis, widened: Path):
+    """The brightness of each of four flashing frames, of which latents fitted to the drawn world know nothing."""
+    encoder = loaded(widened).encoder
+    keep_encoders_trunk(encoder)
+    optimizer = torch.optim.Adam([parameter for parameter in encoder.parameters() if parameter.requires_grad], lr=1e-4)
+    flashes = to_pixels(
+        torch.randint(256, (8, 5, 1, 1, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 16, 16, 3)
+    )
+    errors = []
+    for _ in range(30):
+        first = encoder(flashes)[:, :1, 1:].mean(dim=(1, 2, 3, 4))
+        errors.append((first - flashes[:, 0, 1].mean(dim=(1, 2))).square().mean())
+        optimizer.zero_grad()
+        errors[-1].backward()
+        optimizer.step()
+    assert errors[-1] < 0.3 * errors[0]
+
+
+def test_a_vae_of_other_widths_is_not_widened(basis: pca.PcaBasis, widened: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="only the miniature's"):
+        wider(widened, basis, [CLIP], tmp_path)

@@ -42,6 +42,17 @@ def test_reconstruction_is_l1_and_what_is_added_to_it():
     assert reconstruction_loss(x, target, 0.0, 1.0) > reconstruction_loss(x, target, 0.0, 0.0)
 
 
+def test_a_decibel_is_worth_the_same_in_every_clip():
+    target, error = torch.zeros(2, 3, 1, 4, 4), torch.cat([random(1, 3, 1, 4, 4), 0.01 * random(1, 3, 1, 4, 4, seed=1)])
+
+    def loss(factors: list[float]) -> float:
+        x = target + error * torch.tensor(factors).view(2, 1, 1, 1, 1)
+        return (reconstruction_loss(x, target, 0.0, 0.0, 1.0) - reconstruction_loss(x, target, 0.0, 0.0)).item()
+
+    assert loss([0.5, 1.0]) == pytest.approx(loss([1.0, 0.5]), abs=0.05)
+    assert loss([0.5, 1.0]) < loss([1.0, 1.0]) - 0.6
+
+
 def test_kl_is_the_exact_one_per_pixel_value():
     posterior = Posterior(random(2, 4, 1, 2, 2), random(2, 4, 1, 2, 2, seed=1))
     exact = exact_kl(Normal(posterior.mean, (posterior.logvar / 2).exp()), Normal(0.0, 1.0))

@@ -11,6 +11,7 @@ Letters: T frames, S side of a sheet or picture in pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,18 +23,19 @@ from torch import Tensor
 SIDE = 128  # every length below is for a picture of this side, and scales with it
 FINE = 2  # drawn so much finer, and then averaged: edges are hard, and not jagged
 SHEET = 1.75  # sides of a picture that a sheet has, of which a movement shows more
-NUM_LEAVES = 700
+NUM_LEAVES = 700  # at most; many scenes are nearly empty
 SMALLEST, LARGEST = 1.5, 56.0  # pixels, radius of a leaf
 POINTS = 24  # of an outline
-CUTS = 0.15  # share of the clips that have one
+CUTS = 0.4  # share of each 16 frames that have one
 
 
 def render(seed: int, size: int, num_frames: int) -> UInt8[np.ndarray, "T S S 3"]:
     """The clip of a seed. One frame of it is the first of many."""
     rng = np.random.default_rng([seed, 4])  # the 4 keeps it apart from the drawn world's draws
-    cut = int(rng.integers(1, 33)) if rng.random() < CUTS else num_frames
-    parts = [min(cut, num_frames), max(0, num_frames - cut)]
-    return np.concatenate([_scene(np.random.default_rng([seed, 5, part]), size, count) for part, count in enumerate(parts) if count])
+    cuts = [start + int(rng.integers(16)) for start in range(1, num_frames, 16) if rng.random() < CUTS]
+    edges = [0, *(cut for cut in cuts if cut < num_frames), num_frames]
+    scenes = [(np.random.default_rng([seed, 5, part]), end - start) for part, (start, end) in enumerate(pairwise(edges))]
+    return np.concatenate([_scene(rng, size, count) for rng, count in scenes])
 
 
 def _scene(rng: np.random.Generator, size: int, num_frames: int) -> UInt8[np.ndarray, "T S S 3"]:
@@ -63,11 +65,12 @@ class Movement:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, calm: bool) -> Movement:
-        """Some stand still, most are slow, and a few are swept past; what is far is slower."""
-        scale = (0.5 if calm else 1.0) * rng.choice([0, 1, 6], p=[0.25, 0.6, 0.15])
+        """Many stand still, most others are slow, and a few are swept past; what is far is slower."""
+        scale = (0.5 if calm else 1.0) * rng.choice([0, 1, 6], p=[0.45, 0.42, 0.13])
         right, down, turn, growth = rng.laplace(0, 1, 4) * scale * np.array([0.006, 0.006, 0.006, 0.002])
         across, along = rng.uniform(-0.2, 0.2, 2)
-        return cls((float(across), float(along)), (float(right), float(down)), float(turn), float(growth), float(rng.exponential(0.001)))
+        shake = rng.exponential(0.001) * (scale > 0)
+        return cls((float(across), float(along)), (float(right), float(down)), float(turn), float(growth), float(shake))
 
     def grid(self, num_frames: int, side: int) -> Float[Tensor, "T S S 2"]:
         """Where each pixel of a picture looks on the sheet, whose half sides are 1."""
@@ -84,7 +87,7 @@ def _sheet(rng: np.random.Generator, size: int, whole: bool) -> Float[Tensor, "1
     """Red, green and blue in [0, 255] already multiplied by opacity, then opacity in [0, 1]: of a `whole` sheet, 1."""
     unit = size * FINE / SIDE
     side = round(SIDE * SHEET * unit)
-    leaves = _leaves(rng, side, unit, int(rng.integers(NUM_LEAVES // 7, NUM_LEAVES)))
+    leaves = _leaves(rng, side, unit, int(NUM_LEAVES ** rng.uniform(0.5, 1)))
     pixels = torch.from_numpy(np.clip(_coloured(rng, leaves, unit), 0, 255)).permute(2, 0, 1)
     mask = torch.ones(1, side, side)
     if not whole:

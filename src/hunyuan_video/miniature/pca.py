@@ -103,17 +103,17 @@ def build_encoder(vae: CausalVAE, basis: PcaBasis) -> None:
     for name, parameter in vae.named_parameters():
         if ".conv2." in name or ".to_out." in name:
             parameter.zero_()
-    _set_identity(vae.quant_conv)
-    _set_identity(vae.post_quant_conv)
+    set_identity(vae.quant_conv)
+    set_identity(vae.post_quant_conv)
     _build_encoder(vae.encoder, basis)
     _start_decoder(vae.decoder)
 
 
 def _build_encoder(encoder: Encoder, basis: PcaBasis) -> None:
-    _set_identity(encoder.conv_in.conv)
+    set_identity(encoder.conv_in.conv)
     for module in encoder.modules():
         if isinstance(module, ResBlock) and module.conv_shortcut is not None:
-            _set_identity(module.conv_shortcut.conv)
+            set_identity(module.conv_shortcut.conv)
     halve, gather, project = (module.conv.conv for module in encoder.modules() if isinstance(module, Downsample))
     for conv in (halve, gather, project, encoder.conv_out.conv):
         conv.weight.zero_()
@@ -161,7 +161,7 @@ def _add_identity(conv: nn.Conv3d, time: Float[Tensor, " t"], space: Float[Tenso
         conv.weight[channel, channel] += torch.einsum("t,h,w->thw", time, space, space)
 
 
-def _set_identity(conv: nn.Conv3d) -> None:
+def set_identity(conv: nn.Conv3d) -> None:
     """Pass the first channels on unchanged, from the newest frame and the centre; nothing else."""
     conv.weight.zero_()
     _bias(conv).zero_()

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from hunyuan_video.config import require
 from hunyuan_video.miniature import drawing, nature, pca, world
-from hunyuan_video.models.vae import Block, CausalVAE, Decoder, ResBlock, VAEConfig
+from hunyuan_video.models.vae import Block, CausalAttention, CausalVAE, Decoder, Encoder, ResBlock, VAEConfig
 from hunyuan_video.training import train_vae
 from hunyuan_video.training.run import random_generator
 from hunyuan_video.training.train_vae import Stage, VAETraining
-from hunyuan_video.training.vae_clips import Clip, MediaFiles, pick, to_pixels
+from hunyuan_video.training.vae_clips import Clip, MediaFiles, pick
 
 # Narrow, one ResBlock a level, few GroupNorm groups. Its latents have RMS 1 by construction, so nothing is left to scale.
 MINIATURE = VAEConfig(block_out_channels=(16, 32, 64, 64), layers_per_block=1, norm_num_groups=4, scaling_factor=1.0)
+FIRST_LEARNING = 2  # level of an encoder beside whose trunk something learns
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ class MiniatureTraining(VAETraining):
     nature: float = 0.0
     """share of the rendered clips that are not of the drawn world but have the statistics of photographs and films"""
     anchor: Path | None = None
-    """full: weights, or a folder with a VAE, near whose latents the drawn world's stay, so that a transformer still knows them"""
-    anchor_weight: float = 1.0
-    """of the squared distance between the two"""
+    """full: the projection (pca.safetensors) that the latents of the drawn world stay near, so that a transformer still knows them"""
 
     def __post_init__(self) -> None:
         require(
@@ -60,7 +59,7 @@ class MiniatureTraining(VAETraining):
         require(self.trunk_steps >= 0, f"trunk_steps is {self.trunk_steps}; it must be 0 or more.")
         require(0 <= self.nature <= 1, f"nature is {self.nature}; it must be a share between 0 and 1.")
         require(not self.nature or self.data is None, "nature is a share of rendered clips; give it or --data.")
-        require(self.anchor_weight > 0, f"anchor_weight is {self.anchor_weight}; it must be above 0.")
+        require(self.anchor is None or self.data is None, "--anchor holds latents of the drawn world, of which --data has none; give one.")
         require(self.anchor is None or self.part == "full", f"--anchor holds an encoder, but --part {self.part} trains none; leave it out.")
 
     @property
@@ -77,27 +76,43 @@ def train(config: MiniatureTraining, folder: str | Path) -> float:
     with closing(train_vae.open_run(config, folder)) as run:
         source = open_source(config)
         if config.part != "miniature":
-            also = None if config.anchor is None else anchored(config, train_vae.load(config.anchor).bfloat16())
-            return train_vae.train(config, run, train_vae.start(config), source, also=also)
+            vae, latents_of = train_vae.start(config), None
+            if config.anchor is not None:
+                keep_encoders_trunk(vae.encoder)
+                latents_of = latents_of_the_world(config, pca.PcaBasis.load(config.anchor))
+            return train_vae.train(config, run, vae, source, latents_of=latents_of)
         basis = fit_basis(run.folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)
-        return train_vae.train(
-            config, run, start(basis, config.seed), source, latents_of=partial(pca.encode, basis), stages_before=[trunk_stage(config)]
-        )
+
+        def projected(clips: UInt8[Tensor, "B F H W 3"], _step: int) -> Tensor:
+            return pca.encode(basis, clips)
+
+        return train_vae.train(config, run, start(basis, config.seed), source, latents_of=projected, stages_before=[trunk_stage(config)])
 
 
-def anchored(config: MiniatureTraining, anchor: CausalVAE) -> train_vae.Also:
-    """How far the latents of a scene of the drawn world, in each step another one, are from those of `anchor`."""
-    source = RenderedWorld(config.num_frames, config.size, config.max_stride)
+def latents_of_the_world(config: MiniatureTraining, basis: pca.PcaBasis) -> train_vae.LatentsOf:
+    """Those that a projection gives clips of the drawn world; clips of nature may have any."""
+    world_and_nature = RenderedWorld(config.num_frames, config.size, config.max_stride, config.nature)
 
-    def distance(worker: CausalVAE, step: int) -> dict[str, Tensor]:
-        clip = to_pixels(torch.from_numpy(source.video(random_generator(config.seed, "anchor", step)))[None])
-        clip = clip.to(worker.quant_conv.weight)
-        with torch.no_grad():
-            expected = anchor.to(clip.device).encode(clip).mean.float()
-        off = (worker.encode(clip).mean.float() - expected).square().mean()
-        return {"anchor": config.anchor_weight * off}
+    def latents_of(clips: UInt8[Tensor, "B F H W 3"], step: int) -> Tensor | None:
+        of_nature = world_and_nature.is_of_nature(random_generator(config.seed, "clips", step))
+        return None if of_nature else pca.encode(basis, clips)
 
-    return distance
+    return latents_of
+
+
+def keep_encoders_trunk(encoder: Encoder) -> None:
+    """What leads from pixels to latents by itself learns nothing. The ResBlocks and the attention beside it do, but for the levels where
+    there is most work and least to know."""
+    encoder.requires_grad_(False)
+    parts = [part for block in (*encoder.down_blocks[FIRST_LEARNING:], encoder.mid_block) for part in block.modules()]
+    blocks = [part for part in parts if isinstance(part, ResBlock)]
+    for part in (*blocks, *(part for part in parts if isinstance(part, CausalAttention))):
+        part.requires_grad_(True)
+    for block in blocks:
+        if block.conv_shortcut is not None:
+            block.conv_shortcut.requires_grad_(False)
+    # Where its input needs no gradient, and its channels are last, a GroupNorm that learns ends the process (PyTorch 2.13 on a CPU).
+    blocks[0].norm1.requires_grad_(False)
 
 
 def open_source(config: MiniatureTraining) -> RenderedWorld | MediaFiles:
@@ -110,6 +125,7 @@ def start(basis: pca.PcaBasis, seed: int) -> CausalVAE:
     """The miniature before its first step."""
     vae = train_vae.from_nothing(MINIATURE, seed)
     pca.build_encoder(vae, basis)
+    vae.requires_grad_(False).decoder.requires_grad_(True)
     return vae
 
 
@@ -135,8 +151,8 @@ class RenderedWorld:
         return drawing.render(world.sample_scene(seed, split), self.size, self.size, num_frames)
 
     def video(self, draw: torch.Generator) -> Clip:
-        seed, stride = pick(2**31, draw), 1 + pick(self.max_stride, draw)
-        if self._is_of_nature(draw):
+        of_nature, seed, stride = self.is_of_nature(draw), pick(2**31, draw), 1 + pick(self.max_stride, draw)
+        if of_nature:
             return nature.render(seed, self.size, self.num_frames)
         span = self.num_frames - 1
         start = pick(span * (self.max_stride - stride) + 1, draw)
@@ -144,10 +160,11 @@ class RenderedWorld:
         return frames[start : start + span * stride + 1 : stride]
 
     def image(self, draw: torch.Generator) -> Clip:
-        seed = pick(2**31, draw)
-        return nature.render(seed, self.size, 1) if self._is_of_nature(draw) else self.render(seed, "train", 1)
+        of_nature, seed = self.is_of_nature(draw), pick(2**31, draw)
+        return nature.render(seed, self.size, 1) if of_nature else self.render(seed, "train", 1)
 
-    def _is_of_nature(self, draw: torch.Generator) -> bool:
+    def is_of_nature(self, draw: torch.Generator) -> bool:
+        """The first that is drawn for a step: so whoever has the step can know."""
         return self.of_nature > 0 and torch.rand((), generator=draw).item() < self.of_nature
 
     def held_out(self, number: int) -> Clip:

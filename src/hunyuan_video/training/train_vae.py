@@ -3,8 +3,8 @@
     full         encoder and decoder, from nothing or from weights; the published loss is L1 + 0.1 LPIPS + 0.05 adversarial + 1e-6 KL
     decoder      of weights whose latents must stay what they are, because a transformer knows them
 
-What it starts from and where its clips are from is the caller's, who may also give a decoder other latents than its encoder's, and other
-stages before the last one. Official decoding is made of tiles, so a last fine-tune may do some of its steps in them.
+What it starts from and where its clips are from is the caller's, who may also say what the latents of some clips are, and give other stages
+before the last one. Official decoding is made of tiles, so a last fine-tune may do some of its steps in them.
 
 Everything random follows from (seed, step), so a run that was killed continues as if nothing had happened.
 """
@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 
 MAY_CHANGE = ("checkpoint_seconds", "save_every", "max_skipped")  # when a run is continued
 
-Also = Callable[[CausalVAE, int], dict[str, Float[Tensor, ""]]]  # more losses of what computes, already weighted, in a step
-LatentsOf = Callable[[UInt8[Tensor, "B F H W 3"]], Float[Tensor, "B L T2 H2 W2"]]
+# What the latents of a step's clips are to be; None for those of the encoder, whatever they are.
+LatentsOf = Callable[[UInt8[Tensor, "B F H W 3"], int], Float[Tensor, "B L T2 H2 W2"] | None]
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,14 @@ class VAETraining:
 
     mse_weight: float = 2.0
     """of the squared error, beside L1, whose weight is 1"""
+    log_mse_weight: float = 0.0
+    """of the logarithm of each clip's squared error, which is what PSNR measures"""
     gradient_weight: float = 0.5
     """of the L1 of the spatial gradient"""
     kl_weight: float = 0.0
     """of the KL divergence of the latents from a normal distribution"""
+    anchor_weight: float = 2.5
+    """of the squared distance between an encoder's latents and those that are given"""
     perceptual_weight: float = 0.0
     """of LPIPS"""
     perceptual_weights: tuple[Path, ...] = ()
@@ -117,13 +121,14 @@ class VAETraining:
         counts = ("num_steps", "batch_size", "image_batch_size", "max_stride", "warmup_steps", "eval_clips", "eval_every", *save_every)
         for name in counts:
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        weighted = ("mse_weight", "gradient_weight", "kl_weight", "perceptual_weight", "adversarial_weight")
+        weighted = ("mse_weight", "log_mse_weight", "gradient_weight", "kl_weight", "perceptual_weight", "adversarial_weight")
         for name in ("adversarial_start", "checkpoint_seconds", "max_skipped", *weighted):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more.")
         for name in ("image_ratio", "tiling_probability"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1).")
         require(self.num_frames % 4 == 1, f"num_frames is {self.num_frames}; it must be 4n + 1, such as 17.")
+        require(self.anchor_weight > 0, f"anchor_weight is {self.anchor_weight}; it must be above 0.")
         require(self.size > 0 and self.size % 8 == 0, f"size is {self.size}; it must be a multiple of 8.")
         require(self.weights is None or self.architecture is None, "weights bring their own architecture; leave out --architecture.")
         require(self.part != "decoder" or self.weights is not None, "--part decoder needs --weights, whose encoder is kept.")
@@ -179,13 +184,12 @@ def train(
     *,
     latents_of: LatentsOf | None = None,
     stages_before: Sequence[Stage] = (),
-    also: Also | None = None,
 ) -> float:
     """Train, or continue, in the folder of `run`. Returns the PSNR of held-out clips in dB.
 
-    `vae`, float32 on the CPU, is what it is before the first step. The decoder learns from the latents of its encoder, unless they are
-    given as a function of clips. What is trained learns from the losses of `also`, too. `vae/config.json` and
-    `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end.
+    `vae`, float32 on the CPU, is what it is before the first step; those of its parameters learn that require gradients. The decoder learns
+    from the latents of its encoder, or from what `latents_of` gives instead, which then an encoder that learns is drawn to.
+    `vae/config.json` and `vae/pytorch_model.safetensors` are there after the first evaluation and final at the end.
 
     Raises:
         ValueError: no step of the tiled ones would have a seam.
@@ -198,9 +202,8 @@ def train(
     )
     device = resolve_device("auto")
     held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
-    vae = vae.to(device).requires_grad_(False)
+    vae = vae.to(device)
     in_chunks(vae)  # where no gradients are recorded: in an encoder that is kept, and in evaluation
-    learner(config, vae).requires_grad_(True)
     perceptual = load_perceptual(config.perceptual_weights, device) if config.perceptual_weight else None
     adversary = Adversary(config.seed, config.adversarial_learning_rate, device) if config.adversarial_weight else None
     weights = MasterWeights(learner(config, vae), betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
@@ -218,12 +221,12 @@ def train(
                 worker = stage.worker_of(vae)
 
             target = to_pixels(clips).to(device)
-            pixels, posterior = reconstruct(config, worker, latents_of, clips, target, step)
+            given = None if latents_of is None else latents_of(clips, step)
+            pixels, posterior = reconstruct(config, worker, given, target, step)
             opponent = adversary if step >= config.adversarial_start else None
             losses = backward(config, pixels, target, posterior, worker.decoder.conv_out.conv.weight, perceptual, opponent)
-            for name, loss in ({} if also is None else also(worker, step)).items():
-                loss.backward()
-                losses[name] = loss.detach()
+            if given is not None and config.part == "full":
+                losses["anchor"] = draw_near(worker, target, given, config.anchor_weight)
             norm = weights.step(learner(config, worker), step, stage.learning_rate(number))
             if opponent is not None:
                 losses["discriminator"] = opponent.step(target, pixels, step)
@@ -254,8 +257,12 @@ def open_run(config: VAETraining, folder: str | Path) -> Run:
 def start(config: VAETraining) -> CausalVAE:
     """The VAE before its first step, float32 on the CPU."""
     if config.weights is not None:
-        return load(config.weights)
-    return from_nothing(VAEConfig() if config.architecture is None else VAEConfig.from_json(read_json(config.architecture)), config.seed)
+        vae = load(config.weights)
+    else:
+        architecture = VAEConfig() if config.architecture is None else VAEConfig.from_json(read_json(config.architecture))
+        vae = from_nothing(architecture, config.seed)
+    learner(config, vae.requires_grad_(False)).requires_grad_(True)
+    return vae
 
 
 def load(weights: Path) -> CausalVAE:
@@ -272,22 +279,21 @@ def from_nothing(architecture: VAEConfig, seed: int) -> CausalVAE:
 
 
 def learner(config: VAETraining, vae: CausalVAE) -> nn.Module:
-    """What is trained of a VAE."""
+    """The part of a VAE in which something learns."""
     return vae if config.part == "full" else vae.decoder
 
 
 def reconstruct(
     config: VAETraining,
     worker: CausalVAE,
-    latents_of: LatentsOf | None,
-    clips: UInt8[Tensor, "B F H W 3"],
+    given: Float[Tensor, "B L T2 H2 W2"] | None,
     target: Float[Tensor, "B C F H W"],
     step: int,
 ) -> tuple[Float[Tensor, "B C F H W"], Posterior | None]:
-    """Clips (also as `target`, in [-1, 1]) decoded from their latents; and the posterior that these were drawn from, if from one."""
+    """Clips, in [-1, 1], decoded from `given` latents or from their own; and the posterior that these were drawn from, if from one."""
     tiled = torch.rand((), generator=random_generator(config.seed, "tiling", step)).item() < config.tiling_probability
-    if latents_of is not None:
-        posterior, latents = None, latents_of(clips).to(target.device)
+    if given is not None:
+        posterior, latents = None, given.to(target.device)
     else:
         with torch.set_grad_enabled(config.part == "full"):
             posterior = (tiled_encode if tiled else CausalVAE.encode)(worker, target.bfloat16())
@@ -309,7 +315,7 @@ def backward(
 
     It goes down to the pixels first, where the adversarial one can be scaled to the others, and then once through the VAE.
     """
-    losses = {"reconstruction": reconstruction_loss(pixels, target, config.mse_weight, config.gradient_weight)}
+    losses = {"reconstruction": reconstruction_loss(pixels, target, config.mse_weight, config.gradient_weight, config.log_mse_weight)}
     loss = losses["reconstruction"]
     if perceptual is not None:
         losses["perceptual"] = perceptual(pixels, target)
@@ -329,6 +335,15 @@ def backward(
     return {name: loss.detach() for name, loss in losses.items()}
 
 
+def draw_near(
+    worker: CausalVAE, target: Float[Tensor, "B C F H W"], given: Float[Tensor, "B L T2 H2 W2"], weight: float
+) -> Float[Tensor, ""]:
+    """Add the gradient by which the encoder's latents of `target` come nearer to the given ones. Returns how far off they are, squared."""
+    off = (worker.encode(target.bfloat16()).mean.float() - given.to(target.device)).square().mean()
+    (weight * off).backward()
+    return off.detach()
+
+
 def clips_of(config: VAETraining, source: Source, step: int) -> UInt8[Tensor, "B F H W 3"]:
     """What a step sees. Of every n steps, floor(n * image_ratio) see images."""
     draw = random_generator(config.seed, "clips", step)
@@ -346,7 +361,7 @@ def keep(
 ) -> float:
     """Write the VAE with the averaged weights to `folder`, in the official layout in float16, and return its PSNR."""
     vae = copy.deepcopy(vae)
-    learner(config, vae).load_state_dict(ema)
+    learner(config, vae).load_state_dict(ema, strict=False)  # what does not learn has no average
     vae = vae.half().float()  # judge what is stored
     psnr, deviation = evaluate(vae, held_out)
     if config.changes_latents:  # a transformer wants latents of variance 1

@@ -12,15 +12,24 @@ from torch import Tensor
 
 from hunyuan_video.models.vae import Posterior
 
+LEAST_MSE = 1e-6  # 66 dB, beyond which nothing is gained
+
 
 def reconstruction_loss(
-    x: Float[Tensor, "B C F H W"], target: Float[Tensor, "B C F H W"], mse_weight: float, gradient_weight: float
+    x: Float[Tensor, "B C F H W"],
+    target: Float[Tensor, "B C F H W"],
+    mse_weight: float,
+    gradient_weight: float,
+    log_mse_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """L1, and if weighted the squared error and the L1 of the spatial gradient, by which edges are worth more than their few pixels."""
+    """L1, and if weighted the squared error, the L1 of the spatial gradient, by which edges are worth more than their few pixels, and the
+    logarithm of each clip's squared error, by which a decibel is worth the same in all."""
     error = x - target
     loss = error.abs().mean()
     if mse_weight:
         loss = loss + mse_weight * error.square().mean()
+    if log_mse_weight:
+        loss = loss + log_mse_weight * (error.square().mean(dim=(1, 2, 3, 4)) + LEAST_MSE).log().mean()
     if gradient_weight:
         loss = loss + gradient_weight * (error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean())
     return loss
