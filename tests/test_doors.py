@@ -138,7 +138,7 @@ def test_the_package_is_typed_for_its_users(tmp_path):
 def test_the_embedded_model_is_complete_and_small():
     files = [path for path in weights.EMBEDDED.rglob("*") if path.is_file()]
     assert weights.locate(weights.EMBEDDED).missing() == []
-    assert sum(path.stat().st_size for path in files) <= 35e6 and max(path.stat().st_size for path in files) <= 25e6
+    assert sum(path.stat().st_size for path in files) <= 50e6 and max(path.stat().st_size for path in files) <= 25e6
     assert {path.suffix for path in files} <= {".safetensors", ".json"}
 
 

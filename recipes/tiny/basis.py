@@ -5,6 +5,7 @@ It makes the latents of a cache in a fraction of the encoder's time.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def basis_of(folder: Path, tolerance: float = 0.02) -> PcaBasis:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    basis_of(Path(sys.argv[1])).save(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("vae", type=Path, help="folder with config.json and weights")
+    parser.add_argument("out", type=Path, help="pca.safetensors to write")
+    given = parser.parse_args()
+    basis_of(given.vae).save(given.out)

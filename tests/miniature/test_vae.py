@@ -16,6 +16,7 @@ from hunyuan_video.apps import train as commands
 from hunyuan_video.miniature import drawing, pca, vae, world
 from hunyuan_video.miniature.vae import MINIATURE, MiniatureTraining, RenderedWorld, keep_trunk, train, trunk_stage
 from hunyuan_video.models.vae import CausalVAE, VAEConfig
+from hunyuan_video.training import train_vae
 from hunyuan_video.training.run import random_generator
 from hunyuan_video.training.train_vae import last_stage, stage_at
 from hunyuan_video.training.vae_clips import to_pixels
@@ -197,11 +198,29 @@ def test_latents_of_the_world_stay_where_they_are_anchored(finished: Path, tmp_p
     [
         ({"nature": 1.5}, "nature is 1.5; it must be a share"),
         ({"nature": 0.5, "data": Path("clips")}, "nature is a share of rendered clips"),
-        ({"anchor": Path("pca.safetensors")}, "--anchor holds an encoder, but --part miniature trains none"),
+        ({"anchor": Path("pca.safetensors")}, "--part miniature has its own projection"),
         ({"anchor": Path("pca.safetensors"), "part": "full", "data": Path("clips")}, "of which --data has none"),
+        ({"anchor": Path("pca.safetensors"), "part": "full", "batch_size": 2}, "of one clip a step, not of 2"),
+        ({"latent_noise": 0.1, "part": "full"}, "it is of given latents; give --anchor"),
         ({"anchor_weight": 0.0}, "anchor_weight is 0.0; it must be above 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         MiniatureTraining(**settings)
+
+
+def test_given_latents_are_noisy_by_no_more_than_is_said():
+    seen: list[torch.Tensor] = []
+    vae, target = CausalVAE(MINIATURE).bfloat16(), torch.zeros(1, 3, 5, 32, 32)
+    vae.post_quant_conv.register_forward_pre_hook(lambda _module, given: seen.append(given[0].float()))
+
+    def noise(latent_noise: float, step: int) -> torch.Tensor:
+        config = replace(SHORT, latent_noise=latent_noise)
+        train_vae.reconstruct(config, vae, torch.zeros(1, 16, 2, 4, 4), target, step)
+        return seen[-1]
+
+    assert not noise(0.0, 1).any()
+    deviations = [noise(0.2, step).std().item() for step in range(20)]
+    assert max(deviations) < 0.22 and min(deviations) < 0.05 and max(deviations) > 0.15
+    assert torch.equal(noise(0.2, 3), noise(0.2, 3)) and not torch.equal(noise(0.2, 3), noise(0.2, 4))

@@ -47,7 +47,7 @@ class MiniatureTraining(VAETraining):
     nature: float = 0.0
     """share of the rendered clips that are not of the drawn world but have the statistics of photographs and films"""
     anchor: Path | None = None
-    """full: the projection (pca.safetensors) that the latents of the drawn world stay near, so that a transformer still knows them"""
+    """full, decoder: the projection (pca.safetensors) from which the drawn world has its latents, so that a transformer still knows them"""
 
     def __post_init__(self) -> None:
         require(
@@ -60,7 +60,15 @@ class MiniatureTraining(VAETraining):
         require(0 <= self.nature <= 1, f"nature is {self.nature}; it must be a share between 0 and 1.")
         require(not self.nature or self.data is None, "nature is a share of rendered clips; give it or --data.")
         require(self.anchor is None or self.data is None, "--anchor holds latents of the drawn world, of which --data has none; give one.")
-        require(self.anchor is None or self.part == "full", f"--anchor holds an encoder, but --part {self.part} trains none; leave it out.")
+        require(
+            self.anchor is None or self.batch_size == self.image_batch_size == 1,
+            f"--anchor knows of one clip a step, not of {max(self.batch_size, self.image_batch_size)}; leave out the batch sizes.",
+        )
+        require(
+            not self.latent_noise or self.anchor is not None or self.part == "miniature",
+            f"latent_noise is {self.latent_noise}, but it is of given latents; give --anchor, too.",
+        )
+        require(self.anchor is None or self.part != "miniature", "--part miniature has its own projection; leave out --anchor.")
 
     @property
     def changes_latents(self) -> bool:
@@ -78,7 +86,8 @@ def train(config: MiniatureTraining, folder: str | Path) -> float:
         if config.part != "miniature":
             vae, latents_of = train_vae.start(config), None
             if config.anchor is not None:
-                keep_encoders_trunk(vae.encoder)
+                if config.part == "full":
+                    keep_encoders_trunk(vae.encoder)
                 latents_of = latents_of_the_world(config, pca.PcaBasis.load(config.anchor))
             return train_vae.train(config, run, vae, source, latents_of=latents_of)
         basis = fit_basis(run.folder / "pca.safetensors", config.pca_clips, config.size, config.num_frames)

@@ -93,6 +93,8 @@ class VAETraining:
     """of the KL divergence of the latents from a normal distribution"""
     anchor_weight: float = 2.5
     """of the squared distance between an encoder's latents and those that are given"""
+    latent_noise: float = 0.0
+    """standard deviation, at most, of the noise on given latents: those of a transformer are not exact"""
     perceptual_weight: float = 0.0
     """of LPIPS"""
     perceptual_weights: tuple[Path, ...] = ()
@@ -122,7 +124,7 @@ class VAETraining:
         for name in counts:
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be 1 or more.")
         weighted = ("mse_weight", "log_mse_weight", "gradient_weight", "kl_weight", "perceptual_weight", "adversarial_weight")
-        for name in ("adversarial_start", "checkpoint_seconds", "max_skipped", *weighted):
+        for name in ("adversarial_start", "checkpoint_seconds", "max_skipped", "latent_noise", *weighted):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more.")
         for name in ("image_ratio", "tiling_probability"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
@@ -293,7 +295,9 @@ def reconstruct(
     """Clips, in [-1, 1], decoded from `given` latents or from their own; and the posterior that these were drawn from, if from one."""
     tiled = torch.rand((), generator=random_generator(config.seed, "tiling", step)).item() < config.tiling_probability
     if given is not None:
-        posterior, latents = None, given.to(target.device)
+        draw = random_generator(config.seed, "latents", step)
+        noise = config.latent_noise * torch.rand((), generator=draw) * torch.randn(given.shape, generator=draw)
+        posterior, latents = None, (given + noise).to(target.device)
     else:
         with torch.set_grad_enabled(config.part == "full"):
             posterior = (tiled_encode if tiled else CausalVAE.encode)(worker, target.bfloat16())
