@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from hunyuan_video.checkpoint.convert import official_vae_json
 from hunyuan_video.miniature import drawing, nature, world
-from hunyuan_video.miniature.pca import PIN, PcaBasis, blocks_of, set_identity
+from hunyuan_video.miniature.pca import PIN, PcaBasis, blocks_of, gather_pixels, set_identity
 from hunyuan_video.models.vae import CausalVAE, Downsample, Encoder, ResBlock
 from hunyuan_video.training import train_vae
 
 DIRECTIONS, LATENTS, ELSE, GROUPS = 32, 16, 48, 4
 FAINT = 0.3  # of what else there is, beside the latents: it would shift the mean of a GroupNorm's group
-LOG_VARIANCE = -9.0  # latents are noisier in no training that wants to hold more in them
+LOG_VARIANCE = -9.0  # less noise than `miniature.pca` gives latents, which would cover what more they are to hold
 CORNERS = dict.fromkeys(("t1", "t", "h1", "h", "h0", "w1", "w", "w0"), 2)
 
 Clips = list[UInt8[Tensor, "1 T H W 3"]]
@@ -96,7 +96,7 @@ class Projection:
     @classmethod
     def fitted(cls, basis: PcaBasis, clips: Clips) -> Projection:
         """Directions are those of the basis, deviations and what else there is those of the clips."""
-        blocks = torch.cat([blocks_of(clip).flatten(0, -2) for clip in clips]).double()
+        blocks = torch.cat([blocks_of(clip).flatten(0, -2)[::2] for clip in clips]).double()
         corners = rearrange(blocks, "N (t1 t h1 h h0 w1 w w0 C) -> (N t1 h1 w1) (t h w h0 w0 C)", **CORNERS)
         filters = (basis.components * basis.gains).double()
         of_corners = rearrange(filters, "(t1 t h1 h h0 w1 w w0 C) L -> (t h w h0 w0 C) (t1 h1 w1 L)", **CORNERS)
@@ -144,7 +144,7 @@ def construct(encoder: Encoder, projection: Projection) -> None:
         nn.init.zeros_(conv.bias)
 
     # 2x2 pixels of 3 colours become 12 channels, 2x4x4 pixels the directions, and eight of these the latents and what else there is.
-    halve.weight[:12, :3, 2, 1:, 1:] = rearrange(torch.eye(12), "(h w C) (h2 w2 C2) -> (h w C) C2 h2 w2", h=2, w=2, h2=2, w2=2)[:, :3]
+    gather_pixels(halve)
     scaled = projection.directions / projection.deviation
     gather.weight[:, :12, 1:, 1:, 1:] = rearrange(scaled, "(t h w C) D -> D C t h w", t=2, h=2, w=2)
     gather.bias[:] = -projection.mean / projection.deviation

@@ -120,7 +120,7 @@ def test_what_is_beside_a_wider_encoders_trunk_sees_all_at_one_scale(widened: Pa
     assert not scale[:, 24:].any()  # constants
 
 
-def test_a_wider_encoder_learns_to_hold_what_the_projection_does_not(basis: pca.PcaBasis, widened: Path):
+def test_a_wider_encoder_learns_to_hold_what_the_projection_does_not(widened: Path):
     """The brightness of each of four flashing frames, of which latents fitted to the drawn world know nothing."""
     encoder = loaded(widened).encoder
     keep_encoders_trunk(encoder)

@@ -119,8 +119,7 @@ def _build_encoder(encoder: Encoder, basis: PcaBasis) -> None:
         conv.weight.zero_()
         _bias(conv).zero_()
 
-    # 2x2 pixels of 3 colours become 12 channels. With padding 1, taps 1 and 2 of a stride-2 window are the pixels 2i and 2i + 1.
-    halve.weight[:12, :3, 2, 1:, 1:] = rearrange(torch.eye(12), "(h w C) (h2 w2 C2) -> (h w C) C2 h2 w2", h=2, w=2, h2=2, w2=2)[:, :3]
+    gather_pixels(halve)
 
     # The 2x4x4 corners of all filters share 32 directions almost exactly; gather measures those, project combines the 8 corners.
     corners = "(t1 t h1 h h0 w1 w w0 C) L -> (t h w h0 w0 C) (t1 h1 w1 L)"
@@ -159,6 +158,11 @@ def _add_identity(conv: nn.Conv3d, time: Float[Tensor, " t"], space: Float[Tenso
     conv.weight.mul_(0.3)
     for channel in range(min(conv.in_channels, conv.out_channels)):
         conv.weight[channel, channel] += torch.einsum("t,h,w->thw", time, space, space)
+
+
+def gather_pixels(halve: nn.Conv3d) -> None:
+    """2x2 pixels of 3 colours become 12 channels. With padding 1, taps 1 and 2 of a stride-2 window are the pixels 2i and 2i + 1."""
+    halve.weight[:12, :3, 2, 1:, 1:] = rearrange(torch.eye(12), "(h w C) (h2 w2 C2) -> (h w C) C2 h2 w2", h=2, w=2, h2=2, w2=2)[:, :3]
 
 
 def set_identity(conv: nn.Conv3d) -> None:
