@@ -26,6 +26,7 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 unguided, wider, basis_of = recipe("unguided.py")["unguided"], recipe("wider.py")["wider"], recipe("basis.py")["basis_of"]
+bound = recipe("linear_bound.py")
 
 
 @torch.no_grad()
@@ -141,3 +142,21 @@ def test_a_wider_encoder_learns_to_hold_what_the_projection_does_not(widened: Pa
 def test_a_vae_of_other_widths_is_not_widened(basis: pca.PcaBasis, widened: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="only the miniature's"):
         wider(widened, basis, [CLIP], tmp_path)
+
+
+def test_the_best_linear_decoding_is_better_than_undoing_the_projection(basis: pca.PcaBasis):
+    clip = torch.from_numpy(nature.render(1, 96, 17))[None]  # 720 positions for 433 unknowns
+
+    def encode(clip: torch.Tensor) -> torch.Tensor:
+        return pca.encode(basis, clip)
+
+    latents, psnr = encode(clip), bound["psnr_of_blocks"]
+    undone = (latents[0].movedim(0, -1) / basis.gains) @ basis.components.T + basis.mean
+    best = bound["around"](latents) @ bound["fit"](encode, [clip])
+    assert psnr(undone, clip) + 0.5 < psnr(best, clip) < psnr(pca.blocks_of(clip)[0], clip) == float("inf")
+
+
+def test_edges_repeat_and_no_later_latents_are_seen():
+    latents = torch.arange(3.0).view(1, 1, 3, 1, 1)
+    seen = bound["around"](latents)
+    assert seen.shape == (3, 1, 1, 28) and seen[1, 0, 0].unique().tolist() == [0.0, 1.0] and seen[..., -1].eq(1).all()
