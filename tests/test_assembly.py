@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from hunyuan_video import checkpoint
+from hunyuan_video import assembly, checkpoint
 from hunyuan_video.assembly import check, dtype_of
 from hunyuan_video.config import Runtime
 from hunyuan_video.distributed.world import Degrees, World
@@ -111,11 +111,13 @@ def test_loading_refuses_before_it_reads(official_tree, monkeypatch):
         HunyuanVideo.load(official_tree, Runtime(device="cpu", offload="blocks"))
 
 
-@pytest.mark.parametrize(("device", "large", "dtypes"), [
-    (CPU, False, (torch.float32, torch.float32, torch.float32)),
-    (CPU, True, (torch.bfloat16, torch.bfloat16, torch.bfloat16)),
-    (CUDA, True, (torch.float16, torch.bfloat16, torch.float16)),
+@pytest.mark.parametrize(("device", "large", "multiplies", "dtypes"), [
+    (CPU, False, True, (torch.float32, torch.float32, torch.float32)),
+    (CPU, True, True, (torch.bfloat16, torch.bfloat16, torch.bfloat16)),
+    (CPU, True, False, (torch.float32, torch.float32, torch.float32)),
+    (CUDA, True, False, (torch.float16, torch.bfloat16, torch.float16)),
 ])  # fmt: skip
-def test_the_dtype_of_a_part_depends_on_the_device_and_its_size(device, large, dtypes):
+def test_the_dtype_of_a_part_depends_on_the_device_and_its_size(monkeypatch, device, large, multiplies, dtypes):
+    monkeypatch.setattr(assembly, "multiplies_bfloat16", lambda: multiplies)
     assert tuple(dtype_of(part, Runtime(), device, large=large) for part in ("text", "transformer", "vae")) == dtypes
     assert dtype_of("vae", Runtime(vae_dtype="float32"), device, large=large) == torch.float32

@@ -13,7 +13,7 @@ import torch
 from adapters import random_lora
 from torch import nn
 
-from hunyuan_video import checkpoint, memory, pipeline, plan, weights
+from hunyuan_video import assembly, checkpoint, memory, pipeline, plan, weights
 from hunyuan_video.checkpoint.lora import save_lora
 from hunyuan_video.config import FullSampling, Runtime
 from hunyuan_video.memory import LiveBytes
@@ -50,7 +50,8 @@ def test_weights_in_their_files_make_the_same_video(official_tree, monkeypatch, 
     assert (pipe("A cat.", SMALL).frames == expected).all()
 
 
-def test_what_is_large_is_computed_in_bfloat16(official_tree, all_are_large):
+def test_what_is_large_is_computed_in_bfloat16(official_tree, all_are_large, monkeypatch):
+    monkeypatch.setattr(assembly, "multiplies_bfloat16", lambda: True)
     pipe = HunyuanVideo.load(official_tree, Runtime(device="cpu"))
     assert pipe("A cat.", SMALL).latents.isfinite().all()
     assert pipe.transformer.img_in.proj.weight.dtype == torch.bfloat16  # stored in float32
@@ -82,16 +83,17 @@ def test_what_to_expect_is_logged(official_tree, all_are_large, caplog):
     assert re.search(r"On this CPU the video takes \d+\.\d of \d+\.\d GB of memory", caplog.text)
 
 
-@pytest.mark.parametrize("in_8_bits", [False, True])
-def test_each_stage_takes_what_was_planned_on_a_cpu(official_tree, all_are_large, monkeypatch, in_8_bits):
+@pytest.mark.parametrize(("in_8_bits", "dtype"), [(False, "float32"), (True, "float32"), (False, "bfloat16")])
+def test_each_stage_takes_what_was_planned_on_a_cpu(official_tree, all_are_large, monkeypatch, in_8_bits, dtype):
     found, video = locate(official_tree), replace(SMALL, height=64, width=96, num_frames=33)
-    runtime = replace(IN_FLOAT32, fp8=in_8_bits, text_fp8=in_8_bits)
+    runtime = replace(IN_FLOAT32, fp8=in_8_bits, text_fp8=in_8_bits, dtype=dtype, text_dtype=dtype)  # stored in float32
     pipe = HunyuanVideo.load(found, runtime)
     monkeypatch.setitem(PREFIX_TOKENS, "video", pipe.text_encoder.crop("video"))  # its tokenizer knows bytes only
     predicted = plan.on_cpu(Parts.of(found), video, runtime)
     models = nn.ModuleList([pipe.text_encoder, pipe.transformer, pipe.vae])
     made = sum(module.weight.nbytes for module in models.modules() if isinstance(module, Fp8Linear))
     assert predicted.loaded == made + sum(tensor.nbytes for tensor in pipe.vae.parameters())
+    assert predicted.loaded + predicted.in_files == pytest.approx(sum(tensor.nbytes for tensor in models.parameters()), rel=0.02)
     stages = {}
     with LiveBytes(models) as seen:
         for step in pipe.steps("A cat. " * 60, video):
@@ -101,14 +103,17 @@ def test_each_stage_takes_what_was_planned_on_a_cpu(official_tree, all_are_large
     assert predicted.stages == pytest.approx(stages, rel=0.1)
 
 
-def test_the_released_model_stays_in_its_files():
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_the_released_model_stays_in_its_files(monkeypatch, multiplies):
+    monkeypatch.setattr(assembly, "multiplies_bfloat16", lambda: multiplies)
     needs = plan.on_cpu(Parts(), None, Runtime())
     assert needs.in_files == pytest.approx(40 * GB, rel=0.01) and needs.loaded < 1.1 * GB  # what is loaded is the VAE
     assert "2.1 GB of the transformer's are read from the disk at every step" in needs.sentence(round(22.5 * GB))
     assert "the transformer's fit, too" in needs.sentence(64 * GB)
 
 
-def test_files_that_must_be_expanded_are_planned_in_memory():
+def test_files_that_must_be_expanded_are_planned_in_memory(monkeypatch):
+    monkeypatch.setattr(assembly, "multiplies_bfloat16", lambda: True)
     packed = replace(Parts(), in_files=(True, False, False))
     needs = plan.on_cpu(packed, None, Runtime())
     assert needs.loaded == pytest.approx(25.6 * GB + 0.5 * GB, rel=0.05)  # with the VAE, in float32

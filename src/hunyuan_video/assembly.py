@@ -20,6 +20,7 @@ from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
 from hunyuan_video.kernels import fused, partial
 from hunyuan_video.kernels.choice import CHOSEN, check_attention, kernel_of, use_attention
+from hunyuan_video.kernels.onednn import multiplies_bfloat16
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms import fp8
@@ -240,10 +241,10 @@ def check(
 
 
 def dtype_of(part: Literal["text", "transformer", "vae"], runtime: Runtime, device: torch.device, *, large: bool) -> torch.dtype:
-    """The dtype of a part, which may be `large`. float16 is never chosen for a CPU: there it is emulated, and far slower than bfloat16."""
+    """The dtype of a part, which may be `large`. float16, which CPUs emulate, is never chosen for one, and bfloat16 only if it is not."""
     given = {"text": runtime.text_dtype, "transformer": runtime.dtype, "vae": runtime.vae_dtype}[part]
     if given != "auto":
         return getattr(torch, given)
     if device.type == "cpu":
-        return torch.bfloat16 if large else torch.float32
+        return torch.bfloat16 if large and multiplies_bfloat16() else torch.float32
     return torch.bfloat16 if part == "transformer" else torch.float16

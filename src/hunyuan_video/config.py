@@ -289,6 +289,7 @@ def parse_bytes(text: str, name: str) -> int:
 RewriteMode = Literal["normal", "master"]  # of a prompt: to be understood faithfully, or to look its best
 LoadKey = Literal["module", "ema"]  # of an official transformer's file: the weights, or their average
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+ComputingDType = Literal["auto", "bfloat16", "float32"]  # of a training
 # fmt: off
 Attention = Literal[
     "auto", "sdpa", "matmul", "chunked",
@@ -325,7 +326,8 @@ class Runtime:
     device: str = "auto"
     """auto (CUDA if there is one, else cpu), cpu, cuda, cuda:1 …"""
     dtype: DType = "auto"
-    """of the transformer; auto: bfloat16 on CUDA; on a CPU float32, or bfloat16 if it is stored in more than 2 GiB"""
+    """of the transformer; auto: bfloat16 on CUDA; on a CPU float32, or bfloat16 if it is stored in more than 2 GiB and the CPU
+    multiplies that"""
     vae_dtype: DType = "auto"
     """auto: float16 on CUDA; on a CPU as above"""
     text_dtype: DType = "auto"

@@ -24,11 +24,19 @@ def test_a_product_in_float32_is_pytorchs(name, bias):
     torch.testing.assert_close(getattr(onednn, name)(dense, x), getattr(pieces, name)(dense, x))
 
 
+@pytest.mark.skipif(not onednn.multiplies_bfloat16(), reason="oneDNN does not multiply bfloat16 on this CPU")
 def test_gelu_in_bfloat16_is_of_the_sum_and_not_of_what_was_rounded():
     dense, x = layer(torch.bfloat16, bias=True)
     exact = pieces.linear_gelu(Dense(dense.weight.double(), None if dense.bias is None else dense.bias.double()), x.double())
     fused, apart = ((way(dense, x) - exact).norm() for way in (onednn.linear_gelu, pieces.linear_gelu))
     assert fused < apart
+
+
+@pytest.mark.parametrize("name", ["linear", "linear_gelu"])
+def test_bfloat16_is_left_to_pytorch_where_onednn_cannot_multiply_it(monkeypatch, name):
+    monkeypatch.setattr(onednn, "multiplies_bfloat16", lambda: False)
+    dense, x = layer(torch.bfloat16, bias=True)
+    assert getattr(onednn, name)(dense, x).equal(getattr(pieces, name)(dense, x))
 
 
 def test_layers_of_other_kinds_multiply_themselves():

@@ -212,8 +212,8 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: 
 
 def test_given_latents_are_noisy_by_no_more_than_is_said():
     seen: list[torch.Tensor] = []
-    vae, target = CausalVAE(MINIATURE).bfloat16(), torch.zeros(1, 3, 5, 32, 32)
-    vae.post_quant_conv.register_forward_pre_hook(lambda _module, given: seen.append(given[0].float()))
+    vae, target = CausalVAE(MINIATURE), torch.zeros(1, 3, 5, 32, 32)
+    vae.post_quant_conv.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
 
     def noise(latent_noise: float, step: int) -> torch.Tensor:
         config = replace(SHORT, latent_noise=latent_noise)

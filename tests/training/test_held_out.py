@@ -31,7 +31,7 @@ def other(official_tree, tmp_path_factory) -> Path:
 def test_each_kind_that_is_learned_has_a_loss_of_its_own(config, other):
     config = replace(config, **KINDS, dtype="float32")
     cache, seen = LatentCache(other), []
-    model = build_model(config, LatentCache(config.cache))
+    model = build_model(config, LatentCache(config.cache), torch.float32)
 
     def loss_at(noisy, velocity, _empty):
         seen.append((noisy.x.shape[2], noisy.clean_frames))

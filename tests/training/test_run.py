@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_disk import small_disk
 
+from hunyuan_video.training import master
 from hunyuan_video.training import run as module
 from hunyuan_video.training.master import MasterWeights
 from hunyuan_video.training.run import Run, keep_config, lock, random_generator
@@ -193,6 +194,18 @@ def test_what_is_not_finite_changes_nothing(what):
     model(torch.ones(1, 4)).sum().backward()
     weights.step(model, 1, 0.1)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("given", "device", "multiplies", "computes"), [
+    ("auto", "cpu", True, torch.bfloat16),
+    ("auto", "cpu", False, torch.float32),
+    ("auto", "cuda", False, torch.bfloat16),
+    ("bfloat16", "cpu", False, torch.bfloat16),
+    ("float32", "cuda", True, torch.float32),
+])  # fmt: skip
+def test_a_cpu_that_does_not_multiply_bfloat16_is_not_asked_to_unless_told(monkeypatch, given, device, multiplies, computes):
+    monkeypatch.setattr(master, "multiplies_bfloat16", lambda: multiplies)
+    assert master.dtype_of_worker(given, torch.device(device)) == computes
 
 
 def test_steps_too_small_for_bfloat16_add_up_in_the_masters():

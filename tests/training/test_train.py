@@ -68,13 +68,13 @@ def test_the_loss_falls_on_clips_seen_often(config, official_tree, tmp_path):
     latents, captions, *_ = cache.batch([0, 1, 2, 3] * 8)
     noisy, target = add_noise(config, latents, captions, random_generator(9, "test"))
     with torch.no_grad():
-        before, after = (loss_of(model, noisy, target) for model in (build_model(config, cache), load(path)))
+        before, after = (loss_of(model, noisy, target) for model in (build_model(config, cache, torch.float32), load(path)))
     assert after < 0.7 * before
 
 
 def test_what_training_writes_loads_as_a_checkpoint(config, tmp_path):
     (path,) = train(replace(config, num_steps=1, save_dtype="float16"), tmp_path)
-    assert load(path).config == build_model(config, LatentCache(config.cache)).config
+    assert load(path).config == build_model(config, LatentCache(config.cache), torch.float32).config
     assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
 
 
@@ -410,7 +410,7 @@ def test_micro_batches_that_cannot_be_shared_out_are_refused(config, tmp_path, m
 
 
 def test_a_new_block_starts_as_identity(config):
-    model = build_model(config, LatentCache(config.cache))
+    model = build_model(config, LatentCache(config.cache), torch.float32)
     img, txt = torch.randn(1, 8, 32), torch.randn(1, 3, 32)
     ctx = Context(torch.randn(1, 1, 32), 0, rope_table((2, 2, 2), model.config.rope_dims, 256.0, CPU), None)
     out = model.double_blocks[0](img, txt, ctx)

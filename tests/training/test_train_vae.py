@@ -69,7 +69,7 @@ def masters(folder: Path) -> dict[str, torch.Tensor]:
 
 def fresh(config: VAETraining) -> dict[str, torch.Tensor]:
     """All weights before the first step."""
-    adversary = train_vae.Adversary(config.seed, 1.0, CPU).weights.masters
+    adversary = train_vae.Adversary(config.seed, 1.0, CPU, torch.float32).weights.masters
     return start(config).state_dict() | {f"adversary.{name}": tensor for name, tensor in adversary.items()}
 
 

@@ -6,6 +6,8 @@ some makes of CPU is half as fast. Which is faster is measured (`kernels/fused.p
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,18 +16,29 @@ from hunyuan_video.kernels import pieces
 from hunyuan_video.kernels.pieces import Apply, Dense, Pieces
 
 
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 on this CPU, for which x86 needs AVX-512. Where it does not, PyTorch goes number by number, many
+    times slower than in float32."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def linear(layer: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:
     """As `pieces.linear`; weights that are more than a matrix multiply themselves."""
-    if not isinstance(layer, Dense):
+    if not isinstance(layer, Dense) or not _multiplies(x):
         return pieces.linear(layer, x)
     return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "")
 
 
 def linear_gelu(layer: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:
     """As `pieces.linear_gelu`."""
-    if not isinstance(layer, Dense):
+    if not isinstance(layer, Dense) or not _multiplies(x):
         return pieces.linear_gelu(layer, x)
     return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
+
+
+def _multiplies(x: Tensor) -> bool:
+    return x.dtype != torch.bfloat16 or multiplies_bfloat16()
 
 
 PIECES = Pieces(linear=linear, linear_gelu=linear_gelu)

@@ -141,8 +141,8 @@ def start(basis: pca.PcaBasis, seed: int) -> CausalVAE:
 def trunk_stage(config: MiniatureTraining) -> Stage:
     """The decoder's trunk alone computes. It warms up and stays level."""
 
-    def worker_of(vae: CausalVAE) -> CausalVAE:
-        worker = train_vae.in_bfloat16(vae)
+    def worker_of(vae: CausalVAE, dtype: torch.dtype) -> CausalVAE:
+        worker = train_vae.copy_in(vae, dtype)
         keep_trunk(worker.decoder)
         return worker
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from hunyuan_video import progressive, windows
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.beginning import how_told
-from hunyuan_video.checkpoint import clip_config, fitting_sizes, llm_config, read_vae, stays_in_file
+from hunyuan_video.checkpoint import clip_config, fitting_sizes, llm_config, read_llm, read_vae, stays_in_file
+from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.seeing import llava_config
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import FullSampling, Runtime
@@ -31,6 +32,7 @@ from hunyuan_video.models.vision import LlavaConfig, VisionTower
 from hunyuan_video.plan.counting import META
 from hunyuan_video.sampling import sigmas_of
 from hunyuan_video.transforms import fp8
+from hunyuan_video.transforms.as_stored import leave_as_stored
 from hunyuan_video.transforms.lora import Lora, LoraLinear, Strength
 from hunyuan_video.transforms.offload import tensors_of
 from hunyuan_video.transforms.sparse import mean_density
@@ -50,9 +52,11 @@ class Parts:
     clip: CLIPTextConfig = field(default_factory=CLIPTextConfig)
     in_8_bits: bool = False
     large: tuple[bool, bool, bool] = (True, True, False)
-    """whether the text encoders, the transformer and the VAE are stored in so much that a CPU computes them in bfloat16"""
+    """whether the text encoders, the transformer and the VAE are stored in so much that a CPU which can computes them in bfloat16"""
     in_files: tuple[bool, bool, bool] = (True, True, False)
     """and uses them where they lie"""
+    stored: tuple[torch.dtype, torch.dtype] = (torch.bfloat16, torch.bfloat16)
+    """what most weights of the language model and of the transformer are stored in"""
     llava: LlavaConfig | None = None
     """of a language model that sees the picture"""
 
@@ -72,6 +76,7 @@ class Parts:
         """Those of weights on disk, in any layout; nothing is loaded."""
         stored = open_transformer(found.transformer, found.load_key)
         text, transformer, vae = (is_large(part) for part in (found.text_encoder, found.transformer, found.vae))
+        largest_of_text, largest = (max(state.values(), key=_nbytes) for state in (read_llm(found.text_encoder)[1], stored.state))
         return cls(
             fitting_sizes(found),
             read_vae(found.vae)[0],
@@ -80,6 +85,7 @@ class Parts:
             bool(stored.scales),
             (text, transformer, vae),
             (stays_in_file(found.text_encoder, CPU), stays_in_file(found.transformer, CPU), False),
+            (largest_of_text.dtype, largest.dtype),
             llava_config(found.text_encoder) if found.sees else None,
         )
 
@@ -101,6 +107,10 @@ def build(
             text["vision"] = VisionTower(parts.llava)
         text = text.to(of_text)
         transformer, vae = HunyuanVideoTransformer(parts.transformer).to(of_transformer), CausalVAE(parts.vae).to(of_vae)
+    if device.type == "cpu" and parts.in_files[0]:
+        _stay_as_stored(text.get_submodule("llm"), parts.stored[0], of_text)
+    if device.type == "cpu" and parts.in_files[1] and not parts.in_8_bits:
+        _stay_as_stored(transformer, parts.stored[1], of_transformer)
     if parts.in_8_bits:
         fp8.quantize(transformer)
     for model in (text, transformer, vae):
@@ -110,6 +120,15 @@ def build(
     runtime = replace(runtime, attention=planned_as(runtime.attention), block_ops="auto")
     streamed = assemble(Models(transformer, text, vae), runtime, world, loras=on_meta, in_file=in_file)
     return text, transformer, vae, streamed
+
+
+def _stay_as_stored(model: nn.Module, stored: torch.dtype, dtype: torch.dtype) -> None:
+    weights = [(f"{name}.weight", layer.weight) for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)]
+    leave_as_stored(model, {name: [weight.to(stored)] for name, weight in weights}, dtype)
+
+
+def _nbytes(tensor: Lazy) -> int:
+    return tensor.nbytes
 
 
 def first_of(degrees: Degrees) -> World:

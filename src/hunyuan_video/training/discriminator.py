@@ -37,24 +37,24 @@ def conv(in_channels: int, out_channels: int, kernel: int | tuple[int, ...], str
 
 
 class Adversary:
-    """A discriminator and its training, in bfloat16 with float32 masters as the VAE's own."""
+    """A discriminator and its training, which computes in `dtype`, with float32 masters as the VAE's own."""
 
-    def __init__(self, seed: int, learning_rate: float, device: torch.device) -> None:
+    def __init__(self, seed: int, learning_rate: float, device: torch.device, dtype: torch.dtype) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = PatchDiscriminator().to(device)
         self.learning_rate = learning_rate
         # Momentum would keep fighting what the VAE has long mended.
         self.weights = MasterWeights(model, betas=(0.5, 0.9), weight_decay=0.0, clip_norm=1.0, ema_decay=None)
-        self.worker = copy.deepcopy(model).bfloat16()
+        self.dtype, self.worker = dtype, copy.deepcopy(model).to(dtype)
 
     def loss(self, pixels: Float[Tensor, "B 3 F H W"]) -> Float[Tensor, ""]:
         """What the VAE should lower."""
-        return generator_loss(self.worker(pixels.bfloat16()).float())
+        return generator_loss(self.worker(pixels.to(self.dtype)).float())
 
     def step(self, real: Float[Tensor, "B 3 F H W"], fake: Float[Tensor, "B 3 F H W"], step: int) -> Float[Tensor, ""]:
         """Learn to tell these apart; returns the loss."""
-        loss = discriminator_loss(*(self.worker(x.detach().bfloat16()).float() for x in (real, fake)))
+        loss = discriminator_loss(*(self.worker(x.detach().to(self.dtype)).float() for x in (real, fake)))
         loss.backward()
         self.weights.step(self.worker, step, self.learning_rate)
         return loss.detach()

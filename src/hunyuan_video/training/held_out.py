@@ -14,6 +14,7 @@ from torch import Tensor
 from hunyuan_video.distributed.world import CPU, World
 from hunyuan_video.models.text import TextFeatures
 from hunyuan_video.training.dataset import LatentCache
+from hunyuan_video.training.master import dtype_of_worker
 from hunyuan_video.training.objectives import GIVEN, Noisy, add_noise
 from hunyuan_video.training.run import random_generator
 from hunyuan_video.training.settings import Training
@@ -45,7 +46,8 @@ class HeldOut:
         self.kinds = {"text": (replace(config, **nothing), images + videos)} if not cache.sees else {}
         if videos:
             self.kinds |= {name: (replace(config, **nothing | {name: 1.0}), videos) for name in GIVEN if getattr(config, name) > 0}
-        self.cache, self.loss_at, self.world, self.dtype = cache, loss_at, world, getattr(torch, config.dtype)
+        self.cache, self.loss_at, self.world = cache, loss_at, world
+        self.dtype = dtype_of_worker(config.dtype, world.device)
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:

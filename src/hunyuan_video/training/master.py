@@ -16,7 +16,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from hunyuan_video.config import ComputingDType
 from hunyuan_video.distributed.sharding import local, placed_like
+from hunyuan_video.kernels.onednn import multiplies_bfloat16
+
+
+def dtype_of_worker(given: ComputingDType, device: torch.device) -> torch.dtype:
+    """auto: bfloat16, but float32 on a CPU that does not multiply that."""
+    if given != "auto":
+        return getattr(torch, given)
+    return torch.bfloat16 if device.type != "cpu" or multiplies_bfloat16() else torch.float32
 
 
 class MasterWeights:

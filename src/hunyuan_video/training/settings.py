@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hunyuan_video import weights
-from hunyuan_video.config import Runtime
+from hunyuan_video.config import ComputingDType, Runtime
 from hunyuan_video.training.objectives import Objective
 from hunyuan_video.training.validate import Validation
 
@@ -41,8 +41,8 @@ class Training(Objective):
     max_skipped: int = 10
     """steps in a row whose loss or gradient may be not finite, and which then change nothing, before the run stops"""
     seed: int = 0
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """what computes; the weights that are trained are float32"""
+    dtype: ComputingDType = "auto"
+    """what computes (auto: bfloat16, but float32 on a CPU that does not multiply that); the weights that are trained are float32"""
     save_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
 
     def __post_init__(self) -> None:

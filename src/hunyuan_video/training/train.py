@@ -41,7 +41,7 @@ from hunyuan_video.models.transformer import HunyuanVideoTransformer, Transforme
 from hunyuan_video.signals import Waiting
 from hunyuan_video.training.dataset import AnyCache, LatentCache, Schedule
 from hunyuan_video.training.held_out import HeldOut
-from hunyuan_video.training.master import MasterWeights
+from hunyuan_video.training.master import MasterWeights, dtype_of_worker
 from hunyuan_video.training.objectives import GIVEN, Noisy, add_noise, draw_dropped, guided_velocity, loss_of, student_of
 from hunyuan_video.training.plan import MemoryPlan, MicroBatch, check, predict
 from hunyuan_video.training.prefetch import prefetched
@@ -81,7 +81,7 @@ def train(
             raise ValueError(
                 f"batches_per_step is {config.batches_per_step}, but {world.data_size} ranks share them; give a multiple of that."
             )
-        dtype: torch.dtype = getattr(torch, config.dtype)
+        dtype = dtype_of_worker(config.dtype, world.device)
         schedule = schedule_of(config, cache)
         how = runtime_of(config, runtime, world.device)
         assembly.check(how, world, num_heads=sizes.num_heads, training=True, recompute=runtime.checkpoint_activations)
@@ -90,7 +90,7 @@ def train(
         stack.callback(run.close)
         forget_peak_memory(world.device)
         tokens_of = {number: bucket.tokens for bucket, numbers in cache.buckets.items() for number in numbers}
-        model = build_model(config, cache)
+        model = build_model(config, cache, dtype)
         teacher = None
         if isinstance(config, TransformerTraining) and config.distill and config.start is not None:
             teacher, _ = make_ready(load(config.start, dtype), runtime, world, dtype)
@@ -230,7 +230,7 @@ def memory_plan(
     Raises:
         ValueError: blocks are to come and go that are trained, or that ranks share.
     """
-    dtype: torch.dtype = getattr(torch, config.dtype)
+    dtype = dtype_of_worker(config.dtype, device)
     in_8_bits = False
     if sizes is None:
         sizes, in_8_bits = sizes_of(config, cache)
@@ -284,14 +284,15 @@ def micro_batches(
     return [batch._replace(image_tokens=-(-batch.image_tokens // sequence_parallel)) for batch in batches]
 
 
-def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache) -> HunyuanVideoTransformer:
-    """The model to train, without adapters, on the CPU of rank 0 and elsewhere on the meta device; what is trained of it is float32.
+def build_model(config: TransformerTraining | LoraTraining, cache: LatentCache, dtype: torch.dtype) -> HunyuanVideoTransformer:
+    """The model to train, without adapters, on the CPU of rank 0 and elsewhere on the meta device; what is trained of it is float32, what
+    adapters are beside is in `dtype`.
 
     Raises:
         ValueError: the weights are for other latents or other text encoders than the cache's, or are in 8 bits and not for a LoRA.
     """
     if isinstance(config, LoraTraining):
-        model = load(config.start, getattr(torch, config.dtype))
+        model = load(config.start, dtype)
     elif config.start is None:
         with CPU if is_first() else torch.device("meta"):
             model = HunyuanVideoTransformer(sizes_from_nothing(config, cache))

@@ -31,13 +31,13 @@ from torch import Tensor, nn
 
 from hunyuan_video.checkpoint import load_vae, read_json
 from hunyuan_video.checkpoint.convert import official_vae_json
-from hunyuan_video.config import require
+from hunyuan_video.config import ComputingDType, require
 from hunyuan_video.distributed.world import resolve_device
 from hunyuan_video.files import replacing
 from hunyuan_video.models.vae import CausalVAE, Posterior, VAEConfig
 from hunyuan_video.signals import Waiting
 from hunyuan_video.training.discriminator import Adversary
-from hunyuan_video.training.master import MasterWeights
+from hunyuan_video.training.master import MasterWeights, dtype_of_worker
 from hunyuan_video.training.perceptual import PerceptualDistance, load_perceptual
 from hunyuan_video.training.prefetch import prefetched
 from hunyuan_video.training.run import Run, count_skipped, random_generator
@@ -107,6 +107,8 @@ class VAETraining:
     tiling_probability: float = 0.0
     """share of steps that encode and decode in the tiles of the architecture, so that seams are learned away"""
 
+    dtype: ComputingDType = "auto"
+    """what computes (auto: bfloat16, but float32 on a CPU that does not multiply that); the weights that are trained are float32"""
     seed: int = 0
     eval_clips: int = 32
     """held-out clips whose PSNR is reported; media files that are kept for that"""
@@ -150,7 +152,7 @@ class Stage(NamedTuple):
     """Some steps of a training: what computes in them for the VAE, and the learning rate of each."""
 
     num_steps: int
-    worker_of: Callable[[CausalVAE], CausalVAE]
+    worker_of: Callable[[CausalVAE, torch.dtype], CausalVAE]
     learning_rate: Callable[[int], float]
 
 
@@ -160,12 +162,12 @@ def last_stage(config: VAETraining) -> Stage:
     def learning_rate(step: int) -> float:
         return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps, 2 * (1 - step / config.num_steps))
 
-    return Stage(config.num_steps, in_bfloat16, learning_rate)
+    return Stage(config.num_steps, copy_in, learning_rate)
 
 
-def in_bfloat16(vae: CausalVAE) -> CausalVAE:
-    """A copy that computes; the VAE's own parameters are the masters."""
-    return copy.deepcopy(vae).bfloat16()
+def copy_in(vae: CausalVAE, dtype: torch.dtype) -> CausalVAE:
+    """What computes; the VAE's own parameters are the masters."""
+    return copy.deepcopy(vae).to(dtype)
 
 
 def stage_at(stages: Sequence[Stage], step: int) -> tuple[Stage, int]:
@@ -203,11 +205,12 @@ def train(
         "has no seams; raise size or num_frames, or set tiling_probability to 0.",
     )
     device = resolve_device("auto")
+    dtype = dtype_of_worker(config.dtype, device)
     held_out = [to_batch([source.held_out(number)]) for number in range(config.eval_clips)]
     vae = vae.to(device)
     in_chunks(vae)  # where no gradients are recorded: in an encoder that is kept, and in evaluation
     perceptual = load_perceptual(config.perceptual_weights, device) if config.perceptual_weight else None
-    adversary = Adversary(config.seed, config.adversarial_learning_rate, device) if config.adversarial_weight else None
+    adversary = Adversary(config.seed, config.adversarial_learning_rate, device, dtype) if config.adversarial_weight else None
     weights = MasterWeights(learner(config, vae), betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0, ema_decay=config.ema_decay)
     state = weights.state_dict() | ({} if adversary is None else adversary.state_dict())
     stages = [*stages_before, last_stage(config)]
@@ -220,7 +223,7 @@ def train(
         for step, clips in zip(run.steps(done, total), upcoming, strict=True):
             stage, number = stage_at(stages, step)
             if worker is None or number == 0:
-                worker = stage.worker_of(vae)
+                worker = stage.worker_of(vae, dtype)
 
             target = to_pixels(clips).to(device)
             given = None if latents_of is None else latents_of(clips, step)
@@ -300,10 +303,10 @@ def reconstruct(
         posterior, latents = None, (given + noise).to(target.device)
     else:
         with torch.set_grad_enabled(config.part == "full"):
-            posterior = (tiled_encode if tiled else CausalVAE.encode)(worker, target.bfloat16())
+            posterior = (tiled_encode if tiled else CausalVAE.encode)(worker, target.to(dtype_of(worker)))
         posterior = Posterior(posterior.mean.float(), posterior.logvar.float())
         latents = posterior.sample(random_generator(config.seed, "posterior", step))
-    return (tiled_decode if tiled else CausalVAE.decode)(worker, latents.bfloat16()).float(), posterior
+    return (tiled_decode if tiled else CausalVAE.decode)(worker, latents.to(dtype_of(worker))).float(), posterior
 
 
 def backward(
@@ -343,9 +346,13 @@ def draw_near(
     worker: CausalVAE, target: Float[Tensor, "B C F H W"], given: Float[Tensor, "B L T2 H2 W2"], weight: float
 ) -> Float[Tensor, ""]:
     """Add the gradient by which the encoder's latents of `target` come nearer to the given ones. Returns how far off they are, squared."""
-    off = (worker.encode(target.bfloat16()).mean.float() - given.to(target.device)).square().mean()
+    off = (worker.encode(target.to(dtype_of(worker))).mean.float() - given.to(target.device)).square().mean()
     (weight * off).backward()
     return off.detach()
+
+
+def dtype_of(vae: CausalVAE) -> torch.dtype:
+    return vae.quant_conv.weight.dtype
 
 
 def clips_of(config: VAETraining, source: Source, step: int) -> UInt8[Tensor, "B F H W 3"]:

@@ -92,6 +92,7 @@ def _converting(layer: nn.Module, weight: Tensor, dtype: torch.dtype) -> nn.Modu
     with torch.device("meta"):
         if isinstance(layer, nn.Linear):
             kept = StoredLinear(layer.in_features, layer.out_features, layer.bias is not None)
+            kept.bias = layer.bias
         else:
             assert isinstance(layer, nn.Embedding)
             kept = StoredEmbedding(layer.num_embeddings, layer.embedding_dim)
