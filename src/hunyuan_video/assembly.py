@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from hunyuan_video.config import Runtime
+from hunyuan_video.cpu import multiplies_bfloat16
 from hunyuan_video.distributed.pipefusion import spread_blocks
 from hunyuan_video.distributed.sequence import check_degrees, parallelize_sequence
 from hunyuan_video.distributed.wire import Wire
 from hunyuan_video.distributed.world import World
 from hunyuan_video.kernels import fused, partial
 from hunyuan_video.kernels.choice import CHOSEN, check_attention, kernel_of, use_attention
-from hunyuan_video.kernels.onednn import multiplies_bfloat16
 from hunyuan_video.models.transformer import HunyuanVideoTransformer
 from hunyuan_video.models.vae import CausalVAE
 from hunyuan_video.transforms import fp8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hunyuan_video.cpu import multiplies_bfloat16
 from hunyuan_video.kernels import onednn, pieces
 from hunyuan_video.kernels.pieces import Dense
 
@@ -24,7 +25,17 @@ def test_a_product_in_float32_is_pytorchs(name, bias):
     torch.testing.assert_close(getattr(onednn, name)(dense, x), getattr(pieces, name)(dense, x))
 
 
-@pytest.mark.skipif(not onednn.multiplies_bfloat16(), reason="oneDNN does not multiply bfloat16 on this CPU")
+def test_whether_onednn_multiplies_bfloat16_is_known():
+    dense, x = layer(torch.bfloat16, bias=True)
+    try:
+        torch.ops.mkldnn._linear_pointwise(x, dense.weight, dense.bias, "none", [], "")
+    except RuntimeError:
+        assert not multiplies_bfloat16()
+    else:
+        assert multiplies_bfloat16()
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="oneDNN does not multiply bfloat16 on this CPU")
 def test_gelu_in_bfloat16_is_of_the_sum_and_not_of_what_was_rounded():
     dense, x = layer(torch.bfloat16, bias=True)
     exact = pieces.linear_gelu(Dense(dense.weight.double(), None if dense.bias is None else dense.bias.double()), x.double())

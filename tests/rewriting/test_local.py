@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from tiny_checkpoint import LLM_SPECIALS, byte_tokenizer, llama_config
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaForCausalLM
 
-from hunyuan_video.rewriting import Rewriter, rewrite
+from hunyuan_video.rewriting import Rewriter, local, rewrite
 from hunyuan_video.rewriting.backend import BackendError
 from hunyuan_video.rewriting.local import Local
 
@@ -80,6 +81,15 @@ def test_random_weights_make_a_real_answer_that_cannot_be_used(folder, monkeypat
     monkeypatch.setattr("hunyuan_video.rewriting.local.MAX_NEW_TOKENS", 8)
     rewritten = rewrite("三只猫", "normal", Local(folder))
     assert rewritten.prompt == "三只猫" and rewritten.notice == "The prompt stays as it is: the answer did not end within 8 tokens."
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU multiplies what is stored")
+@pytest.mark.parametrize(("multiplies", "computes"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_what_a_cpu_does_not_multiply_is_converted(folder, tmp_path, monkeypatch, multiplies, computes):
+    halved = shutil.copytree(folder, tmp_path / "halved")
+    LlamaForCausalLM(llama_config()).bfloat16().save_pretrained(halved)
+    monkeypatch.setattr(local, "multiplies_bfloat16", lambda: multiplies)
+    assert Local(halved)._loaded[1].dtype == computes
 
 
 def test_its_memory_is_free_when_it_is_gone(folder, monkeypatch):

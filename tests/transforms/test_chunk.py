@@ -11,7 +11,7 @@ from measure import deviation
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hunyuan_video.kernels.onednn import multiplies_bfloat16
+from hunyuan_video.cpu import multiplies_bfloat16
 from hunyuan_video.memory import LiveBytes
 from hunyuan_video.models.vae import CausalConv3d, CausalVAE
 from hunyuan_video.transforms import chunk

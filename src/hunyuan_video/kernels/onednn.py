@@ -6,21 +6,13 @@ some makes of CPU is half as fast. Which is faster is measured (`kernels/fused.p
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hunyuan_video.cpu import multiplies_bfloat16
 from hunyuan_video.kernels import pieces
 from hunyuan_video.kernels.pieces import Apply, Dense, Pieces
-
-
-@cache
-def multiplies_bfloat16() -> bool:
-    """Whether oneDNN multiplies bfloat16 on this CPU, for which x86 needs AVX-512. Where it does not, PyTorch goes number by number, many
-    times slower than in float32."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def linear(layer: Apply, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S M"]:

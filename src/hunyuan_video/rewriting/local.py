@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 from hunyuan_video.config import require
+from hunyuan_video.cpu import multiplies_bfloat16
 from hunyuan_video.rewriting.backend import BackendError, Messages
 
 log = logging.getLogger(__name__)
@@ -65,10 +66,11 @@ class Local:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         log.info("Reading the language model in %s …", self.folder)
+        dtype = "auto" if torch.cuda.is_available() or multiplies_bfloat16() else torch.float32
         where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, **where)
-            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype="auto", use_safetensors=True, **where)
+            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, use_safetensors=True, **where)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
             raise BackendError(f"{self.folder} cannot be read as a language model ({type(error).__name__})", passing=False) from error
         if not getattr(tokenizer, "chat_template", None):

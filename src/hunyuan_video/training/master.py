@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from hunyuan_video.config import ComputingDType
+from hunyuan_video.cpu import multiplies_bfloat16
 from hunyuan_video.distributed.sharding import local, placed_like
-from hunyuan_video.kernels.onednn import multiplies_bfloat16
 
 
 def dtype_of_worker(given: ComputingDType, device: torch.device) -> torch.dtype:
