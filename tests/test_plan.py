@@ -92,6 +92,7 @@ def test_keys_that_are_remembered_are_planned(official_tree):
     assert predicted.stages["denoise"] > 1.2 * exact.stages["denoise"]
 
 
+@pytest.mark.slow
 def test_stages_share_weights_keys_and_time():
     runtime = Runtime(pipefusion_patches=16, warmup_steps=4)
     runtimes = [runtime, replace(runtime, pipefusion_stages=4)]
@@ -296,6 +297,7 @@ def test_auto_takes_what_fits_and_nothing_else_changes(monkeypatch):
         plan.choose(Parts(), VIDEO, runtime, gpu)
 
 
+@pytest.mark.slow
 def test_auto_counts_what_each_of_several_gpus_holds_and_shares_the_host(monkeypatch):
     free = {"cuda": 16 * GB, "cpu": 40 * GB}
     monkeypatch.setattr(choice, "available_memory", lambda device: free[device.type])

@@ -189,7 +189,7 @@ def test_a_checkpoint_of_two_ranks_is_continued_by_one(two, recipe, tmp_path):
     assert_same(two / "whole", folder)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_checkpoint_of_two_ranks_is_continued_by_as_many_exactly_and_by_four(two, recipe, tmp_path, ranks):
     interrupted(two / "whole", tmp_path / "whole")
     on_ranks(ranks, recipe / "whole.toml", tmp_path)

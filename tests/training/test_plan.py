@@ -193,7 +193,7 @@ def test_weights_that_are_in_8_bits_already_are_planned_so(lora, base, tmp_path)
 
 def test_only_the_layers_that_get_an_adapter_are_planned(lora):
     few = replace(lora, layers="single_blocks.*linear2")
-    adapters = training.build_model(few, LatentCache(lora.cache))
+    adapters = training.build_model(few, LatentCache(lora.cache), torch.float32)
     training.adapters_of(few)(adapters)
     trained = sum(parameter.nbytes for parameter in adapters.parameters() if parameter.requires_grad)
     assert planned(few, None).lines["trained weights (float32)"] == trained < planned(lora, None).lines["trained weights (float32)"]
@@ -204,4 +204,4 @@ def test_all_weights_in_8_bits_cannot_be_trained(config, base, tmp_path, monkeyp
     fp8.quantize(model)
     monkeypatch.setattr(training, "load", lambda start, dtype: model)
     with pytest.raises(ValueError, match="only a LoRA can be trained"):
-        training.build_model(replace(config, start=base), LatentCache(config.cache))
+        training.build_model(replace(config, start=base), LatentCache(config.cache), torch.float32)
