@@ -24,7 +24,7 @@ from torch import Tensor
 from hunyuan_video.checkpoint import load_vae
 from hunyuan_video.clips import read_clip
 from hunyuan_video.miniature import nature, pca
-from hunyuan_video.models.vae import CausalVAE
+from hunyuan_video.training import train_vae
 from hunyuan_video.training.vae_clips import to_pixels
 
 FRAMES, SIDE = 33, 128  # of footage: what `hunyuan-video evaluate embedded` measures
@@ -56,11 +56,6 @@ def psnr_of_blocks(decoded: Float[Tensor, "T H W D"], clip: Clip) -> float:
     return -10 * ((errors * frames).sum() / frames.sum()).log10().item()
 
 
-def psnr_of(vae: CausalVAE, clip: Clip) -> float:
-    pixels = to_pixels(clip)
-    return -10 * ((vae.decode(vae.encode(pixels).mode()).clamp(-1, 1) - pixels) / 2).square().mean().log10().item()
-
-
 @torch.no_grad()
 def main(folder: Path, footage: Iterable[Path], num_clips: int = 200) -> str:
     """A table in Markdown."""
@@ -78,7 +73,10 @@ def main(folder: Path, footage: Iterable[Path], num_clips: int = 200) -> str:
     rows = ["| | the VAE | linear decoding of its latents | of latents made for clips by rule |", "| --- | ---: | ---: | ---: |"]
     for path in footage:
         clip = torch.from_numpy(np.array(read_clip(path, FRAMES, size=(SIDE, SIDE)).pixels))[None]
-        found = [psnr_of(vae, clip), *(psnr_of_blocks(around(latents(clip)) @ weights, clip) for latents, weights in decodings)]
+        found = [
+            train_vae.evaluate(vae, [clip])[0],
+            *(psnr_of_blocks(around(latents(clip)) @ weights, clip) for latents, weights in decodings),
+        ]
         rows.append(f"| {path.stem} | {' | '.join(f'{value:.2f}' for value in found)} |")
     return "\n".join(rows)
 

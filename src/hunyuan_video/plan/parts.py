@@ -14,7 +14,6 @@ from hunyuan_video import progressive, windows
 from hunyuan_video.assembly import Models, assemble, dtype_of
 from hunyuan_video.beginning import how_told
 from hunyuan_video.checkpoint import clip_config, fitting_sizes, llm_config, read_llm, read_vae, stays_in_file
-from hunyuan_video.checkpoint.lazy import Lazy
 from hunyuan_video.checkpoint.seeing import llava_config
 from hunyuan_video.checkpoint.stored import open_transformer
 from hunyuan_video.config import FullSampling, Runtime
@@ -76,7 +75,9 @@ class Parts:
         """Those of weights on disk, in any layout; nothing is loaded."""
         stored = open_transformer(found.transformer, found.load_key)
         text, transformer, vae = (is_large(part) for part in (found.text_encoder, found.transformer, found.vae))
-        largest_of_text, largest = (max(state.values(), key=_nbytes) for state in (read_llm(found.text_encoder)[1], stored.state))
+        largest_of_text, largest = (
+            max(state.values(), key=lambda tensor: tensor.nbytes) for state in (read_llm(found.text_encoder)[1], stored.state)
+        )
         return cls(
             fitting_sizes(found),
             read_vae(found.vae)[0],
@@ -125,10 +126,6 @@ def build(
 def _stay_as_stored(model: nn.Module, stored: torch.dtype, dtype: torch.dtype) -> None:
     weights = [(f"{name}.weight", layer.weight) for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)]
     leave_as_stored(model, {name: [weight.to(stored)] for name, weight in weights}, dtype)
-
-
-def _nbytes(tensor: Lazy) -> int:
-    return tensor.nbytes
 
 
 def first_of(degrees: Degrees) -> World:
